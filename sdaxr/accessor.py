@@ -1,0 +1,1 @@
+"""The accessor ``.sda`` on Dataset and DataTree."""
