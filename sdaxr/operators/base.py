@@ -1,0 +1,276 @@
+"""What an observation operator is, how two are composed, and how one is written down.
+
+An operator H maps physical fields to what an instrument would see of them. It is a frozen dataclass: its
+fields are its parameters, its JSON is ``{"op": name, **parameters}``, and ``first >> second`` applies
+``first`` first. `Operator.bind` resolves the labels once; the `Bound` operator that comes out is a
+differentiable torch function on tensors of shape ``(..., *dims)``, any number of batch dimensions leading.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, TypeVar
+
+import numpy as np
+import torch
+import xarray as xr
+from torch import Tensor
+
+from sdaxr import schema
+from sdaxr.schema import OperatorError
+
+from .template import Template
+
+Fields = dict[str, Tensor]
+
+REGISTRY: dict[str, type[Operator]] = {}
+
+_T = TypeVar("_T", bound="type[Operator]")
+
+
+@dataclass(frozen=True)
+class Bound:
+    """An operator whose labels are resolved.
+
+    Attributes
+    ----------
+    template
+        Labels of the output.
+    function
+        The computation: variables of shape ``(..., *dims)`` in, variables of shape ``(..., *dims)`` out.
+    """
+
+    template: Template
+    function: Callable[[Fields], Fields]
+
+    def __call__(self, fields: Mapping[str, Tensor]) -> Fields:
+        """H of ``fields``, physical values with the labels that the operator was bound to."""
+        return self.function(dict(fields))
+
+
+@dataclass(frozen=True)
+class Operator(ABC):
+    """Base of all observation operators."""
+
+    name: ClassVar[str] = ""
+    linear: ClassVar[bool] = False
+    saveable: ClassVar[bool] = True
+
+    @abstractmethod
+    def bind(self, template: Template) -> Bound:
+        """Resolve the labels.
+
+        Raises
+        ------
+        OperatorError
+            If the operator cannot be applied to fields with these labels.
+        """
+
+    def apply(self, data: xr.Dataset) -> xr.Dataset:
+        """H of a Dataset, with or without an ensemble dimension (member, trajectory), as a Dataset.
+
+        Variables keep their floating point type; the data are loaded.
+        """
+        ensemble = schema.ensemble_dimension(data)
+        one = data if ensemble is None else data.isel({ensemble: 0}, drop=True)
+        bound = self.bind(template := Template.from_dataset(one))
+        lead = [] if ensemble is None else [ensemble]
+        fields = {n: _tensor(data[n].transpose(*lead, *v.dims).values) for n, v in template.variables.items()}
+        with torch.no_grad():
+            out = {name: value.numpy() for name, value in bound(fields).items()}
+        if ensemble is None:
+            return bound.template.to_dataset(out)
+        members = [bound.template.to_dataset({k: v[i] for k, v in out.items()}) for i in range(data.sizes[ensemble])]
+        joined = xr.concat(members, dim=ensemble, data_vars="all", coords="minimal", compat="override", join="override")
+        along = {n: c for n, c in data.coords.items() if c.dims == (ensemble,)}
+        return joined.assign_coords(along)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Name and parameters; parameters that are None are left out."""
+        pairs = ((f.name, getattr(self, f.name)) for f in dataclasses.fields(self))
+        return {"op": self.name, **{k: v for k, v in pairs if v is not None}}
+
+    def to_json(self) -> str:
+        """The operator as JSON, from which `from_json` makes an equal one.
+
+        Raises
+        ------
+        OperatorError
+            If it holds a user's own function.
+        """
+        if not self.saveable:
+            raise OperatorError(
+                f"{self} holds a Python function, expected an operator that can be written as JSON; "
+                "pass it again where it is needed, as operator=... to assimilate"
+            )
+        return json.dumps(self.to_dict())
+
+    @classmethod
+    def from_dict(cls, parameters: Mapping[str, Any]) -> Operator:
+        """The operator with these parameters, names checked."""
+        fields = {f.name: f for f in dataclasses.fields(cls)}
+        for key in parameters:
+            if key not in fields:
+                raise OperatorError(f"operator '{cls.name}' has no parameter {schema.nearest(key, fields)}")
+        required = (dataclasses.MISSING, dataclasses.MISSING)
+        missing = [n for n, f in fields.items() if (f.default, f.default_factory) == required and n not in parameters]
+        if missing:
+            raise OperatorError(
+                f"operator '{cls.name}' misses the parameter '{missing[0]}'; found {sorted(parameters)}, "
+                f"expected {list(fields)}"
+            )
+        return cls(**parameters)
+
+    def __rshift__(self, other: Operator) -> Operator:
+        if not isinstance(other, Operator):
+            return NotImplemented
+        return Compose((*steps_of(self), *steps_of(other)))
+
+    def __repr__(self) -> str:
+        inner = ", ".join(f"{k}={_short(v)}" for k, v in self.to_dict().items() if k != "op")
+        return f"{self.name}({inner})"
+
+
+def register(cls: _T) -> _T:
+    """Class decorator: make the operator known to `from_json` under its ``name``."""
+    REGISTRY[cls.name] = cls
+    return cls
+
+
+@register
+@dataclass(frozen=True, repr=False)
+class Compose(Operator):
+    """Operators applied one after the other, the first one first."""
+
+    steps: tuple[Operator, ...]
+
+    name = "compose"
+
+    @property
+    def linear(self) -> bool:  # type: ignore[override]
+        """Whether every step is linear."""
+        return all(step.linear for step in self.steps)
+
+    @property
+    def saveable(self) -> bool:  # type: ignore[override]
+        """Whether every step can be written as JSON."""
+        return all(step.saveable for step in self.steps)
+
+    def bind(self, template: Template) -> Bound:
+        bounds = []
+        for step in self.steps:
+            bounds.append(step.bind(template))
+            template = bounds[-1].template
+
+        def function(fields: Fields) -> Fields:
+            for bound in bounds:
+                fields = bound(fields)
+            return fields
+
+        return Bound(template, function)
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"op": self.name, "steps": [step.to_dict() for step in self.steps]}
+
+    @classmethod
+    def from_dict(cls, parameters: Mapping[str, Any]) -> Operator:
+        steps = parameters.get("steps")
+        if set(parameters) != {"steps"} or not isinstance(steps, list | tuple) or not steps:
+            raise OperatorError(
+                f"operator 'compose' has the parameters {dict(parameters)}, expected 'steps', a list of operators"
+            )
+        return compose(*(operator_from_dict(step) for step in steps))
+
+    def __repr__(self) -> str:
+        return " >> ".join(map(repr, self.steps))
+
+
+def compose(*operators: Operator) -> Operator:
+    """The operators applied one after the other; the same as ``first >> second >> ...``."""
+    if not operators:
+        raise OperatorError("compose() has no operator, expected at least one; operators.identity() does nothing")
+    steps = tuple(step for operator in operators for step in steps_of(operator))
+    return steps[0] if len(steps) == 1 else Compose(steps)
+
+
+def steps_of(operator: Operator) -> tuple[Operator, ...]:
+    """The operators that ``operator`` is composed of; itself if it is not composed."""
+    return operator.steps if isinstance(operator, Compose) else (operator,)
+
+
+def operator_from_dict(description: Any) -> Operator:
+    """The operator described by ``{"op": name, **parameters}``.
+
+    Raises
+    ------
+    OperatorError
+        If the name or a parameter is unknown, or a parameter is missing or impossible.
+    """
+    if not isinstance(description, Mapping) or "op" not in description:
+        raise OperatorError(f'found {description!r}, expected an operator such as {{"op": "coarsen", "factor": 8}}')
+    name = description["op"]
+    if name not in REGISTRY:
+        raise OperatorError(f"there is no operator {schema.nearest(name, REGISTRY)}")
+    return REGISTRY[name].from_dict({k: v for k, v in description.items() if k != "op"})
+
+
+def from_json(text: str) -> Operator:
+    """The operator that `Operator.to_json` wrote.
+
+    Raises
+    ------
+    OperatorError
+        If the text is no JSON, names an unknown operator or parameter, or holds a user's own function.
+    """
+    try:
+        description = json.loads(text)
+    except (TypeError, json.JSONDecodeError) as error:
+        raise OperatorError(
+            f'found {text!r}, which is not JSON ({error}); expected something like {{"op": "coarsen", "factor": 8}}'
+        ) from error
+    return operator_from_dict(description)
+
+
+class Constant:
+    """An array that an operator needs, moved once to each device and floating point type it meets."""
+
+    def __init__(self, values: np.ndarray) -> None:
+        self._values = np.asarray(values)
+        self._cache: dict[tuple[torch.device, torch.dtype], Tensor] = {}
+
+    def like(self, tensor: Tensor) -> Tensor:
+        """The array on the device of ``tensor``; floating point values in its type as well."""
+        dtype = tensor.dtype if self._values.dtype.kind == "f" else torch.long
+        key = (tensor.device, dtype)
+        if key not in self._cache:
+            self._cache[key] = torch.as_tensor(self._values, dtype=dtype, device=tensor.device)
+        return self._cache[key]
+
+
+def axis_of(dims: tuple[str, ...], dim: str) -> int:
+    """Axis of ``dim`` counted from the end, so that leading batch dimensions do not matter."""
+    return dims.index(dim) - len(dims)
+
+
+def check_dimensions(name: str, dims: tuple[str, ...], template: Template) -> None:
+    """Raise `OperatorError` if no variable has one of ``dims``."""
+    for dim in dims:
+        if dim not in template.sizes:
+            raise OperatorError(f"{name}: there is no dimension {schema.nearest(dim, template.sizes)}")
+
+
+def _tensor(values: np.ndarray) -> Tensor:
+    values = np.asarray(values)
+    if values.dtype not in (np.float32, np.float64):
+        values = values.astype(np.float64 if values.dtype.kind in "iu" else np.float32)
+    values = values if values.dtype.isnative else values.astype(values.dtype.newbyteorder("="))
+    return torch.from_numpy(np.array(values, order="C"))
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."

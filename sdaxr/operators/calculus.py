@@ -1,0 +1,204 @@
+"""Operators with derivatives: vorticity.
+
+On a plane, zeta = dv/dx - du/dy. On a sphere of radius R, with longitude lambda and latitude phi,
+
+    zeta = (dv/dlambda - d(u cos phi)/dphi) / (R cos phi).
+
+Derivatives are those of the parabola through three neighbouring points: central differences inside and across
+the seam of a periodic grid, one-sided second-order differences at the edges of a bounded one; spacings may vary.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+import numpy as np
+from torch import Tensor
+
+from sdaxr import schema
+from sdaxr.schema import OperatorError
+
+from .base import Bound, Constant, Fields, Operator, axis_of, register
+from .pointwise import check_variable
+from .template import Template, VariableTemplate
+
+EARTH_RADIUS = 6.371e6
+"""Mean radius of the Earth, in m."""
+
+_STANDARD_NAMES = {
+    "eastward_wind": "atmosphere_relative_vorticity",
+    "x_wind": "atmosphere_relative_vorticity",
+    "eastward_sea_water_velocity": "ocean_relative_vorticity",
+    "sea_water_x_velocity": "ocean_relative_vorticity",
+}
+
+
+def vorticity(u: str = "u", v: str = "v") -> Operator:
+    """Vertical vorticity of the velocity with components ``u`` along x and ``v`` along y."""
+    return Vorticity(u, v)
+
+
+@register
+@dataclass(frozen=True, repr=False)
+class Vorticity(Operator):
+    """dv/dx - du/dy, as the variable ``vorticity``."""
+
+    u: str = "u"
+    v: str = "v"
+
+    name = "vorticity"
+    linear = True
+
+    def bind(self, template: Template) -> Bound:
+        for name in (self.u, self.v):
+            check_variable("vorticity", name, template)
+        y, x = self._axes(template)
+        dims = template.variables[self.u].dims
+        spherical = schema.is_latitude(y, template.coords[y].attrs)
+        dx, dy = _Derivative(template, x, dims), _Derivative(template, y, dims)
+        out = template.with_variables({"vorticity": self._labels(template, y, x, spherical)})
+        if not spherical:
+            return Bound(out, lambda fields: {"vorticity": dx(fields[self.v]) - dy(fields[self.u])})
+
+        cosine = _cosine(template.coordinate(y), y, trailing=-axis_of(dims, y) - 1)
+        degree = np.pi / 180 * EARTH_RADIUS
+
+        def function(fields: Fields) -> Fields:
+            cos = cosine.like(fields[self.u])
+            return {"vorticity": (dx(fields[self.v]) - dy(fields[self.u] * cos)) / (degree * cos)}
+
+        return Bound(out, function)
+
+    def _axes(self, template: Template) -> tuple[str, str]:
+        u, v = template.variables[self.u], template.variables[self.v]
+        space = template.space(self.u)
+        if u.dims != v.dims or len(space) != 2:
+            raise OperatorError(
+                f"vorticity: '{self.u}' has the dimensions {u.dims} and '{self.v}' has {v.dims}; expected the same "
+                "for both, with two horizontal ones"
+            )
+        schema.check_units(self.v, v.units or None, u.units or None, "the vorticity's second component")
+        attrs = {d: template.coords[d].attrs if d in template.coords else {} for d in space}
+        first_is_x = _is_x(space[0], attrs[space[0]]) or _is_y(space[1], attrs[space[1]])
+        y, x = space[::-1] if first_is_x else space
+        if schema.is_latitude(y, attrs[y]) != schema.is_longitude(x, attrs[x]):
+            raise OperatorError(
+                f"vorticity: found the grid ('{y}', '{x}'), expected y and x, or latitude and longitude"
+            )
+        return y, x
+
+    def _labels(self, template: Template, y: str, x: str, spherical: bool) -> VariableTemplate:
+        u = template.variables[self.u]
+        lengths = ["m", "m"] if spherical else [template.coords[d].attrs.get("units", "") for d in (y, x)]
+        if lengths[0] != lengths[1]:
+            raise OperatorError(
+                f"vorticity: '{y}' has units {lengths[0]!r} and '{x}' has units {lengths[1]!r}; expected the same"
+            )
+        attrs = {"long_name": "vorticity"}
+        if u.attrs.get("standard_name") in _STANDARD_NAMES:
+            attrs["standard_name"] = _STANDARD_NAMES[u.attrs["standard_name"]]
+        return VariableTemplate(u.dims, divide_units(u.units, str(lengths[0])), attrs)
+
+
+def divide_units(numerator: str, denominator: str) -> str:
+    """Units of a quotient: ``"m s-1"`` over ``"m"`` is ``"s-1"``; ``""`` if one of them is unknown."""
+    if not numerator or not denominator:
+        return ""
+    top, bottom = _parse_units(numerator), _parse_units(denominator)
+    if top is None or bottom is None:
+        return f"({numerator}) ({denominator})-1"
+    powers = {s: top.get(s, 0) - bottom.get(s, 0) for s in (*top, *bottom)}
+    text = " ".join(s if p == 1 else f"{s}{p}" for s, p in powers.items() if p)
+    return text or "1"
+
+
+def difference_stencil(values: np.ndarray, period: float | None) -> tuple[np.ndarray, np.ndarray]:
+    """Positions and weights of three-point derivatives on a grid.
+
+    Parameters
+    ----------
+    values
+        Strictly monotonic coordinate, shape (n,), n >= 3.
+    period
+        Length of the period, or None at bounded edges.
+
+    Returns
+    -------
+    indices, weights
+        Shape (3, n) each: the derivative at i is ``sum(weights[:, i] * f[indices[:, i]])``.
+    """
+    n = values.size
+    at = np.arange(n)
+    indices = at + np.array([[-1], [0], [1]])
+    if period is None:
+        indices = indices.clip(0, None) + (indices[0] < 0) - (indices[2] >= n)
+        points = values[indices]
+    else:
+        turns, indices = indices // n, indices % n
+        points = values[indices] + turns * period * np.sign(values[-1] - values[0])
+    a, b, c = points
+    x = values
+    weights = np.stack(
+        [
+            (2 * x - b - c) / ((a - b) * (a - c)),
+            (2 * x - a - c) / ((b - a) * (b - c)),
+            (2 * x - a - b) / ((c - a) * (c - b)),
+        ]
+    )
+    return indices, weights
+
+
+class _Derivative:
+    # d/d(dim) of tensors whose last dimensions are `dims`.
+    def __init__(self, template: Template, dim: str, dims: tuple[str, ...]) -> None:
+        values = template.coordinate(dim).astype(float)
+        steps = np.diff(values)
+        if values.size < 3 or not (np.all(steps > 0) or np.all(steps < 0)):
+            raise OperatorError(f"vorticity: '{dim}' is {values}, expected at least three values, rising or falling")
+        indices, weights = difference_stencil(values, template.period(dim))
+        self._axis = axis_of(dims, dim)
+        shape = (-1, *[1] * (-self._axis - 1))
+        self._indices = [Constant(i) for i in indices]
+        self._weights = [Constant(w.reshape(shape)) for w in weights]
+
+    def __call__(self, field: Tensor) -> Tensor:
+        terms = (
+            field.index_select(self._axis, i.like(field)) * w.like(field)
+            for i, w in zip(self._indices, self._weights, strict=True)
+        )
+        return sum(terms)  # type: ignore[return-value]
+
+
+def _cosine(latitude: np.ndarray, name: str, trailing: int) -> Constant:
+    if np.any(np.abs(latitude) > 89.99):
+        raise OperatorError(
+            f"vorticity: '{name}' holds a pole ({np.abs(latitude).max():g} degrees), where the components have no "
+            f"direction; cut it off first, operators.region({name}=(-89, 89)) >> operators.vorticity()"
+        )
+    return Constant(np.cos(np.deg2rad(latitude.astype(float))).reshape(-1, *[1] * trailing))
+
+
+def _is_x(dim: str, attrs: dict) -> bool:
+    return attrs.get("axis") == "X" or schema.is_longitude(dim, attrs) or dim.lower() == "x"
+
+
+def _is_y(dim: str, attrs: dict) -> bool:
+    return attrs.get("axis") == "Y" or schema.is_latitude(dim, attrs) or dim.lower() == "y"
+
+
+def _parse_units(text: str) -> dict[str, int] | None:
+    # "m s-1", "m s**-1", "m s^-1", "m.s-1" and "m/s" as {"m": 1, "s": -1}; None for anything else.
+    powers: dict[str, int] = {}
+    sign = 1
+    for token in re.findall(r"/|[^\s./]+", text):
+        if token == "/":
+            sign = -1
+            continue
+        match = re.fullmatch(r"([A-Za-z_%]+)(?:(?:\*\*|\^)?([+-]?\d+))?", token)
+        if match:
+            power = int(match[2] or 1)
+            powers[match[1]] = powers.get(match[1], 0) + sign * power
+        elif token != "1":
+            return None
+    return powers

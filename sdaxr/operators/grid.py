@@ -1,0 +1,272 @@
+"""Operators on the grid: block means, subsampling, a region."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from torch import Tensor
+
+from sdaxr import schema
+from sdaxr.schema import OperatorError
+
+from .base import Bound, Constant, Fields, Operator, axis_of, check_dimensions, register
+from .template import Template
+
+
+def coarsen(factor: int, dims: str | tuple[str, ...] | None = None) -> Operator:
+    """Means over blocks of ``factor`` grid points along ``dims`` (None: the horizontal dimensions)."""
+    return Coarsen(factor, dims)  # type: ignore[arg-type]
+
+
+def subsample(stride: int, offset: int = 0, dims: str | tuple[str, ...] | None = None) -> Operator:
+    """Every ``stride``-th grid point from ``offset`` on along ``dims`` (None: the horizontal dimensions)."""
+    return Subsample(stride, offset, dims)  # type: ignore[arg-type]
+
+
+def region(**bounds: tuple[Any, Any]) -> Operator:
+    """The grid points with coordinates between the bounds, which are included.
+
+    Parameters
+    ----------
+    **bounds
+        ``dimension=(low, high)`` in the units of the coordinate; dates as text. A coordinate may descend. On a
+        periodic dimension the region may lie across the seam: ``lon=(-10, 5)`` on a grid from 0 to 360.
+    """
+    return Region(bounds)
+
+
+@register
+@dataclass(frozen=True, repr=False)
+class Coarsen(Operator):
+    """Block means; the new coordinate is the mean of the block's, and a periodic dimension stays periodic."""
+
+    factor: int
+    dims: tuple[str, ...] | None = None
+
+    name = "coarsen"
+    linear = True
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "factor", whole("coarsen", "factor", self.factor, 1))
+        object.__setattr__(self, "dims", names(self.dims))
+
+    def bind(self, template: Template) -> Bound:
+        plan = _plan("coarsen", self.dims, template)
+        out = template
+        for dim in dict.fromkeys(d for dims in plan.values() for d in dims):
+            size = template.sizes[dim]
+            if size % self.factor:
+                raise OperatorError(
+                    f"coarsen: factor {self.factor} does not divide the {size} points of '{dim}'; expected a "
+                    f"divisor of {size}, or cut the grid first (operators.region or ds.isel)"
+                )
+            out = out.block_mean(dim, self.factor)
+        out = out.with_variables({n: _averaged(v, plan.get(n, ())) for n, v in template.variables.items()})
+
+        def mean(x: Tensor, axis: int) -> Tensor:
+            return x.unflatten(axis, (-1, self.factor)).mean(axis)
+
+        return Bound(out, _along(plan, template, lambda x, axis, dim: mean(x, axis)))
+
+
+@register
+@dataclass(frozen=True, repr=False)
+class Subsample(Operator):
+    """Every n-th grid point."""
+
+    stride: int
+    offset: int = 0
+    dims: tuple[str, ...] | None = None
+
+    name = "subsample"
+    linear = True
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "stride", whole("subsample", "stride", self.stride, 1))
+        object.__setattr__(self, "offset", whole("subsample", "offset", self.offset, 0))
+        object.__setattr__(self, "dims", names(self.dims))
+
+    def bind(self, template: Template) -> Bound:
+        plan = _plan("subsample", self.dims, template)
+        out = template
+        for dim in dict.fromkeys(d for dims in plan.values() for d in dims):
+            size = template.sizes[dim]
+            if self.offset >= size:
+                raise OperatorError(
+                    f"subsample: offset {self.offset} is beyond the {size} points of '{dim}', expected 0 to {size - 1}"
+                )
+            out = out.take(dim, slice(self.offset, None, self.stride))
+            if size % self.stride:
+                # The gap across the seam differs from the others: no longer a periodic grid.
+                out = out.bounded(dim)
+
+        def every(x: Tensor, axis: int) -> Tensor:
+            return x.movedim(axis, -1)[..., self.offset :: self.stride].movedim(-1, axis)
+
+        return Bound(out, _along(plan, template, lambda x, axis, dim: every(x, axis)))
+
+
+@register
+@dataclass(frozen=True, repr=False)
+class Region(Operator):
+    """A box in coordinate values."""
+
+    bounds: dict[str, tuple[Any, Any]]
+
+    name = "region"
+    linear = True
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.bounds, Mapping) or not self.bounds:
+            raise OperatorError(f"region: found {self.bounds!r}, expected bounds such as region(x=(0.0, 3.0))")
+        for dim, pair in self.bounds.items():
+            if isinstance(pair, str) or not hasattr(pair, "__len__") or len(pair) != 2:
+                raise OperatorError(f"region: the bounds of '{dim}' are {pair!r}, expected (low, high)")
+        plain = {str(d): (_plain(low), _plain(high)) for d, (low, high) in self.bounds.items()}
+        object.__setattr__(self, "bounds", plain)
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"op": self.name, **{d: list(pair) for d, pair in self.bounds.items()}}
+
+    @classmethod
+    def from_dict(cls, parameters: Mapping[str, Any]) -> Operator:
+        return cls(dict(parameters))
+
+    def bind(self, template: Template) -> Bound:
+        check_dimensions("region", tuple(self.bounds), template)
+        out, chosen = template, {}
+        for dim, (low, high) in self.bounds.items():
+            indices, values = _inside(template, dim, low, high)
+            chosen[dim] = Constant(indices)
+            out = out.take(dim, indices)
+            if len(indices) < template.sizes[dim]:
+                out = out.bounded(dim)
+            out = replace(out, coords={**out.coords, dim: replace(out.coords[dim], values=values)})
+        plan = {n: tuple(d for d in self.bounds if d in v.dims) for n, v in template.variables.items()}
+        return Bound(out, _along(plan, template, lambda x, axis, dim: x.index_select(axis, chosen[dim].like(x))))
+
+
+def whole(operator: str, parameter: str, value: Any, least: int) -> int:
+    """``value`` as an int that is at least ``least``.
+
+    Raises
+    ------
+    OperatorError
+        If it is none.
+    """
+    if isinstance(value, bool) or not hasattr(value, "__index__") or int(value) < least:
+        raise OperatorError(f"{operator}: {parameter} is {value!r}, expected a whole number of at least {least}")
+    return int(value)
+
+
+def names(dims: Any) -> tuple[str, ...] | None:
+    """Names of dimensions as a tuple; None stays None."""
+    if dims is None:
+        return None
+    return (dims,) if isinstance(dims, str) else tuple(map(str, dims))
+
+
+def _plan(operator: str, dims: tuple[str, ...] | None, template: Template) -> dict[str, tuple[str, ...]]:
+    # Which dimensions of which variable are worked on.
+    if dims is not None:
+        check_dimensions(operator, dims, template)
+        return {n: tuple(d for d in dims if d in v.dims) for n, v in template.variables.items()}
+    plan = {n: template.space(n) for n in template.variables}
+    if not any(plan.values()):
+        raise OperatorError(
+            f"{operator}: found the dimensions {list(template.sizes)}, expected a horizontal one; name the "
+            "dimensions to work on with dims=..."
+        )
+    return plan
+
+
+def _along(
+    plan: Mapping[str, tuple[str, ...]], template: Template, function: Callable[[Tensor, int, str], Tensor]
+) -> Callable[[Fields], Fields]:
+    axes = {n: [(axis_of(template.variables[n].dims, d), d) for d in dims] for n, dims in plan.items()}
+
+    def apply(fields: Fields) -> Fields:
+        out = {}
+        for name, value in fields.items():
+            for axis, dim in axes[name]:
+                value = function(value, axis, dim)
+            out[name] = value
+        return out
+
+    return apply
+
+
+def _averaged(variable: Any, dims: tuple[str, ...]) -> Any:
+    if not dims:
+        return variable
+    method = " ".join(f"{d}:" for d in dims) + " mean"
+    before = variable.attrs.get("cell_methods")
+    return replace(variable, attrs={**variable.attrs, "cell_methods": f"{before} {method}" if before else method})
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, str):
+        return value
+    if isinstance(value, np.datetime64 | pd.Timestamp):
+        return str(value)
+    try:
+        return float(value)
+    except (TypeError, ValueError) as error:
+        raise OperatorError(f"region: the bound {value!r} is neither a number nor a date as text") from error
+
+
+def _inside(template: Template, dim: str, low: Any, high: Any) -> tuple[np.ndarray, np.ndarray]:
+    # Positions within the bounds, and their coordinates, monotonic also where the seam is crossed.
+    values, period = template.coordinate(dim), template.period(dim)
+    if isinstance(low, str) or isinstance(high, str) or values.dtype.kind in "MmO":
+        low, high = _times(dim, values, low), _times(dim, values, high)
+    elif period is not None:
+        return _inside_periodic(dim, values, low, high, period)
+    elif schema.is_longitude(dim, template.coords[dim].attrs):
+        turn = 360.0 * np.round((values.mean() - (low + high) / 2) / 360.0)
+        low, high = low + turn, high + turn
+    low, high = min(low, high), max(low, high)
+    found = np.flatnonzero((values >= low) & (values <= high))
+    _refuse_empty(found, dim, values, low, high)
+    return found, values[found]
+
+
+def _inside_periodic(dim: str, values: np.ndarray, low: float, high: float, period: float) -> Any:
+    width = high - low if high >= low else high - low + period
+    if width >= period:
+        return np.arange(values.size), values
+    slack = 1e-9 * period
+    distance = (values - low + slack) % period - slack
+    found = np.flatnonzero(distance <= width + slack)
+    _refuse_empty(found, dim, values, low, high)
+    gap = np.flatnonzero(np.diff(found) > 1)
+    if gap.size == 0:
+        return found, values[found]
+    found = np.roll(found, -(gap[0] + 1))
+    return found, low + distance[found]
+
+
+def _times(dim: str, values: np.ndarray, bound: Any) -> Any:
+    try:
+        if values.dtype.kind == "M":
+            return np.datetime64(bound)
+        if values.dtype.kind == "m":
+            return pd.Timedelta(bound).to_timedelta64()
+    except ValueError as error:
+        raise OperatorError(f"region: the bound {bound!r} of '{dim}' cannot be read ({error})") from error
+    raise OperatorError(
+        f"region: the bound {bound!r} does not compare with the {values.dtype} values of '{dim}'; "
+        f"select them on the data, ds.sel({dim}=slice(...))"
+    )
+
+
+def _refuse_empty(found: np.ndarray, dim: str, values: np.ndarray, low: Any, high: Any) -> None:
+    if found.size == 0:
+        raise OperatorError(
+            f"region: no point of '{dim}' lies between {low} and {high}; the grid goes from "
+            f"{values.min()} to {values.max()}"
+        )

@@ -1,0 +1,210 @@
+"""Operators that look between the grid points: stations, by bilinear interpolation."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from sdaxr import schema
+from sdaxr.schema import OperatorError
+
+from .base import Bound, Constant, Fields, Operator, axis_of, check_dimensions, register
+from .template import CoordTemplate, Template
+
+OUTSIDE = ("error", "drop")
+
+
+def points(coords: Mapping[str, Sequence[float]], dim: str = "station", *, outside: str = "error") -> Operator:
+    """Values at stations, bilinear between the grid points, across the seam where the grid is periodic.
+
+    Parameters
+    ----------
+    coords
+        Position of the stations: one sequence of equal length for each dimension of the grid. Longitudes may be
+        counted from -180 or from 0, whatever the grid does.
+    dim
+        Name of the new dimension.
+    outside
+        What to do with stations outside the grid: ``"error"``, or ``"drop"``, and how many is then recorded in
+        the attribute ``<dim>_outside_grid`` of the observations.
+    """
+    return Points({str(k): v for k, v in coords.items()}, dim, outside)  # type: ignore[misc]
+
+
+@register
+@dataclass(frozen=True, repr=False)
+class Points(Operator):
+    """Bilinear interpolation to stations; output dims (time, [layer], station)."""
+
+    coords: dict[str, tuple[float, ...]]
+    dim: str = "station"
+    outside: str = "error"
+
+    name = "points"
+    linear = True
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "coords", positions("points", self.coords))
+        check_outside("points", self.outside)
+
+    def bind(self, template: Template) -> Bound:
+        dims = tuple(self.coords)
+        check_dimensions("points", dims, template)
+        where = {d: np.asarray(v) for d, v in self.coords.items()}
+        brackets = {d: bracket(template, d, where[d]) for d in dims}
+        inside = np.logical_and.reduce([b.inside for b in brackets.values()])
+        if self.outside == "error":
+            refuse_outside("points", self.dim, where, template, inside)
+        kept = np.flatnonzero(inside)
+        labels = {d: CoordTemplate(where[d][kept], _unseamed(template.coords[d].attrs), (self.dim,)) for d in dims}
+        labels[self.dim] = CoordTemplate(kept, {"long_name": f"number of the {self.dim}"})
+        return gather(template, {d: b.take(kept) for d, b in brackets.items()}, self.dim, labels, inside.size)
+
+
+@dataclass(frozen=True)
+class Bracket:
+    """Neighbours along one dimension: position ``p = (1 - weight) lower + weight upper``; shape (n,) each."""
+
+    lower: np.ndarray
+    upper: np.ndarray
+    weight: np.ndarray
+    inside: np.ndarray
+
+    def take(self, indices: np.ndarray) -> Bracket:
+        """The neighbours of some of the positions."""
+        return Bracket(self.lower[indices], self.upper[indices], self.weight[indices], self.inside[indices])
+
+
+def bracket(template: Template, dim: str, where: np.ndarray) -> Bracket:
+    """Grid neighbours of the positions ``where``, shape (n,), along ``dim``."""
+    values, period = template.coordinate(dim).astype(float), template.period(dim)
+    order = np.argsort(values)
+    grid = values[order]
+    if period is not None:
+        where = (where - grid[0]) % period + grid[0]
+        grid, order = np.append(grid, grid[0] + period), np.append(order, order[0])
+    elif schema.is_longitude(dim, template.coords[dim].attrs):
+        where = where + 360.0 * np.round(((grid[0] + grid[-1]) / 2 - where) / 360.0)
+    slack = 1e-6 * (np.diff(grid).min() if grid.size > 1 else 1.0)
+    inside = (where >= grid[0] - slack) & (where <= grid[-1] + slack)
+    if grid.size == 1:
+        zero = np.zeros(where.shape, int)
+        return Bracket(zero, zero, np.zeros(where.shape), inside)
+    upper = np.searchsorted(grid, where, "right").clip(1, grid.size - 1)
+    weight = (where - grid[upper - 1]) / (grid[upper] - grid[upper - 1])
+    return Bracket(order[upper - 1], order[upper], weight.clip(0.0, 1.0), inside)
+
+
+def gather(
+    template: Template,
+    brackets: Mapping[str, Bracket],
+    dim: str,
+    labels: Mapping[str, CoordTemplate],
+    asked: int,
+) -> Bound:
+    """The bound operator that replaces the dimensions of ``brackets`` by ``dim``, put last.
+
+    ``labels`` are the coordinates along ``dim``, ``asked`` is the number of positions before any was dropped.
+    """
+    replaced = set(brackets)
+    plans: dict[str, tuple[tuple[int, ...], Constant, Constant]] = {}
+    variables = {}
+    for name, variable in template.variables.items():
+        here = tuple(d for d in variable.dims if d in replaced)
+        if here and len(here) < len(replaced):
+            raise OperatorError(
+                f"'{name}' has the dimensions {variable.dims}, expected all or none of {sorted(replaced)}"
+            )
+        variables[name] = variable
+        if here:
+            sizes = [template.sizes[d] for d in here]
+            indices, weights = _corners([brackets[d] for d in here], sizes)
+            plans[name] = (
+                tuple(axis_of(variable.dims, d) for d in here),
+                Constant(indices),
+                Constant(weights),
+            )
+            rest = tuple(d for d in variable.dims if d not in replaced)
+            variables[name] = replace(variable, dims=(*rest, dim))
+    size = len(next(iter(brackets.values())).lower)
+    coords = {n: c for n, c in template.coords.items() if not replaced & set((n,) if c.dims is None else c.dims)}
+    attrs = {**template.attrs, **({f"{dim}_outside_grid": asked - size} if asked > size else {})}
+    out = Template(variables, {**coords, **labels}, {**template.sizes, dim: size}, attrs)
+
+    def function(fields: Fields) -> Fields:
+        return {n: _interpolate(x, *plans[n]) if n in plans else x for n, x in fields.items()}
+
+    return Bound(out, function)
+
+
+def refuse_outside(
+    operator: str, dim: str, where: Mapping[str, np.ndarray], template: Template, inside: np.ndarray
+) -> None:
+    """Raise `OperatorError`, naming the first of the positions that lie outside the grid."""
+    if inside.all():
+        return
+    bad = np.flatnonzero(~inside)
+    position = ", ".join(f"{d}={v[bad[0]]:g}" for d, v in where.items())
+    grid = ", ".join(f"{d} from {template.coordinate(d).min():g} to {template.coordinate(d).max():g}" for d in where)
+    raise OperatorError(
+        f"{operator}: {dim} {bad[0]} ({position}) lies outside the grid ({grid}), and so do {bad.size - 1} others of "
+        f'{inside.size}; correct the positions, or pass outside="drop" to leave them out'
+    )
+
+
+def positions(operator: str, coords: Any) -> dict[str, tuple[float, ...]]:
+    """Positions as tuples of floats, checked: at least one, finite, of one length."""
+    if not isinstance(coords, Mapping) or not coords:
+        raise OperatorError(f"{operator}: found coords={coords!r}, expected {{dimension: positions}}")
+    try:
+        out = {str(d): tuple(map(float, np.ravel(np.asarray(v, float)))) for d, v in coords.items()}
+    except (TypeError, ValueError) as error:
+        raise OperatorError(f"{operator}: the positions are not numbers ({error})") from error
+    lengths = {d: len(v) for d, v in out.items()}
+    if len(set(lengths.values())) > 1 or 0 in lengths.values():
+        raise OperatorError(f"{operator}: found {lengths} positions, expected the same number, one at least, in each")
+    for dim, values in out.items():
+        if not np.isfinite(values).all():
+            raise OperatorError(
+                f"{operator}: position {np.flatnonzero(~np.isfinite(values))[0]} of '{dim}' is not finite"
+            )
+    return out
+
+
+def check_outside(operator: str, outside: str) -> None:
+    """Raise `OperatorError` unless ``outside`` is one of `OUTSIDE`."""
+    if outside not in OUTSIDE:
+        raise OperatorError(f"{operator}: outside is {schema.nearest(outside, OUTSIDE)}")
+
+
+def _interpolate(x: Tensor, axes: tuple[int, ...], indices: Constant, weights: Constant) -> Tensor:
+    flat = x.movedim(axes, tuple(range(-len(axes), 0))).flatten(-len(axes))
+    return (flat[..., indices.like(x)] * weights.like(x)).sum(-2)
+
+
+def _corners(brackets: Sequence[Bracket], sizes: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+    # Flat indices and weights of the corners of each position's cell, shape (corner, position) each.
+    indices, weights = [], []
+    for sides in itertools.product((0, 1), repeat=len(brackets)):
+        index = np.zeros(brackets[0].lower.shape, int)
+        weight = np.ones(brackets[0].lower.shape)
+        for b, size, side in zip(brackets, sizes, sides, strict=True):
+            index = index * size + (b.upper if side else b.lower)
+            weight = weight * (b.weight if side else 1 - b.weight)
+        indices.append(index)
+        weights.append(weight)
+    index, weight = np.stack(indices), np.stack(weights)
+    # A corner without weight must not bring in the NaN of a masked point: repeat the heaviest corner instead.
+    heaviest = np.take_along_axis(index, weight.argmax(0)[None], 0)
+    index = np.where(weight == 0, heaviest, index)
+    used = weight.any(1)
+    return index[used], weight[used]
+
+
+def _unseamed(attrs: Mapping[str, Any]) -> dict[str, Any]:
+    return {k: v for k, v in attrs.items() if k not in ("periodic", "period", "axis")}

@@ -1,0 +1,242 @@
+"""The labels of a set of fields, without the fields.
+
+An operator is bound to the `Template` of what goes in and answers with the template of what comes out, so that
+names, dimensions, coordinates and units of an observation are known before anything is computed, and the
+computation itself sees nothing but tensors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from sdaxr import schema
+from sdaxr.schema import TIME, DataError, GridError
+
+# Attributes that point at variables or ranges that a transformed field no longer has.
+_DANGLING = {
+    "ancillary_variables",
+    "actual_range",
+    "bounds",
+    "cell_measures",
+    "coordinates",
+    "grid_mapping",
+    "valid_max",
+    "valid_min",
+    "valid_range",
+}
+
+
+@dataclass(frozen=True)
+class VariableTemplate:
+    """Dimensions, units (``""`` where the data give none) and the other attributes of one variable."""
+
+    dims: tuple[str, ...]
+    units: str = ""
+    attrs: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def long_name(self) -> str:
+        """What to call the variable in a title; ``""`` if nothing is known but its name."""
+        return str(self.attrs.get("long_name") or self.attrs.get("standard_name", "")).replace("_", " ")
+
+
+@dataclass(frozen=True)
+class CoordTemplate:
+    """Values and attributes of a coordinate; ``dims`` is None for the coordinate of its own dimension."""
+
+    values: np.ndarray
+    attrs: dict[Any, Any] = field(default_factory=dict)
+    dims: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True)
+class Template:
+    """Variables and coordinates of a Dataset, without its data.
+
+    Attributes
+    ----------
+    variables
+        One `VariableTemplate` a variable; ``time``, where a variable has it, is the first dimension.
+    coords
+        One `CoordTemplate` a coordinate.
+    sizes
+        Size of each dimension; only those without a coordinate need to be given.
+    attrs
+        Attributes of the whole that an operator wants recorded.
+    """
+
+    variables: dict[str, VariableTemplate]
+    coords: dict[str, CoordTemplate] = field(default_factory=dict)
+    sizes: dict[str, int] = field(default_factory=dict)
+    attrs: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        known = dict(self.sizes)
+        known |= {name: len(c.values) for name, c in self.coords.items() if c.dims is None}
+        used = dict.fromkeys(d for v in self.variables.values() for d in v.dims)
+        missing = [d for d in used if d not in known]
+        if missing:
+            raise DataError(
+                f"found the dimensions {missing} without size, expected a coordinate or a size for each; "
+                "pass coords= or sizes= to Template"
+            )
+        object.__setattr__(self, "sizes", {d: known[d] for d in used})
+
+    @classmethod
+    def from_dataset(cls, data: xr.Dataset) -> Template:
+        """Template of ``data``, with ``time`` first in every variable; nothing is loaded but coordinates."""
+        variables = {}
+        for name, variable in data.data_vars.items():
+            attrs = _clean(variable.attrs)
+            units = str(attrs.pop("units", ""))
+            variables[str(name)] = VariableTemplate(_time_first(variable.dims), units, attrs)
+        coords = {}
+        for name, coord in data.coords.items():
+            dims = tuple(map(str, coord.dims))
+            own = None if dims == (str(name),) else dims
+            coords[str(name)] = CoordTemplate(np.asarray(coord.values), _clean(coord.attrs), own)
+        template = cls(variables, coords, {str(d): n for d, n in data.sizes.items()})
+        return template.with_variables(variables)
+
+    def arrays(self, data: xr.Dataset) -> dict[str, np.ndarray]:
+        """Values of ``data`` in the order of the template's variables and dimensions, loaded."""
+        return {name: data[name].transpose(*v.dims).values for name, v in self.variables.items()}
+
+    def to_dataset(self, arrays: Mapping[str, np.ndarray]) -> xr.Dataset:
+        """The Dataset with these labels and ``arrays`` as its values.
+
+        Parameters
+        ----------
+        arrays
+            One array a variable, of shape ``self.shape(name)``.
+
+        Raises
+        ------
+        GridError
+            If an array has another shape.
+        """
+        out = {}
+        for name, variable in self.variables.items():
+            array = np.asarray(arrays[name])
+            if array.shape != self.shape(name):
+                expected = dict(zip(variable.dims, self.shape(name), strict=True))
+                raise GridError(f"'{name}' has shape {array.shape}, expected {expected}")
+            units = {"units": variable.units} if variable.units else {}
+            out[name] = (variable.dims, array, {**variable.attrs, **units})
+        coords = {n: ((n,) if c.dims is None else c.dims, c.values, c.attrs) for n, c in self.coords.items()}
+        return xr.Dataset(out, coords, self.attrs)
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """Shape of one variable."""
+        return tuple(self.sizes[d] for d in self.variables[name].dims)
+
+    def space(self, name: str) -> tuple[str, ...]:
+        """Horizontal dimensions of one variable, in order."""
+        return tuple(map(str, schema.space_dimensions(self._blank(name))))
+
+    def layer(self, name: str) -> str | None:
+        """Layer or level dimension of one variable, or None."""
+        found = schema.layer_dimension(self._blank(name))
+        return None if found is None else str(found)
+
+    def period(self, dim: str) -> float | None:
+        """Length after which dimension ``dim`` repeats itself; None where it is bounded."""
+        coord = self.coords.get(dim)
+        if coord is None or coord.dims is not None:
+            return None
+        if "period" in coord.attrs:
+            return float(coord.attrs["period"])
+        if coord.values.size > 2 and schema.is_longitude(dim, coord.attrs):
+            steps = np.diff(coord.values.astype(float))
+            width = abs(float(steps.sum())) + abs(float(steps.mean()))
+            return 360.0 if abs(width - 360.0) < 1e-3 else None
+        return None
+
+    def coordinate(self, dim: str) -> np.ndarray:
+        """Values of the coordinate of ``dim``.
+
+        Raises
+        ------
+        GridError
+            If the dimension has no coordinate.
+        """
+        if dim not in self.coords or self.coords[dim].dims is not None:
+            raise GridError(
+                f"dimension '{dim}' has no coordinate, expected one; add it with ds.assign_coords({dim}=...)"
+            )
+        return self.coords[dim].values
+
+    def with_variables(self, variables: Mapping[str, VariableTemplate]) -> Template:
+        """The same coordinates with other variables; coordinates that no variable needs are left out."""
+        used = {d for v in variables.values() for d in v.dims}
+        coords = {n: c for n, c in self.coords.items() if set((n,) if c.dims is None else c.dims) <= used}
+        return replace(self, variables=dict(variables), coords=coords)
+
+    def take(self, dim: str, indices: Sequence[int] | np.ndarray | slice) -> Template:
+        """The template of some of the positions along ``dim``."""
+        positions = np.arange(self.sizes[dim])[indices]
+        coords = {}
+        for name, coord in self.coords.items():
+            axis = _axis(name, coord, dim)
+            values = coord.values if axis is None else np.take(coord.values, positions, axis)
+            coords[name] = replace(coord, values=values)
+        return replace(self, coords=coords, sizes={**self.sizes, dim: len(positions)})
+
+    def block_mean(self, dim: str, factor: int) -> Template:
+        """The template of means over blocks of ``factor`` along ``dim``; text along it is dropped."""
+        coords = {}
+        for name, coord in self.coords.items():
+            axis = _axis(name, coord, dim)
+            if axis is not None:
+                values = _block_mean(coord.values, axis, factor)
+                if values is None:
+                    continue
+                coord = replace(coord, values=values)
+            coords[name] = coord
+        return replace(self, coords=coords, sizes={**self.sizes, dim: self.sizes[dim] // factor})
+
+    def bounded(self, dim: str) -> Template:
+        """The same template where ``dim`` is no longer marked as periodic."""
+        if dim not in self.coords:
+            return self
+        coord = self.coords[dim]
+        attrs = {k: v for k, v in coord.attrs.items() if k not in ("periodic", "period")}
+        return replace(self, coords={**self.coords, dim: replace(coord, attrs=attrs)})
+
+    def _blank(self, name: str) -> xr.DataArray:
+        # schema recognises dimensions on DataArrays; this one occupies a single number.
+        dims = self.variables[name].dims
+        coords = {d: (d, self.coords[d].values, self.coords[d].attrs) for d in dims if d in self.coords}
+        return xr.DataArray(np.broadcast_to(np.float32(0), self.shape(name)), coords, dims)
+
+
+def _time_first(dims: tuple[Any, ...]) -> tuple[str, ...]:
+    return tuple(sorted(map(str, dims), key=lambda d: d != TIME))
+
+
+def _clean(attrs: Mapping[Any, Any]) -> dict[str, Any]:
+    return {str(k): v for k, v in attrs.items() if k not in _DANGLING}
+
+
+def _axis(name: str, coord: CoordTemplate, dim: str) -> int | None:
+    dims = (name,) if coord.dims is None else coord.dims
+    return dims.index(dim) if dim in dims else None
+
+
+def _block_mean(values: np.ndarray, axis: int, factor: int) -> np.ndarray | None:
+    kind = values.dtype.kind
+    if kind not in "fiubMmO" or (kind == "O" and not hasattr(values.flat[0], "calendar")):
+        return None
+    shape = (*values.shape[:axis], values.shape[axis] // factor, factor, *values.shape[axis + 1 :])
+    blocks = values.reshape(shape)
+    if kind in "fiub":
+        return blocks.mean(axis + 1)
+    # Times have no sum: take the mean of the distances from each block's first.
+    first = np.take(blocks, [0], axis + 1)
+    distance = (blocks - first).sum(axis + 1) // factor
+    return first.squeeze(axis + 1) + distance
