@@ -205,3 +205,14 @@ def check_units(name: str, found: Any, expected: Any, where: str = "the observat
         f"'{name}' has units {found!r} in {where}, expected {expected!r}; convert it and set "
         f"ds['{name}'].attrs['units'] = {str(expected)!r}"
     )
+
+
+def version() -> str:
+    """Version of sdaxr, for provenance."""
+    from importlib.metadata import PackageNotFoundError
+    from importlib.metadata import version as installed
+
+    try:
+        return installed("sdaxr")
+    except PackageNotFoundError:
+        return "unknown"

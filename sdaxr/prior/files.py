@@ -1,0 +1,152 @@
+"""Priors and their files.
+
+A prior is one ``.safetensors`` file: weights and layout arrays as tensors, everything else as JSON metadata. Nothing in
+it can run code when it is opened.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import xarray as xr
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from sdaxr.fields import StateLayout
+from sdaxr.prior.blanket import TrajectoryDenoiser
+from sdaxr.prior.networks import build_network
+from sdaxr.prior.preconditioning import DenoisingNetwork
+from sdaxr.schema import ArchiveError, PriorError, nearest
+
+FORMAT = "sdaxr prior 1"
+
+
+@dataclass(frozen=True)
+class Prior:
+    """A score-based prior of the trajectories of one system.
+
+    Attributes
+    ----------
+    layout
+        Variables, grid, normalisation and time axis of the states.
+    network
+        The denoising network, on the CPU.
+    reference
+        A few normalised states of the training data, shape (sample, channel, *space); they tell how much an observed
+        quantity varies.
+    metadata
+        JSON-ready provenance: network and its options, window, training summary, data fingerprint, and under
+        ``"sampling"`` the sampler settings that were found best for this prior.
+    """
+
+    layout: StateLayout
+    network: DenoisingNetwork
+    reference: np.ndarray
+    metadata: dict[str, Any]
+
+    @property
+    def window(self) -> int:
+        """Number of states of the windows of the training."""
+        return int(self.metadata["window"])
+
+    @property
+    def name(self) -> str:
+        """Name under which the prior is recorded in what is made with it."""
+        return str(self.metadata.get("name", "unnamed"))
+
+    def denoiser(self, times: xr.DataArray, device: str | torch.device = "cpu") -> TrajectoryDenoiser:
+        """The denoiser of trajectories on ``times``: (batch, time, channel, *space) and r to E[x | z]."""
+        context = torch.as_tensor(self.layout.context_array(times), device=device)
+        mask = self.layout.mask
+        present = None if mask is None else torch.as_tensor(mask, device=device).float()
+        return TrajectoryDenoiser(self.network.to(device).eval(), context, present)
+
+    def with_sampling(self, **settings: Any) -> Prior:
+        """A copy that records ``settings`` (such as ``gamma=0.003``) as the defaults of `sdaxr.assimilate`."""
+        sampling = self.metadata.get("sampling", {}) | settings
+        return replace(self, metadata=self.metadata | {"sampling": sampling})
+
+    def save(self, path: str | Path, *, dtype: torch.dtype = torch.float32) -> Path:
+        """Write one ``.safetensors`` file; ``dtype=torch.float16`` halves it."""
+        path = Path(path)
+        arrays, layout = self.layout.to_file()
+        tensors = {f"network.{k}": v.detach().cpu().to(dtype) for k, v in self.network.state_dict().items()}
+        tensors |= {k: torch.as_tensor(np.ascontiguousarray(a)) for k, a in arrays.items()}
+        tensors["reference"] = torch.as_tensor(self.reference).half()
+        about = self.metadata | {"layout": layout}
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            save_file({k: t.contiguous() for k, t in tensors.items()}, path, {"sdaxr": FORMAT, "about": json.dumps(about)})
+        except (OSError, SafetensorError) as error:
+            raise ArchiveError(f"the prior cannot be written to '{path}': {error}; choose another store") from error
+        return path
+
+    def __repr__(self) -> str:
+        about = self.metadata
+        grid = " x ".join(map(str, self.layout.shape)) or "vector"
+        count = sum(p.numel() for p in self.network.parameters())
+        return (
+            f"<sdaxr.Prior {self.name!r}: {', '.join(self.layout.variables)} on {grid}, step {self.layout.time.step:g} "
+            f"{self.layout.time.units}, window {self.window}, {about['network']} with {count:,} parameters>"
+        )
+
+
+def open_prior(prior: str | Path | Prior) -> Prior:
+    """Open a prior.
+
+    Parameters
+    ----------
+    prior
+        Name of a shipped prior (see `priors`) or path of a ``.safetensors`` file; a `Prior` is returned as it is.
+
+    Raises
+    ------
+    PriorError
+        If there is no such prior, or the file is truncated or was not written by sdaxr.
+    """
+    if isinstance(prior, Prior):
+        return prior
+    path = _shipped().get(str(prior), Path(prior))
+    if not path.exists():
+        raise PriorError(f"found neither a file nor a shipped prior named {nearest(str(prior), _shipped())}")
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata: Mapping[str, str] = file.metadata() or {}
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (a safetensors handle)
+    except (OSError, SafetensorError) as error:
+        raise PriorError(
+            f"'{path}' cannot be read as a prior ({error}): it is truncated or no .safetensors file; "
+            "copy it again, or train anew with sdaxr.train"
+        ) from error
+    if metadata.get("sdaxr") != FORMAT:
+        raise PriorError(f"'{path}' is a .safetensors file of another program, expected one written by sdaxr.train")
+    about = json.loads(metadata["about"])
+    arrays = {k: t.numpy() for k, t in tensors.items() if k.startswith("layout.")}
+    layout = StateLayout.from_file(arrays, about.pop("layout"))
+    network = assemble(layout, about)
+    weights = {k.removeprefix("network."): t.float() for k, t in tensors.items() if k.startswith("network.")}
+    network.load_state_dict(weights)
+    return Prior(layout, network.eval().requires_grad_(False), tensors["reference"].float().numpy(), about)
+
+
+def priors() -> list[str]:
+    """Names of the shipped priors."""
+    return sorted(_shipped())
+
+
+def assemble(layout: StateLayout, about: Mapping[str, Any]) -> DenoisingNetwork:
+    """The untrained network that the metadata of a prior describe."""
+    network = build_network(about["network"], layout, about["window"], about["network_options"])
+    return DenoisingNetwork(network, about["parameterisation"], tuple(about["levels"]))
+
+
+def _shipped() -> dict[str, Path]:
+    folder = Path(str(resources.files("sdaxr"))) / "priors"
+    return {path.stem: path for path in folder.glob("*.safetensors")}

@@ -1,0 +1,63 @@
+"""Residual network that is convolutional in time, for state vectors.
+
+It is applied to a whole trajectory at once: its receptive field is the Markov blanket of the composition, nothing is
+computed twice, and any length works. Both ends are told apart by zero padding next to the channel of ones that the
+context brings.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from sdaxr.prior.networks.embedding import NoiseEmbedding
+
+
+class TemporalConvolution(nn.Module):
+    """Residual blocks of two temporal convolutions, modulated by the noise level.
+
+    Parameters
+    ----------
+    channels, context
+        Numbers of state and context channels.
+    window
+        Length of the windows of the training; the network itself takes any length.
+    width, blocks, kernel
+        Hidden channels, number of residual blocks, and length of each convolution. One side of the receptive field is
+        ``blocks * (kernel - 1) + kernel // 2`` states.
+    """
+
+    options = ("width", "blocks", "kernel")
+
+    def __init__(
+        self, channels: int, context: int, window: int, *, width: int = 64, blocks: int = 4, kernel: int = 5
+    ) -> None:
+        super().__init__()
+        self.window: int | None = None
+        self.noise = NoiseEmbedding(width)
+        self.first = nn.Conv1d(channels + context, width, kernel, padding=kernel // 2)
+        self.blocks = nn.ModuleList(_Block(width, kernel) for _ in range(blocks))
+        self.last = nn.Conv1d(width, channels, 1)
+        nn.init.zeros_(self.last.weight)
+
+    def forward(self, x: Tensor, log_r: Tensor, context: Tensor) -> Tensor:
+        told = context.expand(len(x), *context.shape[1:])
+        noise = self.noise(log_r)
+        hidden = self.first(torch.cat([x, told], dim=2).transpose(1, 2))
+        for block in self.blocks:
+            hidden = block(hidden, noise)
+        return self.last(F.silu(hidden)).transpose(1, 2)
+
+
+class _Block(nn.Module):
+    def __init__(self, width: int, kernel: int) -> None:
+        super().__init__()
+        self.modulation = nn.Linear(width, 2 * width)
+        self.first = nn.Conv1d(width, width, kernel, padding=kernel // 2)
+        self.second = nn.Conv1d(width, width, kernel, padding=kernel // 2)
+
+    def forward(self, x: Tensor, noise: Tensor) -> Tensor:
+        scale, shift = self.modulation(noise)[:, :, None].chunk(2, dim=1)
+        hidden = F.layer_norm(x.transpose(1, 2), x.shape[1:2]).transpose(1, 2) * (1 + scale) + shift
+        return x + self.second(F.silu(self.first(F.silu(hidden))))

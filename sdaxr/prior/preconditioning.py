@@ -1,0 +1,74 @@
+r"""From a network to a denoiser.
+
+A state :math:`x_t \sim N(\mu x, \sigma^2)` is held as :math:`z = x_t / \mu = x + r \epsilon` with :math:`r = \sigma / \mu`:
+this is the same process in other units, in which no schedule is needed to write the mathematics down. A denoiser returns
+:math:`\hat x = E[x | z]`; the score is :math:`\nabla_z \log p(z) = (\hat x - z) / r^2` (Tweedie). With unit variance of the data,
+
+.. math:: \hat x = c_{skip} z + c_{out} F(c_{in} z, \log r), \qquad c_{in} = 1 / \sqrt{1 + r^2}
+
+============  ========================  ====================
+.             :math:`c_{skip}`          :math:`c_{out}`
+============  ========================  ====================
+``edm``       :math:`1 / (1 + r^2)`     :math:`r c_{in}`
+``epsilon``   :math:`1`                 :math:`-r`
+============  ========================  ====================
+
+``edm`` is Karras et al. (2022), table 1; ``epsilon`` predicts the noise, as in Rozet & Louppe (2023).
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+PARAMETERISATIONS = ("edm", "epsilon")
+
+
+def expand(r: Tensor, like: Tensor) -> Tensor:
+    """Shape (batch,) to (batch, 1, ...) with the dimensions of ``like``."""
+    return r.reshape(-1, *[1] * (like.ndim - 1))
+
+
+class DenoisingNetwork(nn.Module):
+    """A network with its preconditioning.
+
+    Parameters
+    ----------
+    network
+        Maps (x, log_r, context) to a tensor like x; see `sdaxr.prior.networks`.
+    parameterisation
+        ``"edm"`` or ``"epsilon"``.
+    levels
+        Smallest and largest noise level r of the training; the network is never asked beyond them.
+    """
+
+    def __init__(self, network: nn.Module, parameterisation: str, levels: tuple[float, float]) -> None:
+        super().__init__()
+        self.network = network
+        self.parameterisation = parameterisation
+        self.levels = levels
+
+    def forward(self, z: Tensor, r: Tensor, context: Tensor) -> Tensor:
+        """Return E[x | z], of the shape of z (batch, time, channel, *space), for noise levels r (batch,)."""
+        skip, out, scale = self.coefficients(expand(r, z))
+        return skip * z + out * self.network(scale * z, self._log(r), context)
+
+    def loss(self, x: Tensor, r: Tensor, noise: Tensor, context: Tensor, valid: Tensor | None) -> Tensor:
+        """Mean square error of the network's own output, which weights every noise level alike; scalar."""
+        z = x + expand(r, x) * noise
+        skip, out, scale = self.coefficients(expand(r, x))
+        error = (skip * z - x) / out + self.network(scale * z, self._log(r), context)
+        square = error.square()
+        return square.mean() if valid is None else (square * valid).sum() / (valid.expand_as(square).sum())
+
+    def coefficients(self, r: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """c_skip, c_out and c_in at noise level r."""
+        scale = (1 + r.square()).rsqrt()
+        if self.parameterisation == "edm":
+            return scale.square(), r * scale, scale
+        return torch.ones_like(r), -r, scale
+
+    def _log(self, r: Tensor) -> Tensor:
+        return r.log().clamp(math.log(self.levels[0]), math.log(self.levels[1]))

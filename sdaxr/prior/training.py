@@ -1,0 +1,330 @@
+"""Training of a score-based prior by denoising (Rozet & Louppe 2023, section 2; Karras et al. 2022, section 5)."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import xarray as xr
+from tqdm.auto import tqdm
+
+from sdaxr import schema
+from sdaxr.fields import StateLayout, infer_layout
+from sdaxr.prior import checkpoint
+from sdaxr.prior.files import Prior, assemble
+from sdaxr.prior.networks import default_network
+from sdaxr.prior.preconditioning import PARAMETERISATIONS, DenoisingNetwork
+from sdaxr.prior.windows import Windows
+from sdaxr.schema import ArchiveError, DataError, OptionError, nearest
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Everything that decides what a training run does; two runs with equal settings can be resumed as one."""
+
+    window: int
+    network: str
+    network_options: dict[str, Any]
+    parameterisation: str
+    steps: int | None
+    minutes: float | None
+    batch: int
+    learning_rate: float
+    weight_decay: float
+    ema: float
+    levels: tuple[float, float]
+    seed: int
+    layout: dict[str, Any] = field(default_factory=dict)
+
+
+def train(
+    trajectories: xr.Dataset | str | Path,
+    store: str | Path,
+    *,
+    window: int | None = None,
+    network: str = "auto",
+    network_options: dict[str, Any] | None = None,
+    parameterisation: str = "edm",
+    variables: Sequence[str] | None = None,
+    context: Sequence[str] = (),
+    cycles: Sequence[str] | None = None,
+    normalise: str = "channel",
+    steps: int | None = None,
+    minutes: float | None = None,
+    batch: int = 32,
+    learning_rate: float = 1e-3,
+    weight_decay: float = 1e-3,
+    ema: float = 0.999,
+    levels: tuple[float, float] = (5e-3, 100.0),
+    name: str | None = None,
+    seed: int = 0,
+    device: str = "auto",
+    compile: bool = False,
+    memory: float = 4e9,
+    validate_every: int = 500,
+    overwrite: bool = False,
+    progress: bool = True,
+) -> Prior:
+    """Train a score-based prior on short windows of trajectories.
+
+    Parameters
+    ----------
+    trajectories
+        Dataset, or path of a Zarr or NetCDF archive, with a ``time`` dimension, zero to two horizontal dimensions, an
+        optional layer dimension and an optional ensemble dimension. Where there is a coordinate ``split``, its
+        ``train`` and ``valid`` parts are used; else the last tenth of the times validates.
+    store
+        Path of the ``.safetensors`` file; ``<store>.checkpoint`` beside it allows a killed run to go on.
+    window
+        Number of states a window; odd for the window networks ``mlp`` and ``unet``. Default: 33 states for vectors, 8
+        for grids, 5 for window networks.
+    network, network_options
+        ``"convolutional"`` (default for vectors), ``"space-time-unet"`` (default for grids), ``"mlp"``, ``"unet"``, and
+        their options.
+    parameterisation
+        ``"edm"`` or ``"epsilon"``; see `sdaxr.prior.preconditioning`.
+    variables, context, cycles, normalise
+        State variables, static fields, cyclic time context and normalisation; see `sdaxr.fields.infer_layout`.
+    steps, minutes
+        Length of the training: a number of steps (default 20 000), or minutes of wall clock.
+    batch, learning_rate, weight_decay, ema
+        Windows a step; AdamW with a linear warm-up and a cosine decay to zero; decay of the averaged weights.
+    levels
+        Smallest and largest noise level r = sigma / mu; it is drawn log-uniformly.
+    name
+        Name recorded in the file; default: the stem of ``store``.
+    device, compile
+        ``"auto"`` takes a GPU where there is one (with bfloat16 autocast); ``torch.compile`` pays on long runs.
+    memory
+        Bytes of data that are held at once; larger archives are streamed.
+    validate_every
+        Steps between two validations (and checkpoints).
+
+    Returns
+    -------
+    The trained prior, with the averaged weights; it has been saved to ``store``.
+
+    Raises
+    ------
+    DataError, OptionError, ArchiveError
+        If the data do not fit, an option is unknown, or ``store`` cannot be written.
+    """
+    data = _open(trajectories)
+    store = Path(store)
+    training, validation = _splits(data)
+    layout = infer_layout(training, variables=variables, context=context, cycles=cycles, normalise=normalise)
+    if steps is None and minutes is None:
+        steps = 20_000
+    network = default_network(layout) if network == "auto" else network
+    windowed = network in ("mlp", "unet")
+    window = window or (5 if windowed else 8 if layout.space else 33)
+    settings = Settings(
+        window, network, dict(network_options or {}), parameterisation, steps, minutes, batch, learning_rate,
+        weight_decay, ema, tuple(levels), seed, layout.to_file()[1],
+    )  # fmt: skip
+    _check(settings, windowed)
+    target = _device(device)
+    torch.manual_seed(seed)
+    model = assemble(layout, asdict(settings)).to(target)
+    averaged = assemble(layout, asdict(settings)).to(target)
+    averaged.load_state_dict(model.state_dict())
+    windows = Windows(training, layout, window, seed=seed, memory=memory)
+    held_out = Windows(validation, layout, window, seed=seed + 1, memory=memory / 4)
+    run = _Run(settings, layout, model, averaged, windows, held_out, target, compile)
+    checkpoint_path = store.with_name(store.name + ".checkpoint")
+    if store.exists() and not overwrite and not checkpoint_path.exists():
+        raise ArchiveError(f"'{store}' exists; pass overwrite=True to train it anew, or choose another store")
+    _writable(store)
+    run.go(checkpoint_path, validate_every, progress)
+    about = asdict(settings) | {
+        "name": name or store.stem,
+        "training": run.summary(),
+        "data": fingerprint(data, layout),
+        "sdaxr_version": schema.version(),
+    }
+    del about["layout"]
+    reference = _reference(windows)
+    prior = Prior(layout, averaged.cpu().eval().requires_grad_(False), reference, about)
+    prior.save(store)
+    checkpoint_path.unlink(missing_ok=True)
+    return prior
+
+
+class _Run:
+    """The state of one training run."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        layout: StateLayout,
+        model: DenoisingNetwork,
+        averaged: DenoisingNetwork,
+        windows: Windows,
+        held_out: Windows,
+        device: torch.device,
+        compile: bool,
+    ) -> None:
+        self.settings, self.model, self.averaged = settings, model, averaged
+        self.windows, self.held_out, self.device = windows, held_out, device
+        self.optimiser = torch.optim.AdamW(model.parameters(), settings.learning_rate, weight_decay=settings.weight_decay)
+        self.loss = torch.compile(model.loss) if compile else model.loss
+        self.valid = None if layout.mask is None else torch.as_tensor(layout.mask, device=device).float()
+        self.step, self.seconds = 0, 0.0
+        self.history: list[dict[str, float]] = []
+
+    def go(self, path: Path, validate_every: int, progress: bool) -> None:
+        """Train from the last checkpoint to the end."""
+        if checkpoint.load(path, self):
+            log.info("resumed from %s at step %d", path, self.step)
+        bar = tqdm(total=1.0, initial=self.done, disable=not progress, desc="training", bar_format=_BAR)
+        start, running = time.monotonic() - self.seconds, math.nan
+        while self.done < 1:
+            loss = self._update()
+            running = loss if math.isnan(running) else 0.98 * running + 0.02 * loss
+            self.step, self.seconds = self.step + 1, time.monotonic() - start
+            if not math.isfinite(loss):
+                raise schema.DivergenceError(f"the loss is {loss} at step {self.step}; lower learning_rate=")
+            if self.step % validate_every == 0 or self.done >= 1:
+                self.history.append({"step": self.step, "train": running, "valid": self._validate()})
+                checkpoint.save(path, self)
+                log.info("step %d: training loss %.4f, validation loss %.4f", *self.history[-1].values())
+            bar.n = min(1.0, self.done)
+            bar.set_postfix_str(f"step {self.step}, loss {running:.4f}", refresh=False)
+            bar.update(0)
+        bar.close()
+
+    @property
+    def done(self) -> float:
+        """Share of the budget that is spent."""
+        settings = self.settings
+        parts = [self.step / settings.steps] if settings.steps else []
+        return max([*parts, *([self.seconds / 60 / settings.minutes] if settings.minutes else [])])
+
+    def _update(self) -> float:
+        settings = self.settings
+        x, context = self.windows.batch(self.step, settings.batch)
+        generator = _generator(settings.seed, self.step)
+        for group in self.optimiser.param_groups:
+            group["lr"] = settings.learning_rate * min(1.0, (self.step + 1) / 100) * (1 + math.cos(math.pi * self.done)) / 2
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
+            loss = self.loss(*self._noisy(x, context, generator), self.valid)
+        self.optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+        self.optimiser.step()
+        # The average forgets the first steps, when it would mostly be the initial weights.
+        decay = min(settings.ema, (1 + self.step) / (10 + self.step))
+        with torch.no_grad():
+            for average, weight in zip(self.averaged.parameters(), self.model.parameters(), strict=True):
+                average.lerp_(weight, 1 - decay)
+        return float(loss.detach())
+
+    def _noisy(self, x: np.ndarray, context: np.ndarray, generator: torch.Generator) -> tuple[torch.Tensor, ...]:
+        low, high = map(math.log, self.settings.levels)
+        states = torch.as_tensor(x)
+        # Stratified over the batch: less noise in the loss than independent levels.
+        place = (torch.randperm(len(x), generator=generator) + torch.rand(len(x), generator=generator)) / len(x)
+        r = torch.exp(low + (high - low) * place)
+        noise = torch.randn(states.shape, generator=generator)
+        noise = noise if self.valid is None else noise * self.valid.cpu()
+        return tuple(t.to(self.device) for t in (states, r, noise, torch.as_tensor(context)))
+
+    @torch.no_grad()
+    def _validate(self, batches: int = 4) -> float:
+        losses = []
+        for number in range(batches):
+            x, context = self.held_out.batch(number, self.settings.batch)
+            generator = _generator(self.settings.seed + 1, number)
+            losses.append(self.averaged.loss(*self._noisy(x, context, generator), self.valid))
+        return float(torch.stack(losses).mean())
+
+    def summary(self) -> dict[str, Any]:
+        """What the prior file says about its training."""
+        last = self.history[-1]
+        return {
+            "steps": self.step,
+            "minutes": round(self.seconds / 60, 2),
+            "device": str(self.device),
+            "training_loss": last["train"],
+            "validation_loss": last["valid"],
+            "history": self.history[:: max(1, len(self.history) // 50)],
+        }
+
+
+def _generator(seed: int, number: int) -> torch.Generator:
+    # Each step has a stream of its own, so that a resumed run sees the same noise.
+    return torch.Generator().manual_seed(int(np.random.SeedSequence((seed, number)).generate_state(1)[0]))
+
+
+_BAR = "{desc}: {percentage:3.0f}%|{bar}| {elapsed}<{remaining}, {postfix}"
+
+
+def fingerprint(data: xr.Dataset, layout: StateLayout) -> dict[str, Any]:
+    """Where the training data came from: provenance attributes, sizes, and a hash of statistics and axes."""
+    digest = hashlib.sha256()
+    for array in (layout.mean, layout.std, *(c.values for c in layout.coords.values())):
+        digest.update(np.ascontiguousarray(array).tobytes())
+    sizes = {str(k): int(v) for k, v in data.sizes.items()}
+    known = {k: data.attrs[k] for k in ("system", "options", "seed", "title", "config_hash") if k in data.attrs}
+    return json.loads(json.dumps({"sizes": sizes, "sha256": digest.hexdigest(), **known}, default=str))
+
+
+def _open(trajectories: xr.Dataset | str | Path) -> xr.Dataset:
+    from sdaxr.archive import open_archive
+
+    return trajectories if isinstance(trajectories, xr.Dataset) else open_archive(trajectories)
+
+
+def _splits(data: xr.Dataset) -> tuple[xr.Dataset, xr.Dataset]:
+    if "split" in data.coords:
+        dim = data["split"].dims[0]
+        parts = [data.isel({dim: np.flatnonzero(data["split"].values == part)}) for part in ("train", "valid")]
+        if parts[0].sizes[dim] == 0:
+            raise DataError(f"'split' has the values {sorted(set(data['split'].values))}, expected some 'train'")
+        return parts[0], parts[1] if parts[1].sizes[dim] else parts[0]
+    schema.time_axis(data)
+    cut = max(1, round(0.9 * data.sizes[schema.TIME]))
+    return data.isel(time=slice(None, cut)), data.isel(time=slice(cut, None))
+
+
+def _check(settings: Settings, windowed: bool) -> None:
+    if settings.parameterisation not in PARAMETERISATIONS:
+        raise OptionError(f"parameterisation={nearest(settings.parameterisation, PARAMETERISATIONS)}")
+    if settings.window < 1 or (windowed and settings.window % 2 == 0):
+        raise OptionError(f"window={settings.window}, expected an odd number 2k + 1 for {settings.network!r}, >= 1 else")
+    for key in ("steps", "minutes", "batch", "learning_rate"):
+        value = getattr(settings, key)
+        if value is not None and value <= 0:
+            raise OptionError(f"{key}={value}, expected a positive number")
+
+
+def _device(device: str) -> torch.device:
+    if device != "auto":
+        return torch.device(device)
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def _writable(store: Path) -> None:
+    try:
+        store.parent.mkdir(parents=True, exist_ok=True)
+        probe = store.with_name(store.name + ".checkpoint.probe")
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise ArchiveError(f"'{store}' cannot be written: {error}; choose another store") from error
+
+
+def _reference(windows: Windows, elements: int = 65_536) -> np.ndarray:
+    count = int(np.clip(elements // int(np.prod(windows.batch(0, 1)[0].shape[2:])), 8, 256))
+    return windows.batch(0, count)[0][:, 0]
