@@ -1,0 +1,323 @@
+"""The command line. Flags have the parameters' names, defaults are the functions'; no logic of its own.
+
+Results go to standard output, messages and progress to standard error. Bad input ends with exit code 2 and one line.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+from . import __version__
+from .schema import OptionError, SdaxrError, nearest
+
+_Command = Callable[..., Any]
+
+
+class _Commands(click.Group):
+    """Commands in the order of the work, and errors as one line."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(self.commands)
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
+        if args and args[0] not in self.commands and not args[0].startswith("-"):
+            ctx.fail(f"found the command {nearest(args[0], self.commands)}")
+        return super().resolve_command(ctx, args)
+
+    def main(self, *args: Any, standalone_mode: bool = True, **extra: Any) -> Any:
+        if not standalone_mode:
+            return super().main(*args, standalone_mode=False, **extra)
+        try:
+            result = super().main(*args, standalone_mode=False, **extra)
+        except click.exceptions.NoArgsIsHelpError as error:
+            error.show()
+            sys.exit(2)
+        except click.ClickException as error:
+            _fail(error.format_message())
+        except SdaxrError as error:
+            _fail(str(error))
+        except OSError as error:
+            _fail(f"{error.filename or 'input or output'}: {error.strerror or error}")
+        except (click.Abort, KeyboardInterrupt):
+            click.echo("sdaxr: interrupted; run the same command again to resume", err=True)
+            sys.exit(130)
+        # Without standalone mode --help and --version return their exit code.
+        sys.exit(result if isinstance(result, int) else 0)
+
+
+def _fail(message: str) -> None:
+    click.echo(f"sdaxr: {' '.join(message.split())}", err=True)
+    sys.exit(2)
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="sdaxr")
+def main() -> None:
+    """Score-based data assimilation: from a simulation or a reanalysis to a verified posterior ensemble.
+
+    Inputs are Zarr or NetCDF. `sdaxr demo` runs the whole chain; `sdaxr info FILE` says what a file is.
+    """
+
+
+def _set_quiet(ctx: click.Context, parameter: click.Parameter, quiet: bool) -> bool:
+    logging.basicConfig(format="%(message)s", level=logging.WARNING)
+    logging.getLogger("sdaxr").setLevel(logging.ERROR if quiet else logging.INFO)
+    return quiet
+
+
+_quiet = click.option("--quiet", is_flag=True, callback=_set_quiet, help="No progress bars; only errors.")
+
+
+def _flags(*options: Callable[[_Command], _Command]) -> Callable[[_Command], _Command]:
+    def decorate(command: _Command) -> _Command:
+        for option in reversed((*options, _quiet)):
+            command = option(command)
+        return command
+
+    return decorate
+
+
+def _run(name: str, quiet: bool, values: dict[str, Any]) -> Any:
+    """Run a step with the flags that were given; all others keep the function's default."""
+    from . import steps
+
+    given = {key: value for key, value in values.items() if value is not None and value != ()}
+    if "progress" in steps.parameters(name):
+        given["progress"] = not quiet
+    return steps.STEPS[name](**given)
+
+
+def _value(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        return text
+
+
+def _settings(ctx: click.Context, parameter: click.Parameter, pairs: tuple[str, ...]) -> dict[str, Any]:
+    """``key=value`` texts as a dictionary; values that are JSON are read as such."""
+    settings = {}
+    for pair in pairs:
+        key, equals, text = pair.partition("=")
+        if not equals:
+            raise OptionError(f"found --option {pair!r}, expected key=value, for example resolution=64")
+        settings[key.strip().replace("-", "_")] = _value(text)
+    return settings
+
+
+_store = click.option("--store", required=True, help="File to write.")
+_seed = click.option("--seed", type=int, help="Seed of all random numbers.")
+_overwrite = click.option("--overwrite", is_flag=True, default=None, help="Replace what is there.")
+_trajectory = click.option("--trajectory", type=int, help="Which one, where the file holds many; -1 is the last.")
+_device = click.option("--device", help="cpu, cuda, or auto.")
+_truth = click.option("--truth", help="File of the truth.")
+_observations = click.option("--observations", help="File of the observations.")
+_variable = click.option("--variable", help="Which variable.")
+
+
+@main.command()
+@click.argument("system")
+@_flags(
+    _store,
+    click.option("--trajectories", type=int, required=True, help="How many."),
+    click.option("--steps", type=int, required=True, help="States in each."),
+    _seed,
+    click.option("--split", type=float, nargs=3, help="Fractions for training, validation and test."),
+    click.option("--option", "option", multiple=True, callback=_settings, help="Option of the system, key=value."),
+    _overwrite,
+)
+def generate(quiet: bool, option: dict[str, Any], **values: Any) -> None:
+    """Trajectories of SYSTEM (lorenz63, lorenz96, kolmogorov, ...)."""
+    _run("generate", quiet, values | option)
+
+
+@main.command()
+@click.argument("trajectories")
+@_flags(
+    click.option("--store", required=True, help="File to write, .safetensors."),
+    click.option("--window", type=int, help="States that the network sees at once in training."),
+    click.option("--network", help="Architecture, by name."),
+    click.option("--parameterisation", help="edm or epsilon."),
+    click.option("--steps", type=int, help="Training steps."),
+    click.option("--minutes", type=float, help="Training time instead of steps."),
+    click.option("--batch", type=int, help="Windows in one step."),
+    click.option("--learning-rate", type=float, help="Largest learning rate."),
+    _seed,
+    _device,
+    _overwrite,
+)
+def train(quiet: bool, **values: Any) -> None:
+    """A prior from TRAJECTORIES, a simulation or a reanalysis."""
+    _run("train", quiet, values)
+
+
+@main.command()
+@click.argument("truth")
+@_flags(
+    click.option("--operator", required=True, help='JSON, e.g. \'{"op": "coarsen", "factor": 8}\'.'),
+    _store,
+    click.option("--error", type=float, required=True, help="Standard deviation of the noise, in the units observed."),
+    click.option("--every", type=int, help="Observe every so many states."),
+    click.option("--start", type=int, help="First state that is observed."),
+    click.option("--missing", type=float, help="Fraction of the values that is missing at random."),
+    _seed,
+    _trajectory,
+    _overwrite,
+)
+def observe(quiet: bool, **values: Any) -> None:
+    """Synthetic observations of TRUTH."""
+    _run("observe", quiet, values)
+
+
+@main.command()
+@click.argument("observations", nargs=-1, required=True)
+@_flags(
+    click.option("--prior", required=True, help="Name of a shipped prior (sdaxr priors) or file."),
+    _store,
+    click.option("--members", type=int, help="Size of the ensemble."),
+    _seed,
+    click.option("--method", help="sda or dps."),
+    click.option("--operator", help="JSON, where the observations do not say it themselves."),
+    click.option("--gamma", type=float, help="Widening of the observation error at high noise."),
+    click.option("--sampler", help="karras or exponential."),
+    click.option("--steps", type=int, help="Noise levels."),
+    click.option("--corrections", type=int, help="Langevin corrections on each."),
+    click.option("--tau", type=float, help="Size of a correction."),
+    click.option("--batch", type=int, help="Members computed at once."),
+    _device,
+    _overwrite,
+)
+def assimilate(quiet: bool, **values: Any) -> None:
+    """The posterior ensemble given OBSERVATIONS, one file for each network."""
+    observations = values.pop("observations")
+    _run("assimilate", quiet, values | {"observations": list(observations)})
+
+
+@main.command()
+@click.argument("ensemble")
+@_flags(
+    click.option("--model", required=True, help="Name of a system, or of a prior, or file of a prior."),
+    _store,
+    click.option("--steps", type=int, required=True, help="States to forecast."),
+    click.option("--time", type=int, help="Index of the time to start from; -1 is the last."),
+    _seed,
+    _trajectory,
+    _overwrite,
+)
+def forecast(quiet: bool, **values: Any) -> None:
+    """A forecast from ENSEMBLE, by a system or by a prior."""
+    _run("forecast", quiet, values)
+
+
+@main.command()
+@click.argument("noisy")
+@_flags(
+    click.option("--prior", required=True, help="Name of a shipped prior or file."),
+    _store,
+    click.option(
+        "--noise-std", type=float, required=True, help="Standard deviation of the noise, data's units."
+    ),
+    click.option("--method", help="posterior or langevin."),
+    click.option("--members", type=int, help="Size of the ensemble."),
+    click.option("--step-size", type=float, help="Step of the Langevin iteration."),
+    click.option("--n-steps", type=int, help="Number of its steps."),
+    _seed,
+    _trajectory,
+    _device,
+    _overwrite,
+)
+def denoise(quiet: bool, **values: Any) -> None:
+    """Clean fields from NOISY ones."""
+    _run("denoise", quiet, values)
+
+
+@main.command()
+@click.argument("posterior")
+@click.argument("truth")
+@_flags(
+    _trajectory,
+    click.option("--metrics", multiple=True, help="Which ones; repeat for several."),
+    _observations,
+    click.option("--store", help="File for the scores."),
+    _overwrite,
+)
+def verify(quiet: bool, **values: Any) -> None:
+    """Scores of POSTERIOR, or of a forecast, against TRUTH."""
+    click.echo(_run("verify", quiet, values))
+
+
+@main.command()
+@click.argument("data")
+@_flags(
+    click.option("--path", required=True, help="Picture to write, e.g. .png."),
+    _truth,
+    _observations,
+    _variable,
+    _trajectory,
+)
+def plot(quiet: bool, **values: Any) -> None:
+    """A picture of DATA: truth, observations, members, mean and spread."""
+    _run("plot", quiet, values)
+
+
+@main.command()
+@click.argument("data")
+@_flags(
+    click.option("--path", required=True, help="GIF to write."),
+    _truth,
+    _observations,
+    _variable,
+    click.option("--fps", type=int, help="Frames in a second."),
+    _trajectory,
+)
+def animate(quiet: bool, **values: Any) -> None:
+    """An animation of DATA."""
+    _run("animate", quiet, values)
+
+
+@main.command()
+@click.argument("path", metavar="FILE")
+@_flags()
+def info(quiet: bool, path: str) -> None:
+    """What FILE is, its provenance, and whether it is complete."""
+    from . import info as module
+
+    click.echo(module.format_facts(module.info(path)))
+
+
+@main.command()
+@_flags()
+def priors(quiet: bool) -> None:
+    """The shipped priors."""
+    import sdaxr
+
+    for name in sdaxr.priors():
+        click.echo(name)
+
+
+@main.command()
+@click.argument("recipe")
+@_flags(click.option("--overwrite", is_flag=True, help="Redo steps that have changed, and replace their files."))
+def run(quiet: bool, recipe: str, overwrite: bool) -> None:
+    """All steps of RECIPE (YAML) that are not done."""
+    from . import recipe as module
+
+    for title, result in module.run(recipe, overwrite=overwrite, progress=not quiet).items():
+        if title.endswith(" verify"):
+            click.echo(result)
+
+
+@main.command()
+@click.argument("directory", default="sdaxr-demo")
+@_flags(click.option("--members", type=int, help="Size of the ensemble."), _seed)
+def demo(quiet: bool, directory: str, **values: Any) -> None:
+    """The whole chain on the shipped prior; writes a posterior, a picture and an animation into DIRECTORY."""
+    from . import demo as module
+
+    module.run(directory, quiet=quiet, **{key: value for key, value in values.items() if value is not None})

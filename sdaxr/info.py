@@ -1,0 +1,170 @@
+"""What a Dataset or a file is, where it comes from, whether it is complete, and what can be done with it."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import xarray as xr
+
+from .schema import LEAD_TIME, MEMBER, TIME, TRAJECTORY, ArchiveError, SdaxrError, ensemble_dimension, space_dimensions
+
+_STATUS = {0: "pending", 1: "complete", 2: "failed"}
+_NEXT = {
+    "trajectories": "train, observe (one of them: isel(trajectory=...)), plot, animate",
+    "observations": "assimilate, plot",
+    "posterior": "verify, innovations, forecast, plot, animate",
+    "forecast": "verify, plot, animate",
+    "fields": "observe, train, denoise, plot, animate",
+    "innovations": "plot",
+    "scores": "print, plot with xarray",
+}
+_BOOKKEEPING = {"sdaxr_config", "sdaxr_config_sha256", "sdaxr_unit", "sdaxr_variables"}
+_LONGEST = 100
+
+
+def kind(data: xr.Dataset) -> str:
+    """What ``data`` is: trajectories, observations, innovations, posterior, forecast, scores or fields."""
+    declared = str(data.attrs.get("sdaxr_kind", ""))
+    if declared in _NEXT:
+        return declared
+    names = set(map(str, data.data_vars))
+    if LEAD_TIME in data.dims:
+        return "forecast"
+    if any(name.endswith("_innovation") for name in names):
+        return "innovations"
+    if "operator" in data.attrs or any(f"{name}_error" in names for name in names):
+        return "observations"
+    if MEMBER in data.dims:
+        return "posterior"
+    if TRAJECTORY in data.dims:
+        return "trajectories"
+    return "fields"
+
+
+def describe(data: xr.Dataset) -> dict[str, str]:
+    """What a reader wants to know about ``data`` first, by topic, without computing anything large."""
+    ensemble = ensemble_dimension(data)
+    facts = {"kind": kind(data)}
+    if ensemble is not None:
+        facts[str(ensemble)] = f"{data.sizes[ensemble]}{_splits(data)}"
+    if "status" in data.coords:
+        facts["status"] = _counts(_STATUS.get(int(s), str(s)) for s in data["status"].values.ravel())
+    for name in (LEAD_TIME, TIME):
+        if name in data.coords:
+            facts[name] = _times(data[name])
+    if data.data_vars:
+        first = data[next(iter(data.data_vars))]
+        facts["space"] = (
+            ", ".join(f"{d} {data.sizes[d]}{_periodic(data, d)}" for d in space_dimensions(first)) or "none"
+        )
+    facts["variables"] = ", ".join(_variable(data[name]) for name in data.data_vars) or "none"
+    facts["next"] = _NEXT[facts["kind"]]
+    return facts
+
+
+def provenance(data: xr.Dataset) -> dict[str, str]:
+    """The attributes of ``data`` as short text; the configuration of an archive in full."""
+    facts = {str(name): _short(value) for name, value in data.attrs.items() if name not in _BOOKKEEPING}
+    if "sdaxr_config" in data.attrs:
+        facts["configuration"] = ", ".join(f"{k}: {v}" for k, v in json.loads(data.attrs["sdaxr_config"]).items())
+    return facts
+
+
+def info(path: str | Path) -> dict[str, str]:
+    """What the file or archive at ``path`` is, its provenance, and whether it is complete.
+
+    Parameters
+    ----------
+    path
+        Trajectories, observations, posterior or forecast (Zarr, NetCDF, also an unfinished ``.partial``
+        archive), a prior (``.safetensors``) or a recipe (``.yaml``).
+
+    Returns
+    -------
+    Text by topic; the first one is ``kind``, ``complete`` says yes, or no and what to do.
+
+    Raises
+    ------
+    ArchiveError
+        If there is no such file, or it is none of these.
+    """
+    from .archive import open_archive
+
+    path = Path(path)
+    if path.suffix == ".safetensors":
+        return _prior_info(path)
+    if path.suffix in (".yaml", ".yml"):
+        from .recipe import status
+
+        return status(path)
+    try:
+        data, complete = open_archive(path), "yes"
+    except ArchiveError as error:
+        # What is unfinished opens now, and the first error says how far it is; anything else fails again.
+        data, complete = open_archive(path, allow_incomplete=True), f"no: {error}"
+    with data:
+        facts = describe(data)
+        return {**facts, "complete": complete, "size": _size(path), **provenance(data)}
+
+
+def _prior_info(path: Path) -> dict[str, str]:
+    from .prior import open_prior
+
+    prior = open_prior(path)
+    facts = {"kind": "prior", "complete": "yes", "size": _size(path)}
+    facts |= {str(name): _short(value) for name, value in prior.metadata.items()}
+    return {**facts, "next": "assimilate, forecast, denoise"}
+
+
+def _size(path: Path) -> str:
+    if not path.exists():
+        path = path.with_name(path.name + ".partial")
+    files = path.rglob("*") if path.is_dir() else [path]
+    return f"{sum(file.stat().st_size for file in files if file.is_file()) / 1e6:.1f} MB"
+
+
+def _splits(data: xr.Dataset) -> str:
+    return f" ({_counts(map(str, data['split'].values.ravel()))})" if "split" in data.coords else ""
+
+
+def _counts(values: Any) -> str:
+    return ", ".join(f"{name} {count}" for name, count in Counter(values).items())
+
+
+def _times(times: xr.DataArray) -> str:
+    values = times.values.ravel()
+    if not values.size:
+        return "0"
+    units = f" {times.attrs['units']}" if times.attrs.get("units", "1") != "1" else ""
+    return f"{values.size}, from {values[0]} to {values[-1]}{units}"
+
+
+def _periodic(data: xr.Dataset, dim: Any) -> str:
+    return " (periodic)" if dim in data.coords and data[dim].attrs.get("periodic") else ""
+
+
+def _variable(variable: xr.DataArray) -> str:
+    return f"{variable.name} [{variable.attrs.get('units', '?')}]"
+
+
+def _short(value: Any) -> str:
+    text = value if isinstance(value, str) else json.dumps(value, default=str)
+    text = " ".join(text.split())
+    return text if len(text) <= _LONGEST else text[: _LONGEST - 3] + "..."
+
+
+def format_facts(facts: dict[str, str]) -> str:
+    """``facts`` as lines of two aligned columns."""
+    width = max(map(len, facts), default=0)
+    return "\n".join(f"{name:<{width}}  {value}" for name, value in facts.items())
+
+
+def safe_describe(data: xr.Dataset) -> dict[str, str]:
+    """`describe`, or what is wrong with ``data``: for representations, which must never raise."""
+    try:
+        return describe(data)
+    except SdaxrError as error:
+        return {"kind": "unclear", "problem": str(error)}

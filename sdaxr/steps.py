@@ -1,0 +1,224 @@
+"""The functions with files in the place of Datasets: what a command or a step of a recipe does.
+
+Each step opens its inputs, calls the function of the same name, and sees that the result is in a file.
+Parameters keep the names and the defaults of the functions; besides them there are ``trajectory`` (an index,
+where a file holds many trajectories and one is wanted), ``store`` (where the function itself writes none)
+and ``overwrite``.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+import logging
+import shutil
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import xarray as xr
+
+import sdaxr
+
+from .schema import TRAJECTORY, ArchiveError, DataError, OperatorError, OptionError
+
+logger = logging.getLogger(__name__)
+
+
+def generate(system: str, store: str, **options: Any) -> xr.Dataset:
+    """Trajectories of ``system`` to the archive ``store``."""
+    return sdaxr.generate(system, store, **options)
+
+
+def train(trajectories: str, store: str, **options: Any) -> Any:
+    """A prior of ``trajectories`` to the file ``store``."""
+    return sdaxr.train(sdaxr.open_archive(trajectories), store, **options)
+
+
+def observe(
+    truth: str,
+    operator: str | Mapping[str, Any],
+    store: str,
+    *,
+    trajectory: int | None = None,
+    overwrite: bool = False,
+    **options: Any,
+) -> xr.Dataset:
+    """Synthetic observations of ``truth`` through ``operator`` (JSON) to the file ``store``."""
+    check_free(store, overwrite)
+    observations = sdaxr.observe(_open(truth, trajectory), read_operator(operator), **options)
+    return save(observations, store)
+
+
+def assimilate(observations: str | Iterable[str], prior: str, store: str, **options: Any) -> xr.Dataset:
+    """The posterior given ``observations`` (one file, or one for each network) to the archive ``store``."""
+    paths = [observations] if isinstance(observations, str | Path) else list(observations)
+    networks = {Path(path).stem: sdaxr.open_archive(path) for path in paths}
+    if len(networks) < len(paths):
+        raise DataError(f"found several networks of the same file name in {paths}; rename the files")
+    if "operator" in options:
+        options["operator"] = read_operator(options["operator"])
+    data = next(iter(networks.values())) if len(paths) == 1 else networks
+    return sdaxr.assimilate(data, sdaxr.open_prior(prior), store=store, **options)
+
+
+def forecast(
+    ensemble: str, model: str, store: str, *, time: int | None = None, trajectory: int | None = None, **options: Any
+) -> xr.Dataset:
+    """A forecast from ``ensemble`` by a system or a prior to the archive ``store``; ``time`` is an index."""
+    data = _open(ensemble, trajectory)
+    if time is not None:
+        data = data.isel(time=[time])
+    return sdaxr.forecast(data, model, store=store, **options)
+
+
+def denoise(
+    noisy: str, prior: str, store: str, *, trajectory: int | None = None, overwrite: bool = False, **options: Any
+) -> xr.Dataset:
+    """Clean fields from ``noisy`` ones to the file ``store``."""
+    check_free(store, overwrite)
+    return save(sdaxr.denoise(_open(noisy, trajectory), sdaxr.open_prior(prior), **options), store)
+
+
+def verify(
+    posterior: str,
+    truth: str,
+    *,
+    observations: str | None = None,
+    store: str | None = None,
+    trajectory: int | None = None,
+    overwrite: bool = False,
+    **options: Any,
+) -> xr.Dataset:
+    """Scores of ``posterior`` (or a forecast) against ``truth``; to the file ``store`` if it is given."""
+    check_free(store, overwrite)
+    if observations is not None:
+        options["observations"] = sdaxr.open_archive(observations)
+    scores = sdaxr.verify(sdaxr.open_archive(posterior), _open(truth, trajectory), **options)
+    return scores if store is None else save(scores, store)
+
+
+def plot(
+    data: str,
+    path: str,
+    *,
+    truth: str | None = None,
+    observations: str | None = None,
+    trajectory: int | None = None,
+    **options: Any,
+) -> Path:
+    """A figure of ``data`` to the file ``path``."""
+    figure = sdaxr.plot(*_panels(data, truth, observations, trajectory, options), path=path, **options)
+    import matplotlib.pyplot
+
+    matplotlib.pyplot.close(figure)
+    logger.info("wrote %s", path)
+    return Path(path)
+
+
+def animate(
+    data: str,
+    path: str,
+    *,
+    truth: str | None = None,
+    observations: str | None = None,
+    trajectory: int | None = None,
+    **options: Any,
+) -> Path:
+    """An animation of ``data`` to the GIF ``path``."""
+    written = sdaxr.animate(*_panels(data, truth, observations, trajectory, options), path, **options)
+    logger.info("wrote %s", path)
+    return written
+
+
+STEPS: dict[str, Callable[..., Any]] = {
+    step.__name__: step for step in (generate, train, observe, assimilate, forecast, denoise, verify, plot, animate)
+}
+# Parameters that name a file which is read, and the one that names the file which is written.
+INPUTS = ("trajectories", "truth", "observations", "ensemble", "noisy", "posterior", "data")
+OUTPUTS = ("store", "path")
+
+
+def parameters(name: str) -> dict[str, inspect.Parameter]:
+    """The parameters of step ``name``: its own, and the keyword-only ones of the function behind it."""
+    own = dict(inspect.signature(STEPS[name]).parameters)
+    behind = inspect.signature(getattr(sdaxr, name)).parameters
+    own.pop("options", None)
+    further = {n: p for n, p in behind.items() if p.kind is p.KEYWORD_ONLY and n not in own}
+    return own | further
+
+
+def read_operator(operator: str | Mapping[str, Any]) -> Any:
+    """An operator from JSON text or from the mapping that JSON stands for."""
+    from . import operators
+
+    text = operator if isinstance(operator, str) else json.dumps(operator)
+    try:
+        json.loads(text)
+    except json.JSONDecodeError as error:
+        raise OperatorError(
+            f'the operator is not JSON ({error}); expected for example \'{{"op": "coarsen", "factor": 8}}\''
+        ) from error
+    return operators.from_json(text)
+
+
+def check_free(store: str | Path | None, overwrite: bool) -> None:
+    """Raise `ArchiveError` if ``store`` exists and may not be replaced, or has no known suffix."""
+    if store is None:
+        return
+    if Path(store).suffix not in (".zarr", ".nc"):
+        raise OptionError(f"found store='{store}', expected a name that ends in .zarr or .nc")
+    if Path(store).exists() and not overwrite:
+        raise ArchiveError(f"'{store}' exists; give another store, or overwrite it (overwrite, --overwrite)")
+    if Path(store).is_dir() and not (Path(store) / "zarr.json").exists():
+        raise ArchiveError(f"'{store}' is a directory, but no Zarr archive, so it is not overwritten; move it away")
+
+
+def save(data: xr.Dataset, store: str | Path) -> xr.Dataset:
+    """Write ``data`` to Zarr or NetCDF by the suffix of ``store``; what was there stays until it is complete."""
+    path = Path(store)
+    partial = path.with_name(path.name + ".partial")
+    try:
+        remove(partial)
+        if path.suffix == ".nc":
+            data.to_netcdf(partial, engine="netcdf4")
+        else:
+            data.to_zarr(partial, zarr_format=3, consolidated=True)
+        remove(path)
+        partial.rename(path)
+    except OSError as error:
+        raise ArchiveError(f"cannot write '{path}': {error}; check the folder's permissions and free space") from error
+    logger.info("wrote %s", path)
+    return data
+
+
+def remove(path: Path) -> None:
+    """Remove a file or an archive, if it is there."""
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _open(path: str, trajectory: int | None) -> xr.Dataset:
+    data = sdaxr.open_archive(path)
+    if trajectory is None:
+        return data
+    if TRAJECTORY not in data.dims:
+        raise DataError(
+            f"'{path}' has the dimensions {tuple(map(str, data.dims))}, expected 'trajectory'; leave it out"
+        )
+    if not -data.sizes[TRAJECTORY] <= trajectory < data.sizes[TRAJECTORY]:
+        raise DataError(f"found trajectory={trajectory}, expected an index of the {data.sizes[TRAJECTORY]} in '{path}'")
+    return data.isel({TRAJECTORY: trajectory})
+
+
+def _panels(
+    data: str, truth: str | None, observations: str | None, trajectory: int | None, options: dict[str, Any]
+) -> tuple[xr.Dataset]:
+    # The index selects from the truth where there is one: a posterior has no trajectories.
+    if truth is not None:
+        options["truth"] = _open(truth, trajectory)
+    if observations is not None:
+        options["observations"] = sdaxr.open_archive(observations)
+    return (_open(data, None if truth is not None else trajectory),)

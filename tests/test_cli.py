@@ -1,0 +1,143 @@
+"""The command line: flags are the functions' parameters, errors are one line, results are the functions'."""
+
+from __future__ import annotations
+
+import inspect
+
+import click
+import numpy as np
+import pytest
+import xarray as xr
+from click.testing import CliRunner
+
+import sdaxr
+from sdaxr import cli, steps
+
+# Flags of a command that are no parameter of its step, and parameters that have no flag.
+NOT_A_PARAMETER = {"generate": {"option"}}
+NO_FLAG = {"progress"}
+
+
+def run(*arguments: object, code: int = 0):
+    result = CliRunner().invoke(cli.main, [str(a) for a in arguments], catch_exceptions=False)
+    assert result.exit_code == code, result.stderr
+    return result
+
+
+def one_line(*arguments: object) -> str:
+    """What a bad command says: exit code 2, nothing on standard output, one line on standard error."""
+    result = run(*arguments, code=2)
+    assert result.stdout == "" and result.stderr.count("\n") == 1 and result.stderr.startswith("sdaxr: ")
+    return result.stderr
+
+
+@pytest.mark.parametrize("name", steps.STEPS)
+def test_flags_are_the_parameters_of_the_function(name):
+    accepted = steps.parameters(name)
+    flags = {p.name for p in cli.main.commands[name].params} - {"quiet"} - NOT_A_PARAMETER.get(name, set())
+    assert flags - set(accepted) == set()
+    assert set(accepted) - flags <= NO_FLAG
+
+
+@pytest.mark.parametrize("name", steps.STEPS)
+def test_required_parameters_are_required_flags(name):
+    accepted = steps.parameters(name)
+    for parameter in cli.main.commands[name].params:
+        if parameter.name in accepted:
+            needed = accepted[parameter.name].default is inspect.Parameter.empty
+            assert parameter.required == needed, parameter.name
+            assert parameter.required or parameter.default is None or not needed
+
+
+@pytest.mark.parametrize("name", cli.main.commands)
+def test_every_command_is_explained_and_can_be_quiet(name):
+    command = cli.main.commands[name]
+    assert "--quiet" in run(name, "--help").output
+    assert command.help and all(p.help for p in command.params if isinstance(p, click.Option))
+
+
+def test_unknown_names_offer_the_nearest():
+    assert "Did you mean 'generate'" in one_line("genrate")
+    assert "--every" in one_line("observe", "truth.zarr", "--evry", 4)
+
+
+def test_an_unknown_system_or_option_offers_the_nearest(tmp_path):
+    common = ("--store", tmp_path / "a.zarr", "--trajectories", 2, "--steps", 4)
+    assert "lorenz63" in one_line("generate", "lorenz36", *common)
+    assert "noise" in one_line("generate", "lorenz63", *common, "--option", "nose=1")
+    assert "key=value" in one_line("generate", "lorenz63", *common, "--option", "noise")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_missing_file_is_named(tmp_path):
+    missing = tmp_path / "missing.zarr"
+    assert "missing.zarr" in one_line("info", missing)
+    assert "missing.zarr" in one_line("train", missing, "--store", tmp_path / "p.safetensors")
+    assert "missing.yaml" in one_line("run", tmp_path / "missing.yaml")
+
+
+def test_an_operator_that_is_not_json_is_refused(tmp_path, trajectories):
+    truth = tmp_path / "truth.nc"
+    trajectories.to_netcdf(truth)
+    arguments = ("observe", truth, "--store", tmp_path / "obs.nc", "--error", 0.1, "--trajectory", 0)
+    assert "not JSON" in one_line(*arguments, "--operator", "coarsen(2)")
+    assert "coarsen" in one_line(*arguments, "--operator", '{"op": "coarse", "factor": 2}')
+    assert "expected an index of the 10" in one_line(*arguments[:-1], 10, "--operator", '{"op": "identity"}')
+    assert ".zarr or .nc" in one_line(*arguments, "--operator", '{"op": "identity"}', "--store", "obs.csv")
+
+
+@pytest.mark.parametrize("suffix", ["nc", "zarr"])
+def test_observe_is_the_function(tmp_path, trajectories, suffix):
+    truth, store = tmp_path / "truth.nc", tmp_path / f"obs.{suffix}"
+    trajectories.to_netcdf(truth)
+    flags = ("--operator", '{"op": "coarsen", "factor": 2}', "--every", 3, "--error", 0.1, "--seed", 5)
+    run("observe", truth, *flags, "--trajectory", -1, "--store", store, "--quiet")
+    operator = sdaxr.operators.coarsen(2)
+    expected = sdaxr.observe(trajectories.isel(trajectory=-1), operator, every=3, error=0.1, seed=5)
+    with sdaxr.open_archive(store) as written:
+        xr.testing.assert_identical(written.load(), expected)
+    assert "exists" in one_line("observe", truth, *flags, "--trajectory", -1, "--store", store)
+    run("observe", truth, *flags, "--trajectory", 0, "--store", store, "--overwrite")
+    with sdaxr.open_archive(store) as written:
+        assert not np.allclose(written["u"], expected["u"])
+
+
+def test_messages_go_to_standard_error_unless_quiet(tmp_path, trajectories):
+    truth = tmp_path / "truth.nc"
+    trajectories.to_netcdf(truth)
+    arguments = ("observe", truth, "--operator", '{"op": "identity"}', "--error", 0.1, "--trajectory", 0, "--overwrite")
+    assert "wrote" in run(*arguments, "--store", tmp_path / "a.nc").stderr
+    quiet = run(*arguments, "--store", tmp_path / "a.nc", "--quiet")
+    assert (quiet.stdout, quiet.stderr) == ("", "")
+
+
+def test_generate_is_the_function_and_takes_options(tmp_path):
+    common = ("generate", "lorenz63", "--trajectories", 3, "--steps", 5, "--seed", 1, "--split", 0.4, 0.3, 0.3)
+    run(*common, "--store", tmp_path / "a.zarr", "--option", "noise=0", "--quiet")
+    expected = sdaxr.generate(
+        "lorenz63",
+        tmp_path / "b.zarr",
+        trajectories=3,
+        steps=5,
+        seed=1,
+        split=(0.4, 0.3, 0.3),
+        noise=0,
+        progress=False,
+    )
+    with sdaxr.open_archive(tmp_path / "a.zarr") as written:
+        xr.testing.assert_equal(written.load(), expected.load())
+
+
+def test_info_knows_each_kind(tmp_path, trajectories):
+    path = tmp_path / "t.zarr"
+    trajectories.to_zarr(path, zarr_format=3)
+    text = run("info", path).stdout
+    assert "trajectories" in text and "train 8, valid 1, test 1" in text and "complete" in text
+    assert "travelling sine waves" in text
+
+
+def test_a_broken_pipe_of_bugs_is_not_hidden(monkeypatch):
+    # Only bad input becomes one line; a bug keeps its traceback.
+    monkeypatch.setitem(steps.STEPS, "observe", lambda **_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        run("observe", "t.zarr", "--operator", "{}", "--error", 1, "--store", "o.nc")

@@ -1,0 +1,146 @@
+"""Recipes: checked as a whole before anything runs; done steps are skipped; changes are noticed."""
+
+from __future__ import annotations
+
+import json
+import logging
+
+import pytest
+import xarray as xr
+import yaml
+
+import sdaxr
+from sdaxr import recipe
+from sdaxr.schema import ArchiveError, OptionError
+
+GENERATE = {"system": "lorenz63", "store": "t.zarr", "trajectories": 3, "steps": 6, "seed": 0, "split": [0.4, 0.3, 0.3]}
+OBSERVE = {"truth": "t.zarr", "trajectory": -1, "operator": {"op": "identity"}, "every": 2, "error": 0.1}
+
+
+def write(folder, **content):
+    path = folder / "recipe.yaml"
+    path.write_text(yaml.safe_dump(content, sort_keys=False))
+    return path
+
+
+def chain(folder, **changes):
+    observe = OBSERVE | {"seed": 1, "store": "obs.nc"} | changes
+    return write(folder, generate=GENERATE, observe=observe)
+
+
+def test_the_chain_runs_once_and_is_the_functions(tmp_path):
+    path = chain(tmp_path)
+    assert list(recipe.run(path, progress=False)) == ["1 generate", "2 observe"]
+    truth = sdaxr.open_archive(tmp_path / "t.zarr").isel(trajectory=-1)
+    expected = sdaxr.observe(truth, sdaxr.operators.identity(), every=2, error=0.1, seed=1)
+    with sdaxr.open_archive(tmp_path / "obs.nc") as written:
+        xr.testing.assert_identical(written.load(), expected.load())
+    assert recipe.run(path, progress=False) == {}
+    assert recipe.status(path)["complete"] == "yes"
+
+
+def test_a_step_whose_output_is_gone_runs_again(tmp_path):
+    path = chain(tmp_path)
+    recipe.run(path, progress=False)
+    (tmp_path / "obs.nc").unlink()
+    assert recipe.status(path)["2 observe"].startswith("to do")
+    assert list(recipe.run(path, progress=False)) == ["2 observe"]
+
+
+def test_a_changed_step_is_refused_with_the_difference_and_redone_when_asked(tmp_path):
+    recipe.run(chain(tmp_path), progress=False)
+    path = chain(tmp_path, every=3)
+    with pytest.raises(ArchiveError, match=r"every: 2 -> 3.*--overwrite"):
+        recipe.run(path, progress=False)
+    assert list(recipe.run(path, overwrite=True, progress=False)) == ["2 observe"]
+    with sdaxr.open_archive(tmp_path / "obs.nc") as written:
+        assert written.sizes["time"] == 2
+
+
+def test_what_depends_on_a_changed_step_is_redone(tmp_path):
+    recipe.run(chain(tmp_path), progress=False)
+    observe = OBSERVE | {"seed": 1, "store": "obs.nc"}
+    path = write(tmp_path, generate=GENERATE | {"seed": 9}, observe=observe)
+    assert list(recipe.run(path, overwrite=True, progress=False)) == ["1 generate", "2 observe"]
+
+
+def test_a_file_that_the_recipe_did_not_make_is_not_replaced(tmp_path):
+    (tmp_path / "obs.nc").write_text("mine")
+    with pytest.raises(ArchiveError, match="not made by this recipe"):
+        recipe.run(chain(tmp_path), progress=False)
+    assert (tmp_path / "obs.nc").read_text() == "mine" and not (tmp_path / "t.zarr").exists()
+
+
+def test_a_command_may_come_twice_in_a_list(tmp_path):
+    path = tmp_path / "recipe.yaml"
+    both = [{"observe": OBSERVE | {"store": f"{name}.nc"}} for name in "ab"]
+    path.write_text(yaml.safe_dump([{"generate": GENERATE}, *both]))
+    assert list(recipe.run(path, progress=False)) == ["1 generate", "2 observe", "3 observe"]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({"generat": GENERATE}, "Did you mean 'generate'"),
+        ({"generate": GENERATE, "observe": OBSERVE | {"store": "o.nc", "evry": 2}}, "step 2 .observe.*'every'"),
+        ({"generate": GENERATE | {"sead": 2}}, "Did you mean 'seed'"),
+        ({"generate": GENERATE | {"nois": 2}}, "Did you mean 'noise'"),
+        ({"generate": GENERATE | {"system": "lorenz36"}}, "lorenz63"),
+        ({"generate": GENERATE | {"steps": "many"}}, "expected a number"),
+        ({"generate": GENERATE | {"steps": 2.5}}, "expected a whole number"),
+        ({"generate": {"system": "lorenz63", "store": "t.zarr"}}, "missing trajectories, steps"),
+        ({"observe": OBSERVE | {"store": "o.nc"}}, "no earlier step makes it"),
+        ({"generate": GENERATE, "observe": OBSERVE | {"store": "t.zarr"}}, "output of an earlier step"),
+        ({"generate": GENERATE, "observe": OBSERVE | {"store": "o.nc", "operator": {"op": "coarse"}}}, "coarsen"),
+        ({"generate": GENERATE, "observe": 4}, "as a mapping"),
+    ],
+)
+def test_the_whole_recipe_is_checked_before_anything_runs(tmp_path, content, message):
+    with pytest.raises(OptionError, match=message):
+        recipe.run(write(tmp_path, **content), progress=False)
+    assert [p.name for p in tmp_path.iterdir()] == ["recipe.yaml"]
+
+
+def test_an_unknown_prior_is_refused_before_anything_runs(tmp_path):
+    assimilate = {"observations": "obs.nc", "prior": "lorentz63", "store": "post.zarr"}
+    path = write(tmp_path, generate=GENERATE, observe=OBSERVE | {"store": "obs.nc"}, assimilate=assimilate)
+    with pytest.raises(OptionError, match="step 3 .assimilate.*lorentz63"):
+        recipe.run(path, progress=False)
+    assert not (tmp_path / "t.zarr").exists()
+
+
+def test_a_key_given_twice_is_refused(tmp_path):
+    path = tmp_path / "recipe.yaml"
+    path.write_text("observe: {a: 1}\nobserve: {a: 2}\n")
+    with pytest.raises(OptionError, match="'observe' twice"):
+        recipe.read(path)
+
+
+@pytest.mark.parametrize("text", ["", "- 1", "just text", "a: [1"])
+def test_a_file_that_is_no_recipe_is_refused(tmp_path, text):
+    path = tmp_path / "recipe.yaml"
+    path.write_text(text)
+    with pytest.raises(OptionError, match="recipe.yaml"):
+        recipe.read(path)
+
+
+def test_numbers_that_yaml_reads_as_text_are_numbers(tmp_path):
+    path = tmp_path / "recipe.yaml"
+    observe = yaml.safe_dump({k: v for k, v in OBSERVE.items() if k != "error"}, default_flow_style=True).strip()
+    path.write_text(f"generate: {json.dumps(GENERATE)}\nobserve: {observe[:-1]}, store: o.nc, error: 1e-3}}\n")
+    assert recipe.read(path)[1].values["error"] == 1e-3
+
+
+def test_a_broken_state_file_says_what_to_do(tmp_path):
+    path = chain(tmp_path)
+    path.with_suffix(".state.json").write_text("{")
+    with pytest.raises(ArchiveError, match="remove it"):
+        recipe.run(path, progress=False)
+
+
+def test_skipped_steps_are_told(tmp_path, caplog):
+    path = chain(tmp_path)
+    recipe.run(path, progress=False)
+    with caplog.at_level(logging.INFO, logger="sdaxr"):
+        recipe.run(path, progress=False)
+    assert "2 observe: done, skipped" in caplog.text
