@@ -7,15 +7,16 @@ the same name; signature and documentation are the function's.
 from __future__ import annotations
 
 import functools
+import html
 import types
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import Any, TypeVar, cast
+
+import xarray as xr
 
 import sdaxr
 
-if TYPE_CHECKING:
-
-    pass
+from .info import format_facts, provenance, safe_describe
 
 _Method = TypeVar("_Method", bound=Callable[..., Any])
 
