@@ -27,6 +27,7 @@ from .calculus import vorticity
 from .function import function
 from .grid import coarsen, region, subsample
 from .interpolation import points
+from .locations import locations
 from .parsing import parse
 from .pointwise import arctan, identity, saturate, scale, select, sin
 from .template import CoordTemplate, Template, VariableTemplate
@@ -39,6 +40,7 @@ __all__ = [
     "subsample",
     "region",
     "points",
+    "locations",
     "vorticity",
     "saturate",
     "arctan",

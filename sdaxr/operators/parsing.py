@@ -12,6 +12,7 @@ from sdaxr.schema import OperatorError
 
 from . import calculus, grid, interpolation, pointwise, temporal
 from .base import Operator, from_json
+from .locations import locations
 
 FACTORIES: dict[str, Callable[..., Operator]] = {
     "identity": pointwise.identity,
@@ -20,6 +21,7 @@ FACTORIES: dict[str, Callable[..., Operator]] = {
     "subsample": grid.subsample,
     "region": grid.region,
     "points": interpolation.points,
+    "locations": locations,
     "vorticity": calculus.vorticity,
     "saturate": pointwise.saturate,
     "arctan": pointwise.arctan,

@@ -1,0 +1,160 @@
+"""Single measurements, each with its own time and place: the point form of observations."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from sdaxr import schema
+from sdaxr.schema import TIME, OperatorError
+
+from .base import Bound, Operator, check_dimensions, register
+from .interpolation import Bracket, bracket, check_outside, gather, positions
+from .template import CoordTemplate, Template
+
+
+def locations(coords: Mapping[str, Sequence[Any]], dim: str = "obs", *, outside: str = "error") -> Operator:
+    """The state at single measurements: at their time, their layer, and bilinear between the grid points.
+
+    Parameters
+    ----------
+    coords
+        One sequence of equal length for each dimension of the state. Times are model times, ISO dates, or
+        seconds where the state's time is a timedelta; they and the layers must be those of the state.
+    dim
+        Name of the new dimension.
+    outside
+        What to do with measurements outside the grid or the window: ``"error"``, or ``"drop"``, and how many is
+        then recorded in the attribute ``<dim>_outside_grid``.
+    """
+    return Locations({str(k): tuple(v) for k, v in coords.items()}, dim, outside)
+
+
+@register
+@dataclass(frozen=True, repr=False)
+class Locations(Operator):
+    """Exact in time and layer, bilinear in space; output dims (obs)."""
+
+    coords: dict[str, tuple[Any, ...]]
+    dim: str = "obs"
+    outside: str = "error"
+
+    name = "locations"
+    linear = True
+
+    def __post_init__(self) -> None:
+        check_outside("locations", self.outside)
+        if not isinstance(self.coords, Mapping) or TIME not in self.coords:
+            raise OperatorError(f"locations: found coords={self.coords!r}, expected 'time' and the positions")
+        times = tuple(t if isinstance(t, str) else float(t) for t in self.coords[TIME])
+        numbers = {d: v for d, v in self.coords.items() if d != TIME}
+        checked = positions("locations", numbers) if numbers else {}
+        if any(len(v) != len(times) for v in checked.values()):
+            raise OperatorError(
+                f"locations: found {len(times)} times, expected as many as positions in {list(checked)}"
+            )
+        object.__setattr__(self, "coords", {TIME: times, **checked})
+
+    def bind(self, template: Template) -> Bound:
+        check_dimensions("locations", tuple(self.coords), template)
+        times = _like(self.coords[TIME], template.coordinate(TIME))
+        where = {TIME: times, **{d: np.asarray(v) for d, v in self.coords.items() if d != TIME}}
+        layers = {template.layer(name) for name in template.variables}
+        brackets = {TIME: _at_time(template, times, self.outside)}
+        for dim in where:
+            if dim != TIME:
+                brackets[dim] = (
+                    _at_layer(template, dim, where[dim]) if dim in layers else bracket(template, dim, where[dim])
+                )
+        inside = np.logical_and.reduce([b.inside for b in brackets.values()])
+        if self.outside == "error":
+            self._refuse(brackets, where, template)
+        kept = np.flatnonzero(inside)
+        labels = {d: CoordTemplate(v[kept], _attrs(template, d), (self.dim,)) for d, v in where.items()}
+        labels[self.dim] = CoordTemplate(kept, {"long_name": "number of the measurement"})
+        return gather(template, {d: b.take(kept) for d, b in brackets.items()}, self.dim, labels, inside.size)
+
+    def _refuse(self, brackets: Mapping[str, Bracket], where: Mapping[str, np.ndarray], template: Template) -> None:
+        for dim, found in brackets.items():
+            bad = np.flatnonzero(~found.inside)
+            if bad.size == 0:
+                continue
+            values = template.coordinate(dim)
+            raise OperatorError(
+                f"locations: '{dim}' of {self.dim} {bad[0]} is {where[dim][bad[0]]}, and {bad.size - 1} others of "
+                f"{found.inside.size} lie outside too; expected {values.min()} to {values.max()}; correct them, or "
+                'pass outside="drop" to leave them out'
+            )
+
+
+def write_times(times: xr.DataArray) -> tuple[Any, ...]:
+    """Times as JSON holds them: model times, ISO dates, or seconds for timedelta."""
+    kind = schema.time_kind(times)
+    if kind == "float":
+        return tuple(map(float, times.values))
+    if kind == "timedelta":
+        return tuple((times.values / np.timedelta64(1, "ns") * 1e-9).tolist())
+    return tuple(map(str, times.values)) if kind == "datetime" else tuple(t.isoformat() for t in times.values)
+
+
+def nearest_times(times: np.ndarray, grid: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Index of the nearest time of ``grid`` and the distance from it in steps; shape of ``times`` each."""
+    steps = schema.elapsed(xr.DataArray(grid, dims=TIME, name=TIME), grid[0])
+    asked = schema.elapsed(xr.DataArray(times, dims=TIME, name=TIME), grid[0])
+    if steps.size == 1:
+        return np.zeros(asked.shape, int), asked
+    upper = np.searchsorted(steps, asked).clip(1, steps.size - 1)
+    index = np.where(asked - steps[upper - 1] <= steps[upper] - asked, upper - 1, upper)
+    step = (steps[-1] - steps[0]) / (steps.size - 1)
+    return index, (asked - steps[index]) / step
+
+
+def _at_time(template: Template, times: np.ndarray, outside: str) -> Bracket:
+    grid = template.coordinate(TIME)
+    index, distance = nearest_times(times, grid)
+    edge = ((index == 0) & (distance < 0)) | ((index == grid.size - 1) & (distance > 0))
+    off = np.abs(distance) > 1e-3
+    between = np.flatnonzero(off & ~edge)
+    if between.size:
+        at = between[0]
+        raise OperatorError(
+            f"locations: the time {times[at]} of measurement {at} is not a step of the state, nor are those of "
+            f"{between.size - 1} others; the nearest step is {grid[index[at]]}; move the measurements to it, or leave "
+            "them out"
+        )
+    return Bracket(index, index, np.zeros(index.shape), ~off)
+
+
+def _at_layer(template: Template, dim: str, where: np.ndarray) -> Bracket:
+    values = template.coordinate(dim).astype(float)
+    index = np.abs(values - where[:, None]).argmin(1)
+    return Bracket(index, index, np.zeros(index.shape), np.isclose(values[index], where))
+
+
+def _like(times: Sequence[Any], grid: np.ndarray) -> np.ndarray:
+    # The written times as values that compare with those of the grid.
+    kind = schema.time_kind(xr.DataArray(grid, dims=TIME, name=TIME))
+    text = any(isinstance(t, str) for t in times)
+    if text != (kind in ("datetime", "cftime")):
+        raise OperatorError(
+            f"locations: found the time {times[0]!r}, but the state's time is of kind {kind} ({grid[0]} to {grid[-1]}"
+            "); give both the same kind of time"
+        )
+    if kind == "float":
+        return np.asarray(times, float)
+    if kind == "timedelta":
+        return np.round(np.asarray(times, float) * 1e9).astype("timedelta64[ns]")
+    if kind == "datetime":
+        return pd.to_datetime(list(times), format="ISO8601").to_numpy()
+    parts = [list(map(int, re.findall(r"\d+", t))) for t in times]
+    return np.array([type(grid[0])(*p[:6]) for p in parts], dtype=object)
+
+
+def _attrs(template: Template, dim: str) -> dict[Any, Any]:
+    return {k: v for k, v in template.coords[dim].attrs.items() if k not in ("periodic", "period", "axis")}
