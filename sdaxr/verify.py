@@ -217,7 +217,9 @@ def _title(metric: str, member: str | None) -> str:
 def _area(estimate: xr.DataArray, space: Sequence[Hashable]) -> xr.DataArray:
     for dim in space:
         if dim in estimate.coords and is_latitude(dim, estimate[dim].attrs):
-            return np.cos(np.deg2rad(estimate[dim].astype(float))).clip(min=0).drop_attrs()
+            return xr.DataArray(
+                np.cos(np.deg2rad(estimate[dim].values.astype(float))).clip(min=0), dims=str(dim)
+            )
     return xr.DataArray(1.0)
 
 
