@@ -132,7 +132,7 @@ def difference_stencil(values: np.ndarray, period: float | None) -> tuple[np.nda
     at = np.arange(n)
     indices = at + np.array([[-1], [0], [1]])
     if period is None:
-        indices = indices.clip(0, None) + (indices[0] < 0) - (indices[2] >= n)
+        indices = indices + (indices[0] < 0) - (indices[2] >= n)
         points = values[indices]
     else:
         turns, indices = indices // n, indices % n
