@@ -9,14 +9,23 @@ from __future__ import annotations
 import functools
 import html
 import types
-from collections.abc import Callable
-from typing import Any, TypeVar, cast
+from collections.abc import Callable, Mapping, Sequence
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import xarray as xr
 
 import sdaxr
 
 from .info import format_facts, provenance, safe_describe
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from .assimilate import Operators
+    from .operators import Operator
+    from .prior import Prior
 
 _Method = TypeVar("_Method", bound=Callable[..., Any])
 
@@ -67,6 +76,172 @@ class _Accessor:
 class DatasetAccessor(_Accessor):
     """The functions of sdaxr as methods of a Dataset; printing it says what the Dataset is."""
 
+    @_delegate
+    def train(
+        self,
+        store: str | Path,
+        *,
+        window: int | None = None,
+        network: str = "auto",
+        network_options: dict[str, Any] | None = None,
+        parameterisation: str = "edm",
+        variables: Sequence[str] | None = None,
+        context: Sequence[str] = (),
+        cycles: Sequence[str] | None = None,
+        normalise: str = "channel",
+        steps: int | None = None,
+        minutes: float | None = None,
+        batch: int = 32,
+        learning_rate: float = 0.001,
+        weight_decay: float = 0.001,
+        ema: float = 0.999,
+        levels: tuple[float, float] = (0.005, 100.0),
+        name: str | None = None,
+        seed: int = 0,
+        device: str = "auto",
+        compile: bool = False,
+        memory: float = 4000000000.0,
+        validate_every: int = 500,
+        overwrite: bool = False,
+        progress: bool = True,
+    ) -> Prior:
+        return sdaxr.train(
+            self._data,
+            store,
+            window=window,
+            network=network,
+            network_options=network_options,
+            parameterisation=parameterisation,
+            variables=variables,
+            context=context,
+            cycles=cycles,
+            normalise=normalise,
+            steps=steps,
+            minutes=minutes,
+            batch=batch,
+            learning_rate=learning_rate,
+            weight_decay=weight_decay,
+            ema=ema,
+            levels=levels,
+            name=name,
+            seed=seed,
+            device=device,
+            compile=compile,
+            memory=memory,
+            validate_every=validate_every,
+            overwrite=overwrite,
+            progress=progress,
+        )
+
+    @_delegate
+    def observe(
+        self,
+        operator: Operator,
+        *,
+        every: int = 1,
+        start: int = 0,
+        error: float | Mapping[str, float | xr.DataArray] | xr.DataArray,
+        seed: int = 0,
+        missing: float = 0.0,
+    ) -> xr.Dataset:
+        return sdaxr.observe(self._data, operator, every=every, start=start, error=error, seed=seed, missing=missing)
+
+    @_delegate
+    def assimilate(
+        self,
+        prior: str | Path | Prior,
+        *,
+        members: int = 16,
+        seed: int = 0,
+        store: str | Path | None = None,
+        operator: Operators = None,
+        times: Any = None,
+        method: str = "sda",
+        gamma: float | None = None,
+        zeta: float | None = None,
+        sampler: str | None = None,
+        steps: int | None = None,
+        corrections: int | None = None,
+        tau: float | None = None,
+        outside: str = "error",
+        batch: int | None = None,
+        device: str = "auto",
+        overwrite: bool = False,
+        progress: bool = True,
+    ) -> xr.Dataset:
+        return sdaxr.assimilate(
+            self._data,
+            prior,
+            members=members,
+            seed=seed,
+            store=store,
+            operator=operator,
+            times=times,
+            method=method,
+            gamma=gamma,
+            zeta=zeta,
+            sampler=sampler,
+            steps=steps,
+            corrections=corrections,
+            tau=tau,
+            outside=outside,
+            batch=batch,
+            device=device,
+            overwrite=overwrite,
+            progress=progress,
+        )
+
+    @_delegate
+    def innovations(
+        self,
+        observations: xr.Dataset,
+        *,
+        operator: Operator | None = None,
+    ) -> xr.Dataset:
+        return sdaxr.innovations(self._data, observations, operator=operator)
+
+    @_delegate
+    def verify(
+        self,
+        truth: xr.Dataset,
+        *,
+        metrics: Sequence[str] | None = None,
+    ) -> xr.Dataset:
+        return sdaxr.verify(self._data, truth, metrics=metrics)
+
+    @_delegate
+    def plot(
+        self,
+        *,
+        truth: xr.Dataset | None = None,
+        observations: xr.Dataset | None = None,
+        variable: str | None = None,
+        times: int | Sequence = 4,
+        members: int = 2,
+        path: str | PathLike | None = None,
+    ) -> Figure:
+        return sdaxr.plot(
+            self._data,
+            truth=truth,
+            observations=observations,
+            variable=variable,
+            times=times,
+            members=members,
+            path=path,
+        )
+
+    @_delegate
+    def animate(
+        self,
+        path: str | PathLike,
+        *,
+        truth: xr.Dataset | None = None,
+        observations: xr.Dataset | None = None,
+        variable: str | None = None,
+        fps: float = 8,
+    ) -> Path:
+        return sdaxr.animate(self._data, path, truth=truth, observations=observations, variable=variable, fps=fps)
+
     def _facts(self) -> dict[str, dict[str, str]]:
         return {"sdaxr": safe_describe(self._data) | provenance(self._data)}
 
@@ -74,6 +249,51 @@ class DatasetAccessor(_Accessor):
 @xr.register_datatree_accessor("sda")
 class DataTreeAccessor(_Accessor):
     """The functions of sdaxr that take several networks of observations, as methods of a DataTree."""
+
+    @_delegate
+    def assimilate(
+        self,
+        prior: str | Path | Prior,
+        *,
+        members: int = 16,
+        seed: int = 0,
+        store: str | Path | None = None,
+        operator: Operators = None,
+        times: Any = None,
+        method: str = "sda",
+        gamma: float | None = None,
+        zeta: float | None = None,
+        sampler: str | None = None,
+        steps: int | None = None,
+        corrections: int | None = None,
+        tau: float | None = None,
+        outside: str = "error",
+        batch: int | None = None,
+        device: str = "auto",
+        overwrite: bool = False,
+        progress: bool = True,
+    ) -> xr.Dataset:
+        return sdaxr.assimilate(
+            self._data,
+            prior,
+            members=members,
+            seed=seed,
+            store=store,
+            operator=operator,
+            times=times,
+            method=method,
+            gamma=gamma,
+            zeta=zeta,
+            sampler=sampler,
+            steps=steps,
+            corrections=corrections,
+            tau=tau,
+            outside=outside,
+            batch=batch,
+            device=device,
+            overwrite=overwrite,
+            progress=progress,
+        )
 
     def _facts(self) -> dict[str, dict[str, str]]:
         nodes = {node.path: node.to_dataset() for node in self._data.leaves}

@@ -13,7 +13,7 @@ from typing import Any
 
 import click
 
-from . import __version__
+from . import __version__, steps
 from .schema import OptionError, SdaxrError, nearest
 
 _Command = Callable[..., Any]
@@ -30,11 +30,12 @@ class _Commands(click.Group):
             ctx.fail(f"found the command {nearest(args[0], self.commands)}")
         return super().resolve_command(ctx, args)
 
-    def main(self, *args: Any, standalone_mode: bool = True, **extra: Any) -> Any:
+    def main(self, *args: Any, standalone_mode: bool = True, **extra: Any) -> Any:  # type: ignore[override]
+        extra["standalone_mode"] = False
         if not standalone_mode:
-            return super().main(*args, standalone_mode=False, **extra)
+            return super().main(*args, **extra)
         try:
-            result = super().main(*args, standalone_mode=False, **extra)
+            result = super().main(*args, **extra)
         except click.exceptions.NoArgsIsHelpError as error:
             error.show()
             sys.exit(2)
@@ -65,16 +66,25 @@ def main() -> None:
     """
 
 
+class _Messages(logging.Handler):
+    """Messages of the library on standard error."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        click.echo(record.getMessage(), err=True)
+
+
 def _set_quiet(ctx: click.Context, parameter: click.Parameter, quiet: bool) -> bool:
-    logging.basicConfig(format="%(message)s", level=logging.WARNING)
-    logging.getLogger("sdaxr").setLevel(logging.ERROR if quiet else logging.INFO)
+    logger = logging.getLogger("sdaxr")
+    logger.setLevel(logging.ERROR if quiet else logging.INFO)
+    if not any(isinstance(handler, _Messages) for handler in logger.handlers):
+        logger.addHandler(_Messages())
     return quiet
 
 
 _quiet = click.option("--quiet", is_flag=True, callback=_set_quiet, help="No progress bars; only errors.")
 
 
-def _flags(*options: Callable[[_Command], _Command]) -> Callable[[_Command], _Command]:
+def _flags(*options: Callable[[Any], Any]) -> Callable[[_Command], _Command]:
     def decorate(command: _Command) -> _Command:
         for option in reversed((*options, _quiet)):
             command = option(command)
@@ -85,8 +95,6 @@ def _flags(*options: Callable[[_Command], _Command]) -> Callable[[_Command], _Co
 
 def _run(name: str, quiet: bool, values: dict[str, Any]) -> Any:
     """Run a step with the flags that were given; all others keep the function's default."""
-    from . import steps
-
     given = {key: value for key, value in values.items() if value is not None and value != ()}
     if "progress" in steps.parameters(name):
         given["progress"] = not quiet
@@ -98,6 +106,13 @@ def _value(text: str) -> Any:
         return json.loads(text)
     except json.JSONDecodeError:
         return text
+
+
+def _json(ctx: click.Context, parameter: click.Parameter, text: str | None) -> Any:
+    try:
+        return None if text is None else json.loads(text)
+    except json.JSONDecodeError as error:
+        raise click.BadParameter(f"{text!r} is not JSON: {error}") from error
 
 
 def _settings(ctx: click.Context, parameter: click.Parameter, pairs: tuple[str, ...]) -> dict[str, Any]:
@@ -141,15 +156,27 @@ def generate(quiet: bool, option: dict[str, Any], **values: Any) -> None:
 @click.argument("trajectories")
 @_flags(
     click.option("--store", required=True, help="File to write, .safetensors."),
-    click.option("--window", type=int, help="States that the network sees at once in training."),
-    click.option("--network", help="Architecture, by name."),
+    click.option("--window", type=int, help="States in a window of the training."),
+    click.option("--network", help="convolutional, space-time-unet, mlp, unet, or auto."),
+    click.option("--network-options", callback=_json, help="Options of the network, as JSON."),
     click.option("--parameterisation", help="edm or epsilon."),
+    click.option("--variables", multiple=True, help="State variable; repeat for several, else all."),
+    click.option("--context", multiple=True, help="Static field that the network may see; repeat for several."),
+    click.option("--cycles", multiple=True, help="hour_of_day, day_of_year."),
+    click.option("--normalise", help="Over what mean and deviation are taken: channel or point."),
     click.option("--steps", type=int, help="Training steps."),
     click.option("--minutes", type=float, help="Training time instead of steps."),
     click.option("--batch", type=int, help="Windows in one step."),
     click.option("--learning-rate", type=float, help="Largest learning rate."),
+    click.option("--weight-decay", type=float, help="Weight decay of AdamW."),
+    click.option("--ema", type=float, help="Decay of the averaged weights."),
+    click.option("--levels", type=float, nargs=2, help="Smallest and largest noise level."),
+    click.option("--name", help="Name recorded in the file."),
     _seed,
     _device,
+    click.option("--compile", is_flag=True, default=None, help="torch.compile; pays on long runs."),
+    click.option("--memory", type=float, help="Bytes of data held at once."),
+    click.option("--validate-every", type=int, help="Steps between two validations."),
     _overwrite,
 )
 def train(quiet: bool, **values: Any) -> None:
@@ -184,11 +211,13 @@ def observe(quiet: bool, **values: Any) -> None:
     _seed,
     click.option("--method", help="sda or dps."),
     click.option("--operator", help="JSON, where the observations do not say it themselves."),
-    click.option("--gamma", type=float, help="Widening of the observation error at high noise."),
+    click.option("--gamma", type=float, help="Widening of the observation error at high noise (sda)."),
+    click.option("--zeta", type=float, help="Step of dps."),
     click.option("--sampler", help="karras or exponential."),
     click.option("--steps", type=int, help="Noise levels."),
     click.option("--corrections", type=int, help="Langevin corrections on each."),
     click.option("--tau", type=float, help="Size of a correction."),
+    click.option("--outside", help="error, or drop what lies outside the window or off its steps."),
     click.option("--batch", type=int, help="Members computed at once."),
     _device,
     _overwrite,
@@ -220,9 +249,7 @@ def forecast(quiet: bool, **values: Any) -> None:
 @_flags(
     click.option("--prior", required=True, help="Name of a shipped prior or file."),
     _store,
-    click.option(
-        "--noise-std", type=float, required=True, help="Standard deviation of the noise, data's units."
-    ),
+    click.option("--noise-std", type=float, required=True, help="Standard deviation of the noise, data's units."),
     click.option("--method", help="posterior or langevin."),
     click.option("--members", type=int, help="Size of the ensemble."),
     click.option("--step-size", type=float, help="Step of the Langevin iteration."),
@@ -242,14 +269,13 @@ def denoise(quiet: bool, **values: Any) -> None:
 @click.argument("truth")
 @_flags(
     _trajectory,
-    click.option("--metrics", multiple=True, help="Which ones; repeat for several."),
-    _observations,
+    click.option("--metrics", multiple=True, help="Which one; repeat for several, else all that apply."),
     click.option("--store", help="File for the scores."),
     _overwrite,
 )
 def verify(quiet: bool, **values: Any) -> None:
     """Scores of POSTERIOR, or of a forecast, against TRUTH."""
-    click.echo(_run("verify", quiet, values))
+    click.echo(steps.table(_run("verify", quiet, values)))
 
 
 @main.command()
@@ -259,6 +285,8 @@ def verify(quiet: bool, **values: Any) -> None:
     _truth,
     _observations,
     _variable,
+    click.option("--times", type=int, help="How many times are drawn."),
+    click.option("--members", type=int, help="How many members are drawn."),
     _trajectory,
 )
 def plot(quiet: bool, **values: Any) -> None:
@@ -273,7 +301,7 @@ def plot(quiet: bool, **values: Any) -> None:
     _truth,
     _observations,
     _variable,
-    click.option("--fps", type=int, help="Frames in a second."),
+    click.option("--fps", type=float, help="Frames in a second."),
     _trajectory,
 )
 def animate(quiet: bool, **values: Any) -> None:
@@ -310,7 +338,7 @@ def run(quiet: bool, recipe: str, overwrite: bool) -> None:
 
     for title, result in module.run(recipe, overwrite=overwrite, progress=not quiet).items():
         if title.endswith(" verify"):
-            click.echo(result)
+            click.echo(steps.table(result))
 
 
 @main.command()

@@ -139,7 +139,8 @@ def _times(times: xr.DataArray) -> str:
     if not values.size:
         return "0"
     units = f" {times.attrs['units']}" if times.attrs.get("units", "1") != "1" else ""
-    return f"{values.size}, from {values[0]} to {values[-1]}{units}"
+    first, last = (f"{v:g}" if isinstance(v, float) else str(v) for v in (values[0], values[-1]))
+    return f"{values.size}, from {first} to {last}{units}"
 
 
 def _periodic(data: xr.Dataset, dim: Any) -> str:

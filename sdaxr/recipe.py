@@ -196,11 +196,12 @@ def _resolve(values: dict[str, Any], base: Path) -> dict[str, Path]:
     """Make the paths in ``values`` absolute, in place; the single ones, and each of several, by name."""
     files: dict[str, Path] = {}
     for key, value in values.items():
-        if key in (*steps.INPUTS, *steps.OUTPUTS) and isinstance(value, list):
+        is_file = key in (*steps.INPUTS, *steps.OUTPUTS)
+        if is_file and isinstance(value, list):
             values[key] = [str(base / item) for item in value]
             files |= {f"{key}[{i}]": Path(item) for i, item in enumerate(values[key])}
-        elif key in (*steps.INPUTS, *steps.OUTPUTS) or str(value).endswith(".safetensors"):
-            files[key] = base / str(value)
+        elif isinstance(value, str) and (is_file or value.endswith(".safetensors")):
+            files[key] = base / value
             values[key] = str(files[key])
     if "prior" in values and "prior" not in files and values["prior"] not in sdaxr.priors():
         raise OptionError(f"found the prior {nearest(values['prior'], sdaxr.priors())} Or give a .safetensors file")
@@ -208,17 +209,16 @@ def _resolve(values: dict[str, Any], base: Path) -> dict[str, Path]:
 
 
 def _typed(key: str, value: Any, accepted: Mapping[str, Any]) -> Any:
-    """``value`` as the parameter's annotation wants it, where that is a plain number; YAML reads 1e-3 as text."""
+    """``value`` as the number that the parameter's annotation wants; YAML reads 1e-3 as text."""
     kinds = {kind.strip() for kind in str(accepted[key].annotation).split("|")} if key in accepted else set()
-    number = kinds & {"int", "float"}
-    if not number or kinds - {"int", "float", "None", "str", "bool"} or isinstance(value, bool):
+    if not kinds & {"int", "float"}:
         return value
     if isinstance(value, str) and "str" not in kinds:
         try:
             value = float(value)
         except ValueError:
             raise OptionError(f"found {key}: {value!r}, expected a number") from None
-    if isinstance(value, float) and number == {"int"}:
+    if isinstance(value, float) and "float" not in kinds:
         if value != int(value):
             raise OptionError(f"found {key}: {value!r}, expected a whole number")
         return int(value)

@@ -12,6 +12,7 @@ import inspect
 import json
 import logging
 import shutil
+import warnings
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -84,7 +85,6 @@ def verify(
     posterior: str,
     truth: str,
     *,
-    observations: str | None = None,
     store: str | None = None,
     trajectory: int | None = None,
     overwrite: bool = False,
@@ -92,8 +92,6 @@ def verify(
 ) -> xr.Dataset:
     """Scores of ``posterior`` (or a forecast) against ``truth``; to the file ``store`` if it is given."""
     check_free(store, overwrite)
-    if observations is not None:
-        options["observations"] = sdaxr.open_archive(observations)
     scores = sdaxr.verify(sdaxr.open_archive(posterior), _open(truth, trajectory), **options)
     return scores if store is None else save(scores, store)
 
@@ -162,6 +160,15 @@ def read_operator(operator: str | Mapping[str, Any]) -> Any:
     return operators.from_json(text)
 
 
+def table(scores: xr.Dataset) -> str:
+    """The time-mean of the scores of `verify`, as text with units."""
+    from .verify import summary
+
+    frame = summary(scores)
+    units = frame.attrs.get("units", {})
+    return frame.rename(columns=lambda name: f"{name} [{units.get(name, '1')}]").to_string(float_format="%.4g")
+
+
 def check_free(store: str | Path | None, overwrite: bool) -> None:
     """Raise `ArchiveError` if ``store`` exists and may not be replaced, or has no known suffix."""
     if store is None:
@@ -179,17 +186,26 @@ def save(data: xr.Dataset, store: str | Path) -> xr.Dataset:
     path = Path(store)
     partial = path.with_name(path.name + ".partial")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         remove(partial)
         if path.suffix == ".nc":
             data.to_netcdf(partial, engine="netcdf4")
         else:
-            data.to_zarr(partial, zarr_format=3, consolidated=True)
+            _to_zarr(data, partial)
         remove(path)
         partial.rename(path)
     except OSError as error:
         raise ArchiveError(f"cannot write '{path}': {error}; check the folder's permissions and free space") from error
     logger.info("wrote %s", path)
     return data
+
+
+def _to_zarr(data: xr.Dataset, path: Path) -> None:
+    # Zarr has no stable format for strings of fixed length.
+    strings = {name: c.astype(object) for name, c in data.coords.items() if c.dtype.kind == "U"}
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Consolidated metadata")
+        data.assign_coords(strings).drop_encoding().to_zarr(path, zarr_format=3, consolidated=True)
 
 
 def remove(path: Path) -> None:
