@@ -13,15 +13,13 @@ the rename never pulls the directory away under a writer. The lock dies with its
 from __future__ import annotations
 
 import contextlib
-import errno
 import fcntl
-import hashlib
 import json
 import os
 import shutil
 import uuid
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,19 +27,30 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from .archive_format import (
+    COMPLETE,
+    CONFIG,
+    FAILED,
+    FAILURES,
+    HASH,
+    PENDING,
+    STATUS,
+    UNIT,
+    VARIABLES,
+    check_template,
+    difference,
+    identity,
+    is_consolidated,
+    open_group,
+    own_attrs,
+    partial_of,
+    status_of,
+    storage_errors,
+    write_template,
+)
 from .schema import ArchiveError, DataError, DivergenceError
 
 __all__ = ["COMPLETE", "FAILED", "PENDING", "Archive", "open_archive"]
-
-PENDING, COMPLETE, FAILED = 0, 1, 2
-
-_STATUS = "status"
-_CONFIG = "sdaxr_config"
-_HASH = "sdaxr_config_sha256"
-_UNIT = "sdaxr_unit"
-_VARIABLES = "sdaxr_variables"
-_FAILURES = "failures"
-_CHUNK_BYTES = 2**26
 
 
 @dataclass(frozen=True)
@@ -103,8 +112,8 @@ class Archive:
             write, or no space.
         """
         archive = cls(os.path.abspath(path), unit, finite)
-        _check_template(template, unit)
-        with archive._storage_errors("create"):
+        check_template(template, unit)
+        with storage_errors("create", archive.path):
             if overwrite:
                 for there in (archive._final, archive._partial):
                     archive._remove(there)
@@ -121,7 +130,7 @@ class Archive:
     def status(self) -> np.ndarray:
         """Status of each unit, int8: `PENDING`, `COMPLETE` or `FAILED`."""
         with self._locked(fcntl.LOCK_SH) as there:
-            return _status_of(self._partial if there else self._final)
+            return status_of(self._partial if there else self._final)
 
     def pending(self) -> list[int]:
         """Units that are not complete; a failed unit is tried again."""
@@ -131,8 +140,8 @@ class Archive:
         """Why units failed, by index."""
         if self.complete:
             return {}
-        messages = {int(file.name): file.read_text() for file in (self._partial / _FAILURES).glob("*")}
-        failed = np.flatnonzero(_status_of(self._partial) == FAILED).tolist()
+        messages = {int(file.name): file.read_text() for file in (self._partial / FAILURES).glob("*")}
+        failed = np.flatnonzero(status_of(self._partial) == FAILED).tolist()
         return {index: messages.get(index, "") for index in failed}
 
     def write(self, index: int, arrays: Mapping[str, np.ndarray]) -> None:
@@ -154,30 +163,30 @@ class Archive:
         ArchiveError
             If the archive cannot be written.
         """
-        with self._storage_errors("write"), self._shared() as writable:
+        with storage_errors("write", self.path), self._shared() as writable:
             if not writable:
                 return
-            group = _group(self._partial, mode="r+")
+            group = open_group(self._partial, mode="r+")
             self._check(index, arrays, group)
             for name, array in arrays.items():
                 group[name][index] = array
-            (self._partial / _FAILURES / str(index)).unlink(missing_ok=True)
-            group[_STATUS][index] = COMPLETE
+            (self._partial / FAILURES / str(index)).unlink(missing_ok=True)
+            group[STATUS][index] = COMPLETE
 
     def is_complete(self, index: int) -> bool:
         """Whether one unit is done, by this process or another one."""
         with self._shared() as writable:
-            return not writable or int(_group(self._partial)[_STATUS][index]) == COMPLETE
+            return not writable or int(open_group(self._partial)[STATUS][index]) == COMPLETE
 
     def fail(self, index: int, message: str) -> None:
         """Mark a unit as failed, with the reason; the next run tries it again."""
-        with self._storage_errors("write"), self._shared() as writable:
+        with storage_errors("write", self.path), self._shared() as writable:
             if not writable:
                 return
-            status = _group(self._partial, mode="r+")[_STATUS]
+            status = open_group(self._partial, mode="r+")[STATUS]
             if int(status[index]) == COMPLETE:
                 return
-            folder = self._partial / _FAILURES
+            folder = self._partial / FAILURES
             folder.mkdir(exist_ok=True)
             (folder / str(index)).write_text(message)
             status[index] = FAILED
@@ -197,16 +206,16 @@ class Archive:
         """
         import zarr
 
-        with self._storage_errors("finish"), self._locked(fcntl.LOCK_EX) as there:
+        with storage_errors("finish", self.path), self._locked(fcntl.LOCK_EX) as there:
             if not there:
                 return self._final
-            if (_status_of(self._partial) != COMPLETE).any():
+            if (status_of(self._partial) != COMPLETE).any():
                 raise ArchiveError(self._unfinished())
-            shutil.rmtree(self._partial / _FAILURES, ignore_errors=True)
+            shutil.rmtree(self._partial / FAILURES, ignore_errors=True)
             # What a killed writer left of a chunk that was then written again.
             for leftover in self._partial.rglob("*.partial"):
                 leftover.unlink()
-            _group(self._partial, mode="r+").attrs.update(dict(attrs or {}))
+            open_group(self._partial, mode="r+").attrs.update(dict(attrs or {}))
             with warnings.catch_warnings():
                 warnings.filterwarnings("ignore", message="Consolidated metadata")
                 zarr.consolidate_metadata(str(self._partial))
@@ -219,7 +228,7 @@ class Archive:
 
     @property
     def _partial(self) -> Path:
-        return _partial_of(self._final)
+        return partial_of(self._final)
 
     @property
     def _where(self) -> Path:
@@ -230,42 +239,46 @@ class Archive:
         self._final.parent.mkdir(parents=True, exist_ok=True)
         aside = self._final.with_name(f".{self._final.name}.{uuid.uuid4().hex}")
         try:
-            own = {**_identity(config), _UNIT: self.unit, _VARIABLES: list(map(str, template.data_vars))}
-            _write_template(aside, template, self.unit, attrs | own)
+            own = {**identity(config), UNIT: self.unit, VARIABLES: list(map(str, template.data_vars))}
+            write_template(aside, template, self.unit, attrs | own)
             with contextlib.suppress(OSError):
                 os.rename(aside, self._partial)
+            if self.complete:  # another process has done all of it in the meantime
+                shutil.rmtree(self._partial, ignore_errors=True)
         finally:
             shutil.rmtree(aside, ignore_errors=True)
         if not (self._partial.exists() or self._final.exists()):
             raise ArchiveError(f"cannot rename the new archive to {str(self._partial)!r}")
 
     def _check_config(self, config: Mapping[str, Any]) -> None:
-        attrs = _own_attrs(self._where)
+        # The partial one first: it may just now become the final one, never the other way round.
+        attrs = own_attrs(self._partial) or own_attrs(self._final)
         if attrs is None:
             raise ArchiveError(
                 f"{str(self._where)!r} exists and is no archive of sdaxr; choose another path, or move it away"
             )
-        if attrs[_HASH] != _identity(config)[_HASH]:
-            difference = _difference(json.loads(attrs[_CONFIG]), json.loads(_identity(config)[_CONFIG]))
+        if attrs[HASH] != identity(config)[HASH]:
+            changes = difference(json.loads(attrs[CONFIG]), json.loads(identity(config)[CONFIG]))
             raise ArchiveError(
-                f"{str(self._where)!r} was made with another configuration: {difference}. Use the same "
+                f"{str(self._where)!r} was made with another configuration: {changes}. Use the same "
                 "configuration to resume or reuse it, choose another path, or pass overwrite=True"
             )
 
     def _remove(self, there: Path) -> None:
-        if not there.exists():
-            return
-        if _own_attrs(there) is None:
-            raise ArchiveError(f"{str(there)!r} is no archive of sdaxr, so it is not overwritten; move it away")
-        shutil.rmtree(there)
+        if there.exists():
+            if own_attrs(there) is None:
+                raise ArchiveError(f"{str(there)!r} is no archive of sdaxr: not overwritten, move it away")
+            shutil.rmtree(there)
 
     def _check(self, index: int, arrays: Mapping[str, np.ndarray], group: Any) -> None:
-        units = group[_STATUS].shape[0]
+        units = group[STATUS].shape[0]
         if not 0 <= index < units:
             raise DataError(f"found the unit {index}, expected 0 to {units - 1} ({self.unit})")
-        expected = group.attrs[_VARIABLES]
+        expected = group.attrs[VARIABLES]
         if set(arrays) != set(expected):
-            raise DataError(f"{self.unit} {index} has the variables {sorted(arrays)}, expected {sorted(expected)}")
+            raise DataError(
+                f"{self.unit} {index} has the variables {sorted(arrays)}, expected {sorted(expected)}"
+            )
         for name, array in arrays.items():
             target = group[name]
             if array.shape != target.shape[1:] or array.dtype != target.dtype:
@@ -282,11 +295,12 @@ class Archive:
                     )
 
     def _unfinished(self) -> str:
-        status = _status_of(self._where)
+        status = status_of(self._where)
         done, units = int((status == COMPLETE).sum()), status.size
         failures = self.failures()
         listed = "; ".join(f"{index}: {message}" for index, message in list(failures.items())[:5])
-        failed = f" {len(failures)} failed ({listed}{'; ...' if len(failures) > 5 else ''})." if failures else ""
+        more = "; ..." if len(failures) > 5 else ""
+        failed = f" {len(failures)} failed ({listed}{more})." if failures else ""
         return (
             f"{self.path!r} is not finished: {done} of {units} units ({self.unit}) are complete.{failed} Run the "
             "same job again to resume it"
@@ -315,23 +329,6 @@ class Archive:
         finally:
             os.close(descriptor)
 
-    @contextlib.contextmanager
-    def _storage_errors(self, action: str) -> Iterator[None]:
-        try:
-            yield
-        except ArchiveError:
-            raise
-        except OSError as error:
-            remedy = {
-                errno.ENOSPC: "free some space and run the same job again: it resumes",
-                errno.EDQUOT: "free some of your quota and run the same job again: it resumes",
-                errno.EACCES: "choose another path, or change the permissions",
-                errno.EPERM: "choose another path, or change the permissions",
-                errno.EROFS: "the file system is read-only, choose another path",
-            }.get(error.errno or 0, "see the error above")
-            reason = error.strerror or str(error)
-            raise ArchiveError(f"cannot {action} the archive {self.path!r}: {reason}; {remedy}") from error
-
 
 def open_archive(path: str | os.PathLike[str], *, allow_incomplete: bool = False) -> xr.Dataset:
     """Open a Zarr archive or a NetCDF file lazily.
@@ -355,10 +352,10 @@ def open_archive(path: str | os.PathLike[str], *, allow_incomplete: bool = False
     """
     final = Path(path)
     if final.is_file():
-        return _opened(final, lambda: xr.open_dataset(final, chunks={}), "a NetCDF file")
+        return _with_labels_loaded(_opened(final, _open_netcdf, "a NetCDF file"))
     if final.suffix == ".partial" and final.is_dir():
         final = final.with_suffix("")
-    partial = _partial_of(final)
+    partial = partial_of(final)
     if not final.exists() and not partial.exists():
         raise ArchiveError(f"there is nothing at {str(final)!r}; expected a Zarr directory or a NetCDF file")
     finished = final.exists()
@@ -368,12 +365,12 @@ def open_archive(path: str | os.PathLike[str], *, allow_incomplete: bool = False
     with warnings.catch_warnings():
         if not finished:  # the reasons of failed units lie beside the arrays
             warnings.filterwarnings("ignore", message=".*not recognized as a component")
-        consolidated = None if finished else False
-        data = _opened(where, lambda: xr.open_zarr(where, chunks={}, consolidated=consolidated), "a Zarr archive")
-    unit = data.attrs.get(_UNIT)
-    if unit is None or _STATUS not in data.coords:
+        data = _opened(where, _open_zarr, "a Zarr archive")
+    data = _with_labels_loaded(data)
+    unit = data.attrs.get(UNIT)
+    if unit is None or STATUS not in data.coords:
         return data
-    done = np.flatnonzero(data[_STATUS].values == COMPLETE)
+    done = np.flatnonzero(data[STATUS].values == COMPLETE)
     if finished and done.size == data.sizes[unit]:
         return data
     if not allow_incomplete:
@@ -381,81 +378,29 @@ def open_archive(path: str | os.PathLike[str], *, allow_incomplete: bool = False
     return data.isel({unit: done})
 
 
-def _opened(path: Path, opener: Any, kind: str) -> xr.Dataset:
+def _with_labels_loaded(data: xr.Dataset) -> xr.Dataset:
+    """Small coordinates in memory, texts as objects: zarr's own string type is not known everywhere yet."""
+    labels = {
+        name: c.variable for name, c in data.coords.items() if c.ndim <= 1 and name not in data.xindexes
+    }
+    loaded = {}
+    for name, variable in labels.items():
+        values = variable.values
+        loaded[name] = variable.copy(data=values.astype(object) if values.dtype.kind in "TU" else values)
+    return data.assign_coords(loaded)
+
+
+def _open_netcdf(path: Path) -> xr.Dataset:
+    return xr.open_dataset(path, chunks={})
+
+
+def _open_zarr(path: Path) -> xr.Dataset:
+    # Asked for rather than tried, because xarray warns where there is none.
+    return xr.open_zarr(path, chunks={}, consolidated=is_consolidated(path))
+
+
+def _opened(path: Path, opener: Callable[[Path], xr.Dataset], kind: str) -> xr.Dataset:
     try:
-        return opener()
+        return opener(path)
     except Exception as error:  # the libraries below raise whatever they like on a broken file
         raise ArchiveError(f"{str(path)!r} cannot be read as {kind}: {error}") from error
-
-
-def _partial_of(final: Path) -> Path:
-    return final.with_name(final.name + ".partial")
-
-
-def _group(path: Path, mode: str = "r") -> Any:
-    import zarr
-
-    return zarr.open_group(str(path), mode=mode, use_consolidated=False)  # type: ignore[arg-type]
-
-
-def _status_of(path: Path) -> np.ndarray:
-    return np.asarray(_group(path)[_STATUS][:])
-
-
-def _own_attrs(path: Path) -> dict[str, Any] | None:
-    """Attributes of an archive of ours, None for anything else."""
-    try:
-        attrs = dict(json.loads((path / "zarr.json").read_text()).get("attributes", {}))
-    except (OSError, ValueError):
-        return None
-    return attrs if {_CONFIG, _HASH} <= set(attrs) else None
-
-
-def _identity(config: Mapping[str, Any]) -> dict[str, str]:
-    text = json.dumps(dict(config), sort_keys=True)
-    return {_CONFIG: text, _HASH: hashlib.sha256(text.encode()).hexdigest()}
-
-
-def _difference(there: Mapping[str, Any], here: Mapping[str, Any], prefix: str = "") -> str:
-    parts = []
-    for key in sorted(set(there) | set(here)):
-        old, new = there.get(key, "nothing"), here.get(key, "nothing")
-        if isinstance(old, dict) and isinstance(new, dict):
-            parts.append(_difference(old, new, f"{prefix}{key}."))
-        elif old != new:
-            parts.append(f"{prefix}{key} is {old!r} there and {new!r} in this run")
-    return "; ".join(part for part in parts if part)
-
-
-def _check_template(template: xr.Dataset, unit: str) -> None:
-    for name, variable in template.data_vars.items():
-        if variable.dims[:1] != (unit,):
-            raise DataError(f"'{name}' has the dimensions {variable.dims}, expected {unit!r} to be the first one")
-
-
-def _write_template(path: Path, template: xr.Dataset, unit: str, attrs: dict[str, Any]) -> None:
-    import dask.array
-
-    units = template.sizes[unit]
-    status_attrs = {
-        "long_name": f"status of the {unit}",
-        "flag_values": [PENDING, COMPLETE, FAILED],
-        "flag_meanings": "pending complete failed",
-    }
-    template = template.assign_coords({_STATUS: (unit, np.zeros(units, np.int8), status_attrs)})
-    template = template.assign_attrs(attrs).drop_encoding()
-    encoding: dict[Any, dict[str, Any]] = {_STATUS: {"chunks": (1,)}}
-    for name, variable in template.data_vars.items():
-        chunks = _chunks(variable.shape, variable.dtype.itemsize)
-        encoding[name] = {"chunks": chunks}
-        # Lazy whatever it was, so that only metadata is written.
-        template[name] = variable.copy(data=dask.array.zeros(variable.shape, dtype=variable.dtype, chunks=chunks))
-    template.to_zarr(path, mode="w", compute=False, consolidated=False, zarr_format=3, encoding=encoding)
-
-
-def _chunks(shape: tuple[int, ...], itemsize: int) -> tuple[int, ...]:
-    """One unit to a chunk; long units are split along their first dimension."""
-    if len(shape) == 1:
-        return (1,)
-    slice_bytes = itemsize * int(np.prod(shape[2:]))
-    return (1, max(1, min(shape[1], _CHUNK_BYTES // slice_bytes)), *shape[2:])

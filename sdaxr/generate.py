@@ -78,13 +78,22 @@ def generate(
     model = open_system(system, **options)
     config = _config(model, trajectories, steps, seed, split)
     template = _template(model, trajectories, steps, split)
-    archive = Archive.create(store, template, TRAJECTORY, config, _provenance(model, config), overwrite=overwrite)
+    archive = Archive.create(
+        store, template, TRAJECTORY, config, _provenance(model, config), overwrite=overwrite
+    )
     pending = archive.pending()
     # In any order, since none depends on another: two runs on one archive then seldom do the same trajectory, and
     # what there is at any moment covers all three splits.
     np.random.default_rng().shuffle(pending)
     units = map_units(
-        simulate_unit, pending, archive, model, steps, seed, progress=progress, description=f"generate {model.name}"
+        simulate_unit,
+        pending,
+        archive,
+        model,
+        steps,
+        seed,
+        progress=progress,
+        description=f"generate {model.name}",
     )
     for index, outcome in units:
         if isinstance(outcome, ArchiveError):

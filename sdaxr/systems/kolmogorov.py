@@ -90,7 +90,9 @@ class Kolmogorov(System):
             f"found resolution={self.resolution} and coarsen={self.coarsen}; expected a resolution that coarsen "
             "divides, such as 256 and 4",
         )
-        require(self.max_velocity > 0 and self.cfl_velocity > 0, "found a velocity scale that is not positive")
+        require(
+            self.max_velocity > 0 and self.cfl_velocity > 0, "found a velocity scale that is not positive"
+        )
 
     @property
     def cells(self) -> int:
@@ -102,8 +104,17 @@ class Kolmogorov(System):
         centres = (np.arange(self.cells) + 0.5) * _LENGTH / self.cells
         zeros = np.zeros((self.cells, self.cells), np.float32)
         coordinates = {
-            name: (name, centres, {"units": "1", "long_name": f"{name} of the cell centre", "axis": name.upper(),
-                                   "periodic": 1, "period": _LENGTH})
+            name: (
+                name,
+                centres,
+                {
+                    "units": "1",
+                    "long_name": f"{name} of the cell centre",
+                    "axis": name.upper(),
+                    "periodic": 1,
+                    "period": _LENGTH,
+                },
+            )
             for name in ("y", "x")
         }
         return xr.Dataset(
@@ -240,4 +251,6 @@ def _solver(system: Kolmogorov) -> _Solver:
 
 
 def _stacked(frames: list[Any]) -> State:
-    return {name: np.stack([np.asarray(f[i]) for f in frames]).astype(np.float32) for i, name in enumerate("uv")}
+    return {
+        name: np.stack([np.asarray(f[i]) for f in frames]).astype(np.float32) for i, name in enumerate("uv")
+    }

@@ -62,7 +62,13 @@ class Lorenz96(System):
         """One state of zeros with its labels."""
         attrs = {"units": "1", "long_name": "site on the circle", "periodic": 1, "period": float(self.sites)}
         return xr.Dataset(
-            {"x": ("site", np.zeros(self.sites, np.float32), {"units": "1", "long_name": "atmospheric quantity"})},
+            {
+                "x": (
+                    "site",
+                    np.zeros(self.sites, np.float32),
+                    {"units": "1", "long_name": "atmospheric quantity"},
+                )
+            },
             {"site": ("site", np.arange(self.sites, dtype=float), attrs)},
         )
 
