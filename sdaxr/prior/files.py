@@ -6,6 +6,7 @@ it can run code when it is opened.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -26,6 +27,7 @@ from sdaxr.prior.preconditioning import DenoisingNetwork
 from sdaxr.schema import ArchiveError, PriorError, nearest
 
 FORMAT = "sdaxr prior 1"
+_REFERENCE = ("reference.states", "reference.context")
 
 
 @dataclass(frozen=True)
@@ -39,8 +41,8 @@ class Prior:
     network
         The denoising network, on the CPU.
     reference
-        A few normalised states of the training data, shape (sample, channel, *space); they tell how much an observed
-        quantity varies.
+        A few held-out windows, normalised, shape (sample, time, channel, *space), and their context, (1 or sample, time,
+        context channel, *space): what the prior knows of an observed quantity is measured on them.
     metadata
         JSON-ready provenance: network and its options, window, training summary, data fingerprint, and under
         ``"sampling"`` the sampler settings that were found best for this prior.
@@ -48,7 +50,7 @@ class Prior:
 
     layout: StateLayout
     network: DenoisingNetwork
-    reference: np.ndarray
+    reference: tuple[np.ndarray, np.ndarray]
     metadata: dict[str, Any]
 
     @property
@@ -60,6 +62,14 @@ class Prior:
     def name(self) -> str:
         """Name under which the prior is recorded in what is made with it."""
         return str(self.metadata.get("name", "unnamed"))
+
+    @property
+    def sha256(self) -> str:
+        """Hash of the weights, which tells apart priors of the same name."""
+        digest = hashlib.sha256()
+        for tensor in self.network.state_dict().values():
+            digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+        return digest.hexdigest()
 
     def denoiser(self, times: xr.DataArray, device: str | torch.device = "cpu") -> TrajectoryDenoiser:
         """The denoiser of trajectories on ``times``: (batch, time, channel, *space) and r to E[x | z]."""
@@ -79,7 +89,7 @@ class Prior:
         arrays, layout = self.layout.to_file()
         tensors = {f"network.{k}": v.detach().cpu().to(dtype) for k, v in self.network.state_dict().items()}
         tensors |= {k: torch.as_tensor(np.ascontiguousarray(a)) for k, a in arrays.items()}
-        tensors["reference"] = torch.as_tensor(self.reference).half()
+        tensors |= {k: torch.as_tensor(a).half() for k, a in zip(_REFERENCE, self.reference, strict=True)}
         about = self.metadata | {"layout": layout}
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -133,7 +143,8 @@ def open_prior(prior: str | Path | Prior) -> Prior:
     network = assemble(layout, about)
     weights = {k.removeprefix("network."): t.float() for k, t in tensors.items() if k.startswith("network.")}
     network.load_state_dict(weights)
-    return Prior(layout, network.eval().requires_grad_(False), tensors["reference"].float().numpy(), about)
+    reference = tuple(tensors[key].float().numpy() for key in _REFERENCE)
+    return Prior(layout, network.eval().requires_grad_(False), reference, about)
 
 
 def priors() -> list[str]:

@@ -154,7 +154,7 @@ def train(
         "sdaxr_version": schema.version(),
     }
     del about["layout"]
-    reference = _reference(windows)
+    reference = _reference(held_out)
     prior = Prior(layout, averaged.cpu().eval().requires_grad_(False), reference, about)
     prior.save(store)
     checkpoint_path.unlink(missing_ok=True)
@@ -325,6 +325,6 @@ def _writable(store: Path) -> None:
         raise ArchiveError(f"'{store}' cannot be written: {error}; choose another store") from error
 
 
-def _reference(windows: Windows, elements: int = 65_536) -> np.ndarray:
-    count = int(np.clip(elements // int(np.prod(windows.batch(0, 1)[0].shape[2:])), 8, 256))
-    return windows.batch(0, count)[0][:, 0]
+def _reference(windows: Windows, elements: int = 2**18) -> tuple[np.ndarray, np.ndarray]:
+    size = int(np.prod(windows.batch(0, 1)[0].shape[1:]))
+    return windows.batch(0, int(np.clip(elements // size, 4, 256)))

@@ -1,0 +1,339 @@
+"""Observations and a prior make a posterior ensemble of trajectories."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import xarray as xr
+from tqdm.auto import tqdm
+
+from sdaxr import schema
+from sdaxr.archive import Archive, open_archive
+from sdaxr.fields import StateLayout
+from sdaxr.likelihood import bind_observations
+from sdaxr.observations import align, operator_for
+from sdaxr.operators import Operator, Template
+from sdaxr.posterior.execution import Guided, batch_size, sample_members
+from sdaxr.posterior.guidance import METHODS
+from sdaxr.posterior.likelihood import GaussianObservation
+from sdaxr.posterior.samplers import Sampler, build_sampler
+from sdaxr.prior import Prior, open_prior
+from sdaxr.schema import MEMBER, TIME, DataError, OptionError, nearest
+
+log = logging.getLogger(__name__)
+
+Observations = xr.Dataset | Mapping[str, xr.Dataset] | xr.DataTree
+Operators = Operator | Mapping[str, Operator] | None
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How samples are drawn; what a prior's file does not say, and the user neither, is as here."""
+
+    sampler: str = "karras"
+    steps: int = 32
+    corrections: int = 1
+    tau: float = 0.5
+    gamma: float | None = None
+    zeta: float = 1.0
+    largest: float = 80.0
+    smallest: float = 0.01
+
+    def build(self) -> Sampler:
+        """The sampler with these settings."""
+        return build_sampler(self.sampler, self.steps, self.corrections, self.tau, self.largest, self.smallest)
+
+
+PAPER = Sampling(sampler="exponential", steps=256, gamma=1e-2)
+
+
+def assimilate(
+    observations: Observations,
+    prior: str | Path | Prior,
+    *,
+    members: int = 16,
+    seed: int = 0,
+    store: str | Path | None = None,
+    operator: Operators = None,
+    times: Any = None,
+    method: str = "sda",
+    gamma: float | None = None,
+    zeta: float | None = None,
+    sampler: str | None = None,
+    steps: int | None = None,
+    corrections: int | None = None,
+    tau: float | None = None,
+    outside: str = "error",
+    batch: int | None = None,
+    device: str = "auto",
+    overwrite: bool = False,
+    progress: bool = True,
+) -> xr.Dataset:
+    """Sample whole trajectories from the posterior given observations.
+
+    Parameters
+    ----------
+    observations
+        What `sdaxr.observe` returns, or your own in the same form; several networks as a mapping or DataTree.
+    prior
+        Name of a shipped prior, path of a prior file, or a `Prior`.
+    members
+        Number of posterior samples.
+    seed
+        Each member's noise is drawn from (seed, member), so a member does not depend on the number of members or on
+        the size of the batches.
+    store
+        Path of a Zarr archive that the members are streamed to; a killed run goes on when it is run again.
+    operator
+        Observation operator, or one a network, in the place of the one that the observations carry.
+    times
+        Times of the trajectory, at the prior's step. Default: the window that the observations carry, else from the
+        first to the last observed time.
+    method
+        ``"sda"`` (Rozet & Louppe 2023) or ``"dps"`` (Chung et al. 2023).
+    gamma, zeta
+        SDA's scalar Gamma, in units of the variance of what is observed; by default the covariance that it stands for is
+        measured on states that the prior carries (`sdaxr.posterior.unresolved`). Step of DPS.
+    sampler
+        ``"karras"``: few levels, ancestral; ``"exponential"``: the paper's 256 uniform levels.
+    steps, corrections, tau
+        Number of levels, Langevin corrections on each, and their step.
+    outside
+        ``"error"``, or ``"drop"`` to leave out observations that are outside the window or off its steps.
+    batch
+        Members at once; by default as many as fit in memory.
+    device
+        ``"auto"`` takes a GPU where there is one.
+    overwrite
+        Replace an archive that is there.
+    progress
+        Show a progress bar.
+
+    Returns
+    -------
+    Dataset with the prior's variables on (member, time, ...) in its units; provenance in the attributes. Settings that
+    are not given come from the prior's file, then from `Sampling`.
+
+    Raises
+    ------
+    DataError, GridError, UnitsError, OptionError, OperatorError, PriorError, ArchiveError
+        If observations and prior do not fit together; the message says where.
+    DivergenceError
+        If the sampler does not stay finite.
+    """
+    prior = open_prior(prior)
+    given = {
+        "sampler": sampler, "steps": steps, "corrections": corrections, "tau": tau, "gamma": gamma, "zeta": zeta
+    }  # fmt: skip
+    settings = resolve_sampling(prior, given)
+    if members < 1:
+        raise OptionError(f"members={members}, expected at least 1")
+    networks = as_networks(observations)
+    axis = window_times(networks, prior.layout, times)
+    target = choose_device(device)
+    likelihood = [
+        bind_observations(data, _operator_of(name, data, operator, outside), prior, axis, target, outside)
+        for name, data in networks.items()
+    ]
+    guided = build_guidance(method, prior, axis, likelihood, settings, target)
+    attrs = _provenance(prior, networks, method, settings, seed)
+    return draw(guided, settings.build(), prior.layout, axis, attrs, members, seed, store, batch, target, overwrite, progress)
+
+
+def innovations(posterior: xr.Dataset, observations: xr.Dataset, *, operator: Operator | None = None) -> xr.Dataset:
+    """Compare a posterior with observations in observation space.
+
+    Parameters
+    ----------
+    posterior
+        States on (member?, time, ...).
+    observations
+        One network of observations, those that were assimilated or others.
+    operator
+        In the place of the one that the observations carry.
+
+    Returns
+    -------
+    For every observed variable: ``<var>``, H(x) of each member; ``<var>_innovation``, y - H(x) in the same units; and
+    ``<var>_normalised_spread`` (member), the root mean square of the innovations in units of the observation error,
+    which is near one where the ensemble fits the observations as well as their errors allow.
+    """
+    chosen = operator or operator_for(observations)
+    ensemble = schema.ensemble_dimension(posterior)
+    projected = chosen.apply(posterior)
+    one = projected if ensemble is None else projected.isel({ensemble: 0}, drop=True)
+    aligned = align(observations, Template.from_dataset(one))
+    result = projected.copy()
+    for name, (values, errors) in aligned.items():
+        predicted = projected[name]
+        dims = [d for d in one[name].dims]
+        innovation = xr.DataArray(values, dims=dims) - predicted
+        normalised = innovation / xr.DataArray(errors, dims=dims)
+        innovation.attrs = {"units": predicted.attrs.get("units", ""), "long_name": f"innovation of {name}"}
+        result[f"{name}_innovation"] = innovation.transpose(*predicted.dims)
+        spread = np.sqrt((normalised**2).mean(dims))
+        spread.attrs = {"units": "1", "long_name": f"rms innovation of {name} over the observation error"}
+        result[f"{name}_normalised_spread"] = spread
+    return result
+
+
+def resolve_sampling(prior: Prior, given: Mapping[str, Any]) -> Sampling:
+    """Settings from the user, then from the prior's file, then the defaults of the sampler that was asked for."""
+    asked = {k: v for k, v in given.items() if v is not None}
+    if asked.get("sampler") == "exponential":
+        return replace(PAPER, **asked)
+    return replace(Sampling(), **(prior.metadata.get("sampling", {}) | asked))
+
+
+def choose_device(device: str) -> torch.device:
+    """The device of that name; ``"auto"`` is a GPU where there is one."""
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return torch.device(device)
+
+
+def as_networks(observations: Observations) -> dict[str, xr.Dataset]:
+    """Observations as a mapping from the name of a network to its Dataset."""
+    if isinstance(observations, xr.Dataset):
+        return {"observations": observations}
+    if isinstance(observations, xr.DataTree):
+        leaves = {node.path: node.to_dataset() for node in observations.subtree if node.data_vars}
+        return leaves or {observations.path: observations.to_dataset()}
+    if not observations:
+        raise DataError("found no network of observations, expected at least one Dataset")
+    return dict(observations)
+
+
+def window_times(networks: Mapping[str, xr.Dataset], layout: StateLayout, times: Any = None) -> xr.DataArray:
+    """Times of the trajectory that is to be assimilated, at the step of the prior."""
+    if times is not None:
+        axis = times if isinstance(times, xr.DataArray) else xr.DataArray(np.asarray(times), dims=TIME, name=TIME)
+        axis = axis.rename(TIME).drop_vars([c for c in axis.coords if c != TIME])
+        found = schema.time_axis(xr.Dataset(coords={TIME: (TIME, axis.values, axis.attrs)}))
+        if found.kind != layout.time.kind or abs(found.step - layout.time.step) > 1e-3 * layout.time.step:
+            raise DataError(
+                f"times= has the step {found.step:g} ({found.kind}), expected the prior's {layout.time.step:g} "
+                f"{layout.time.units} ({layout.time.kind})"
+            )
+        return layout.times(axis.values[0], axis.size)
+    ends = [_ends(name, data, layout) for name, data in networks.items()]
+    first, last = min(e[0] for e in ends), max(e[1] for e in ends)
+    length = float(schema.elapsed(xr.DataArray(np.array([last]), name=TIME), first)[0]) / layout.time.step
+    if abs(length - round(length)) > 1e-3 * max(1.0, length):
+        raise DataError(
+            f"the observations span {length:g} steps of the prior ({layout.time.step:g} {layout.time.units}), expected a "
+            "whole number; move them to the nearest step, or pass times="
+        )
+    return layout.times(first, round(length) + 1)
+
+
+def build_guidance(
+    method: str,
+    prior: Prior,
+    times: xr.DataArray,
+    likelihood: list[GaussianObservation],
+    settings: Sampling,
+    device: torch.device,
+) -> Guided:
+    """The denoiser of the posterior on ``times``."""
+    if method not in METHODS:
+        raise OptionError(f"method={nearest(method, METHODS)}")
+    strength = {"sda": {"gamma": settings.gamma}, "dps": {"zeta": settings.zeta}}[method]
+    guided: Guided = METHODS[method](prior.denoiser(times, device), likelihood, **strength)
+    return guided
+
+
+def draw(
+    guided: Guided,
+    sampler: Sampler,
+    layout: StateLayout,
+    times: xr.DataArray,
+    attrs: dict[str, Any],
+    members: int,
+    seed: int,
+    store: str | Path | None,
+    batch: int | None,
+    device: torch.device,
+    overwrite: bool,
+    progress: bool,
+) -> xr.Dataset:
+    """Sample members in batches, into memory or into an archive."""
+    shape = (times.size, layout.channels, *layout.shape)
+    template = layout.template(times, {MEMBER: np.arange(members)})
+    template[MEMBER].attrs.update(standard_name="realization", long_name="posterior sample", units="1")
+    template.attrs.update(attrs)
+    archive, waiting = None, set(range(members))
+    if store is not None:
+        config = {k: v for k, v in attrs.items() if k != "sdaxr_version"} | {"members": members}
+        finite = layout.mask is None
+        archive = Archive.create(store, template, MEMBER, config, attrs, overwrite=overwrite, finite=finite)
+        waiting = set(archive.pending())
+    size = batch or batch_size(guided, shape, members, device)
+    # Batches are the same in a resumed run: rounding depends on their size.
+    batches = [range(first, min(first + size, members)) for first in range(0, members, size)]
+    batches = [b for b in batches if waiting.intersection(b)]
+    results: dict[int, dict[str, np.ndarray]] = {}
+    total = sum(map(len, batches)) * sampler.evaluations
+    with tqdm(total=total, disable=not progress, desc="assimilating", unit="evaluation") as bar:
+        for drawn, states in sample_members(guided, sampler, batches, shape, seed=seed, device=device, tick=bar.update):
+            for member, state in zip(drawn, states.numpy(), strict=True):
+                fields = layout.to_physical(state)
+                if archive is None:
+                    results[member] = fields
+                elif member in waiting:
+                    archive.write(member, fields)
+    if archive is not None:
+        return open_archive(archive.finalise())
+    stacked = {v: np.stack([results[m][v] for m in range(members)]) for v in layout.variables}
+    return template.assign({v: (template[v].dims, a, template[v].attrs) for v, a in stacked.items()})
+
+
+def _operator_of(name: str, data: xr.Dataset, operator: Operators, outside: str) -> Operator:
+    if operator is None:
+        return operator_for(data, outside=outside)
+    if isinstance(operator, Mapping):
+        if name not in operator:
+            raise OptionError(f"operator= has none for the network {nearest(name, operator)}")
+        return operator[name]
+    return operator
+
+
+def _ends(name: str, data: xr.Dataset, layout: StateLayout) -> tuple[Any, Any]:
+    key = "window" if "window" in data.coords else TIME
+    if key not in data.coords or data[key].size == 0:
+        raise DataError(f"'{name}' has neither a 'time' nor a 'window' coordinate; pass times= to say what to assimilate")
+    kind = schema.time_kind(data[key])
+    if kind != layout.time.kind:
+        raise DataError(f"'{key}' of '{name}' is {kind}, the prior's time is {layout.time.kind}; convert one of them")
+    return data[key].values.min(), data[key].values.max()
+
+
+def _provenance(
+    prior: Prior, networks: Mapping[str, xr.Dataset], method: str, settings: Sampling, seed: int
+) -> dict[str, Any]:
+    digest = hashlib.sha256()
+    for data in networks.values():
+        for name in sorted(map(str, data.variables)):
+            digest.update(name.encode() + np.ascontiguousarray(data[name].values).astype(str).tobytes())
+    operators = [str(data.attrs.get("operator", "")) for data in networks.values()]
+    return {
+        "Conventions": "CF-1.11",
+        "title": f"posterior ensemble, {method} with the prior {prior.name!r}",
+        "source": "score-based data assimilation",
+        "prior": prior.name,
+        "prior_sha256": prior.sha256,
+        "method": method,
+        "seed": seed,
+        "networks": list(networks),
+        "operators": operators,
+        "observations_sha256": digest.hexdigest(),
+        "sdaxr_version": schema.version(),
+        **{f"sampling_{k}": "measured" if v is None else v for k, v in asdict(settings).items()},
+    }

@@ -1,0 +1,121 @@
+"""Labelled observations to the tensors that guidance works on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import xarray as xr
+from torch import Tensor
+
+from sdaxr.observations import align
+from sdaxr.operators import Operator, Template
+from sdaxr.operators.base import Bound
+from sdaxr.posterior.likelihood import GaussianObservation
+from sdaxr.posterior.unresolved import UnresolvedVariance, measure
+from sdaxr.prior import Prior
+from sdaxr.schema import DataError
+
+
+def bind_observations(
+    data: xr.Dataset,
+    operator: Operator,
+    prior: Prior,
+    times: xr.DataArray,
+    device: torch.device,
+    outside: str = "error",
+) -> GaussianObservation:
+    """One network of observations, for normalised trajectories of ``prior`` on ``times``.
+
+    Raises
+    ------
+    DataError, GridError, UnitsError, OperatorError
+        If the observations are not what ``operator`` makes of such trajectories, or there is none.
+    """
+    template = Template.from_dataset(prior.layout.template(times))
+    bound = operator.bind(template)
+    aligned = align(data, bound.template, outside=outside)
+    seen = _Seen(prior, bound, {name: np.flatnonzero(np.isfinite(y)) for name, (y, _) in aligned.items()}, device)
+    if not seen.count:
+        raise DataError("found no finite observation in the window, expected at least one; check times and values")
+
+    def chosen(which: int) -> Tensor:
+        parts = [pair[which].reshape(-1)[seen.where[name]] for name, pair in aligned.items()]
+        return torch.as_tensor(np.concatenate(parts), dtype=torch.float32, device=device)
+
+    return GaussianObservation(
+        seen, chosen(0), chosen(1), natural_scale(seen, prior, times.size), unresolved_variance(seen, prior, times.size)
+    )
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """H of normalised trajectories, at the points where there are observations: (batch, time, ...) to (batch, n)."""
+
+    prior: Prior
+    bound: Bound
+    where: Mapping[str, np.ndarray]
+    device: torch.device
+
+    def __post_init__(self) -> None:
+        index = {name: torch.as_tensor(i, device=self.device) for name, i in self.where.items()}
+        object.__setattr__(self, "_index", index)
+
+    @property
+    def count(self) -> int:
+        """Number of observations."""
+        return sum(len(i) for i in self.where.values())
+
+    def fields(self, x: Tensor) -> dict[str, Tensor]:
+        """H of normalised trajectories, everywhere: {name: (batch, *dims)}."""
+        return self.bound(self.prior.layout.to_fields(x))
+
+    def flat(self, fields: Mapping[str, Tensor]) -> Tensor:
+        """The observed points of fields: (batch, n)."""
+        index: Mapping[str, Tensor] = self._index  # type: ignore[attr-defined]
+        return torch.cat([fields[name].flatten(1)[:, i] for name, i in index.items()], dim=1)
+
+    def pooled(self, fields: Mapping[str, Tensor]) -> Tensor:
+        """Mean square of each variable (and layer), at the observed points: (n,)."""
+        layer = self.prior.layout.layer
+        means = {}
+        for name, values in fields.items():
+            dims = self.bound.template.variables[name].dims
+            over = [0, *(i + 1 for i, d in enumerate(dims) if d != layer)]
+            means[name] = values.square().mean(dim=over, keepdim=True).expand(1, *values.shape[1:])
+        return self.flat(means)[0]
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return self.flat({name: v.reshape(len(v), -1) for name, v in self.fields(x).items()})
+
+
+def natural_scale(seen: _Seen, prior: Prior, length: int, draws: int = 4) -> Tensor:
+    """Standard deviation of each observed quantity over trajectories whose states are drawn at random, shape (n,)."""
+    states = torch.as_tensor(prior.reference[0], device=seen.device).flatten(0, 1)
+    pick = torch.as_tensor(np.random.default_rng(0).integers(len(states), size=(draws, length)))
+    with torch.no_grad():
+        fields = seen.fields(states[pick])
+        return seen.pooled({k: v - v.mean() for k, v in fields.items()}).sqrt().clamp_min(1e-12)
+
+
+def unresolved_variance(seen: _Seen, prior: Prior, length: int) -> UnresolvedVariance:
+    """Variance of the observed quantities given z, measured on the windows that the prior carries."""
+    states, context = (torch.as_tensor(a, device=seen.device) for a in prior.reference)
+    network = prior.network.to(seen.device).eval()
+    repeats = -(-length // states.shape[1])
+
+    def long(x: Tensor) -> Tensor:
+        # Operators are bound to the times of the whole trajectory; a window is repeated to fill them.
+        return x.repeat(1, repeats, *[1] * (x.ndim - 2))[:, :length]
+
+    def error(true: Tensor, denoised: Tensor) -> Tensor:
+        a, b = seen.fields(long(true)), seen.fields(long(denoised))
+        return seen.pooled({name: a[name] - b[name] for name in a})
+
+    def denoise(z: Tensor, r: float) -> Tensor:
+        return network(z, torch.full((len(z),), r, device=z.device), context)
+
+    smallest, largest = prior.network.levels
+    return measure(denoise, states, error, largest, smallest)

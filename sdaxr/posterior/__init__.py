@@ -1,0 +1,1 @@
+"""Posterior sampling on tensors: likelihoods, guidance, samplers and their execution. Labels live above."""
