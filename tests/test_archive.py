@@ -278,8 +278,8 @@ def test_a_path_below_a_file(tmp_path):
 # Four processes fill one archive and are killed, again and again. Forked from a process that has imported
 # everything but started no thread, so that a generation of writers costs milliseconds.
 DRIVER = """
-import multiprocessing, os, random, signal, sys, time
-import dask.array, xarray, zarr
+import multiprocessing, random, signal, sys, time
+import dask.array, distributed, xarray, zarr
 from pathlib import Path
 from sdaxr.generate import generate
 
@@ -307,7 +307,7 @@ for kill in range(kills):
         time.sleep(0.001)
     time.sleep(random.uniform(0, 0.02))
     for process in processes:
-        os.kill(process.pid, signal.SIGKILL)
+        process.kill()
     for process in processes:
         process.join()
     assert all(p.exitcode == -signal.SIGKILL for p in processes), "finished before it was killed"
