@@ -26,7 +26,7 @@ from .schema import (
     space_dimensions,
     time_kind,
 )
-from .spectrum import velocity_pair
+from .spectrum import period_of, velocity_pair
 
 VORTICITY = "vorticity"
 _EARTH_RADIUS = 6_371_229.0  # metres
@@ -64,13 +64,19 @@ class Panel:
 
 def choose_variable(data: xr.Dataset, variable: str | None) -> str:
     """``variable`` if ``data`` can show it; by default vorticity where there is a velocity, else the first."""
-    plane = velocity_pair(data) is not None and len(space_dimensions(data[velocity_pair(data)[0]])) == 2  # type: ignore[index]
+    plane = plane_velocity(data) is not None
     names = [str(n) for n in data.data_vars if not _is_ancillary(data, n)]
     if variable is None:
         return VORTICITY if plane else names[0]
     if variable not in names and not (variable == VORTICITY and plane):
         raise DataError(f"cannot plot {nearest(variable, [*names, VORTICITY] if plane else names)}")
     return variable
+
+
+def plane_velocity(data: xr.Dataset) -> tuple[Hashable, Hashable] | None:
+    """Names of the velocity pair if it lies on a grid of two dimensions, so that it has a vorticity."""
+    pair = velocity_pair(data)
+    return pair if pair is not None and len(space_dimensions(data[pair[0]])) == 2 else None
 
 
 def make_panels(
@@ -131,7 +137,7 @@ def quantity_of(data: xr.Dataset, variable: str) -> xr.DataArray:
     if variable in data.data_vars:
         field = data[variable]
     else:
-        pair = velocity_pair(data)
+        pair = plane_velocity(data)
         if variable != VORTICITY or pair is None:
             raise DataError(f"cannot plot {nearest(variable, map(str, data.data_vars))}")
         field = vorticity(data[pair[0]].load(), data[pair[1]].load())
@@ -206,7 +212,7 @@ def _choose_times(
 
 def _at_times(source: xr.Dataset, stamps: xr.DataArray, variable: str) -> xr.DataArray | None:
     # the variable of `source` at the times `stamps`, NaN where it has none; None if it does not have the variable
-    pair = velocity_pair(source)
+    pair = plane_velocity(source)
     if variable not in source.data_vars and (variable != VORTICITY or pair is None):
         return None
     keep = [variable] if variable in source.data_vars else list(pair or ())
@@ -236,9 +242,9 @@ def _observed(
 
 def _slope(field: xr.DataArray, dim: Hashable) -> xr.DataArray:
     values = field[dim].values.astype(float)
-    if "period" not in field[dim].attrs or values.size < 3:
+    if period_of(field, dim) is None or values.size < 3:
         return field.differentiate(dim) if values.size > 1 else xr.zeros_like(field)
-    width = 2 * float(field[dim].attrs["period"]) / values.size
+    width = 2 * np.diff(values).mean()
     return (field.roll({dim: -1}) - field.roll({dim: 1})) / width
 
 

@@ -11,7 +11,7 @@ import io
 from collections.abc import Callable, Sequence
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import xarray as xr
@@ -162,7 +162,7 @@ def _draw_fields(panels: list[Panel], labels: list[str], animated: bool) -> tupl
     panel_width = 2.1
     panel_height = panel_width * float(np.clip(height / width, 0.4, 1.6))
     figure = _figure(
-        panel_width * columns + 1.3, panel_height * rows + (1.7 if animated else 0.4), "compressed"
+        panel_width * columns + 1.3, panel_height * rows + (1.5 if animated else 0.4), "compressed"
     )
     look = scales(panels)
     artists: list[Callable[[int], None]] = []
@@ -294,7 +294,9 @@ def _extent(panels: Sequence[Panel]) -> _Extent:
     return edges[0], edges[1], edges[2], edges[3]
 
 
-def _figure(width: float, height: float, layout: str = "constrained") -> Figure:
+def _figure(
+    width: float, height: float, layout: Literal["constrained", "compressed"] = "constrained"
+) -> Figure:
     from matplotlib.figure import Figure
 
     class _NotebookFigure(Figure):

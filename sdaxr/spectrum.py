@@ -122,7 +122,7 @@ def squared_units(units: str) -> str:
 def _variance_spectrum(variable: xr.DataArray) -> xr.DataArray:
     dims = grid_dimensions(variable)
     lengths, wave_units = _domain(variable, dims)
-    periodic = [_period(variable, d) is not None for d in dims]
+    periodic = [period_of(variable, d) is not None for d in dims]
     shells, lowest = _shells(tuple(variable.sizes[d] for d in dims), lengths, periodic)
     count = int(shells.max()) + 1
     chunked = variable.chunk(dict.fromkeys(dims, -1)) if variable.chunks else variable
@@ -181,7 +181,7 @@ def _domain(variable: xr.DataArray, dims: Sequence[Hashable]) -> tuple[list[floa
     middle = float(variable[latitudes[0]].mean()) if latitudes else 0.0
     for dim in dims:
         values = variable[dim].values.astype(float)
-        length = _period(variable, dim) or abs(float(np.diff(values).mean())) * values.size
+        length = period_of(variable, dim) or abs(float(np.diff(values).mean())) * values.size
         if is_latitude(dim, variable[dim].attrs):
             lengths.append(np.deg2rad(length) * _EARTH_RADIUS)
             units.add("m")
@@ -197,12 +197,12 @@ def _domain(variable: xr.DataArray, dims: Sequence[Hashable]) -> tuple[list[floa
     return lengths, {"1": "1", "": "1", "m": "m-1", "km": "km-1"}.get(unit, f"({unit})-1")
 
 
-def _period(variable: xr.DataArray, dim: Hashable) -> float | None:
+def period_of(variable: xr.DataArray, dim: Hashable) -> float | None:
+    """Period of ``dim`` where the regular grid goes all the way round, or None (a region does not)."""
     attrs = variable[dim].attrs if dim in variable.coords else {}
-    if "period" in attrs:
-        return float(attrs["period"])
-    if is_longitude(dim, attrs) and variable.sizes[dim] > 1:
-        values = variable[dim].values.astype(float)
-        step = abs(float(np.diff(values).mean()))
-        return 360.0 if abs(step * values.size - 360) < 0.5 * step else None
-    return None
+    period = 360.0 if is_longitude(dim, attrs) and "period" not in attrs else attrs.get("period")
+    if period is None or variable.sizes[dim] < 2:
+        return None
+    values = variable[dim].values.astype(float)
+    step = abs(float(np.diff(values).mean()))
+    return float(period) if abs(step * values.size - float(period)) < 0.5 * step else None

@@ -138,6 +138,16 @@ def test_a_time_without_observation_says_so():
     assert texts == ["none"]
 
 
+def test_velocities_at_stations_are_points_beside_the_vorticity():
+    place = {d: xr.DataArray([1.0, 2.0, 4.0, 5.0], dims="station") for d in ("y", "x")}
+    stations = flow().interp(place).isel(time=slice(None, None, 4))
+    assert bars(plot(flow(members=2), observations=stations))[0] == "observed u"
+    assert rows(plot(stations))
+    figure = plot(flow(members=2), variable="u", observations=stations, times=2)
+    assert bars(figure) == ["u", "spread of u"]
+    np.testing.assert_allclose(meshes(figure)[0].get_offsets(), [[1, 1], [2, 2], [4, 4], [5, 5]])
+
+
 def test_observations_of_another_quantity_have_their_own_scale():
     truth = flow()
     seen = observed(truth).rename(u="speed", v="angle").drop_vars(["u_error", "v_error"])

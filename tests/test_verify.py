@@ -314,8 +314,17 @@ def test_a_single_wave_falls_into_its_shell():
     x = field(True, (16, 16))
     wave = np.cos(2 * np.pi / 4 * (3 * x.x + 4 * x.y)).expand_dims(time=1)
     found = spectrum(xr.Dataset({"t": wave.assign_attrs(units="K")})).t[0]
-    assert float(found.wavenumber[int(found.argmax('wavenumber'))]) == pytest.approx(5 * 2 * np.pi / 4)
+    assert float(found.wavenumber[int(found.argmax("wavenumber"))]) == pytest.approx(5 * 2 * np.pi / 4)
     assert float(found.max()) == pytest.approx(0.5)
+
+
+def test_a_region_of_a_periodic_grid_is_not_periodic():
+    data = field(True, (16, 16))
+    part = spectrum(data.isel(x=slice(0, 8)))
+    assert float(part.wavenumber[0]) == pytest.approx(np.pi / 2)  # half a wave in 2 m, a whole one in 4 m
+    space = ("y", "x")
+    expected = 0.5 * sum(data[n].isel(x=slice(0, 8)).var(space) for n in "uv")
+    np.testing.assert_allclose(part.kinetic_energy.sum("wavenumber"), expected)
 
 
 def test_spectrum_on_latitudes_is_in_metres():
