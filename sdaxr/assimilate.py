@@ -99,8 +99,8 @@ def assimilate(
     method
         ``"sda"`` (Rozet & Louppe 2023) or ``"dps"`` (Chung et al. 2023).
     gamma, zeta
-        SDA's scalar Gamma, in units of the variance of what is observed; by default the covariance that it stands for is
-        measured on states that the prior carries (`sdaxr.posterior.unresolved`). Step of DPS.
+        SDA's scalar Gamma, in units of the variance of what is observed; by default the covariance that it stands for
+        is measured on states that the prior carries (`sdaxr.posterior.unresolved`). Step of DPS.
     sampler
         ``"karras"``: few levels, ancestral; ``"exponential"``: the paper's 256 uniform levels.
     steps, corrections, tau
@@ -144,7 +144,10 @@ def assimilate(
     ]
     guided = build_guidance(method, prior, axis, likelihood, settings, target)
     attrs = _provenance(prior, networks, method, settings, seed)
-    return draw(guided, settings.build(), prior.layout, axis, attrs, members, seed, store, batch, target, overwrite, progress)
+    return draw(
+        guided, settings.build(), prior.layout, axis, attrs, members=members, seed=seed, store=store, batch=batch,
+        device=target, overwrite=overwrite, progress=progress,
+    )  # fmt: skip
 
 
 def innovations(posterior: xr.Dataset, observations: xr.Dataset, *, operator: Operator | None = None) -> xr.Dataset:
@@ -178,7 +181,7 @@ def innovations(posterior: xr.Dataset, observations: xr.Dataset, *, operator: Op
         normalised = innovation / xr.DataArray(errors, dims=dims)
         innovation.attrs = {"units": predicted.attrs.get("units", ""), "long_name": f"innovation of {name}"}
         result[f"{name}_innovation"] = innovation.transpose(*predicted.dims)
-        spread = np.sqrt((normalised**2).mean(dims))
+        spread = (normalised**2).mean(dims) ** 0.5
         spread.attrs = {"units": "1", "long_name": f"rms innovation of {name} over the observation error"}
         result[f"{name}_normalised_spread"] = spread
     return result
@@ -189,7 +192,8 @@ def resolve_sampling(prior: Prior, given: Mapping[str, Any]) -> Sampling:
     asked = {k: v for k, v in given.items() if v is not None}
     if asked.get("sampler") == "exponential":
         return replace(PAPER, **asked)
-    return replace(Sampling(), **(prior.metadata.get("sampling", {}) | asked))
+    settings: dict[str, Any] = prior.metadata.get("sampling", {}) | asked
+    return replace(Sampling(), **settings)
 
 
 def choose_device(device: str) -> torch.device:
@@ -228,8 +232,8 @@ def window_times(networks: Mapping[str, xr.Dataset], layout: StateLayout, times:
     length = float(schema.elapsed(xr.DataArray(np.array([last]), name=TIME), first)[0]) / layout.time.step
     if abs(length - round(length)) > 1e-3 * max(1.0, length):
         raise DataError(
-            f"the observations span {length:g} steps of the prior ({layout.time.step:g} {layout.time.units}), expected a "
-            "whole number; move them to the nearest step, or pass times="
+            f"the observations span {length:g} steps of the prior ({layout.time.step:g} {layout.time.units}), "
+            "expected a whole number; move them to the nearest step, or pass times="
         )
     return layout.times(first, round(length) + 1)
 
@@ -245,7 +249,7 @@ def build_guidance(
     """The denoiser of the posterior on ``times``."""
     if method not in METHODS:
         raise OptionError(f"method={nearest(method, METHODS)}")
-    strength = {"sda": {"gamma": settings.gamma}, "dps": {"zeta": settings.zeta}}[method]
+    strength: dict[str, Any] = {"sda": {"gamma": settings.gamma}, "dps": {"zeta": settings.zeta}}[method]
     guided: Guided = METHODS[method](prior.denoiser(times, device), likelihood, **strength)
     return guided
 
@@ -256,6 +260,7 @@ def draw(
     layout: StateLayout,
     times: xr.DataArray,
     attrs: dict[str, Any],
+    *,
     members: int,
     seed: int,
     store: str | Path | None,
@@ -282,7 +287,8 @@ def draw(
     results: dict[int, dict[str, np.ndarray]] = {}
     total = sum(map(len, batches)) * sampler.evaluations
     with tqdm(total=total, disable=not progress, desc="assimilating", unit="evaluation") as bar:
-        for drawn, states in sample_members(guided, sampler, batches, shape, seed=seed, device=device, tick=bar.update):
+        batched = sample_members(guided, sampler, batches, shape, seed=seed, device=device, tick=bar.update)
+        for drawn, states in batched:
             for member, state in zip(drawn, states.numpy(), strict=True):
                 fields = layout.to_physical(state)
                 if archive is None:
@@ -308,7 +314,7 @@ def _operator_of(name: str, data: xr.Dataset, operator: Operators, outside: str)
 def _ends(name: str, data: xr.Dataset, layout: StateLayout) -> tuple[Any, Any]:
     key = "window" if "window" in data.coords else TIME
     if key not in data.coords or data[key].size == 0:
-        raise DataError(f"'{name}' has neither a 'time' nor a 'window' coordinate; pass times= to say what to assimilate")
+        raise DataError(f"'{name}' has neither a 'time' nor a 'window' coordinate; pass times= to assimilate it")
     kind = schema.time_kind(data[key])
     if kind != layout.time.kind:
         raise DataError(f"'{key}' of '{name}' is {kind}, the prior's time is {layout.time.kind}; convert one of them")

@@ -36,7 +36,7 @@ class Coordinate:
         """Length after which the grid repeats itself, in units of the coordinate; None where it is bounded."""
         if "period" in self.attrs:
             return float(self.attrs["period"])
-        if self.values.size > 2 and schema.is_longitude(self.attrs.get("name", ""), self.attrs):
+        if self.values.size > 2 and self.attrs.get("standard_name") == "longitude":
             width = abs(float(self.values[-1] - self.values[0])) * self.values.size / (self.values.size - 1)
             return 360.0 if abs(width - 360.0) < 1e-3 else None
         return None
@@ -400,7 +400,7 @@ def _statistics(
     """Mean and standard deviation (channel, *space or ones) and mask (channel, *space), in float64."""
     import dask
 
-    lazy, shapes = [], []
+    lazy, depths = [], []
     for name in map(str, data.data_vars):
         head = (layer,) if name in layered else ()
         rest = [d for d in data[name].dims if d not in (*head, *space)]
@@ -410,9 +410,10 @@ def _statistics(
         pair = (x.mean(over), x.std(over), count, xr.full_like(count, int(np.prod([x.sizes[d] for d in rest]))))
         order = (*head, *space)
         lazy.append([a.transpose(*[d for d in order if d in a.dims]) for a in pair])
-        shapes.append(1 if not head else data.sizes[layer])
+        depths.append(data.sizes[layer] if name in layered else 1)
     means, stds, masks = [], [], []
-    for name, depth, (mean, std, count, full) in zip(data.data_vars, shapes, dask.compute(*lazy), strict=True):
+    computed = zip(map(str, data.data_vars), depths, dask.compute(*lazy), strict=True)
+    for name, depth, (mean, std, count, full) in computed:
         partly = ((count > 0) & (count < full)).values
         if partly.any() or not (count > 0).values.any():
             raise DataError(
@@ -450,9 +451,7 @@ def _coordinate(coord: xr.DataArray) -> Coordinate:
 
 def _plain(attrs: Mapping[Any, Any]) -> dict[str, Any]:
     """Attributes as JSON can hold them."""
-    convert = {np.ndarray: np.ndarray.tolist}
-    plain = {str(k): convert.get(type(v), lambda x: x)(v) for k, v in attrs.items()}
-    return {k: v.item() if isinstance(v, np.generic) else v for k, v in plain.items()}
+    return {str(k): v.tolist() if isinstance(v, np.ndarray | np.generic) else v for k, v in attrs.items()}
 
 
 def _same_coordinate(found: np.ndarray, expected: np.ndarray) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any, Protocol
 
 import torch
@@ -46,7 +47,7 @@ def sample_members(
     """
     for members in batches:
         noise = member_noise(seed, members, shape, device)
-        drawn = sampler(guided.of(torch.tensor(list(members))), noise, lambda n=len(members): tick(n))  # type: ignore[misc]
+        drawn = sampler(guided.of(torch.tensor(list(members))), noise, partial(tick, len(members)))
         yield members, drawn.cpu()
 
 

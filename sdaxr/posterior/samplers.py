@@ -3,10 +3,12 @@ r"""Predictor-corrector sampling.
 With :math:`z = x_t / \mu` and :math:`r = \sigma / \mu`, going from level r to r' < r,
 
 - the predictor of Rozet & Louppe (2023, equation 5: the exponential integrator) is
-  :math:`z' = \hat x + (r' / r) (z - \hat x)`. With ``eta`` > 0, a part of the noise is drawn anew, as in DDIM (Song et al.
-  2021): :math:`z' = \hat x + \sqrt{r'^2 - s^2} / r\,(z - \hat x) + s \epsilon`, :math:`s = \eta (r' / r) \sqrt{r^2 - r'^2}`;
+  :math:`z' = \hat x + (r' / r) (z - \hat x)`. With ``eta`` > 0, a part of the noise is drawn anew, as in DDIM (Song et
+  al. 2021): :math:`z' = \hat x + \sqrt{r'^2 - s^2} / r\,(z - \hat x) + s \epsilon` with
+  :math:`s = \eta (r' / r) \sqrt{r^2 - r'^2}`;
 - each correction is a Langevin step :math:`z \leftarrow z + d\,\nabla \log p(z) + \sqrt{2 d}\,\epsilon` with
-  :math:`d = \tau \dim(z) / |\nabla \log p(z)|^2`.
+  :math:`d = \tau \dim(z) / |\nabla \log p(z)|^2`. As this step depends on z, the covariance is inflated by
+  about 2 / dim(z), which matters for very short state vectors only.
 """
 
 from __future__ import annotations
@@ -93,13 +95,13 @@ class Sampler:
         largest = float(z.abs().amax())
         if not largest < 1e3 * (1 + r):
             raise DivergenceError(
-                f"the sampler diverged at noise level r = {r:.3g} (largest normalised value {largest:.3g}); use a larger "
-                "gamma or more steps, or check that the observations' errors are not far too small"
+                f"the sampler diverged at noise level r = {r:.3g} (largest normalised value {largest:.3g}); use a "
+                "larger gamma or more steps, or check that the observations' errors are not far too small"
             )
 
 
 def karras_levels(steps: int, largest: float, smallest: float, rho: float = 7.0) -> tuple[float, ...]:
-    """``steps`` levels from ``largest`` to ``smallest``, dense at the end, and zero (Karras et al. 2022, equation 5)."""
+    """``steps`` levels from ``largest`` to ``smallest``, dense at the end, then zero (Karras et al. 2022, eq. 5)."""
     ends = largest ** (1 / rho), smallest ** (1 / rho)
     ramp = [i / max(1, steps - 1) for i in range(steps)]
     return (*((ends[0] + a * (ends[1] - ends[0])) ** rho for a in ramp), 0.0)

@@ -1,8 +1,8 @@
 r"""How well the prior alone knows an observed quantity at each noise level.
 
 Guidance needs the variance of H(x) given z. By the law of total variance its mean is the mean square of
-:math:`H(x) - H(\hat x(z))`, which can be measured on states whose truth is known: a few held-out windows that every prior
-file carries. This replaces a guessed Gamma by one that belongs to this prior, this operator and this noise level.
+:math:`H(x) - H(\hat x(z))`, which can be measured on states whose truth is known: a few held-out windows that every
+prior file carries. This replaces a guessed Gamma by one that belongs to this prior, this operator and this noise level.
 """
 
 from __future__ import annotations

@@ -39,10 +39,10 @@ class TrajectoryDenoiser:
         window = network.network.window
         if window is not None and len(context) < window:
             raise DataError(
-                f"the trajectory has {len(context)} states, the prior needs at least its window of {window}; assimilate "
-                "a longer window (times=...) or take a prior with a shorter one"
+                f"the trajectory has {len(context)} states, the prior needs at least its window of {window}; "
+                "assimilate a longer window (times=...) or take a prior with a shorter one"
             )
-        self.window: int | None = window  # type: ignore[assignment]
+        self.window: int | None = window
 
     def __call__(self, z: Tensor, r: float | Tensor) -> Tensor:
         """Denoise.

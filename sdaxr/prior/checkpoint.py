@@ -74,5 +74,3 @@ def _fixed(run: _Run) -> str:
     # A run may be prolonged, so its length is not compared; the layout is, by its arrays' shapes and names.
     settings = {k: v for k, v in asdict(run.settings).items() if k not in ("steps", "minutes")}
     return json.dumps(settings, sort_keys=True, default=str)
-
-

@@ -41,8 +41,8 @@ class Prior:
     network
         The denoising network, on the CPU.
     reference
-        A few held-out windows, normalised, shape (sample, time, channel, *space), and their context, (1 or sample, time,
-        context channel, *space): what the prior knows of an observed quantity is measured on them.
+        A few held-out windows, normalised, shape (sample, time, channel, *space), and their context, (1 or sample,
+        time, context channel, *space): what the prior knows of an observed quantity is measured on them.
     metadata
         JSON-ready provenance: network and its options, window, training summary, data fingerprint, and under
         ``"sampling"`` the sampler settings that were found best for this prior.
@@ -90,10 +90,10 @@ class Prior:
         tensors = {f"network.{k}": v.detach().cpu().to(dtype) for k, v in self.network.state_dict().items()}
         tensors |= {k: torch.as_tensor(np.ascontiguousarray(a)) for k, a in arrays.items()}
         tensors |= {k: torch.as_tensor(a).half() for k, a in zip(_REFERENCE, self.reference, strict=True)}
-        about = self.metadata | {"layout": layout}
+        metadata = {"sdaxr": FORMAT, "about": json.dumps(self.metadata | {"layout": layout})}
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            save_file({k: t.contiguous() for k, t in tensors.items()}, path, {"sdaxr": FORMAT, "about": json.dumps(about)})
+            save_file({k: t.contiguous() for k, t in tensors.items()}, path, metadata)
         except (OSError, SafetensorError) as error:
             raise ArchiveError(f"the prior cannot be written to '{path}': {error}; choose another store") from error
         return path
@@ -143,8 +143,8 @@ def open_prior(prior: str | Path | Prior) -> Prior:
     network = assemble(layout, about)
     weights = {k.removeprefix("network."): t.float() for k, t in tensors.items() if k.startswith("network.")}
     network.load_state_dict(weights)
-    reference = tuple(tensors[key].float().numpy() for key in _REFERENCE)
-    return Prior(layout, network.eval().requires_grad_(False), reference, about)
+    states, context = (tensors[key].float().numpy() for key in _REFERENCE)
+    return Prior(layout, network.eval().requires_grad_(False), (states, context), about)
 
 
 def priors() -> list[str]:
@@ -155,7 +155,8 @@ def priors() -> list[str]:
 def assemble(layout: StateLayout, about: Mapping[str, Any]) -> DenoisingNetwork:
     """The untrained network that the metadata of a prior describe."""
     network = build_network(about["network"], layout, about["window"], about["network_options"])
-    return DenoisingNetwork(network, about["parameterisation"], tuple(about["levels"]))
+    low, high = about["levels"]
+    return DenoisingNetwork(network, about["parameterisation"], (low, high))
 
 
 def _shipped() -> dict[str, Path]:

@@ -1,8 +1,9 @@
 r"""From a network to a denoiser.
 
-A state :math:`x_t \sim N(\mu x, \sigma^2)` is held as :math:`z = x_t / \mu = x + r \epsilon` with :math:`r = \sigma / \mu`:
-this is the same process in other units, in which no schedule is needed to write the mathematics down. A denoiser returns
-:math:`\hat x = E[x | z]`; the score is :math:`\nabla_z \log p(z) = (\hat x - z) / r^2` (Tweedie). With unit variance of the data,
+A state :math:`x_t \sim N(\mu x, \sigma^2)` is held as :math:`z = x_t / \mu = x + r \epsilon` with
+:math:`r = \sigma / \mu`: this is the same process in other units, in which no schedule is needed to write the
+mathematics down. A denoiser returns :math:`\hat x = E[x | z]`; the score is
+:math:`\nabla_z \log p(z) = (\hat x - z) / r^2` (Tweedie). With unit variance of the data,
 
 .. math:: \hat x = c_{skip} z + c_{out} F(c_{in} z, \log r), \qquad c_{in} = 1 / \sqrt{1 + r^2}
 
@@ -19,6 +20,7 @@ this is the same process in other units, in which no schedule is needed to write
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -46,7 +48,7 @@ class DenoisingNetwork(nn.Module):
 
     def __init__(self, network: nn.Module, parameterisation: str, levels: tuple[float, float]) -> None:
         super().__init__()
-        self.network = network
+        self.network: Any = network
         self.parameterisation = parameterisation
         self.levels = levels
 

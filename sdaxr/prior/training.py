@@ -7,7 +7,7 @@ import json
 import logging
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -44,6 +44,7 @@ class Settings:
     weight_decay: float
     ema: float
     levels: tuple[float, float]
+    homogeneous: tuple[str, ...]
     seed: int
     layout: dict[str, Any] = field(default_factory=dict)
 
@@ -60,6 +61,7 @@ def train(
     context: Sequence[str] = (),
     cycles: Sequence[str] | None = None,
     normalise: str = "channel",
+    homogeneous: Sequence[str] = (),
     steps: int | None = None,
     minutes: float | None = None,
     batch: int = 32,
@@ -96,6 +98,9 @@ def train(
         ``"edm"`` or ``"epsilon"``; see `sdaxr.prior.preconditioning`.
     variables, context, cycles, normalise
         State variables, static fields, cyclic time context and normalisation; see `sdaxr.fields.infer_layout`.
+    homogeneous
+        Periodic dimensions along which the statistics do not change; windows are rolled along them at random, which is
+        as good as having more data.
     steps, minutes
         Length of the training: a number of steps (default 20 000), or minutes of wall clock.
     batch, learning_rate, weight_decay, ema
@@ -131,7 +136,7 @@ def train(
     window = window or (5 if windowed else 8 if layout.space else 33)
     settings = Settings(
         window, network, dict(network_options or {}), parameterisation, steps, minutes, batch, learning_rate,
-        weight_decay, ema, tuple(levels), seed, layout.to_file()[1],
+        weight_decay, ema, (levels[0], levels[1]), tuple(homogeneous), seed, layout.to_file()[1],
     )  # fmt: skip
     _check(settings, windowed)
     target = _device(device)
@@ -139,7 +144,7 @@ def train(
     model = assemble(layout, asdict(settings)).to(target)
     averaged = assemble(layout, asdict(settings)).to(target)
     averaged.load_state_dict(model.state_dict())
-    windows = Windows(training, layout, window, seed=seed, memory=memory)
+    windows = Windows(training, layout, window, seed=seed, homogeneous=homogeneous, memory=memory)
     held_out = Windows(validation, layout, window, seed=seed + 1, memory=memory / 4)
     run = _Run(settings, layout, model, averaged, windows, held_out, target, compile)
     checkpoint_path = store.with_name(store.name + ".checkpoint")
@@ -177,8 +182,10 @@ class _Run:
     ) -> None:
         self.settings, self.model, self.averaged = settings, model, averaged
         self.windows, self.held_out, self.device = windows, held_out, device
-        self.optimiser = torch.optim.AdamW(model.parameters(), settings.learning_rate, weight_decay=settings.weight_decay)
-        self.loss = torch.compile(model.loss) if compile else model.loss
+        self.optimiser = torch.optim.AdamW(
+            model.parameters(), settings.learning_rate, weight_decay=settings.weight_decay
+        )
+        self.loss: Callable[..., torch.Tensor] = torch.compile(model.loss) if compile else model.loss
         self.valid = None if layout.mask is None else torch.as_tensor(layout.mask, device=device).float()
         self.step, self.seconds = 0, 0.0
         self.history: list[dict[str, float]] = []
@@ -216,7 +223,8 @@ class _Run:
         x, context = self.windows.batch(self.step, settings.batch)
         generator = _generator(settings.seed, self.step)
         for group in self.optimiser.param_groups:
-            group["lr"] = settings.learning_rate * min(1.0, (self.step + 1) / 100) * (1 + math.cos(math.pi * self.done)) / 2
+            decay = (1 + math.cos(math.pi * self.done)) / 2
+            group["lr"] = settings.learning_rate * min(1.0, (self.step + 1) / 100) * decay
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
             loss = self.loss(*self._noisy(x, context, generator), self.valid)
         self.optimiser.zero_grad(set_to_none=True)
@@ -230,7 +238,7 @@ class _Run:
                 average.lerp_(weight, 1 - decay)
         return float(loss.detach())
 
-    def _noisy(self, x: np.ndarray, context: np.ndarray, generator: torch.Generator) -> tuple[torch.Tensor, ...]:
+    def _noisy(self, x: np.ndarray, context: np.ndarray, generator: torch.Generator) -> list[torch.Tensor]:
         low, high = map(math.log, self.settings.levels)
         states = torch.as_tensor(x)
         # Stratified over the batch: less noise in the loss than independent levels.
@@ -238,7 +246,7 @@ class _Run:
         r = torch.exp(low + (high - low) * place)
         noise = torch.randn(states.shape, generator=generator)
         noise = noise if self.valid is None else noise * self.valid.cpu()
-        return tuple(t.to(self.device) for t in (states, r, noise, torch.as_tensor(context)))
+        return [t.to(self.device) for t in (states, r, noise, torch.as_tensor(context))]
 
     @torch.no_grad()
     def _validate(self, batches: int = 4) -> float:
@@ -246,7 +254,8 @@ class _Run:
         for number in range(batches):
             x, context = self.held_out.batch(number, self.settings.batch)
             generator = _generator(self.settings.seed + 1, number)
-            losses.append(self.averaged.loss(*self._noisy(x, context, generator), self.valid))
+            states, r, noise, told = self._noisy(x, context, generator)
+            losses.append(self.averaged.loss(states, r, noise, told, self.valid))
         return float(torch.stack(losses).mean())
 
     def summary(self) -> dict[str, Any]:
@@ -302,7 +311,7 @@ def _check(settings: Settings, windowed: bool) -> None:
     if settings.parameterisation not in PARAMETERISATIONS:
         raise OptionError(f"parameterisation={nearest(settings.parameterisation, PARAMETERISATIONS)}")
     if settings.window < 1 or (windowed and settings.window % 2 == 0):
-        raise OptionError(f"window={settings.window}, expected an odd number 2k + 1 for {settings.network!r}, >= 1 else")
+        raise OptionError(f"window={settings.window}, expected an odd number 2k + 1 for {settings.network!r}")
     for key in ("steps", "minutes", "batch", "learning_rate"):
         value = getattr(settings, key)
         if value is not None and value <= 0:

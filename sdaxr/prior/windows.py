@@ -6,6 +6,7 @@ reads the next blocks while windows are drawn from the present ones.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
@@ -13,7 +14,7 @@ import xarray as xr
 
 from sdaxr import schema
 from sdaxr.fields import StateLayout
-from sdaxr.schema import TIME, DataError
+from sdaxr.schema import TIME, DataError, OptionError, nearest
 
 
 class Windows:
@@ -29,6 +30,8 @@ class Windows:
         Number of states a window.
     seed
         Seed of the order of the blocks and of the windows.
+    homogeneous
+        Periodic dimensions along which the statistics do not change: windows are rolled along them at random.
     memory
         Bytes that the buffer may take.
     renew
@@ -42,6 +45,7 @@ class Windows:
         length: int,
         *,
         seed: int,
+        homogeneous: Sequence[str] = (),
         memory: float = 4e9,
         renew: int = 64,
     ) -> None:
@@ -50,6 +54,7 @@ class Windows:
                 f"found {data.sizes[TIME]} states a trajectory, expected at least the window of {length}; train with a "
                 "shorter window or generate longer trajectories"
             )
+        self._axes = _homogeneous_axes(layout, homogeneous)
         self.layout = layout
         self.length = length
         self.seed = seed
@@ -80,6 +85,9 @@ class Windows:
         which = draw.choice(len(held), size=size, p=room / room.sum())
         first = draw.integers(room[which])
         states = np.stack([held[b][0][f : f + self.length] for b, f in zip(which, first, strict=True)])
+        for axis in self._axes:
+            shifts = draw.integers(states.shape[axis], size=size)
+            states = np.stack([np.roll(s, shift, axis) for s, shift in zip(states, shifts, strict=True)])
         if not self.layout.cycles:
             return states, held[0][1][None, : self.length]
         context = np.stack([held[b][1][f : f + self.length] for b, f in zip(which, first, strict=True)])
@@ -97,6 +105,20 @@ class Windows:
         order = np.random.default_rng((self.seed, number)).permutation(len(self._blocks))
         chosen = [self._blocks[i] for i in order[: self._per_buffer]]
         return [(self.layout.to_array(block), self.layout.context_array(block[TIME])) for block in chosen]
+
+
+def _homogeneous_axes(layout: StateLayout, dims: Sequence[str]) -> list[int]:
+    """Axes of a window (time, channel, *space), counted from the end."""
+    for dim in dims:
+        if dim not in layout.space or not layout.periodic[layout.space.index(dim)]:
+            raise OptionError(
+                f"homogeneous dimension {nearest(dim, layout.space)}, and it has to be periodic (attribute 'period')"
+            )
+        axis = layout.space.index(dim)
+        for name, field in layout.context.items():
+            if np.ptp(field, axis=axis).max() > 1e-6:
+                raise OptionError(f"the context field '{name}' varies along '{dim}', so '{dim}' is not homogeneous")
+    return [layout.space.index(dim) - len(layout.space) for dim in dims]
 
 
 def _blocks(data: xr.Dataset, layout: StateLayout, length: int, memory: float) -> list[xr.Dataset]:

@@ -8,7 +8,8 @@ with :math:`r = \sigma / \mu`. :math:`r^2 \Gamma` stands for the covariance of H
 - or :math:`\gamma r^2` in units of the natural scale of each observed quantity, with a scalar as in the paper;
 - or :math:`\gamma r^2` with a matrix (appendix B), with which a Gaussian prior is treated exactly.
 
-The gradient goes through the network, :math:`1 / \mu` included: in units of :math:`z = x_t / \mu` it cannot be forgotten.
+The gradient goes through the network, :math:`1 / \mu` included: in units of :math:`z = x_t / \mu` it cannot be
+forgotten.
 """
 
 from __future__ import annotations

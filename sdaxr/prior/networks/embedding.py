@@ -15,6 +15,7 @@ class NoiseEmbedding(nn.Module):
         super().__init__()
         # From one turn over the whole range of log r (about 20) to turns of half a unit.
         frequencies = torch.logspace(math.log10(math.pi / 10), math.log10(4 * math.pi), 16)
+        self.frequencies: Tensor
         self.register_buffer("frequencies", frequencies, persistent=False)
         self.layers = nn.Sequential(nn.Linear(32, features), nn.SiLU(), nn.Linear(features, features), nn.SiLU())
 

@@ -9,6 +9,8 @@ convolution then are views of the same memory, without a copy. A one-dimensional
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -70,10 +72,10 @@ class SpaceTimeUNet(nn.Module):
         def level(width: int) -> nn.ModuleList:
             return nn.ModuleList(_Block(width, 2 * widths[0], kernel, temporal, wrap, line) for _ in range(blocks))
 
-        self.down = nn.ModuleList(level(w) for w in widths)
-        self.up = nn.ModuleList(level(w) for w in widths[:-1])
-        self.coarser = nn.ModuleList(_Coarser(a, b, half) for a, b in zip(widths, widths[1:], strict=False))
-        self.finer = nn.ModuleList(_Finer(b, a, half) for a, b in zip(widths, widths[1:], strict=False))
+        self.down: Any = nn.ModuleList(level(w) for w in widths)
+        self.up: Any = nn.ModuleList(level(w) for w in widths[:-1])
+        self.coarser = nn.ModuleList(_Coarser(a, b, half) for a, b in pairwise(widths))
+        self.finer = nn.ModuleList(_Finer(b, a, half) for a, b in pairwise(widths))
         self.merge = nn.ModuleList(nn.Linear(2 * w, w) for w in widths[:-1])
 
     def forward(self, x: Tensor, log_r: Tensor, context: Tensor) -> Tensor:
@@ -176,7 +178,7 @@ class _SpaceConvolution(nn.Module):
         super().__init__()
         self.wrap = (wrap[0] and not line, wrap[1])
         self.reach = (0 if line else kernel // 2, kernel // 2)
-        padding = tuple(0 if w else r for w, r in zip(self.wrap, self.reach, strict=True))
+        padding = (0 if self.wrap[0] else self.reach[0], 0 if self.wrap[1] else self.reach[1])
         self.convolution = nn.Conv2d(width, width, (1 if line else kernel, kernel), padding=padding)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -189,21 +191,21 @@ class _SpaceConvolution(nn.Module):
 class _Coarser(nn.Module):
     def __init__(self, width: int, wider: int, half: tuple[int, int]) -> None:
         super().__init__()
-        self.half = half
+        self.factor = half
         self.mix = nn.Linear(width * half[0] * half[1], wider)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.mix(_to_patches(x.permute(0, 3, 1, 2), self.half))
+        return self.mix(_to_patches(x.permute(0, 3, 1, 2), self.factor))
 
 
 class _Finer(nn.Module):
     def __init__(self, wider: int, width: int, half: tuple[int, int]) -> None:
         super().__init__()
-        self.half = half
+        self.factor = half
         self.mix = nn.Linear(wider, width * half[0] * half[1])
 
     def forward(self, x: Tensor) -> Tensor:
-        return _from_patches(self.mix(x), self.half).permute(0, 2, 3, 1)
+        return _from_patches(self.mix(x), self.factor).permute(0, 2, 3, 1)
 
 
 def _to_patches(images: Tensor, patch: tuple[int, int]) -> Tensor:
