@@ -111,7 +111,10 @@ def make_panels(
         there = _at_times(single(truth), stamps, variable)
         panels += [] if there is None else [Panel("truth", there, quantity)]
     if observations is not None:
-        panels += _observed(observations, stamps, variable, quantity)
+        seen = _observed(observations, stamps, variable, quantity)
+        # What has a colour bar of its own goes on top, so that the rows of each bar are neighbours.
+        same = all(panel.quantity == quantity for panel in seen)
+        panels = panels + seen if same else seen + panels
     if not member:
         name = (
             "observation"

@@ -151,11 +151,9 @@ def test_velocities_at_stations_are_points_beside_the_vorticity():
 def test_observations_of_another_quantity_have_their_own_scale():
     truth = flow()
     seen = observed(truth).rename(u="speed", v="angle").drop_vars(["u_error", "v_error"])
-    assert bars(plot(flow(members=2), observations=seen)) == [
-        "observed speed",
-        "vorticity",
-        "spread of vorticity",
-    ]
+    figure = plot(flow(members=2), truth=truth, observations=seen)
+    assert bars(figure) == ["observed speed", "vorticity", "spread of vorticity"]
+    assert rows(figure)[:3] == ["observation", "truth", "member 0"]  # the rows of a bar are neighbours
 
 
 def state(members: int | None = None) -> xr.Dataset:
