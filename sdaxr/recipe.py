@@ -31,7 +31,7 @@ from .schema import ArchiveError, OptionError, SdaxrError, nearest
 logger = logging.getLogger(__name__)
 
 # These archives know their own configuration: called again, the function resumes, returns or refuses.
-_RESUMABLE = ("generate", "assimilate", "train", "forecast")
+_RESUMABLE = ("generate", "assimilate", "forecast")
 
 
 @dataclass(frozen=True)
