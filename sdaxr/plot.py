@@ -283,8 +283,8 @@ def _colour_bars(
 
 
 def _extent(panels: Sequence[Panel]) -> _Extent:
-    # left, right, bottom, top of the first grid, or of the points
-    field = next((p.field for p in panels if not p.is_points), panels[0].field)
+    # left, right, bottom, top of the state's grid; of the observations only where there is nothing else
+    field = min(panels, key=lambda p: (p.is_points, p.label == "observation")).field
     y, x = point_coordinates(field) or space_dimensions(field)
     edges: list[float] = []
     for axis in (x, y):

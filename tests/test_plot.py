@@ -150,10 +150,11 @@ def test_velocities_at_stations_are_points_beside_the_vorticity():
 
 def test_observations_of_another_quantity_have_their_own_scale():
     truth = flow()
-    seen = observed(truth).rename(u="speed", v="angle").drop_vars(["u_error", "v_error"])
+    seen = observed(truth).isel(x=slice(1, 3)).rename(u="speed", v="angle").drop_vars(["u_error", "v_error"])
     figure = plot(flow(members=2), truth=truth, observations=seen)
     assert bars(figure) == ["observed speed", "vorticity", "spread of vorticity"]
     assert rows(figure)[:3] == ["observation", "truth", "member 0"]  # the rows of a bar are neighbours
+    assert figure.axes[0].get_xlim() == pytest.approx((0, TWO_PI))  # and all show the state's domain
 
 
 def state(members: int | None = None) -> xr.Dataset:
