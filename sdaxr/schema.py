@@ -186,7 +186,7 @@ def time_axis(data: xr.Dataset | xr.DataArray) -> TimeAxis:
     step = float(offsets[-1] / (times.size - 1))
     odd = np.flatnonzero(np.abs(steps - step) > 1e-3 * abs(step))
     if step <= 0 or odd.size:
-        at = int(odd[0]) if odd.size else 0
+        at = int(np.abs(steps - np.median(steps)).argmax()) if odd.size else 0
         raise DataError(
             f"'time' is not regular: the step after {times.values[at]} is {steps[at]:g}, the mean step is {step:g}; "
             "expected equal steps, so fill the gap or resample (ds.resample, ds.interp), or pass the regular "

@@ -103,8 +103,9 @@ class SpaceTimeUNet(nn.Module):
         for axis, multiple, wrap in zip((-2, -1), self.multiple, self.periodic, strict=True):
             extra = -images.shape[axis] % multiple
             if extra:
-                more = images.narrow(axis, 0, extra) if wrap else torch.zeros_like(images.narrow(axis, 0, 1))
-                more = more if wrap else more.repeat_interleave(extra, dim=axis)
+                around = torch.arange(extra, device=images.device) % images.shape[axis]
+                more = images.index_select(axis, around)
+                more = more if wrap else torch.zeros_like(more)
                 images = torch.cat([images, more], dim=axis)
         return images
 
