@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from .assimilate import Operators
     from .operators import Operator
     from .prior import Prior
+    from .systems import System
 
 _Method = TypeVar("_Method", bound=Callable[..., Any])
 
@@ -89,6 +90,7 @@ class DatasetAccessor(_Accessor):
         context: Sequence[str] = (),
         cycles: Sequence[str] | None = None,
         normalise: str = "channel",
+        homogeneous: Sequence[str] = (),
         steps: int | None = None,
         minutes: float | None = None,
         batch: int = 32,
@@ -116,6 +118,7 @@ class DatasetAccessor(_Accessor):
             context=context,
             cycles=cycles,
             normalise=normalise,
+            homogeneous=homogeneous,
             steps=steps,
             minutes=minutes,
             batch=batch,
@@ -199,6 +202,70 @@ class DatasetAccessor(_Accessor):
         operator: Operator | None = None,
     ) -> xr.Dataset:
         return sdaxr.innovations(self._data, observations, operator=operator)
+
+    @_delegate
+    def forecast(
+        self,
+        model: str | Path | System | Prior,
+        *,
+        steps: int,
+        seed: int = 0,
+        store: str | Path | None = None,
+        context: int | None = None,
+        block: int | None = None,
+        error: float = 0.03,
+        batch: int | None = None,
+        device: str = "auto",
+        overwrite: bool = False,
+        progress: bool = True,
+        **options: Any,
+    ) -> xr.Dataset:
+        return sdaxr.forecast(
+            self._data,
+            model,
+            steps=steps,
+            seed=seed,
+            store=store,
+            context=context,
+            block=block,
+            error=error,
+            batch=batch,
+            device=device,
+            overwrite=overwrite,
+            progress=progress,
+            **options,
+        )
+
+    @_delegate
+    def denoise(
+        self,
+        prior: str | Path | Prior,
+        *,
+        noise_std: float | Mapping[str, float],
+        method: str = "posterior",
+        members: int = 1,
+        step_size: float | None = None,
+        n_steps: int | None = None,
+        level: float = 0.1,
+        seed: int = 0,
+        batch: int | None = None,
+        device: str = "auto",
+        progress: bool = True,
+    ) -> xr.Dataset:
+        return sdaxr.denoise(
+            self._data,
+            prior,
+            noise_std=noise_std,
+            method=method,
+            members=members,
+            step_size=step_size,
+            n_steps=n_steps,
+            level=level,
+            seed=seed,
+            batch=batch,
+            device=device,
+            progress=progress,
+        )
 
     @_delegate
     def verify(

@@ -128,6 +128,7 @@ def _settings(ctx: click.Context, parameter: click.Parameter, pairs: tuple[str, 
 
 _store = click.option("--store", required=True, help="File to write.")
 _seed = click.option("--seed", type=int, help="Seed of all random numbers.")
+_option = click.option("--option", multiple=True, callback=_settings, help="Option of the system, key=value.")
 _overwrite = click.option("--overwrite", is_flag=True, default=None, help="Replace what is there.")
 _trajectory = click.option("--trajectory", type=int, help="Which one, where the file holds many; -1 is the last.")
 _device = click.option("--device", help="cpu, cuda, or auto.")
@@ -144,7 +145,7 @@ _variable = click.option("--variable", help="Which variable.")
     click.option("--steps", type=int, required=True, help="States in each."),
     _seed,
     click.option("--split", type=float, nargs=3, help="Fractions for training, validation and test."),
-    click.option("--option", "option", multiple=True, callback=_settings, help="Option of the system, key=value."),
+    _option,
     _overwrite,
 )
 def generate(quiet: bool, option: dict[str, Any], **values: Any) -> None:
@@ -164,6 +165,9 @@ def generate(quiet: bool, option: dict[str, Any], **values: Any) -> None:
     click.option("--context", multiple=True, help="Static field that the network may see; repeat for several."),
     click.option("--cycles", multiple=True, help="hour_of_day, day_of_year."),
     click.option("--normalise", help="Over what mean and deviation are taken: channel or point."),
+    click.option(
+        "--homogeneous", multiple=True, help="Periodic dimension along which the statistics do not change; repeat."
+    ),
     click.option("--steps", type=int, help="Training steps."),
     click.option("--minutes", type=float, help="Training time instead of steps."),
     click.option("--batch", type=int, help="Windows in one step."),
@@ -234,14 +238,19 @@ def assimilate(quiet: bool, **values: Any) -> None:
     click.option("--model", required=True, help="Name of a system, or of a prior, or file of a prior."),
     _store,
     click.option("--steps", type=int, required=True, help="States to forecast."),
-    click.option("--time", type=int, help="Index of the time to start from; -1 is the last."),
     _seed,
+    click.option("--context", type=int, help="Prior: states that a block is conditioned on."),
+    click.option("--block", type=int, help="Prior: new states in a block."),
+    click.option("--error", type=float, help="Prior: how closely those are held, in units of the variable's sd."),
+    click.option("--batch", type=int, help="Prior: members computed at once."),
+    _device,
+    _option,
     _trajectory,
     _overwrite,
 )
-def forecast(quiet: bool, **values: Any) -> None:
-    """A forecast from ENSEMBLE, by a system or by a prior."""
-    _run("forecast", quiet, values)
+def forecast(quiet: bool, option: dict[str, Any], **values: Any) -> None:
+    """A forecast from the last states of ENSEMBLE, by a system or by a prior."""
+    _run("forecast", quiet, values | option)
 
 
 @main.command()
@@ -253,7 +262,9 @@ def forecast(quiet: bool, **values: Any) -> None:
     click.option("--method", help="posterior or langevin."),
     click.option("--members", type=int, help="Size of the ensemble."),
     click.option("--step-size", type=float, help="Step of the Langevin iteration."),
-    click.option("--n-steps", type=int, help="Number of its steps."),
+    click.option("--n-steps", type=int, help="Number of its steps, or of noise levels."),
+    click.option("--level", type=float, help="Noise level of the Langevin iteration."),
+    click.option("--batch", type=int, help="Samples computed at once."),
     _seed,
     _trajectory,
     _device,
@@ -326,7 +337,7 @@ def priors(quiet: bool) -> None:
     import sdaxr
 
     for name in sdaxr.priors():
-        click.echo(name)
+        click.echo(f"{name}: {repr(sdaxr.open_prior(name)).strip('<>')}")
 
 
 @main.command()

@@ -7,6 +7,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import xarray as xr
 
 from .schema import LEAD_TIME, MEMBER, TIME, TRAJECTORY, ArchiveError, SdaxrError, ensemble_dimension, space_dimensions
@@ -66,10 +67,12 @@ def describe(data: xr.Dataset) -> dict[str, str]:
 
 
 def provenance(data: xr.Dataset) -> dict[str, str]:
-    """The attributes of ``data`` as short text; the configuration of an archive in full."""
+    """The attributes of ``data`` as short text, and what else is in the configuration of an archive in full."""
     facts = {str(name): _short(value) for name, value in data.attrs.items() if name not in _BOOKKEEPING}
     if "sdaxr_config" in data.attrs:
-        facts["configuration"] = ", ".join(f"{k}: {v}" for k, v in json.loads(data.attrs["sdaxr_config"]).items())
+        settings = json.loads(data.attrs["sdaxr_config"]).items()
+        rest = [f"{k}: {v}" for k, v in settings if not {k, f"sdaxr_{k}"} & set(map(str, data.attrs))]
+        facts["configuration"] = ", ".join(rest)
     return facts
 
 
@@ -114,7 +117,7 @@ def _prior_info(path: Path) -> dict[str, str]:
     from .prior import open_prior
 
     prior = open_prior(path)
-    facts = {"kind": "prior", "complete": "yes", "size": _size(path)}
+    facts = {"kind": "prior", "summary": repr(prior).strip("<>"), "complete": "yes", "size": _size(path)}
     facts |= {str(name): _short(value) for name, value in prior.metadata.items()}
     return {**facts, "next": "assimilate, forecast, denoise"}
 
@@ -123,7 +126,7 @@ def _size(path: Path) -> str:
     if not path.exists():
         path = path.with_name(path.name + ".partial")
     files = path.rglob("*") if path.is_dir() else [path]
-    return f"{sum(file.stat().st_size for file in files if file.is_file()) / 1e6:.1f} MB"
+    return f"{sum(file.stat().st_size for file in files if file.is_file()) / 1e6:.3g} MB"
 
 
 def _splits(data: xr.Dataset) -> str:
@@ -152,6 +155,7 @@ def _variable(variable: xr.DataArray) -> str:
 
 
 def _short(value: Any) -> str:
+    value = value.tolist() if isinstance(value, np.ndarray | np.generic) else value
     text = value if isinstance(value, str) else json.dumps(value, default=str)
     text = " ".join(text.split())
     return text if len(text) <= _LONGEST else text[: _LONGEST - 3] + "..."

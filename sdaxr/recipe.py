@@ -32,6 +32,8 @@ logger = logging.getLogger(__name__)
 
 # These archives know their own configuration: called again, the function resumes, returns or refuses.
 _RESUMABLE = ("generate", "assimilate", "forecast")
+# What `sdaxr.forecast` takes beyond its parameters where the model is a prior.
+PRIOR_OPTIONS = ("levels", "sampler", "corrections", "tau", "gamma")
 
 
 @dataclass(frozen=True)
@@ -156,12 +158,7 @@ def _entries(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
 def _step(name: str, given: dict[str, Any], base: Path, before: list[Step]) -> Step:
     accepted = steps.parameters(name)
     values = {key: _typed(key, value, accepted) for key, value in given.items()}
-    if name == "generate":
-        _check_system(values, set(accepted))
-    else:
-        for key in values:
-            if key not in accepted:
-                raise OptionError(f"found the parameter {nearest(key, accepted)}")
+    _check_names(name, values, set(accepted))
     missing = [key for key, p in accepted.items() if p.default is p.empty and key not in values]
     if missing:
         raise OptionError(f"missing {', '.join(missing)}")
@@ -181,15 +178,19 @@ def _step(name: str, given: dict[str, Any], base: Path, before: list[Step]) -> S
     return Step(name, given, values, inputs, output, digest)
 
 
-def _check_system(values: Mapping[str, Any], accepted: set[str]) -> None:
-    options = {key: value for key, value in values.items() if key not in accepted}
-    if "system" in values:
-        system = sdaxr.open_system(values["system"])
-        known = accepted | set(system.options())
-        for key in options:
-            if key not in known:
-                raise OptionError(f"found the parameter {nearest(key, known)}")
-        sdaxr.open_system(values["system"], **options)
+def _check_names(name: str, values: Mapping[str, Any], accepted: set[str]) -> None:
+    model: Any = values.get({"generate": "system", "forecast": "model"}.get(name, ""))
+    is_system = model is not None and (name == "generate" or model in sdaxr.systems.systems())
+    known = set(accepted)
+    if is_system:
+        known |= set(sdaxr.open_system(model).options())
+    elif name == "forecast":
+        known |= set(PRIOR_OPTIONS)
+    for key in values:
+        if key not in known:
+            raise OptionError(f"found the parameter {nearest(key, known)}")
+    if is_system:
+        sdaxr.open_system(model, **{key: value for key, value in values.items() if key not in accepted})
 
 
 def _resolve(values: dict[str, Any], base: Path) -> dict[str, Path]:

@@ -63,14 +63,9 @@ def assimilate(observations: str | Iterable[str], prior: str, store: str, **opti
     return sdaxr.assimilate(data, sdaxr.open_prior(prior), store=store, **options)
 
 
-def forecast(
-    ensemble: str, model: str, store: str, *, time: int | None = None, trajectory: int | None = None, **options: Any
-) -> xr.Dataset:
-    """A forecast from ``ensemble`` by a system or a prior to the archive ``store``; ``time`` is an index."""
-    data = _open(ensemble, trajectory)
-    if time is not None:
-        data = data.isel(time=[time])
-    return sdaxr.forecast(data, model, store=store, **options)
+def forecast(ensemble: str, model: str, store: str, *, trajectory: int | None = None, **options: Any) -> xr.Dataset:
+    """A forecast from the last states of ``ensemble``, by a system or a prior, to the archive ``store``."""
+    return sdaxr.forecast(_open(ensemble, trajectory), model, store=store, **options)
 
 
 def denoise(

@@ -38,7 +38,7 @@ def test_every_function_that_begins_with_data_is_a_method():
 def test_signature_is_the_functions(accessor, name):
     function = inspect.signature(getattr(sdaxr, name))
     method = inspect.signature(getattr(accessor, name))
-    assert list(method.parameters)[0] == "self"
+    assert next(iter(method.parameters)) == "self"
     assert list(method.parameters.values())[1:] == list(function.parameters.values())[1:]
     assert method.return_annotation == function.return_annotation
 

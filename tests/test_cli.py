@@ -12,9 +12,10 @@ from click.testing import CliRunner
 
 import sdaxr
 from sdaxr import cli, steps
+from sdaxr.archive import Archive
 
 # Flags of a command that are no parameter of its step, and parameters that have no flag.
-NOT_A_PARAMETER = {"generate": {"option"}}
+NOT_A_PARAMETER = {"generate": {"option"}, "forecast": {"option"}}
 NO_FLAG = {"assimilate": {"progress", "times"}}
 
 
@@ -128,12 +129,76 @@ def test_generate_is_the_function_and_takes_options(tmp_path):
         xr.testing.assert_equal(written.load(), expected.load())
 
 
-def test_info_knows_each_kind(tmp_path, trajectories):
-    path = tmp_path / "t.zarr"
-    steps.save(trajectories, path)
-    text = run("info", path).stdout
-    assert "trajectories" in text and "train 8, valid 1, test 1" in text and "complete" in text
-    assert "travelling sine waves" in text
+@pytest.fixture(scope="module")
+def chain(tmp_path_factory):
+    """Truth, prior and observations of a small Lorenz chain, made by functions."""
+    folder = tmp_path_factory.mktemp("chain")
+    truth = sdaxr.generate("lorenz63", folder / "truth.zarr", trajectories=8, steps=24, progress=False)
+    network = {"width": 8, "blocks": 1}
+    sdaxr.train(
+        truth, folder / "prior.safetensors", window=8, steps=4, network_options=network, device="cpu", progress=False
+    )
+    observations = sdaxr.observe(truth.isel(trajectory=-1), sdaxr.operators.select("a"), every=4, error=0.5)
+    steps.save(observations, folder / "obs.nc")
+    return folder
+
+
+def test_train_is_the_function(chain, tmp_path):
+    flags = ("--window", 8, "--steps", 4, "--network-options", '{"width": 8, "blocks": 1}', "--device", "cpu")
+    run("train", chain / "truth.zarr", "--store", tmp_path / "p.safetensors", *flags, "--quiet")
+    assert sdaxr.open_prior(tmp_path / "p.safetensors").sha256 == sdaxr.open_prior(chain / "prior.safetensors").sha256
+
+
+def test_assimilate_verify_forecast_and_denoise_are_the_functions(chain, tmp_path):
+    prior, truth = sdaxr.open_prior(chain / "prior.safetensors"), sdaxr.open_archive(chain / "truth.zarr")
+    settings = ("--prior", chain / "prior.safetensors", "--device", "cpu", "--quiet", "--seed", 3)
+    options = {"seed": 3, "device": "cpu", "progress": False}
+
+    run("assimilate", chain / "obs.nc", *settings, "--members", 2, "--steps", 3, "--store", tmp_path / "post.zarr")
+    observations = sdaxr.open_archive(chain / "obs.nc")
+    posterior = sdaxr.assimilate(observations, prior, members=2, steps=3, **options)
+    written = sdaxr.open_archive(tmp_path / "post.zarr")
+    xr.testing.assert_equal(written.drop_vars("status").load(), posterior)
+
+    table = run("verify", tmp_path / "post.zarr", chain / "truth.zarr", "--trajectory", -1).stdout
+    scores = sdaxr.verify(posterior, truth.isel(trajectory=-1))
+    assert table.strip() == steps.table(scores).strip() and "rmse" in table
+
+    forecast = ("forecast", tmp_path / "post.zarr", "--model", "lorenz63", "--steps", 4, "--seed", 3, "--quiet")
+    run(*forecast, "--store", tmp_path / "later.zarr", "--option", "noise=0")
+    later = sdaxr.forecast(posterior, "lorenz63", steps=4, seed=3, noise=0, progress=False)
+    written = sdaxr.open_archive(tmp_path / "later.zarr")
+    xr.testing.assert_equal(written.drop_vars("status").load(), later)
+
+    noisy = ("denoise", chain / "truth.zarr", *settings, "--trajectory", -1, "--noise-std", 0.5, "--n-steps", 3)
+    run(*noisy, "--store", tmp_path / "clean.nc")
+    clean = sdaxr.denoise(truth.isel(trajectory=-1), prior, noise_std=0.5, n_steps=3, **options)
+    with sdaxr.open_archive(tmp_path / "clean.nc") as written:
+        xr.testing.assert_equal(written.load(), clean)
+
+
+def test_plot_and_animate_write_pictures(chain, tmp_path):
+    truth = ("--truth", chain / "truth.zarr", "--trajectory", -1)
+    run("plot", chain / "obs.nc", *truth, "--path", tmp_path / "p.png")
+    run("animate", chain / "truth.zarr", "--trajectory", 0, "--path", tmp_path / "p.gif", "--fps", 4)
+    assert (tmp_path / "p.png").read_bytes()[:4] == b"\x89PNG" and (tmp_path / "p.gif").read_bytes()[:3] == b"GIF"
+
+
+def test_info_knows_each_kind(chain):
+    assert "kind" in run("info", chain / "prior.safetensors").stdout
+    assert "observations" in run("info", chain / "obs.nc").stdout
+    text = run("info", chain / "truth.zarr").stdout
+    assert "trajectories" in text and "train 6, valid 1, test 1" in text and "lorenz63" in text
+
+
+def test_info_tells_how_far_an_unfinished_archive_is(tmp_path, trajectories):
+    template = trajectories.isel(trajectory=slice(3)).drop_vars("status")
+    archive = Archive.create(tmp_path / "t.zarr", template, "trajectory", {"seed": 0})
+    archive.write(0, {name: variable[0].values for name, variable in template.data_vars.items()})
+    for path in ("t.zarr", "t.zarr.partial"):
+        text = run("info", tmp_path / path).stdout
+        assert "trajectories" in text and "1 of 3 units" in text
+    assert "1 of 3 units" in one_line("train", tmp_path / "t.zarr", "--store", tmp_path / "p.safetensors")
 
 
 def test_a_bug_keeps_its_traceback(monkeypatch):
