@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import subprocess
 import sys
 import tomllib
@@ -12,6 +13,7 @@ import pytest
 import yaml
 
 import sdaxr
+from sdaxr import cli, recipe
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -99,3 +101,28 @@ def test_a_function_is_not_hidden_by_its_module(first):
 def test_an_unknown_name_offers_the_nearest():
     with pytest.raises(AttributeError, match="Did you mean 'assimilate'"):
         sdaxr.asimilate  # noqa: B018
+
+
+def readme_block(language: str, first: str) -> str:
+    """The block of code in the README of this language that begins with this word."""
+    readme = (ROOT / "README.md").read_text()
+    (block,) = re.findall(rf"```{language}\n({first}.*?)```", readme, flags=re.DOTALL)
+    return block
+
+
+def test_readme_recipe_is_valid(tmp_path):
+    path = tmp_path / "recipe.yaml"
+    path.write_text(readme_block("yaml", "generate"))
+    names = [step.name for step in recipe.read(path)]
+    assert names == ["generate", "train", "observe", "assimilate", "verify", "plot"]
+
+
+def test_readme_commands_have_the_flags_they_need():
+    lines = readme_block("sh", "sdaxr generate").replace("\\\n", " ").splitlines()
+    for _, command, *arguments in map(shlex.split, lines):
+        cli.main.commands[command].make_context(command, arguments)
+    assert len(lines) == 7
+
+
+def test_readme_example_is_valid_python():
+    compile(readme_block("python", "import xarray"), "README.md", "exec")
