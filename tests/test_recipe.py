@@ -10,7 +10,7 @@ import xarray as xr
 import yaml
 
 import sdaxr
-from sdaxr import recipe
+from sdaxr import continuation, recipe
 from sdaxr.schema import ArchiveError, OptionError
 
 GENERATE = {"system": "lorenz63", "store": "t.zarr", "trajectories": 3, "steps": 6, "seed": 0, "split": [0.4, 0.3, 0.3]}
@@ -107,6 +107,21 @@ def test_an_unknown_prior_is_refused_before_anything_runs(tmp_path):
     with pytest.raises(OptionError, match="step 3 .assimilate.*lorentz63"):
         recipe.run(path, progress=False)
     assert not (tmp_path / "t.zarr").exists()
+
+
+@pytest.mark.parametrize(
+    ("model", "wrong", "right"), [("lorenz63", "nois", "noise"), ("prior.safetensors", "level", "levels")]
+)
+def test_options_of_a_forecast_are_those_of_its_model(tmp_path, model, wrong, right):
+    (tmp_path / "prior.safetensors").touch()
+    step = {"ensemble": "t.zarr", "model": model, "store": "later.zarr", "steps": 4}
+    with pytest.raises(OptionError, match=f"Did you mean '{right}'"):
+        recipe.read(write(tmp_path, generate=GENERATE, forecast=step | {wrong: 0}))
+    assert recipe.read(write(tmp_path, generate=GENERATE, forecast=step | {right: 0}))
+
+
+def test_the_options_of_a_forecast_by_a_prior_are_known():
+    assert set(recipe.PRIOR_OPTIONS) == set(continuation._SAMPLING)
 
 
 def test_a_key_given_twice_is_refused(tmp_path):
