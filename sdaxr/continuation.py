@@ -1,0 +1,142 @@
+"""Forecasts by a prior alone: blocks of new states, each sampled given the last ones."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+import xarray as xr
+from tqdm.auto import tqdm
+
+from sdaxr.assimilate import Sampling, choose_device, resolve_sampling
+from sdaxr.lead_time import check_times, labels, provenance
+from sdaxr.posterior.execution import batch_size
+from sdaxr.posterior.guidance import SDA
+from sdaxr.posterior.states import blocks, channel_variance, extend, observe_states
+from sdaxr.posterior.unresolved import UnresolvedVariance
+from sdaxr.prior import Prior
+from sdaxr.prior.blanket import TrajectoryDenoiser
+from sdaxr.schema import TIME, OptionError, nearest
+
+_SAMPLING = {"levels": "steps", "sampler": "sampler", "corrections": "corrections", "tau": "tau", "gamma": "gamma"}
+
+
+@dataclass(frozen=True)
+class PriorForecast:
+    """Members continued by a prior, in batches.
+
+    Attributes
+    ----------
+    prior, settings
+        The prior and how it is sampled.
+    known
+        Last states of the members, normalised, shape (members, k, channel, *space).
+    times
+        Times from the first known state on, as many as any block may need.
+    steps, context, block, error
+        New states; states that condition a block; new states a block; how tightly the former are held.
+    variance
+        Measured variance of the states given z; None where Gamma is given.
+    """
+
+    prior: Prior
+    settings: Sampling
+    known: torch.Tensor
+    times: xr.DataArray
+    steps: int
+    context: int
+    block: int
+    error: float
+    variance: UnresolvedVariance | None
+    seed: int
+    batch: int | None
+    template: xr.Dataset
+    attrs: dict[str, Any]
+
+    @classmethod
+    def of(
+        cls,
+        prior: Prior,
+        data: xr.Dataset,
+        steps: int,
+        seed: int,
+        *,
+        context: int | None,
+        block: int | None,
+        error: float,
+        batch: int | None,
+        device: str,
+        options: Mapping[str, Any],
+    ) -> PriorForecast:
+        """Check that the ensemble and the options fit the prior."""
+        for option in options:
+            if option not in _SAMPLING:
+                raise OptionError(f"option {nearest(option, _SAMPLING)} (the model is the prior {prior.name!r})")
+        if error <= 0:
+            raise OptionError(f"error={error}, expected a positive number, in units of the prior's standard deviations")
+        layout, target = prior.layout, choose_device(device)
+        settings = resolve_sampling(prior, {_SAMPLING[k]: v for k, v in options.items()})
+        # The gamma that a prior's file recommends is for sparse observations, not for complete states.
+        settings = replace(settings, gamma=options.get("gamma"))
+        held, new = _lengths(prior, context, block)
+        check_times(data, layout.time.kind, layout.time.step, layout.time.units, f"the prior {prior.name!r}")
+        last = data.isel({TIME: slice(-held, None)})
+        known = torch.as_tensor(layout.to_array(last), device=target)
+        times = layout.times(last[TIME].values[0], known.shape[1] + steps + held + new)
+        variance = None
+        if settings.gamma is None:
+            variance = channel_variance(prior.network, prior.network.levels, prior.reference, target)
+        about = {"model": prior.name, "model_sha256": prior.sha256, "context": held, "block": new, "error": error}
+        about |= {f"sampling_{k}": "measured" if v is None else v for k, v in vars(settings).items() if k != "zeta"}
+        attrs = provenance(about, f"the prior {prior.name}", {"known": known.cpu().numpy()}, seed)
+        template = labels(layout.template(times[:1]).isel({TIME: 0}, drop=True), data, layout.time.step, steps)
+        return cls(prior, settings, known, times, steps, held, new, error, variance, seed, batch, template, attrs)
+
+    @property
+    def finite(self) -> bool:
+        """Whether every value of the forecast is finite."""
+        return self.prior.layout.mask is None
+
+    def members(self, waiting: list[int], progress: bool) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
+        """Each member that is waited for, {variable: (steps, *space)}."""
+        sampler = self.settings.build()
+        count, held, new = len(self.known), self.context, self.block
+        size = self.batch or self._batch_size()
+        # Batches are the same in a resumed run: rounding depends on their size.
+        parts = [range(i, min(i + size, count)) for i in range(0, count, size)]
+        parts = [part for part in parts if set(part) & set(waiting)]
+        evaluations = sampler.evaluations * len(blocks(self.known.shape[1], self.steps, held, new))
+        with tqdm(total=evaluations * sum(map(len, parts)), disable=not progress, desc="forecasting") as bar:
+            for part in parts:
+                drawn = extend(
+                    self._denoiser_at, self.known[part.start : part.stop], self.steps, context=held, block=new,
+                    sampler=sampler, error=self.error, gamma=self.settings.gamma, variance=self.variance,
+                    seed=self.seed, members=part, tick=bar.update,
+                )  # fmt: skip
+                for member, state in zip(part, drawn.cpu().numpy(), strict=True):
+                    if member in waiting:
+                        yield member, self.prior.layout.to_physical(state)
+
+    def _denoiser_at(self, first: int, count: int) -> TrajectoryDenoiser:
+        return self.prior.denoiser(self.times[first : first + count], self.known.device)
+
+    def _batch_size(self) -> int:
+        length = self.context + self.block
+        likelihood = observe_states(self.known, self.error, self.variance)
+        guided = SDA(self._denoiser_at(0, length), [likelihood], self.settings.gamma)
+        return batch_size(guided, (length, *self.known.shape[2:]), len(self.known), self.known.device)
+
+
+def _lengths(prior: Prior, context: int | None, block: int | None) -> tuple[int, int]:
+    held = max(1, prior.window // 2) if context is None else context
+    new = max(1, prior.window - held) if block is None else block
+    needed = prior.network.network.window or 1
+    if held < 1 or new < 1 or held + new < needed:
+        raise OptionError(
+            f"context={held} and block={new}, expected at least 1 each and {needed} together, the window of the prior "
+            f"{prior.name!r}"
+        )
+    return held, new
