@@ -77,8 +77,8 @@ def denoise(
         Standard deviation of the noise in the units of the data, one for all variables or one for each.
     method
         ``"posterior"``: samples of p(x | noisy); exact reverse diffusion where the noise is the same share of every
-        variable's standard deviation; else guidance as in `sdaxr.assimilate`, whose ensemble is too wide. ``"langevin"``: the iteration with fixed
-        steps that starts from the noisy fields.
+        variable's standard deviation; else guidance as in `sdaxr.assimilate`, whose ensemble
+        is too wide. ``"langevin"``: the iteration with fixed steps that starts from the noisy fields.
     members
         Samples; more than one add the dimension ``member``. Their mean has the smallest mean square error.
     step_size
