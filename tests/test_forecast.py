@@ -139,7 +139,7 @@ def test_blocks_reach_the_steps():
 
 
 def test_a_continued_chain_has_the_moments_of_its_transition():
-    members, steps, error = 800, 8, 0.05
+    members, steps, error = 500, 8, 0.05
     known = torch.tensor([[[1.5, -0.5]]]).expand(members, -1, -1)
     sampler = Sampler(karras_levels(48, 20.0, 0.01), eta=1.0, corrections=2, tau=0.3)
     one = GaussianChain(5)

@@ -190,7 +190,7 @@ def picture(rows: list[dict], truth: Fields, noisy: Fields, output: Path) -> Non
             axis.axhline(row["psnr"], color=f"C{i + 1}", linestyle="--", label=row["method"])
         axis.set(xscale="log", xlabel=label, title=found[0]["method"])
     axes[0].set_ylabel("PSNR (dB)")
-    axes[1].legend(fontsize="small")
+    figure.legend(*axes[1].get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize="small")
     figure.savefig(output / "results.png", dpi=110)
 
 
