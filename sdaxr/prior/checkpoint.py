@@ -47,10 +47,12 @@ def load(path: Path, run: _Run) -> bool:
         return False
     try:
         with safe_open(path, framework="pt") as file:
-            metadata = file.metadata()
+            metadata = file.metadata() or {}
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (a safetensors handle)
     except (OSError, SafetensorError) as error:
         raise ArchiveError(f"the checkpoint '{path}' cannot be read ({error}); remove it to start anew") from error
+    if "settings" not in metadata:
+        raise ArchiveError(f"'{path}' is no checkpoint of sdaxr; move it away, or choose another store")
     found, expected = json.loads(metadata["settings"]), json.loads(_fixed(run))
     differing = [f"{k}: {found.get(k)!r} -> {expected[k]!r}" for k in expected if found.get(k) != expected[k]]
     if differing:

@@ -127,13 +127,18 @@ def train(
     """
     data = _open(trajectories)
     store = Path(store)
+    options: dict[str, Any] = {"variables": variables, "context": context, "cycles": cycles, "normalise": normalise}
     training, validation = _splits(data)
-    layout = infer_layout(training, variables=variables, context=context, cycles=cycles, normalise=normalise)
+    layout = infer_layout(training, **options)
     if steps is None and minutes is None:
         steps = 20_000
     network = default_network(layout) if network == "auto" else network
     windowed = network in ("mlp", "unet")
     window = window or (5 if windowed else 8 if layout.space else 33)
+    if validation.sizes[schema.TIME] < window:
+        # A tenth of a short series is less than one window.
+        training, validation = _splits(data, window)
+        layout = infer_layout(training, **options)
     settings = Settings(
         window, network, dict(network_options or {}), parameterisation, steps, minutes, batch, learning_rate,
         weight_decay, ema, (levels[0], levels[1]), tuple(homogeneous), seed, layout.to_file()[1],
@@ -159,6 +164,7 @@ def train(
         "sdaxr_version": schema.version(),
     }
     del about["layout"]
+    about = json.loads(json.dumps(about, default=np.generic.item))  # as the file holds it
     reference = _reference(held_out)
     prior = Prior(layout, averaged.cpu().eval().requires_grad_(False), reference, about)
     prior.save(store)
@@ -195,7 +201,7 @@ class _Run:
         if checkpoint.load(path, self):
             log.info("resumed from %s at step %d", path, self.step)
         bar = tqdm(total=1.0, initial=self.done, disable=not progress, desc="training", bar_format=_BAR)
-        start, running = time.monotonic() - self.seconds, math.nan
+        start, running = time.monotonic() - self.seconds, self.history[-1]["train"] if self.history else math.nan
         while self.done < 1:
             loss = self._update()
             running = loss if math.isnan(running) else 0.98 * running + 0.02 * loss
@@ -285,7 +291,7 @@ def fingerprint(data: xr.Dataset, layout: StateLayout) -> dict[str, Any]:
     for array in (layout.mean, layout.std, *(c.values for c in layout.coords.values())):
         digest.update(np.ascontiguousarray(array).tobytes())
     sizes = {str(k): int(v) for k, v in data.sizes.items()}
-    known = {k: data.attrs[k] for k in ("system", "options", "seed", "title", "config_hash") if k in data.attrs}
+    known = {k: v for k, v in data.attrs.items() if str(k).startswith("sdaxr_") or k in ("title", "source")}
     return json.loads(json.dumps({"sizes": sizes, "sha256": digest.hexdigest(), **known}, default=str))
 
 
@@ -295,7 +301,7 @@ def _open(trajectories: xr.Dataset | str | Path) -> xr.Dataset:
     return trajectories if isinstance(trajectories, xr.Dataset) else open_archive(trajectories)
 
 
-def _splits(data: xr.Dataset) -> tuple[xr.Dataset, xr.Dataset]:
+def _splits(data: xr.Dataset, least: int = 1) -> tuple[xr.Dataset, xr.Dataset]:
     if "split" in data.coords:
         dim = data["split"].dims[0]
         parts = [data.isel({dim: np.flatnonzero(data["split"].values == part)}) for part in ("train", "valid")]
@@ -303,7 +309,7 @@ def _splits(data: xr.Dataset) -> tuple[xr.Dataset, xr.Dataset]:
             raise DataError(f"'split' has the values {sorted(set(data['split'].values))}, expected some 'train'")
         return parts[0], parts[1] if parts[1].sizes[dim] else parts[0]
     schema.time_axis(data)
-    cut = max(1, round(0.9 * data.sizes[schema.TIME]))
+    cut = max(1, min(round(0.9 * data.sizes[schema.TIME]), data.sizes[schema.TIME] - least))
     return data.isel(time=slice(None, cut)), data.isel(time=slice(cut, None))
 
 
@@ -336,4 +342,6 @@ def _writable(store: Path) -> None:
 
 def _reference(windows: Windows, elements: int = 2**18) -> tuple[np.ndarray, np.ndarray]:
     size = int(np.prod(windows.batch(0, 1)[0].shape[1:]))
-    return windows.batch(0, int(np.clip(elements // size, 4, 256)))
+    states, context = windows.batch(0, int(np.clip(elements // size, 4, 256)))
+    # Rounded as in the file, so that a prior that has just been trained is the one that is opened later.
+    return states.astype(np.float16).astype(np.float32), context.astype(np.float16).astype(np.float32)
