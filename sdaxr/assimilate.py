@@ -18,7 +18,7 @@ from sdaxr import schema
 from sdaxr.archive import Archive, open_archive
 from sdaxr.fields import StateLayout
 from sdaxr.likelihood import bind_observations
-from sdaxr.observations import align, operator_for
+from sdaxr.observations import align, observed_variables, operator_for
 from sdaxr.operators import Operator, Template
 from sdaxr.posterior.execution import Guided, batch_size, sample_members
 from sdaxr.posterior.guidance import METHODS
@@ -138,12 +138,12 @@ def assimilate(
     networks = as_networks(observations)
     axis = window_times(networks, prior.layout, times)
     target = choose_device(device)
+    chosen = {name: _operator_of(name, data, operator, outside) for name, data in networks.items()}
     likelihood = [
-        bind_observations(data, _operator_of(name, data, operator, outside), prior, axis, target, outside)
-        for name, data in networks.items()
+        bind_observations(data, chosen[name], prior, axis, target, outside) for name, data in networks.items()
     ]
     guided = build_guidance(method, prior, axis, likelihood, settings, target)
-    attrs = _provenance(prior, networks, method, settings, seed)
+    attrs = _provenance(prior, networks, operator, method, settings, seed) | _counts(networks, likelihood)
     return draw(
         guided, settings.build(), prior.layout, axis, attrs, members=members, seed=seed, store=store, batch=batch,
         device=target, overwrite=overwrite, progress=progress,
@@ -208,8 +208,8 @@ def as_networks(observations: Observations) -> dict[str, xr.Dataset]:
     if isinstance(observations, xr.Dataset):
         return {"observations": observations}
     if isinstance(observations, xr.DataTree):
-        leaves = {node.path: node.to_dataset() for node in observations.subtree if node.data_vars}
-        return leaves or {observations.path: observations.to_dataset()}
+        nodes = [node for node in observations.subtree if node.data_vars] or [observations]
+        return {node.path.strip("/") or "observations": node.to_dataset() for node in nodes}
     if not observations:
         raise DataError("found no network of observations, expected at least one Dataset")
     return dict(observations)
@@ -249,7 +249,7 @@ def build_guidance(
     """The denoiser of the posterior on ``times``."""
     if method not in METHODS:
         raise OptionError(f"method={nearest(method, METHODS)}")
-    strength: dict[str, Any] = {"sda": {"gamma": settings.gamma}, "dps": {"zeta": settings.zeta}}[method]
+    strength: dict[str, Any] = {"gamma": settings.gamma} if method == "sda" else {"zeta": settings.zeta}
     guided: Guided = METHODS[method](prior.denoiser(times, device), likelihood, **strength)
     return guided
 
@@ -277,6 +277,7 @@ def draw(
     archive, waiting = None, set(range(members))
     if store is not None:
         config = {k: v for k, v in attrs.items() if k != "sdaxr_version"} | {"members": members}
+        config |= {"start": str(times.values[0]), "states": times.size}
         finite = layout.mask is None
         archive = Archive.create(store, template, MEMBER, config, attrs, overwrite=overwrite, finite=finite)
         waiting = set(archive.pending())
@@ -321,14 +322,33 @@ def _ends(name: str, data: xr.Dataset, layout: StateLayout) -> tuple[Any, Any]:
     return data[key].values.min(), data[key].values.max()
 
 
+def _operator_text(name: str, data: xr.Dataset, operator: Operators) -> str:
+    given = operator.get(name) if isinstance(operator, Mapping) else operator
+    if given is None:
+        return str(data.attrs.get("operator", ""))
+    return given.to_json() if given.saveable else repr(given)
+
+
+def _counts(networks: Mapping[str, xr.Dataset], likelihood: list[GaussianObservation]) -> dict[str, list[int]]:
+    used = [o.values.shape[-1] for o in likelihood]
+    given = [sum(int(d[v].notnull().sum()) for v in observed_variables(d)) for d in networks.values()]
+    return {"observations_used": used, "observations_dropped": [g - u for g, u in zip(given, used, strict=True)]}
+
+
 def _provenance(
-    prior: Prior, networks: Mapping[str, xr.Dataset], method: str, settings: Sampling, seed: int
+    prior: Prior,
+    networks: Mapping[str, xr.Dataset],
+    operator: Operators,
+    method: str,
+    settings: Sampling,
+    seed: int,
 ) -> dict[str, Any]:
     digest = hashlib.sha256()
     for data in networks.values():
         for name in sorted(map(str, data.variables)):
-            digest.update(name.encode() + np.ascontiguousarray(data[name].values).astype(str).tobytes())
-    operators = [str(data.attrs.get("operator", "")) for data in networks.values()]
+            values = np.ascontiguousarray(data[name].values)
+            values = values if values.dtype.kind in "biufmM" else values.astype(str)
+            digest.update(name.encode() + values.tobytes())
     return {
         "Conventions": "CF-1.11",
         "title": f"posterior ensemble, {method} with the prior {prior.name!r}",
@@ -338,7 +358,7 @@ def _provenance(
         "method": method,
         "seed": seed,
         "networks": list(networks),
-        "operators": operators,
+        "operators": [_operator_text(name, data, operator) for name, data in networks.items()],
         "observations_sha256": digest.hexdigest(),
         "sdaxr_version": schema.version(),
         **{f"sampling_{k}": "measured" if v is None else v for k, v in asdict(settings).items()},

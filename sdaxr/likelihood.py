@@ -75,20 +75,25 @@ class _Seen:
     def flat(self, fields: Mapping[str, Tensor]) -> Tensor:
         """The observed points of fields: (batch, n)."""
         index: Mapping[str, Tensor] = self._index  # type: ignore[attr-defined]
-        return torch.cat([fields[name].flatten(1)[:, i] for name, i in index.items()], dim=1)
+        return torch.cat([fields[name].reshape(len(fields[name]), -1)[:, i] for name, i in index.items()], dim=1)
 
     def pooled(self, fields: Mapping[str, Tensor]) -> Tensor:
-        """Mean square of each variable (and layer), at the observed points: (n,)."""
-        layer = self.prior.layout.layer
-        means = {}
-        for name, values in fields.items():
-            dims = self.bound.template.variables[name].dims
-            over = [0, *(i + 1 for i, d in enumerate(dims) if d != layer)]
-            means[name] = values.square().mean(dim=over, keepdim=True).expand(1, *values.shape[1:])
-        return self.flat(means)[0]
+        """Mean of each variable (and layer) over members, times and places, at the observed points: (n,)."""
+        return self.flat({name: self.mean(name, v).expand(1, *v.shape[1:]) for name, v in fields.items()})[0]
+
+    def mean(self, name: str, values: Tensor) -> Tensor:
+        """Mean over all but the layers, each of size one; what is NaN (land) does not count."""
+        dims, layer = self.bound.template.variables[name].dims, self.prior.layout.layer
+        over = [0, *(i + 1 for i, d in enumerate(dims) if d != layer)]
+        return values.nanmean(dim=over, keepdim=True).nan_to_num(0.0)
+
+    def off_land(self, x: Tensor) -> Tensor:
+        """Normalised trajectories with NaN on land, so that operators say where they see it."""
+        mask = self.prior.layout.mask
+        return x if mask is None else x.masked_fill(~torch.as_tensor(mask, device=x.device), torch.nan)
 
     def __call__(self, x: Tensor) -> Tensor:
-        return self.flat({name: v.reshape(len(v), -1) for name, v in self.fields(x).items()})
+        return self.flat(self.fields(x))
 
 
 def natural_scale(seen: _Seen, prior: Prior, length: int, draws: int = 4) -> Tensor:
@@ -96,8 +101,8 @@ def natural_scale(seen: _Seen, prior: Prior, length: int, draws: int = 4) -> Ten
     states = torch.as_tensor(prior.reference[0], device=seen.device).flatten(0, 1)
     pick = torch.as_tensor(np.random.default_rng(0).integers(len(states), size=(draws, length)))
     with torch.no_grad():
-        fields = seen.fields(states[pick])
-        return seen.pooled({k: v - v.mean() for k, v in fields.items()}).sqrt().clamp_min(1e-12)
+        fields = seen.fields(seen.off_land(states[pick]))
+        return seen.pooled({k: (v - seen.mean(k, v)).square() for k, v in fields.items()}).sqrt().clamp_min(1e-12)
 
 
 def unresolved_variance(seen: _Seen, prior: Prior, length: int) -> UnresolvedVariance:
@@ -108,14 +113,18 @@ def unresolved_variance(seen: _Seen, prior: Prior, length: int) -> UnresolvedVar
 
     def long(x: Tensor) -> Tensor:
         # Operators are bound to the times of the whole trajectory; a window is repeated to fill them.
-        return x.repeat(1, repeats, *[1] * (x.ndim - 2))[:, :length]
+        return seen.off_land(x).repeat(1, repeats, *[1] * (x.ndim - 2))[:, :length]
 
     def error(true: Tensor, denoised: Tensor) -> Tensor:
         a, b = seen.fields(long(true)), seen.fields(long(denoised))
-        return seen.pooled({name: a[name] - b[name] for name in a})
+        return seen.pooled({name: (a[name] - b[name]).square() for name in a})
+
+    mask = prior.layout.mask
+    present = 1.0 if mask is None else torch.as_tensor(mask, device=seen.device).float()
 
     def denoise(z: Tensor, r: float) -> Tensor:
-        return network(z, torch.full((len(z),), r, device=z.device), context)
+        # As in the training, there is no noise on land.
+        return network(z * present, torch.full((len(z),), r, device=z.device), context)
 
     smallest, largest = prior.network.levels
     return measure(denoise, states, error, largest, smallest)

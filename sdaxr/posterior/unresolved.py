@@ -32,12 +32,22 @@ class UnresolvedVariance:
     table: Tensor
 
     def __call__(self, r: float) -> Tensor:
-        """Variance at level ``r``, shape (n,): linear in both logarithms, proportional to r^2 below the first level."""
+        """Variance at level ``r``, shape (n,); proportional to r^2 below the first level, constant above the last.
+
+        What is interpolated, linearly in both logarithms, is the ratio to the variance of white noise, which has no
+        bend at r = 1.
+        """
         first, last = self.levels[0], self.levels[-1]
         place = math.log(min(max(r, first), last) / first) / math.log(last / first) * (len(self.levels) - 1)
         lower = min(int(place), len(self.levels) - 2)
-        row = torch.lerp(self.table[lower].log(), self.table[lower + 1].log(), place - lower).exp()
+        below, above = ((self.table[i] / _white(self.levels[i])).log() for i in (lower, lower + 1))
+        row = torch.lerp(below, above, place - lower).exp() * _white(min(max(r, first), last))
         return row * min(1.0, r / first) ** 2
+
+
+def _white(r: float) -> float:
+    """Variance of x given z where x is white noise of unit variance."""
+    return r**2 / (1 + r**2)
 
 
 def measure(

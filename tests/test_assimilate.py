@@ -1,0 +1,363 @@
+"""From observations to posterior archives: labels, seeds, resume, and every message."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import xarray as xr
+from gaussian import GaussianChain
+
+from sdaxr import operators as op
+from sdaxr.archive import Archive, open_archive
+from sdaxr.assimilate import assimilate, innovations
+from sdaxr.observations import observe
+from sdaxr.prior import Prior
+from sdaxr.schema import ArchiveError, DataError, GridError, OptionError, PriorError, UnitsError
+
+CHAIN = GaussianChain(9)
+QUICK = {"steps": 12, "corrections": 0, "progress": False}
+
+
+@pytest.fixture(scope="module")
+def prior() -> Prior:
+    return CHAIN.prior(samples=200)
+
+
+@pytest.fixture(scope="module")
+def truth() -> xr.Dataset:
+    return CHAIN.truth(1)
+
+
+@pytest.fixture(scope="module")
+def observations(truth: xr.Dataset) -> xr.Dataset:
+    return observe(truth, op.identity(), every=2, error=0.4, seed=3)
+
+
+def assert_close(one: xr.Dataset, other: xr.Dataset) -> None:
+    for name in ("a", "b"):
+        np.testing.assert_allclose(one[name].values, other[name].values, rtol=0, atol=1e-3)  # of 2 K
+
+
+# What comes out
+
+
+def test_posterior_is_the_kalman_smoother_in_physical_units(
+    prior: Prior, truth: xr.Dataset, observations: xr.Dataset
+) -> None:
+    posterior = assimilate(
+        observations, prior, members=400, method="sda", steps=100, corrections=0, seed=1, progress=False
+    )
+    y = (np.stack([observations.a, observations.b], -1) - 280) / 2
+    full = np.full((9, 2), np.nan)
+    full[::2] = y
+    mean, cov = CHAIN.smoother(np.broadcast_to(np.eye(2), (9, 2, 2)), full, np.full((9, 2), 0.2))
+    for i, name in enumerate("ab"):
+        deviation = 2 * np.sqrt(cov[:, i, i])
+        # The measured variance leaves out correlations: a part of the spread, beside the Monte-Carlo error.
+        assert np.abs((posterior[name].mean("member") - 280 - 2 * mean[:, i]) / deviation).max() < 0.35
+        assert np.abs(posterior[name].std("member") / deviation - 1).max() < 0.25
+
+
+def test_labels_are_those_of_the_prior(prior: Prior, truth: xr.Dataset, observations: xr.Dataset) -> None:
+    posterior = assimilate(observations, prior, members=3, seed=5, **QUICK)
+    assert dict(posterior.sizes) == {"member": 3, "time": 9} and posterior.a.dims == ("member", "time")
+    np.testing.assert_allclose(posterior.time, truth.time)
+    assert posterior.a.attrs["units"] == "K" and posterior.time.attrs["units"] == "1"
+    assert posterior.a.dtype == np.float32 and posterior.member.attrs["standard_name"] == "realization"
+    attrs = posterior.attrs
+    assert attrs["prior"] == "chain" and attrs["method"] == "sda" and attrs["seed"] == 5
+    assert attrs["sampling_steps"] == 12 and attrs["sampling_gamma"] == "measured"
+    assert json.loads(attrs["operators"][0]) == op.identity().to_dict()
+    assert attrs["observations_used"] == [10] and attrs["observations_dropped"] == [0]
+
+
+def test_archive_and_memory_hold_the_same(prior: Prior, observations: xr.Dataset, tmp_path: Path) -> None:
+    options = {"members": 5, "batch": 2, "seed": 5} | QUICK
+    memory = assimilate(observations, prior, **options)
+    stored = assimilate(observations, prior, store=tmp_path / "p.zarr", **options)
+    xr.testing.assert_identical(stored.drop_vars("status").drop_attrs(deep=False).load(), memory.drop_attrs(deep=False))
+    assert {k: stored.attrs[k] for k in memory.attrs} == memory.attrs
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        opened = xr.open_zarr(tmp_path / "p.zarr")
+        assert opened.a.chunks[0] == (1,) * 5 and bool(opened.a.notnull().all())
+        opened.drop_vars("status").to_netcdf(tmp_path / "p.nc")
+        again = xr.open_dataset(tmp_path / "p.nc")
+    np.testing.assert_array_equal(again.b, memory.b)
+    for key, value in memory.attrs.items():
+        found = again.attrs[key]
+        assert (found if not isinstance(value, list) else np.atleast_1d(found).tolist()) == value, key
+
+
+def test_a_second_run_returns_the_archive(
+    prior: Prior, observations: xr.Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = assimilate(observations, prior, members=2, store=tmp_path / "p.zarr", **QUICK).load()
+    monkeypatch.setattr(Archive, "write", None)
+    again = assimilate(observations, prior, members=2, store=tmp_path / "p.zarr", **QUICK)
+    xr.testing.assert_identical(again.load(), first)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"seed": 1},
+        {"members": 3},
+        {"method": "dps"},
+        {"gamma": 0.1},
+        {"times": 0.5 * np.arange(12)},
+        {"operator": op.scale(1.0)},
+    ],
+    ids=lambda c: next(iter(c)),
+)
+def test_an_archive_of_other_settings_is_refused(
+    prior: Prior, observations: xr.Dataset, tmp_path: Path, change: dict
+) -> None:
+    options = {"members": 2, "store": tmp_path / "p.zarr"} | QUICK
+    assimilate(observations, prior, **options)
+    with pytest.raises(ArchiveError, match="another configuration"):
+        assimilate(observations, prior, **(options | change))
+    assimilate(observations, prior, overwrite=True, **(options | change))
+
+
+def test_other_observations_are_other_settings(prior: Prior, observations: xr.Dataset, tmp_path: Path) -> None:
+    assimilate(observations, prior, members=2, store=tmp_path / "p.zarr", **QUICK)
+    with pytest.raises(ArchiveError, match="observations_sha256"):
+        assimilate(observations.assign(a=observations.a + 1), prior, members=2, store=tmp_path / "p.zarr", **QUICK)
+
+
+class InterruptedRunError(Exception):
+    """In the place of a kill."""
+
+
+@pytest.mark.parametrize("after", [1, 3, 4])
+def test_interrupted_runs_resume_to_the_identical_result(
+    prior: Prior, observations: xr.Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, after: int
+) -> None:
+    options = {"members": 6, "batch": 2, "seed": 5, "store": tmp_path / "p.zarr"} | QUICK
+    whole = assimilate(observations, prior, **(options | {"store": None}))
+    original, written = Archive.write, []
+
+    def write(self: Archive, index: int, arrays: dict) -> None:
+        if len(written) == after:
+            raise InterruptedRunError
+        original(self, index, arrays)
+        written.append(index)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Archive, "write", write)
+        with pytest.raises(InterruptedRunError):
+            assimilate(observations, prior, **options)
+    with pytest.raises(ArchiveError, match=f"is not finished: {after} of 6 units"):
+        innovations(open_archive(tmp_path / "p.zarr"), observations)
+    later = []
+    monkeypatch.setattr(Archive, "write", lambda s, i, a: (later.append(i), original(s, i, a)))
+    resumed = assimilate(observations, prior, **options)
+    assert sorted(written + later) == list(range(6))
+    for name in "ab":
+        np.testing.assert_array_equal(resumed[name], whole[name])
+
+
+# Members
+
+
+@pytest.mark.parametrize(
+    "options", [{"batch": 1}, {"batch": 3}, {"batch": 100}, {"members": 8}, {"members": 20}], ids=str
+)
+def test_member_seven_is_the_same_whatever_the_batch(prior: Prior, observations: xr.Dataset, options: dict) -> None:
+    alone = assimilate(observations, prior, **({"members": 10, "batch": 4, "seed": 2} | QUICK))
+    other = assimilate(observations, prior, **({"members": 10, "seed": 2} | QUICK | options))
+    assert_close(alone.isel(member=[7]), other.isel(member=[7]))
+    assert float(abs(alone.a.isel(member=7) - alone.a.isel(member=6)).max()) > 0.1
+
+
+def test_seeds_and_samplers_give_other_members(prior: Prior, observations: xr.Dataset) -> None:
+    runs = [
+        assimilate(observations, prior, members=1, **(QUICK | options))
+        for options in (
+            {},
+            {"seed": 1},
+            {"sampler": "exponential"},
+            {"corrections": 1},
+            {"gamma": 0.1},
+            {"method": "dps"},
+        )
+    ]
+    values = np.stack([r.a.values.ravel() for r in runs])
+    assert len(np.unique(values.round(3), axis=0)) == len(runs)
+    assert runs[2].attrs["sampling_gamma"] == 0.01  # the paper's
+
+
+def test_settings_come_from_the_user_then_the_prior(prior: Prior, observations: xr.Dataset) -> None:
+    tuned = prior.with_sampling(gamma=0.3, steps=5)
+    found = assimilate(observations, tuned, members=1, steps=7, progress=False).attrs
+    assert found["sampling_gamma"] == 0.3 and found["sampling_steps"] == 7 and found["sampling_corrections"] == 1
+
+
+# Several networks, windows
+
+
+def test_two_networks_do_what_one_does(prior: Prior, observations: xr.Dataset) -> None:
+    parts = {"first": observations.isel(time=slice(None, None, 2)), "second": observations.isel(time=slice(1, None, 2))}
+    whole = assimilate(observations, prior, members=2, **QUICK)
+    mapped = assimilate(parts, prior, members=2, **QUICK)
+    tree = assimilate(xr.DataTree.from_dict({f"/{k}": v for k, v in parts.items()}), prior, members=2, **QUICK)
+    assert_close(mapped, whole)
+    assert_close(tree, whole)
+    assert mapped.attrs["networks"] == tree.attrs["networks"] == ["first", "second"]
+    assert mapped.attrs["observations_used"] == [6, 4]
+    xr.testing.assert_identical(assimilate(xr.DataTree(observations), prior, members=2, **QUICK), whole)
+
+
+def test_operators_by_network(prior: Prior, truth: xr.Dataset) -> None:
+    halved = op.scale(0.5)
+    parts = {
+        "state": observe(truth, op.identity(), every=4, error=0.4),
+        "half": observe(truth, halved, every=3, error=0.2).drop_attrs(deep=False),
+    }
+    found = assimilate(parts, prior, members=2, operator={"state": op.identity(), "half": halved}, **QUICK)
+    assert [json.loads(o)["op"] for o in found.attrs["operators"]] == ["identity", "scale"]
+    with pytest.raises(OptionError, match=r"none for the network 'state'; expected one of half, stat\. Did you mean"):
+        assimilate(parts, prior, operator={"stat": op.identity(), "half": halved}, **QUICK)
+
+
+def test_an_own_function_is_an_operator(prior: Prior, truth: xr.Dataset) -> None:
+    warm = op.function(lambda fields: {name: torch.tanh((x - 280) / 4) for name, x in fields.items()})
+    own = observe(truth, op.identity(), error=0.4).drop_attrs(deep=False)
+    found = assimilate(own, prior, members=1, operator=warm, gamma=0.1, **QUICK)
+    assert "function" in found.attrs["operators"][0]
+
+
+def test_times_choose_the_window(prior: Prior, observations: xr.Dataset) -> None:
+    longer = assimilate(observations, prior, members=1, times=0.5 * np.arange(-2, 12), **QUICK)
+    np.testing.assert_allclose(longer.time, 0.5 * np.arange(-2, 12))
+    as_array = xr.DataArray(0.5 * np.arange(12), dims="time", name="time", attrs={"units": "1"})
+    assert assimilate(observations, prior, members=1, times=as_array, **QUICK).sizes["time"] == 12
+    without = observations.drop_vars("window").isel(time=slice(1, 3))
+    np.testing.assert_allclose(assimilate(without, prior, members=1, **QUICK).time, [1.0, 1.5, 2.0])
+
+
+def test_observations_outside_are_dropped_when_asked(prior: Prior, observations: xr.Dataset) -> None:
+    times = 0.5 * np.arange(5)
+    with pytest.raises(DataError, match=r"lies outside the window.*outside=\"drop\""):
+        assimilate(observations, prior, times=times, **QUICK)
+    found = assimilate(observations, prior, members=1, times=times, outside="drop", **QUICK)
+    assert found.attrs["observations_used"] == [6] and found.attrs["observations_dropped"] == [4]
+
+
+# Messages
+
+
+def test_times_that_do_not_fit(prior: Prior, observations: xr.Dataset) -> None:
+    moved = observations.drop_vars("window").assign_coords(time=[0.0, 1.2, 2.0, 3.0, 4.0])
+    with pytest.raises(DataError, match="is off the steps of the window"):
+        assimilate(moved, prior, **QUICK)
+    stretched = observations.drop_vars("window").assign_coords(time=1.1 * observations.time)
+    with pytest.raises(DataError, match="span 8.8 steps of the prior.*expected a whole number"):
+        assimilate(stretched, prior, **QUICK)
+    with pytest.raises(DataError, match=r"times= has the step 1 .*expected the prior's 0.5"):
+        assimilate(observations, prior, times=np.arange(5.0), **QUICK)
+    dated = observations.drop_vars("window").assign_coords(time=np.datetime64("2019-01-01", "ns") + np.arange(5))
+    with pytest.raises(DataError, match="'time' of 'observations' is datetime, the prior's time is float"):
+        assimilate(dated, prior, **QUICK)
+    with pytest.raises(DataError, match="neither a 'time' nor a 'window'"):
+        assimilate(observations.drop_vars(["window", "time"]), prior, **QUICK)
+
+
+def test_too_few_states_for_a_window(observations: xr.Dataset) -> None:
+    windowed = CHAIN.prior(window=9)
+    assert assimilate(observations, windowed, members=1, **QUICK).sizes["time"] == 9
+    with pytest.raises(DataError, match=r"has 5 states, the prior needs at least its window of 9"):
+        assimilate(observations, windowed, times=0.5 * np.arange(5), outside="drop", **QUICK)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"method": "sdaa"}, "Did you mean 'sda'"),
+        ({"sampler": "karas"}, "Did you mean 'karras'"),
+        ({"outside": "dropp"}, "Did you mean 'drop'"),
+        ({"members": 0}, "members=0, expected at least 1"),
+        ({"steps": 0}, "steps=0, expected at least 1"),
+        ({"corrections": -1}, "corrections=-1, expected at least 0"),
+    ],
+)
+def test_impossible_options(
+    prior: Prior, observations: xr.Dataset, tmp_path: Path, options: dict, message: str
+) -> None:
+    with pytest.raises(OptionError, match=message):
+        assimilate(observations, prior, **(QUICK | {"members": 1, "store": tmp_path / "p.zarr"} | options))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_observations_that_do_not_fit(prior: Prior, observations: xr.Dataset) -> None:
+    with pytest.raises(UnitsError, match="'a' has units 'degC'"):
+        assimilate(observations.assign(a=observations.a.assign_attrs(units="degC")), prior, **QUICK)
+    with pytest.raises(DataError, match="'a' has no 'a_error'"):
+        assimilate(observations.drop_vars("a_error"), prior, **QUICK)
+    with pytest.raises(DataError, match="finite standard deviation above 0"):
+        assimilate(observations.assign(a_error=0.0), prior, **QUICK)
+    with pytest.raises(DataError, match="gives no variable 'c'"):
+        assimilate(observations.rename(b="c", b_error="c_error"), prior, **QUICK)
+    with pytest.raises(DataError, match="no network of observations"):
+        assimilate({}, prior, **QUICK)
+    with pytest.raises(PriorError, match="found neither a file nor a shipped prior"):
+        assimilate(observations, "nowhere", **QUICK)
+
+
+def test_an_unfinished_archive_is_not_resumed_by_other_settings(
+    prior: Prior, observations: xr.Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(Archive, "write", lambda *_: (_ for _ in ()).throw(InterruptedRunError))
+        with pytest.raises(InterruptedRunError):
+            assimilate(observations, prior, members=2, store=tmp_path / "p.zarr", **QUICK)
+    with pytest.raises(ArchiveError, match="seed is 0 there and 1 in this run"):
+        assimilate(observations, prior, members=2, seed=1, store=tmp_path / "p.zarr", **QUICK)
+
+
+# Innovations
+
+
+def test_innovations_by_hand(truth: xr.Dataset) -> None:
+    operator = op.select("a") >> op.scale(2.0)
+    observations = observe(truth, operator, every=4, error=0.5, seed=1)
+    ensemble = xr.concat([truth, truth + 1], "member").assign_coords(member=[0, 1])
+    for name in "ab":
+        ensemble[name].attrs = truth[name].attrs
+    found = innovations(ensemble, observations)
+    expected = observations.a - 2 * ensemble.a.isel(time=slice(None, None, 4))
+    seen = found.a_innovation.isel(time=slice(None, None, 4))
+    np.testing.assert_allclose(seen.transpose("member", "time"), expected.transpose("member", "time"), rtol=1e-5)
+    assert bool(found.a_innovation.isel(time=1).isnull().all())
+    np.testing.assert_allclose(found.a, 2 * ensemble.a, rtol=1e-6)
+    rms = np.sqrt((expected**2).mean("time")) / 0.5
+    np.testing.assert_allclose(found.a_normalised_spread, rms, rtol=1e-5)
+    assert (
+        found.a_innovation.attrs["units"] == found.a.attrs["units"] and found.a_normalised_spread.attrs["units"] == "1"
+    )
+    assert found.a_innovation.dims == found.a.dims == ("member", "time")
+    one = innovations(truth, observations)
+    np.testing.assert_allclose(one.a_normalised_spread, rms[0], rtol=1e-5)
+    given = innovations(ensemble, observations.drop_attrs(deep=False), operator=operator)
+    xr.testing.assert_allclose(given.a_innovation, found.a_innovation)
+
+
+def test_innovations_of_a_posterior_are_as_large_as_the_errors(prior: Prior, observations: xr.Dataset) -> None:
+    posterior = assimilate(observations, prior, members=60, **(QUICK | {"steps": 60}))
+    found = innovations(posterior, observations)
+    assert 0.5 < float(found.a_normalised_spread.mean()) < 1.6
+
+
+def test_innovations_on_another_grid(truth: xr.Dataset, observations: xr.Dataset) -> None:
+    with pytest.raises(DataError, match="lies outside the window"):
+        innovations(truth.isel(time=slice(4)), observations)
+    grid = xr.Dataset({"a": (("time", "x"), np.zeros((9, 4)))}, {"time": truth.time, "x": np.arange(4.0)})
+    seen = observe(grid, op.identity(), error=1.0)
+    with pytest.raises(GridError, match="'x' of the observations"):
+        innovations(grid.assign_coords(x=grid.x + 0.5), seen)
