@@ -88,8 +88,8 @@ class Prior:
         path = Path(path)
         arrays, layout = self.layout.to_file()
         tensors = {f"network.{k}": v.detach().cpu().to(dtype) for k, v in self.network.state_dict().items()}
-        tensors |= {k: torch.as_tensor(np.ascontiguousarray(a)) for k, a in arrays.items()}
-        tensors |= {k: torch.as_tensor(a).half() for k, a in zip(_REFERENCE, self.reference, strict=True)}
+        tensors |= {k: torch.as_tensor(np.array(a)) for k, a in arrays.items()}
+        tensors |= {k: torch.as_tensor(np.array(a)).half() for k, a in zip(_REFERENCE, self.reference, strict=True)}
         metadata = {"sdaxr": FORMAT, "about": json.dumps(self.metadata | {"layout": layout})}
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
