@@ -43,12 +43,11 @@ class Sampling:
     tau: float = 0.5
     gamma: float | None = None
     zeta: float = 1.0
-    largest: float = 80.0
-    smallest: float = 0.01
 
-    def build(self) -> Sampler:
-        """The sampler with these settings."""
-        return build_sampler(self.sampler, self.steps, self.corrections, self.tau, self.largest, self.smallest)
+    def build(self, levels: tuple[float, float]) -> Sampler:
+        """The sampler with these settings, on the noise levels that a prior was trained for."""
+        smallest, largest = max(0.01, levels[0]), min(80.0, levels[1])
+        return build_sampler(self.sampler, self.steps, self.corrections, self.tau, largest, smallest)
 
 
 PAPER = Sampling(sampler="exponential", steps=256, gamma=1e-2)
@@ -133,19 +132,23 @@ def assimilate(
         "sampler": sampler, "steps": steps, "corrections": corrections, "tau": tau, "gamma": gamma, "zeta": zeta
     }  # fmt: skip
     settings = resolve_sampling(prior, given)
-    if members < 1:
-        raise OptionError(f"members={members}, expected at least 1")
+    if members < 1 or seed < 0:
+        raise OptionError(f"members={members}, seed={seed}; expected at least 1 member and a seed from 0 on")
+    if settings.gamma is not None and settings.gamma < 0:
+        raise OptionError(f"gamma={settings.gamma}, expected a number from 0 on")
     networks = as_networks(observations)
     axis = window_times(networks, prior.layout, times)
     target = choose_device(device)
     chosen = {name: _operator_of(name, data, operator, outside) for name, data in networks.items()}
+    measured = method == "sda" and settings.gamma is None
     likelihood = [
-        bind_observations(data, chosen[name], prior, axis, target, outside) for name, data in networks.items()
+        bind_observations(data, chosen[name], prior, axis, target, outside, measured=measured)
+        for name, data in networks.items()
     ]
     guided = build_guidance(method, prior, axis, likelihood, settings, target)
     attrs = _provenance(prior, networks, operator, method, settings, seed) | _counts(networks, likelihood)
     return draw(
-        guided, settings.build(), prior.layout, axis, attrs, members=members, seed=seed, store=store, batch=batch,
+        guided, settings.build(prior.network.levels), prior.layout, axis, attrs, members=members, seed=seed, store=store, batch=batch,
         device=target, overwrite=overwrite, progress=progress,
     )  # fmt: skip
 

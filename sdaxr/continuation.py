@@ -102,7 +102,7 @@ class PriorForecast:
 
     def members(self, waiting: list[int], progress: bool) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
         """Each member that is waited for, {variable: (steps, *space)}."""
-        sampler = self.settings.build()
+        sampler = self.settings.build(self.prior.network.levels)
         count, held, new = len(self.known), self.context, self.block
         size = self.batch or self._batch_size()
         # Batches are the same in a resumed run: rounding depends on their size.

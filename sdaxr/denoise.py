@@ -138,7 +138,7 @@ def denoise(
         settings = resolve_sampling(prior, {"steps": n_steps})
         variance = channel_variance(prior.network, prior.network.levels, prior.reference, target)
         errors = torch.as_tensor(ratio, dtype=torch.float32, device=target)
-        route = Guided(settings.build(), errors, lambda values, e: observe_states(values, e, variance))
+        route = Guided(settings.build(prior.network.levels), errors, lambda values, e: observe_states(values, e, variance))
     samples = _sample(route, denoiser, y, members, seed, batch, progress)
     about = {"prior": prior.name, "prior_sha256": prior.sha256, "denoising": method, "seed": seed} | _options(route)
     return _labelled(samples, noisy, layout, ensemble, members).assign_attrs(noisy.attrs | about)

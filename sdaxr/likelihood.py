@@ -26,8 +26,12 @@ def bind_observations(
     times: xr.DataArray,
     device: torch.device,
     outside: str = "error",
+    *,
+    measured: bool = True,
 ) -> GaussianObservation:
     """One network of observations, for normalised trajectories of ``prior`` on ``times``.
+
+    With ``measured``, the variance of what is observed given z is measured, too (`sdaxr.posterior.unresolved`).
 
     Raises
     ------
@@ -45,9 +49,8 @@ def bind_observations(
         parts = [pair[which].reshape(-1)[seen.where[name]] for name, pair in aligned.items()]
         return torch.as_tensor(np.concatenate(parts), dtype=torch.float32, device=device)
 
-    return GaussianObservation(
-        seen, chosen(0), chosen(1), natural_scale(seen, prior, times.size), unresolved_variance(seen, prior, times.size)
-    )
+    unresolved = unresolved_variance(seen, prior, times.size) if measured else None
+    return GaussianObservation(seen, chosen(0), chosen(1), natural_scale(seen, prior, times.size), unresolved)
 
 
 @dataclass(frozen=True)

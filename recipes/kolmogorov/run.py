@@ -24,7 +24,7 @@ from sdaxr import baselines
 from sdaxr import operators as op
 
 HERE = Path(__file__).parent
-NETWORK = {"widths": (64, 96, 128), "patch": 4}
+NETWORK = {"widths": (32, 64, 128), "patch": 2}
 
 
 def open_trajectories(store: str) -> xr.Dataset:
@@ -65,12 +65,12 @@ def train(store: str, prior: str, minutes: float, network: str) -> None:
         context=["forcing"],
         homogeneous=["x"],
         minutes=minutes,
-        batch=8,
+        batch=4,
         ema=0.999,
-        levels=(0.01, 100.0),
+        levels=(0.03, 60.0),
         name="kolmogorov",
         compile=True,
-        validate_every=250,
+        validate_every=200,
         progress=False,
         seed=0,
     )
