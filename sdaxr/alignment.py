@@ -69,8 +69,7 @@ def single(truth: xr.Dataset) -> xr.Dataset:
         return truth
     if truth.sizes[dim] != 1:
         raise DataError(
-            f"the truth has {truth.sizes[dim]} values along '{dim}', expected one; "
-            f"select it with truth.isel({dim}=0)"
+            f"the truth has {truth.sizes[dim]} values along '{dim}', expected one; select it with truth.isel({dim}=0)"
         )
     return truth.isel({dim: 0}, drop=True)
 

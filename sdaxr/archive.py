@@ -276,9 +276,7 @@ class Archive:
             raise DataError(f"found the unit {index}, expected 0 to {units - 1} ({self.unit})")
         expected = group.attrs[VARIABLES]
         if set(arrays) != set(expected):
-            raise DataError(
-                f"{self.unit} {index} has the variables {sorted(arrays)}, expected {sorted(expected)}"
-            )
+            raise DataError(f"{self.unit} {index} has the variables {sorted(arrays)}, expected {sorted(expected)}")
         for name, array in arrays.items():
             target = group[name]
             if array.shape != target.shape[1:] or array.dtype != target.dtype:
@@ -380,9 +378,7 @@ def open_archive(path: str | os.PathLike[str], *, allow_incomplete: bool = False
 
 def _with_labels_loaded(data: xr.Dataset) -> xr.Dataset:
     """Small coordinates in memory, texts as objects: zarr's own string type is not known everywhere yet."""
-    labels = {
-        name: c.variable for name, c in data.coords.items() if c.ndim <= 1 and name not in data.xindexes
-    }
+    labels = {name: c.variable for name, c in data.coords.items() if c.ndim <= 1 and name not in data.xindexes}
     loaded = {}
     for name, variable in labels.items():
         values = variable.values

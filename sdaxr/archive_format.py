@@ -90,9 +90,7 @@ def check_template(template: xr.Dataset, unit: str) -> None:
     """Raise `DataError` unless the unit is the first dimension of every variable."""
     for name, variable in template.data_vars.items():
         if variable.dims[:1] != (unit,):
-            raise DataError(
-                f"'{name}' has the dimensions {variable.dims}, expected {unit!r} to be the first one"
-            )
+            raise DataError(f"'{name}' has the dimensions {variable.dims}, expected {unit!r} to be the first one")
 
 
 def write_template(path: Path, template: xr.Dataset, unit: str, attrs: dict[str, Any]) -> None:
@@ -112,9 +110,7 @@ def write_template(path: Path, template: xr.Dataset, unit: str, attrs: dict[str,
         chunks = _chunks(variable.shape, variable.dtype.itemsize)
         encoding[name] = {"chunks": chunks}
         # Lazy whatever it was, so that only metadata is written.
-        template[name] = variable.copy(
-            data=dask.array.zeros(variable.shape, dtype=variable.dtype, chunks=chunks)
-        )
+        template[name] = variable.copy(data=dask.array.zeros(variable.shape, dtype=variable.dtype, chunks=chunks))
     template.to_zarr(path, mode="w", compute=False, consolidated=False, zarr_format=3, encoding=encoding)
 
 

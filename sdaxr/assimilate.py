@@ -148,8 +148,8 @@ def assimilate(
     guided = build_guidance(method, prior, axis, likelihood, settings, target)
     attrs = _provenance(prior, networks, operator, method, settings, seed) | _counts(networks, likelihood)
     return draw(
-        guided, settings.build(prior.network.levels), prior.layout, axis, attrs, members=members, seed=seed, store=store, batch=batch,
-        device=target, overwrite=overwrite, progress=progress,
+        guided, settings.build(prior.network.levels), prior.layout, axis, attrs, members=members, seed=seed,
+        store=store, batch=batch, device=target, overwrite=overwrite, progress=progress,
     )  # fmt: skip
 
 

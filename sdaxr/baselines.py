@@ -34,9 +34,7 @@ from .schema import (
 _DIRECT = {"identity", "select", "coarsen", "subsample", "region", "points", "compose"}
 
 
-def climatology(
-    trajectories: xr.Dataset, like: xr.Dataset, *, members: int | None = None, seed: int = 0
-) -> xr.Dataset:
+def climatology(trajectories: xr.Dataset, like: xr.Dataset, *, members: int | None = None, seed: int = 0) -> xr.Dataset:
     """Mean of the training states, or states drawn from them, at the times of ``like``.
 
     Parameters
@@ -71,10 +69,7 @@ def climatology(
         return mean.expand_dims({times.dims[0]: times.size}).assign_coords(times.coords)
     random = np.random.default_rng(seed)
     dims = (MEMBER, times.dims[0])
-    picks = {
-        d: xr.DataArray(random.integers(training.sizes[d], size=(members, times.size)), dims=dims)
-        for d in sample
-    }
+    picks = {d: xr.DataArray(random.integers(training.sizes[d], size=(members, times.size)), dims=dims) for d in sample}
     drawn = training.reset_coords(drop=True).drop_vars(sample, errors="ignore").isel(picks)
     member = xr.Variable(MEMBER, np.arange(members), {"standard_name": "realization", "units": "1"})
     return drawn.transpose(*dims, ...).assign_coords({**times.coords, MEMBER: member})
@@ -146,9 +141,7 @@ def _interpolate(observed: xr.DataArray, like: xr.DataArray, times: xr.DataArray
 def _comparable(observed: xr.DataArray, wanted: xr.DataArray) -> tuple[np.ndarray, np.ndarray]:
     kinds = time_kind(observed), time_kind(wanted)
     if kinds[0] != kinds[1]:
-        raise DataError(
-            f"the times are {kinds[0]} in the observations and {kinds[1]} in 'like', expected the same"
-        )
+        raise DataError(f"the times are {kinds[0]} in the observations and {kinds[1]} in 'like', expected the same")
     origin = observed.values[0]
     return elapsed(observed, origin), elapsed(wanted, origin)
 
@@ -173,9 +166,7 @@ def _in_space(values: np.ndarray, observed: xr.DataArray, like: xr.DataArray, la
     on_grid = all(a in observed.dims for a in axes)
     if on_grid and np.isfinite(values).all():
         return _from_grid(values, observed, like, axes, periods)
-    points, targets, periods = _on_plane(
-        _points(observed, axes), _points(like, axes), axes, observed, periods
-    )
+    points, targets, periods = _on_plane(_points(observed, axes), _points(like, axes), axes, observed, periods)
     lead = values.shape[: 1 + layers]
     rows = values.reshape(*lead, -1)
     shape = tuple(like.sizes[d] for d in space_dimensions(like))
@@ -184,9 +175,7 @@ def _in_space(values: np.ndarray, observed: xr.DataArray, like: xr.DataArray, la
         block = rows[(slice(None), *at)]
         known = np.isfinite(block).all(axis=0)
         if not known.any():
-            raise DataError(
-                f"'{observed.name}' has no finite observation at {at} of its layers, expected one"
-            )
+            raise DataError(f"'{observed.name}' has no finite observation at {at} of its layers, expected one")
         scattered = _from_points(points[known], block[:, known].T, targets, periods)
         result[(slice(None), *at)] = scattered.T.reshape(-1, *shape)
     return result
@@ -334,9 +323,7 @@ def _period(coordinate: xr.DataArray, other: xr.DataArray) -> float | None:
 def _times(like: xr.Dataset) -> xr.DataArray:
     times = valid_times(like)
     if times is None or times.ndim != 1:
-        raise DataError(
-            f"'like' has the dimensions {tuple(map(str, like.dims))}, expected one time dimension"
-        )
+        raise DataError(f"'like' has the dimensions {tuple(map(str, like.dims))}, expected one time dimension")
     return times.reset_coords(drop=True) if times.name == TIME else times
 
 

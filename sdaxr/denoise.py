@@ -138,7 +138,9 @@ def denoise(
         settings = resolve_sampling(prior, {"steps": n_steps})
         variance = channel_variance(prior.network, prior.network.levels, prior.reference, target)
         errors = torch.as_tensor(ratio, dtype=torch.float32, device=target)
-        route = Guided(settings.build(prior.network.levels), errors, lambda values, e: observe_states(values, e, variance))
+        route = Guided(
+            settings.build(prior.network.levels), errors, lambda values, e: observe_states(values, e, variance)
+        )
     samples = _sample(route, denoiser, y, members, seed, batch, progress)
     about = {"prior": prior.name, "prior_sha256": prior.sha256, "denoising": method, "seed": seed} | _options(route)
     return _labelled(samples, noisy, layout, ensemble, members).assign_attrs(noisy.attrs | about)
@@ -264,9 +266,7 @@ def _sample(
     return torch.cat(drawn).numpy().reshape(members, *y.shape)
 
 
-def _labelled(
-    samples: np.ndarray, noisy: xr.Dataset, layout: StateLayout, ensemble: Any, members: int
-) -> xr.Dataset:
+def _labelled(samples: np.ndarray, noisy: xr.Dataset, layout: StateLayout, ensemble: Any, members: int) -> xr.Dataset:
     head = ((MEMBER,) if members > 1 else ()) + ((str(ensemble),) if ensemble is not None else ())
     keep = (slice(None) if members > 1 else 0, slice(None) if ensemble is not None else 0)
     fields = layout.to_physical(samples[keep])

@@ -78,9 +78,7 @@ def generate(
     model = open_system(system, **options)
     config = _config(model, trajectories, steps, seed, split)
     template = _template(model, trajectories, steps, split)
-    archive = Archive.create(
-        store, template, TRAJECTORY, config, _provenance(model, config), overwrite=overwrite
-    )
+    archive = Archive.create(store, template, TRAJECTORY, config, _provenance(model, config), overwrite=overwrite)
     pending = archive.pending()
     # In any order, since none depends on another: two runs on one archive then seldom do the same trajectory, and
     # what there is at any moment covers all three splits.
@@ -126,18 +124,14 @@ def split_labels(trajectories: int, split: Sequence[float]) -> np.ndarray:
     """
     fractions = np.asarray(split, float)
     if fractions.shape != (3,) or (fractions < 0).any() or abs(fractions.sum() - 1) > 1e-6:
-        raise OptionError(
-            f"found split={tuple(split)}, expected three fractions (train, valid, test) that add up to 1"
-        )
+        raise OptionError(f"found split={tuple(split)}, expected three fractions (train, valid, test) that add up to 1")
     least = np.where((fractions > 0) & (trajectories >= 3), 1, 0)
     valid, test = np.maximum(np.rint(fractions[1:] * trajectories), least[1:]).astype(int)
     counts = (max(trajectories - valid - test, 0), valid, test)
     return np.repeat(np.array(SPLITS, object), counts)[:trajectories]
 
 
-def _config(
-    model: System, trajectories: int, steps: int, seed: int, split: Sequence[float]
-) -> dict[str, Any]:
+def _config(model: System, trajectories: int, steps: int, seed: int, split: Sequence[float]) -> dict[str, Any]:
     for name, value, least in (("trajectories", trajectories, 1), ("steps", steps, 1), ("seed", seed, 0)):
         if value != int(value) or value < least:
             raise OptionError(f"found {name}={value!r}, expected a whole number of at least {least}")

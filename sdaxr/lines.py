@@ -28,23 +28,17 @@ def draw_lines(
 ) -> tuple[Figure, Move, int]:
     """One diagram per variable: truth black, observations with error bars, members as a fan, mean."""
     truth = None if truth is None else single(truth)
-    names = list(
-        variables or [str(n) for n in data.data_vars if not space_dimensions(data[n]) and _timed(data[n])]
-    )
+    names = list(variables or [str(n) for n in data.data_vars if not space_dimensions(data[n]) and _timed(data[n])])
     names = [n for n in names if not n.endswith(("_error", "_qc"))]
     if not names:
-        raise DataError(
-            f"found {sorted(map(str, data.data_vars))}, expected a variable with a time dimension"
-        )
+        raise DataError(f"found {sorted(map(str, data.data_vars))}, expected a variable with a time dimension")
     figure = new_figure(8.0, 0.6 + 1.7 * len(names))
     panels = list(figure.subplots(len(names), 1, sharex=True, squeeze=False)[:, 0])
     stamps = _stamps(data)
     for axes, name in zip(panels, names, strict=True):
         _fan(axes, data, name, stamps)
         if truth is not None and name in truth:
-            axes.plot(
-                _numbers(truth[TIME]), truth[name].values, color="black", lw=1.3, label="truth", zorder=4
-            )
+            axes.plot(_numbers(truth[TIME]), truth[name].values, color="black", lw=1.3, label="truth", zorder=4)
         if observations is not None and name in observations and TIME in observations[name].dims:
             _error_bars(axes, observations, name)
         units = str(data[name].attrs.get("units", "1"))
@@ -52,9 +46,7 @@ def draw_lines(
         axes.spines[["top", "right"]].set_visible(False)
     _time_label(panels[-1].xaxis, panels[-1].set_xlabel, stamps)
     handles, labels = _unique(panels)
-    figure.legend(
-        handles, labels, loc="outside upper center", ncols=max(len(labels), 1), frameon=False, fontsize=9
-    )
+    figure.legend(handles, labels, loc="outside upper center", ncols=max(len(labels), 1), frameon=False, fontsize=9)
     return figure, _cursor(panels, _numbers(stamps), horizontal=False), stamps.size
 
 
@@ -125,9 +117,7 @@ def _timed(values: xr.DataArray) -> bool:
 def _stamps(data: xr.Dataset) -> xr.DataArray:
     stamps = valid_times(data)
     if stamps is None or stamps.ndim != 1:
-        raise DataError(
-            f"found the dimensions {tuple(map(str, data.dims))}, expected one time dimension to plot"
-        )
+        raise DataError(f"found the dimensions {tuple(map(str, data.dims))}, expected one time dimension to plot")
     return stamps.reset_coords(drop=True)
 
 
@@ -137,9 +127,7 @@ def _numbers(stamps: xr.DataArray) -> np.ndarray:
     if kind == "timedelta":
         return stamps.values / np.timedelta64(1, "h")
     if kind == "cftime":
-        return np.array(
-            [(t - type(t)(t.year, 1, 1)).total_seconds() / 86400 + 365.25 * t.year for t in stamps.values]
-        )
+        return np.array([(t - type(t)(t.year, 1, 1)).total_seconds() / 86400 + 365.25 * t.year for t in stamps.values])
     return stamps.values
 
 
@@ -169,9 +157,7 @@ def _cursor(panels: Sequence[Any], times: np.ndarray, *, horizontal: bool) -> Mo
 
     def move(frame: int) -> None:
         if not lines:
-            lines.extend(
-                (a.axhline if horizontal else a.axvline)(times[frame], color="0.2", lw=1) for a in panels
-            )
+            lines.extend((a.axhline if horizontal else a.axvline)(times[frame], color="0.2", lw=1) for a in panels)
         for line in lines:
             at = [times[frame]] * 2
             line.set_ydata(at) if horizontal else line.set_xdata(at)

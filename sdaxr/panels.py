@@ -96,9 +96,7 @@ def make_panels(
     member = str(ensemble_dimension(data) or "")
     stamps = valid_times(data)
     if stamps is None or stamps.ndim != 1:
-        raise DataError(
-            f"found the dimensions {tuple(map(str, data.dims))}, expected one time dimension to plot"
-        )
+        raise DataError(f"found the dimensions {tuple(map(str, data.dims))}, expected one time dimension to plot")
     stamps = stamps.reset_coords(drop=True)
     chosen = _choose_times(stamps, times, observations)
     stamps = stamps[chosen].rename({stamps.dims[0]: TIME}) if stamps.dims[0] != TIME else stamps[chosen]
@@ -125,9 +123,7 @@ def make_panels(
     else:
         shown = range(min(members, field.sizes[member]))
         labels = field[member].values if member in field.coords else np.arange(field.sizes[member])
-        panels += [
-            Panel(f"{member} {labels[i]}", field.isel({member: i}, drop=True), quantity) for i in shown
-        ]
+        panels += [Panel(f"{member} {labels[i]}", field.isel({member: i}, drop=True), quantity) for i in shown]
         if member != TRAJECTORY and field.sizes[member] > 1:
             spread = Quantity(f"spread of {variable}", quantity.units, spread=True)
             panels.append(Panel("mean", field.mean(member), quantity))
@@ -166,9 +162,7 @@ def vorticity(u: xr.DataArray, v: xr.DataArray) -> xr.DataArray:
 def point_coordinates(field: xr.DataArray) -> list[Hashable]:
     """Names of the y and x coordinate of scattered points; empty on a grid."""
     space = space_dimensions(field)
-    names = [
-        n for n, c in field.coords.items() if c.dims == space and n not in space and c.dtype.kind in "fiu"
-    ]
+    names = [n for n, c in field.coords.items() if c.dims == space and n not in space and c.dtype.kind in "fiu"]
     if len(names) < 2:
         return []
     lat = [n for n in names if is_latitude(n, field[n].attrs) or n == "y"]
@@ -189,18 +183,14 @@ def time_labels(stamps: xr.DataArray) -> list[str]:
     return [f"t = {float(t):.4g}" + ("" if units in ("", "1") else f" {units}") for t in stamps.values]
 
 
-def _choose_times(
-    stamps: xr.DataArray, times: int | Sequence | None, observations: xr.Dataset | None
-) -> np.ndarray:
+def _choose_times(stamps: xr.DataArray, times: int | Sequence | None, observations: xr.Dataset | None) -> np.ndarray:
     if times is None:
         return np.arange(stamps.size)
     if not isinstance(times, int | np.integer):
         wanted = xr.DataArray(np.asarray(times, dtype=stamps.dtype), dims=TIME, name=TIME)
         found = match_times(wanted, stamps)
         if (found < 0).any():
-            raise DataError(
-                f"no data at the time {wanted.values[found < 0][0]}, expected some of {stamps.values}"
-            )
+            raise DataError(f"no data at the time {wanted.values[found < 0][0]}, expected some of {stamps.values}")
         return found
     chosen = np.unique(np.linspace(0, stamps.size - 1, min(int(times), stamps.size)).round().astype(int))
     if observations is None or TIME not in observations.dims:
@@ -227,9 +217,7 @@ def _at_times(source: xr.Dataset, stamps: xr.DataArray, variable: str) -> xr.Dat
     return there.drop_vars(TIME).where(present).assign_coords({TIME: stamps})
 
 
-def _observed(
-    observations: xr.Dataset, stamps: xr.DataArray, variable: str, quantity: Quantity
-) -> list[Panel]:
+def _observed(observations: xr.Dataset, stamps: xr.DataArray, variable: str, quantity: Quantity) -> list[Panel]:
     field = _at_times(observations, stamps, variable)
     if field is None:
         name = str(next(n for n in observations.data_vars if not _is_ancillary(observations, n)))

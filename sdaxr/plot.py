@@ -129,9 +129,7 @@ def _draw(
     source = data[name] if name in data.data_vars else data[next(iter(data.data_vars))]
     space = space_dimensions(source)
     if len(space) > 2:
-        raise DataError(
-            f"'{name}' has the space dimensions {space}, expected at most two; select one of them"
-        )
+        raise DataError(f"'{name}' has the space dimensions {space}, expected at most two; select one of them")
     if not space:
         from .lines import draw_lines
 
@@ -161,9 +159,7 @@ def _draw_fields(panels: list[Panel], labels: list[str], animated: bool) -> tupl
     width, height = extent[1] - extent[0], extent[3] - extent[2]
     panel_width = 2.1
     panel_height = panel_width * float(np.clip(height / width, 0.4, 1.6))
-    figure = _figure(
-        panel_width * columns + 1.3, panel_height * rows + (1.5 if animated else 0.4), "compressed"
-    )
+    figure = _figure(panel_width * columns + 1.3, panel_height * rows + (1.5 if animated else 0.4), "compressed")
     look = scales(panels)
     artists: list[Callable[[int], None]] = []
     bars: dict[Quantity, tuple[Any, list[Any]]] = {}
@@ -213,9 +209,7 @@ def _draw_field(
     values = field.transpose("time", ..., *(() if points else (y, x))).values
     axes.set_facecolor("0.93")
     if points:
-        drawn = axes.scatter(
-            xs, ys, c=values[index], s=14, edgecolors="0.2", linewidths=0.3, **style, **extra
-        )
+        drawn = axes.scatter(xs, ys, c=values[index], s=14, edgecolors="0.2", linewidths=0.3, **style, **extra)
     else:
         drawn = axes.pcolormesh(
             xs, ys, np.ma.masked_invalid(values[index]), shading="nearest", rasterized=True, **style, **extra
@@ -226,9 +220,7 @@ def _draw_field(
         axes.set(xlim=extent[:2], ylim=extent[2:])
     axes.set_xticks([])
     axes.set_yticks([])
-    absent = axes.text(
-        0.5, 0.5, "none", color="0.45", ha="center", va="center", fontsize=9, transform=axes.transAxes
-    )
+    absent = axes.text(0.5, 0.5, "none", color="0.45", ha="center", va="center", fontsize=9, transform=axes.transAxes)
 
     def move(frame: int) -> None:
         drawn.set_array(np.ma.masked_invalid(values[frame]))
@@ -265,9 +257,7 @@ def _colour_bars(
     horizontal: bool = False,
 ) -> None:
     for quantity, (drawn, axes) in bars.items():
-        lines = len(
-            {(a.get_subplotspec().colspan if horizontal else a.get_subplotspec().rowspan).start for a in axes}
-        )
+        lines = len({(a.get_subplotspec().colspan if horizontal else a.get_subplotspec().rowspan).start for a in axes})
         bar = figure.colorbar(
             drawn,
             ax=axes,
@@ -294,9 +284,7 @@ def _extent(panels: Sequence[Panel]) -> _Extent:
     return edges[0], edges[1], edges[2], edges[3]
 
 
-def _figure(
-    width: float, height: float, layout: Literal["constrained", "compressed"] = "constrained"
-) -> Figure:
+def _figure(width: float, height: float, layout: Literal["constrained", "compressed"] = "constrained") -> Figure:
     from matplotlib.figure import Figure
 
     class _NotebookFigure(Figure):

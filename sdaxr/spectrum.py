@@ -162,9 +162,7 @@ def _shell_variance(values: np.ndarray, *, shells: np.ndarray, periodic: Sequenc
     return summed[:, 1:].reshape(*values.shape[:first], count - 1)
 
 
-def _shells(
-    sizes: tuple[int, ...], lengths: Sequence[float], periodic: Sequence[bool]
-) -> tuple[np.ndarray, float]:
+def _shells(sizes: tuple[int, ...], lengths: Sequence[float], periodic: Sequence[bool]) -> tuple[np.ndarray, float]:
     waves = []
     for size, length, cyclic in zip(sizes, lengths, periodic, strict=True):
         modes = np.abs(np.fft.fftfreq(size, 1 / size)) if cyclic else np.arange(size) / 2

@@ -97,8 +97,7 @@ def verify(posterior: xr.Dataset, truth: xr.Dataset, *, metrics: Sequence[str] |
         data, member = data.isel({member: 0}, drop=True), None
     if member is None and metrics is not None and _ENSEMBLE_METRICS & set(wanted):
         raise OptionError(
-            f"{sorted(_ENSEMBLE_METRICS & set(wanted))} need at least two members, found a single field; "
-            "leave them out"
+            f"{sorted(_ENSEMBLE_METRICS & set(wanted))} need at least two members, found a single field; leave them out"
         )
     scores: dict[Hashable, xr.DataArray] = {}
     for name in data.data_vars:
@@ -217,9 +216,7 @@ def _title(metric: str, member: str | None) -> str:
 def _area(estimate: xr.DataArray, space: Sequence[Hashable]) -> xr.DataArray:
     for dim in space:
         if dim in estimate.coords and is_latitude(dim, estimate[dim].attrs):
-            return xr.DataArray(
-                np.cos(np.deg2rad(estimate[dim].values.astype(float))).clip(min=0), dims=str(dim)
-            )
+            return xr.DataArray(np.cos(np.deg2rad(estimate[dim].values.astype(float))).clip(min=0), dims=str(dim))
     return xr.DataArray(1.0)
 
 
@@ -264,9 +261,7 @@ def _rank_histogram(
     return result.assign_coords(rank=("rank", np.arange(1, count + 1), attrs))
 
 
-def _spectra(
-    data: xr.Dataset, truth: xr.Dataset, member: str | None, *, strict: bool
-) -> dict[Hashable, xr.DataArray]:
+def _spectra(data: xr.Dataset, truth: xr.Dataset, member: str | None, *, strict: bool) -> dict[Hashable, xr.DataArray]:
     from .spectrum import grid_dimensions, spectrum
 
     names = []
@@ -306,7 +301,5 @@ def _columns(variable: str, mean: xr.DataArray) -> list[tuple[str, float]]:
     if not mean.ndim:
         return [(variable, float(mean))]
     stacked = mean.stack(column=mean.dims)
-    labels = [
-        ", ".join(f"{d}={v}" for d, v in zip(mean.dims, at, strict=True)) for at in stacked.column.values
-    ]
+    labels = [", ".join(f"{d}={v}" for d, v in zip(mean.dims, at, strict=True)) for at in stacked.column.values]
     return [(f"{variable}[{label}]", float(v)) for label, v in zip(labels, stacked.values, strict=True)]

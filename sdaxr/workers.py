@@ -63,9 +63,7 @@ def map_units(
             yield outcome
 
 
-def _local(
-    function: Callable[..., Any], units: list[int], args: tuple[Any, ...]
-) -> Iterator[tuple[int, Any]]:
+def _local(function: Callable[..., Any], units: list[int], args: tuple[Any, ...]) -> Iterator[tuple[int, Any]]:
     for index in units:
         try:
             result = function(index, *args)
@@ -81,9 +79,7 @@ def _remote(
 
     # Not pure: units act by what they write, so a remembered result would be no result. Retries are for workers
     # that die; `function` is safe to repeat.
-    futures = client.map(
-        function, units, *([argument] * len(units) for argument in args), pure=False, retries=2
-    )
+    futures = client.map(function, units, *([argument] * len(units) for argument in args), pure=False, retries=2)
     index_of = {future.key: index for index, future in zip(units, futures, strict=True)}
     try:
         for future in as_completed(futures):

@@ -57,8 +57,7 @@ def tree(path):
     """Every file of an archive; metadata as parsed JSON."""
     files = sorted(f for f in Path(path).rglob("*") if f.is_file())
     return {
-        str(f.relative_to(path)): json.loads(f.read_text()) if f.suffix == ".json" else f.read_bytes()
-        for f in files
+        str(f.relative_to(path)): json.loads(f.read_text()) if f.suffix == ".json" else f.read_bytes() for f in files
     }
 
 
@@ -73,9 +72,7 @@ def test_a_finished_archive_opens_as_it_was_written(tmp_path):
     expected = template()
     for index in range(4):
         expected["u"][index], expected["total"][index] = values(index)["u"], values(index)["total"]
-    xr.testing.assert_identical(
-        data.drop_vars("status").drop_attrs(deep=False), expected.drop_attrs(deep=False)
-    )
+    xr.testing.assert_identical(data.drop_vars("status").drop_attrs(deep=False), expected.drop_attrs(deep=False))
     assert (data.status == COMPLETE).all() and data.status.dtype == np.int8
     assert data.attrs["source"] == "a test" and data.attrs["title"] == "toy"
     assert data.u.chunks == ((1, 1, 1, 1), (3,), (5,))
@@ -107,9 +104,7 @@ def test_unfinished_archives_are_refused_unless_asked_for(tmp_path):
     archive = filled(path, skip=(1, 3))
     assert archive.pending() == [1, 3] and not archive.complete
     assert archive.status().tolist() == [COMPLETE, PENDING, COMPLETE, PENDING]
-    with pytest.raises(
-        ArchiveError, match=r"2 of 4 units \(member\) are complete.*resume it, or pass allow_inc"
-    ):
+    with pytest.raises(ArchiveError, match=r"2 of 4 units \(member\) are complete.*resume it, or pass allow_inc"):
         open_archive(path)
     with pytest.raises(ArchiveError, match="is not finished"):
         archive.finalise()

@@ -101,9 +101,7 @@ def test_times_are_linear_between_and_held_outside():
 
 def test_one_space_dimension_layers_and_none():
     x = axis("site", 40, 40.0, 40.0)
-    ring = xr.Dataset(
-        {"x": (("time", "site"), np.cos(TWO_PI * x.values / 40)[None].repeat(3, 0), {"units": "1"})}
-    )
+    ring = xr.Dataset({"x": (("time", "site"), np.cos(TWO_PI * x.values / 40)[None].repeat(3, 0), {"units": "1"})})
     ring = ring.assign_coords(time=[0.0, 1.0, 2.0], site=x)
     found = interpolate(ring.isel(site=slice(1, None, 2)), ring)
     assert float(abs(found - ring).x.max()) < (TWO_PI / 40) ** 2 * 4 / 8 * 1.01

@@ -9,7 +9,8 @@ import pytest
 import torch
 import xarray as xr
 
-from sdaxr.fields import Coordinate, StateLayout, infer_layout, phase
+from sdaxr.fields import Coordinate, StateLayout, phase
+from sdaxr.infer import infer_layout
 from sdaxr.schema import DataError, GridError, OptionError, UnitsError
 
 RANDOM = np.random.default_rng(0)

@@ -124,9 +124,7 @@ def test_worker_processes_give_the_same_numbers_and_may_die(tmp_path):
 def test_failed_trajectories_are_listed_after_the_rest_is_done(tmp_path, caplog):
     broken = [i for i in range(12) if unit_seed(0, i) % 3 == 0]
     assert 0 < len(broken) < 6
-    with pytest.raises(
-        ArchiveError, match=rf"{len(broken)} failed \({broken[0]}: DivergenceError: 'x' of traj"
-    ):
+    with pytest.raises(ArchiveError, match=rf"{len(broken)} failed \({broken[0]}: DivergenceError: 'x' of traj"):
         generate(Brittle(), tmp_path / "a.zarr", trajectories=12, steps=2, progress=False)
     assert f"trajectory {broken[-1]} failed" in caplog.text
     rest = open_archive(tmp_path / "a.zarr", allow_incomplete=True)

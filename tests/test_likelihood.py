@@ -11,7 +11,7 @@ import xarray as xr
 from gaussian import GaussianChain
 
 from sdaxr import operators as op
-from sdaxr.fields import infer_layout
+from sdaxr.infer import infer_layout
 from sdaxr.likelihood import bind_observations
 from sdaxr.observations import observe
 from sdaxr.prior import Prior

@@ -30,9 +30,7 @@ def flow(members: int | None = None, times: int = 9, size: int = 8, seed: int = 
     v = np.sin(ds.x) * (1 + ds.time) + 0 * ds.y
     ds = ds.assign(u=u.transpose("time", "y", "x"), v=v.transpose("time", "y", "x"))
     if members:
-        noise = xr.DataArray(
-            random.standard_normal((members, times, size, size)), dims=("member", *ds.u.dims)
-        )
+        noise = xr.DataArray(random.standard_normal((members, times, size, size)), dims=("member", *ds.u.dims))
         ds = (ds + 0.1 * noise).transpose("member", ...).assign_coords(member=np.arange(members))
     for name in "uv":
         ds[name].attrs = {"units": "1", "long_name": f"velocity {name}"}
@@ -159,9 +157,7 @@ def test_observations_of_another_quantity_have_their_own_scale():
 
 def state(members: int | None = None) -> xr.Dataset:
     times = 0.1 * np.arange(30)
-    ds = xr.Dataset(
-        {n: ("time", 5 * np.sin(times + i), {"units": "K"}) for i, n in enumerate("abc")}, {"time": times}
-    )
+    ds = xr.Dataset({n: ("time", 5 * np.sin(times + i), {"units": "K"}) for i, n in enumerate("abc")}, {"time": times})
     if members:
         noise = xr.DataArray(np.random.default_rng(0).standard_normal((members, 30)), dims=("member", "time"))
         ds = ds + noise
@@ -185,18 +181,14 @@ def test_states_without_space_are_lines(tmp_path: Path):
 
 @pytest.mark.parametrize("calendar", ["standard", "noleap"])
 def test_lines_on_a_calendar(calendar: str, tmp_path: Path):
-    times = xr.date_range(
-        "2001-02-20", periods=30, freq="D", calendar=calendar, use_cftime=calendar == "noleap"
-    )
+    times = xr.date_range("2001-02-20", periods=30, freq="D", calendar=calendar, use_cftime=calendar == "noleap")
     plot(state(3).assign_coords(time=times), truth=state().assign_coords(time=times), path=tmp_path / "c.png")
 
 
 def test_one_space_dimension_is_a_hovmoeller_diagram(tmp_path: Path):
     ds = xr.Dataset(coords={"time": 0.05 * np.arange(12), "site": np.arange(10.0)})
     truth = ds.assign(x=np.sin(ds.time * 5 + ds.site).assign_attrs(units="m"))
-    post = truth + xr.DataArray(
-        np.random.default_rng(0).standard_normal((3, 1, 1)), dims=("member", "time0", "site0")
-    )
+    post = truth + xr.DataArray(np.random.default_rng(0).standard_normal((3, 1, 1)), dims=("member", "time0", "site0"))
     post = post.isel(time0=0, site0=0)
     seen = truth.isel(time=slice(None, None, 4), site=slice(None, None, 2))
     figure = plot(post, truth=truth, observations=seen, path=tmp_path / "x.png")
@@ -210,9 +202,7 @@ def on_earth(members: int | None = None) -> xr.Dataset:
     lat, lon = np.linspace(60, 50, 6), np.linspace(-10, 2, 8)
     times = xr.date_range("2019-03-25", periods=4, freq="6h")
     ds = xr.Dataset(coords={"time": times, "lat": lat, "lon": lon})
-    field = (
-        (280 + np.cos(np.deg2rad(ds.lat * 3)) + 0.1 * ds.lon).expand_dims(time=times).assign_attrs(units="K")
-    )
+    field = (280 + np.cos(np.deg2rad(ds.lat * 3)) + 0.1 * ds.lon).expand_dims(time=times).assign_attrs(units="K")
     ds = ds.assign(t2m=field.copy())
     if members:
         ds = (ds + xr.DataArray(np.arange(float(members)), dims="member")).transpose("member", ...)
@@ -235,17 +225,13 @@ def no_coastlines(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     maps._warn.cache_clear()
 
 
-def test_maps_work_offline_with_one_warning(
-    no_coastlines: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
-):
+def test_maps_work_offline_with_one_warning(no_coastlines: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture):
     stations = on_earth().interp(
         lat=xr.DataArray([51.0, 55.0, 58.0], dims="station"),
         lon=xr.DataArray([0.0, -3.0, -8.0], dims="station"),
     )
     with caplog.at_level(logging.WARNING):
-        figure = plot(
-            on_earth(3), truth=on_earth(), observations=stations, times=2, path=tmp_path / "map.png"
-        )
+        figure = plot(on_earth(3), truth=on_earth(), observations=stations, times=2, path=tmp_path / "map.png")
         plot(on_earth(), times=1, path=tmp_path / "again.png")
     assert sum("coastline" in r.message for r in caplog.records) == 1
     assert rows(figure)[:2] == ["truth", "observation"]

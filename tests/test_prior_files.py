@@ -12,7 +12,7 @@ import xarray as xr
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from sdaxr.fields import infer_layout
+from sdaxr.infer import infer_layout
 from sdaxr.prior import Prior, open_prior, priors
 from sdaxr.prior.files import assemble
 from sdaxr.schema import ArchiveError, PriorError

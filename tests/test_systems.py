@@ -40,9 +40,7 @@ class Decay(systems.System):
         return {"x": (seed * np.exp(-self.rate * self.step * np.arange(steps))).astype(np.float32)}
 
     def advance(self, state, steps, seed=0):
-        return {
-            "x": (state["x"] * np.exp(-self.rate * self.step * np.arange(1, steps + 1))).astype(np.float32)
-        }
+        return {"x": (state["x"] * np.exp(-self.rate * self.step * np.arange(1, steps + 1))).astype(np.float32)}
 
 
 # All systems ---------------------------------------------------------------------------------------------------
@@ -137,8 +135,7 @@ def test_lorenz63_rests_at_its_fixed_points_without_noise():
 def test_lorenz63_without_noise_is_of_fourth_order():
     start = {"a": 1.0, "b": 2.0, "c": 20.0}
     exact, coarse, fine = (
-        np.array([v[-1] for v in Lorenz63(noise=0, step=0.1 / n).advance(start, n).values()])
-        for n in (200, 4, 8)
+        np.array([v[-1] for v in Lorenz63(noise=0, step=0.1 / n).advance(start, n).values()]) for n in (200, 4, 8)
     )
     assert np.abs(coarse - exact).max() / np.abs(fine - exact).max() > 10
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 import xarray as xr
 
-from sdaxr.fields import infer_layout
+from sdaxr.infer import infer_layout
 from sdaxr.prior import Prior, checkpoint, open_prior, train
 from sdaxr.prior.windows import Windows
 from sdaxr.schema import ArchiveError, DataError, OptionError

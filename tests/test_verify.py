@@ -133,9 +133,7 @@ def test_summary_takes_roots_of_mean_squares():
 
 def test_layers_are_kept_apart():
     post, truth = ensemble(members=3, times=2)
-    post, truth = (
-        ds[["u"]].expand_dims(layer=[0, 1]) * xr.Variable("layer", [1.0, 10.0]) for ds in (post, truth)
-    )
+    post, truth = (ds[["u"]].expand_dims(layer=[0, 1]) * xr.Variable("layer", [1.0, 10.0]) for ds in (post, truth))
     scores = verify(post, truth)
     assert set(scores.rmse_u.dims) == {"layer", "time"}
     table = summary(scores)
@@ -225,9 +223,7 @@ def test_common_times_only_and_float32_times_match():
     scores = verify(early, later)
     np.testing.assert_allclose(scores.time, [0.4, 0.6], rtol=1e-6)
     np.testing.assert_allclose(scores.rmse_u, verify(post, truth).rmse_u[2:4])
-    with pytest.raises(
-        DataError, match=r"no time in common: the estimate covers 0\.0 to .* the truth 0\.8 to"
-    ):
+    with pytest.raises(DataError, match=r"no time in common: the estimate covers 0\.0 to .* the truth 0\.8 to"):
         verify(post.isel(time=slice(0, 2)), truth.isel(time=slice(4, None)))
 
 
@@ -235,9 +231,7 @@ def test_forecasts_align_on_their_valid_time():
     post, truth = ensemble(times=8)
     forecast = post.isel(time=slice(3, 8)).rename(time="lead_time")
     valid = ("lead_time", forecast.lead_time.values)
-    forecast = forecast.assign_coords(
-        lead_time=forecast.lead_time - post.time.values[2], init_time=post.time.values[2]
-    )
+    forecast = forecast.assign_coords(lead_time=forecast.lead_time - post.time.values[2], init_time=post.time.values[2])
     expected = verify(post, truth).rmse_u.values[3:8]
     for given in (forecast, forecast.assign_coords(valid_time=valid)):
         scores = verify(given, truth)
@@ -252,9 +246,7 @@ def test_forecasts_align_on_their_valid_time():
 @pytest.mark.parametrize("calendar", ["standard", "noleap"])
 def test_calendar_times(calendar: str):
     post, truth = ensemble(times=4)
-    times = xr.date_range(
-        "2001-02-27", periods=4, freq="D", calendar=calendar, use_cftime=calendar == "noleap"
-    )
+    times = xr.date_range("2001-02-27", periods=4, freq="D", calendar=calendar, use_cftime=calendar == "noleap")
     post, truth = post.assign_coords(time=times), truth.assign_coords(time=times)
     scores = verify(post, truth.isel(time=slice(1, None)))
     assert scores.sizes["time"] == 3
@@ -288,13 +280,10 @@ def field(periodic: bool, shape: tuple[int, ...] = (12, 16), seed: int = 0) -> x
     dims = ("y", "x")[-len(shape) :]
     period = {"period": 4.0} if periodic else {}
     coords = {
-        d: xr.Variable(d, np.arange(n) * 4 / n, {"units": "m", **period})
-        for d, n in zip(dims, shape, strict=True)
+        d: xr.Variable(d, np.arange(n) * 4 / n, {"units": "m", **period}) for d, n in zip(dims, shape, strict=True)
     }
     values = random.standard_normal((3, *shape)) + 5
-    return xr.Dataset(
-        {n: (("time", *dims), values * k, {"units": "m s-1"}) for k, n in enumerate("uv", 1)}, coords
-    )
+    return xr.Dataset({n: (("time", *dims), values * k, {"units": "m s-1"}) for k, n in enumerate("uv", 1)}, coords)
 
 
 @pytest.mark.parametrize("periodic", [True, False])

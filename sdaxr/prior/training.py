@@ -18,7 +18,8 @@ import xarray as xr
 from tqdm.auto import tqdm
 
 from sdaxr import schema
-from sdaxr.fields import StateLayout, infer_layout
+from sdaxr.fields import StateLayout
+from sdaxr.infer import infer_layout
 from sdaxr.prior import checkpoint
 from sdaxr.prior.files import Prior, assemble
 from sdaxr.prior.networks import default_network
@@ -97,7 +98,7 @@ def train(
     parameterisation
         ``"edm"`` or ``"epsilon"``; see `sdaxr.prior.preconditioning`.
     variables, context, cycles, normalise
-        State variables, static fields, cyclic time context and normalisation; see `sdaxr.fields.infer_layout`.
+        State variables, static fields, cyclic time context and normalisation; see `sdaxr.infer.infer_layout`.
     homogeneous
         Periodic dimensions along which the statistics do not change; windows are rolled along them at random, which is
         as good as having more data.

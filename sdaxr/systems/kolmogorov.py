@@ -90,9 +90,7 @@ class Kolmogorov(System):
             f"found resolution={self.resolution} and coarsen={self.coarsen}; expected a resolution that coarsen "
             "divides, such as 256 and 4",
         )
-        require(
-            self.max_velocity > 0 and self.cfl_velocity > 0, "found a velocity scale that is not positive"
-        )
+        require(self.max_velocity > 0 and self.cfl_velocity > 0, "found a velocity scale that is not positive")
 
     @property
     def cells(self) -> int:
@@ -219,9 +217,7 @@ def _solver(system: Kolmogorov) -> _Solver:
 
     @jax.jit
     def initial(key: Any) -> Any:
-        return cfd.initial_conditions.filtered_velocity_field(
-            key, grid, system.max_velocity, system.peak_wavenumber
-        )
+        return cfd.initial_conditions.filtered_velocity_field(key, grid, system.max_velocity, system.peak_wavenumber)
 
     @jax.jit
     def project(u: Any, v: Any) -> Any:
@@ -251,6 +247,4 @@ def _solver(system: Kolmogorov) -> _Solver:
 
 
 def _stacked(frames: list[Any]) -> State:
-    return {
-        name: np.stack([np.asarray(f[i]) for f in frames]).astype(np.float32) for i, name in enumerate("uv")
-    }
+    return {name: np.stack([np.asarray(f[i]) for f in frames]).astype(np.float32) for i, name in enumerate("uv")}

@@ -84,9 +84,7 @@ class Lorenz63(System):
 
     def template(self) -> xr.Dataset:
         """One state of zeros with its labels."""
-        return xr.Dataset(
-            {n: ((), np.zeros((), np.float32), {"units": "1", "long_name": _LABELS[n]}) for n in _NAMES}
-        )
+        return xr.Dataset({n: ((), np.zeros((), np.float32), {"units": "1", "long_name": _LABELS[n]}) for n in _NAMES})
 
     def trajectory(self, steps: int, seed: int) -> State:
         """A trajectory from a draw of the prior, after the spin-up; ``(steps,)`` each."""
@@ -128,14 +126,10 @@ class Lorenz63(System):
         """
         x = np.asarray(x, float)
         if x.ndim < 2 or x.shape[-1] != len(_NAMES):
-            raise DataError(
-                f"found an array of shape {x.shape}, expected (..., time, 3) in the order a, b, c"
-            )
+            raise DataError(f"found an array of shape {x.shape}, expected (..., time, 3) in the order a, b, c")
         variance = self.noise_std**2
         if variance == 0:
-            raise OptionError(
-                "found noise=0, expected a positive variance: without noise there is no density"
-            )
+            raise OptionError("found noise=0, expected a positive variance: without noise there is no density")
         misfit = ((x[..., 1:, :] - self.transition_mean(x[..., :-1, :])) ** 2).sum(-1)
         return -misfit / (2 * variance) - 1.5 * math.log(2 * math.pi * variance)
 
