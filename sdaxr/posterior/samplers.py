@@ -97,7 +97,7 @@ class Sampler:
             raise DivergenceError(
                 f"the sampler diverged at noise level r = {r:.3g} (largest normalised value {largest:.3g}): "
                 "observations are denser or more exact than their independent errors allow, or the prior is not "
-                "trained enough; pass a larger gamma=, more steps= or corrections=, or thin the observations (observe every=)"
+                "trained enough; pass a larger gamma=, more steps= or corrections=, or thin the observations"
             )
 
 
