@@ -1,0 +1,108 @@
+"""Network evaluations per second, seconds per member and peak memory, by length and members.
+
+python recipes/benchmarks/assimilation.py
+
+The shipped prior of Kolmogorov flow, 8 x 8 means of the velocity every fourth state, sd 0.1. Every case runs in a
+process of its own, so that its peak memory is its own. The last row is the paper's setting of the sampler, measured in
+full, to compare with the first.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+import xarray as xr
+from report import report
+
+import sdaxr
+from sdaxr import operators as op
+
+LENGTHS = (17, 33, 65)
+MEMBERS = (1, 4, 8)
+PAPER = {"sampler": "exponential", "steps": 256, "corrections": 1}
+
+
+@click.command()
+@click.option("--prior", default="kolmogorov", help="Name or path.")
+@click.option("--device", default="auto")
+@click.option("--case", hidden=True, help="One case as JSON, measured in this process.")
+@click.option("--truth", hidden=True)
+def main(prior: str, device: str, case: str | None, truth: str | None) -> None:
+    """Time `sdaxr.assimilate`."""
+    if case is not None:
+        print(json.dumps(measure(prior, device, truth, **json.loads(case))))
+        return
+    load = os.getloadavg()[0]
+    cases: list[dict[str, Any]] = [{"length": length, "members": 1} for length in LENGTHS]
+    cases += [{"length": 33, "members": members} for members in MEMBERS if members > 1]
+    cases += [{"length": 17, "members": 1, "setting": PAPER}]
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "truth.zarr"
+        sdaxr.generate("kolmogorov", path, trajectories=1, steps=max(LENGTHS), seed=1, split=(0, 0, 1), progress=False)
+        for each in cases:
+            command = [sys.executable, __file__, "--prior", prior, "--device", device, "--truth", str(path)]
+            done = subprocess.run([*command, "--case", json.dumps(each)], capture_output=True, text=True)
+            if done.returncode:
+                raise click.ClickException(done.stderr)
+            rows.append(json.loads(done.stdout.splitlines()[-1]))
+            click.echo(f"{rows[-1]['sampler']}, {each['length']} states, members: {each['members']}", err=True)
+    report("assimilation", rows, load)
+    ours, paper = rows[0], rows[-1]
+    ratio = paper["seconds/member"] / ours["seconds/member"]
+    print(f"the paper's setting takes {ratio:.1f} times as long as the default, for {paper['length']} states")
+
+
+def measure(
+    prior: str, device: str, truth: str | None, *, length: int, members: int, setting: dict[str, Any] | None = None
+) -> dict[str, Any]:
+    """One row."""
+    import torch
+
+    from sdaxr.assimilate import choose_device, resolve_sampling
+
+    states = sdaxr.open_archive(truth).isel(trajectory=0, time=slice(length), drop=True).load()
+    observations = sdaxr.observe(states, op.coarsen(8), every=4, error=0.1, seed=1)
+    model = sdaxr.open_prior(prior)
+    settings = resolve_sampling(model, setting or {})
+    gpu = choose_device(device).type == "cuda"
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    start = time.perf_counter()
+    posterior = observations.sda.assimilate(
+        model, members=members, seed=1, device=device, progress=False, **(setting or {})
+    )
+    seconds = time.perf_counter() - start
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    # An evaluation is the network on all states of one member, with its gradient.
+    evaluations = settings.build(model.network.levels).evaluations
+    return {
+        "sampler": f"{settings.sampler}, {settings.steps} levels, C={settings.corrections}",
+        "length": length,
+        "members": members,
+        "evaluations/member": evaluations,
+        "evaluations/s": evaluations * members / seconds,
+        "seconds/member": seconds / members,
+        "memory before (GB)": 0.0 if gpu else before * 1024 / 1e9,
+        "peak memory (GB)": (torch.cuda.max_memory_allocated() if gpu else peak * 1024) / 1e9,
+        "rmse/sd of the first": relative_error(posterior.isel(member=0), states),
+    }
+
+
+def relative_error(sample: xr.Dataset, truth: xr.Dataset) -> float:
+    """Root mean square error of one sample, in units of the truth's standard deviation, over both components."""
+    parts = [float(((sample[v] - truth[v]) ** 2).mean() / truth[v].var()) for v in truth.data_vars]
+    return float(np.sqrt(np.mean(parts)))
+
+
+if __name__ == "__main__":
+    main()
