@@ -38,7 +38,8 @@ def optimal_interpolation(training: xr.DataArray, observed: xr.DataArray, backgr
     grid = training.values.reshape(training.sizes["time"], -1)
     stations = op.points({d: observed[d].values.tolist() for d in ("lat", "lon")})
     seen = stations.apply(training.to_dataset(name="anomaly"))["anomaly"].values
-    lat, lon = (a.ravel() for a in np.meshgrid(training.lat, training.lon, indexing="ij"))
+    rows_of, columns_of = np.meshgrid(training.lat, training.lon, indexing="ij")
+    lat, lon = rows_of.ravel(), columns_of.ravel()
     near = _taper(lat, lon, observed.lat.values, observed.lon.values)
     near_seen = _taper(observed.lat.values, observed.lon.values, observed.lat.values, observed.lon.values)
     hours = observed.sizes["time"]

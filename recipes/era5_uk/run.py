@@ -33,15 +33,15 @@ ERROR = 0.5  # K
 MISSING = 0.3
 METRICS = ("rmse", "crps", "spread", "spread_skill")
 TRAINING: dict[str, Any] = {
-    "window": 12,
+    "window": 8,
     "normalise": "point",
     "context": ("mean", "spread", "diurnal"),
-    "network_options": {"patch": 4, "widths": (48, 96)},
-    "batch": 4,
-    "steps": 800,
+    "network_options": {"patch": 4, "widths": (32, 64)},
+    "batch": 2,
+    "steps": 5000,
     "learning_rate": 2e-3,
-    "levels": (0.01, 80.0),
-    "validate_every": 100,
+    "levels": (0.03, 30.0),
+    "validate_every": 500,
 }
 SAMPLING: dict[str, Any] = {"steps": 16, "corrections": 1}
 
@@ -172,7 +172,7 @@ def describe(prior: Prior, members: int, hours: int, table: pd.DataFrame) -> dic
     return {
         "data": "ERA5 hourly 2 m temperature, British Isles, March 2019; "
         "contains modified Copernicus Climate Change Service information 2019",
-        "training": training | {k: v for k, v in TRAINING.items() if k != "validate_every"},
+        "training": TRAINING | training,
         "parameters": sum(p.numel() for p in prior.network.parameters()),
         "assimilation": SAMPLING | {"members": members, "hours": hours, "error": ERROR, "missing": MISSING},
         "machine": {
