@@ -38,8 +38,8 @@ def optimal_interpolation(training: xr.DataArray, observed: xr.DataArray, backgr
     grid = training.values.reshape(training.sizes["time"], -1)
     stations = op.points({d: observed[d].values.tolist() for d in ("lat", "lon")})
     seen = stations.apply(training.to_dataset(name="anomaly"))["anomaly"].values
-    lat = np.repeat(training.lat.values, training.sizes["lon"])
-    lon = np.tile(training.lon.values, training.sizes["lat"])
+    lat: np.ndarray = np.repeat(training.lat.values, training.sizes["lon"])
+    lon: np.ndarray = np.tile(training.lon.values, training.sizes["lat"])
     near = _taper(lat, lon, observed.lat.values, observed.lon.values)
     near_seen = _taper(observed.lat.values, observed.lon.values, observed.lat.values, observed.lon.values)
     hours = observed.sizes["time"]
