@@ -42,7 +42,7 @@ def run(
     directory
         Where truth, observations, posterior, scores, picture and animation are written.
     members
-        Size of the ensemble; 6 over 17 states on a CPU, 32 over 65 states on a GPU.
+        Size of the ensemble; 8 over 17 states on a CPU, 32 over 65 states on a GPU.
     seed
         Of the truth, the observations' noise and the samples.
     quiet
@@ -60,7 +60,7 @@ def run(
     """
     folder = Path(directory)
     gpu = choose_device("auto").type == "cuda"
-    members = members or (32 if gpu else 6)
+    members = members or (32 if gpu else 8)
     length = 65 if gpu else 17
     prior = open_prior("kolmogorov")
     start = time.perf_counter()
