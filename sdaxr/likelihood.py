@@ -16,7 +16,7 @@ from sdaxr.operators.base import Bound
 from sdaxr.posterior.likelihood import GaussianObservation
 from sdaxr.posterior.unresolved import UnresolvedVariance, measure
 from sdaxr.prior import Prior
-from sdaxr.schema import DataError
+from sdaxr.schema import TIME, DataError
 
 
 def bind_observations(
@@ -90,6 +90,26 @@ class _Seen:
         over = [0, *(i + 1 for i, d in enumerate(dims) if d != layer)]
         return values.nanmean(dim=over, keepdim=True).nan_to_num(0.0)
 
+    def redundancy(self, name: str, errors: Tensor, window: int) -> float:
+        """Largest eigenvalue of the correlation of ``errors`` between the observed times of a window.
+
+        Guidance takes observations for independent given z. Where their errors are correlated in time, the variances
+        have to be larger by this factor, or else the same information is counted several times and sampling diverges.
+        """
+        dims = self.bound.template.variables[name].dims
+        if TIME not in dims or name not in self.where:
+            return 1.0
+        sizes = [self.bound.template.sizes[d] for d in dims]
+        times = np.unique(np.unravel_index(self.where[name], sizes)[dims.index(TIME)])
+        times = times[times < window]
+        if times.size < 2:
+            return 1.0
+        series = errors.movedim(dims.index(TIME) + 1, -1)[..., times].flatten(0, -2)
+        series = series[series.isfinite().all(dim=1)]
+        covariance = series.T @ series
+        deviation = covariance.diagonal().sqrt().clamp_min(1e-20)
+        return float(torch.linalg.eigvalsh(covariance / deviation / deviation[:, None])[-1])
+
     def off_land(self, x: Tensor) -> Tensor:
         """Normalised trajectories with NaN on land, so that operators say where they see it."""
         mask = self.prior.layout.mask
@@ -120,7 +140,8 @@ def unresolved_variance(seen: _Seen, prior: Prior, length: int) -> UnresolvedVar
 
     def error(true: Tensor, denoised: Tensor) -> Tensor:
         a, b = seen.fields(long(true)), seen.fields(long(denoised))
-        return seen.pooled({name: (a[name] - b[name]).square() for name in a})
+        errors = {name: a[name] - b[name] for name in a}
+        return seen.pooled({name: e.square() * seen.redundancy(name, e, states.shape[1]) for name, e in errors.items()})
 
     mask = prior.layout.mask
     present = 1.0 if mask is None else torch.as_tensor(mask, device=seen.device).float()

@@ -33,15 +33,14 @@ ERROR = 0.5  # K
 MISSING = 0.3
 METRICS = ("rmse", "crps", "spread", "spread_skill")
 TRAINING: dict[str, Any] = {
-    "window": 8,
+    "window": 12,
     "normalise": "point",
     "context": ("mean", "spread", "diurnal"),
-    "network_options": {"patch": 4, "widths": (32, 64)},
+    "network_options": {"patch": 2, "widths": (32, 64)},
     "batch": 2,
-    "steps": 5000,
     "learning_rate": 2e-3,
     "levels": (0.03, 30.0),
-    "validate_every": 500,
+    "validate_every": 100,
 }
 SAMPLING: dict[str, Any] = {"steps": 16, "corrections": 1}
 
@@ -50,8 +49,8 @@ SAMPLING: dict[str, Any] = {"steps": 16, "corrections": 1}
 @click.option(
     "--store", type=click.Path(path_type=Path), default=Path("era5_uk"), help="Folder for prior and posteriors."
 )
-@click.option("--minutes", default=12.0, show_default=True, help="Most that the training may take.")
-@click.option("--members", default=16, show_default=True, help="Posterior samples a window.")
+@click.option("--minutes", default=9.0, show_default=True, help="Most that the training may take.")
+@click.option("--members", default=8, show_default=True, help="Posterior samples a window.")
 @click.option("--hours", default=24, show_default=True, help="Length of a window.")
 @click.option("--split", type=click.Choice(["test", "valid"]), default="test", show_default=True)
 @click.option("--results", type=click.Path(path_type=Path), default=HERE, help="Folder for the table and the figure.")

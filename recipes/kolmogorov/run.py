@@ -82,7 +82,7 @@ def train(store: str, prior: str, minutes: float, network: str) -> None:
 @click.option("--store", default="kolmogorov.zarr")
 @click.option("--prior", default="kolmogorov")
 @click.option("--members", default=8)
-@click.option("--length", default=33)
+@click.option("--length", default=17)
 @click.option("--count", default=4, help="Number of test trajectories.")
 @click.option("--method", default="sda")
 @click.option("--output", default=str(HERE / "results.csv"))
