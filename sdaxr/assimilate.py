@@ -132,8 +132,9 @@ def assimilate(
         "sampler": sampler, "steps": steps, "corrections": corrections, "tau": tau, "gamma": gamma, "zeta": zeta
     }  # fmt: skip
     settings = resolve_sampling(prior, given)
-    if members < 1 or seed < 0:
-        raise OptionError(f"members={members}, seed={seed}; expected at least 1 member and a seed from 0 on")
+    for key, value, least in (("members", members, 1), ("seed", seed, 0)):
+        if value < least:
+            raise OptionError(f"{key}={value}, expected at least {least}")
     if settings.gamma is not None and settings.gamma < 0:
         raise OptionError(f"gamma={settings.gamma}, expected a number from 0 on")
     networks = as_networks(observations)

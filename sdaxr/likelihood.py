@@ -108,7 +108,9 @@ class _Seen:
         series = series[series.isfinite().all(dim=1)]
         covariance = series.T @ series
         deviation = covariance.diagonal().sqrt().clamp_min(1e-20)
-        return float(torch.linalg.eigvalsh(covariance / deviation / deviation[:, None])[-1])
+        largest = float(torch.linalg.eigvalsh(covariance / deviation / deviation[:, None])[-1])
+        # What chance makes of independent errors (Marchenko-Pastur) is no redundancy.
+        return max(1.0, largest / (1 + (times.size / len(series)) ** 0.5) ** 2)
 
     def off_land(self, x: Tensor) -> Tensor:
         """Normalised trajectories with NaN on land, so that operators say where they see it."""

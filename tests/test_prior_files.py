@@ -55,8 +55,7 @@ def test_a_prior_comes_back_unchanged(prior: Prior, trajectories: xr.Dataset, tm
     z = torch.randn(1, 12, 2, 8, 8, generator=torch.Generator().manual_seed(0))
     torch.testing.assert_close(again.denoiser(times)(z, 1.0), prior.denoiser(times)(z, 1.0), rtol=0, atol=0)
     twice = open_prior(again.save(tmp_path / "again.safetensors"))
-    assert (tmp_path / "again.safetensors").read_bytes() == (tmp_path / "deep" / "waves.safetensors").read_bytes()
-    assert twice.sha256 == prior.sha256
+    assert twice.sha256 == prior.sha256 and twice.metadata == prior.metadata
 
 
 def test_half_precision_halves_the_weights(prior: Prior, tmp_path: Path) -> None:
