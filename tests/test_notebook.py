@@ -1,0 +1,80 @@
+"""The quickstart notebook runs, and the outputs that are stored in it are fit to be read elsewhere."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import sdaxr
+
+nbformat = pytest.importorskip("nbformat")
+nbclient = pytest.importorskip("nbclient")
+
+NOTEBOOK = Path(__file__).parents[1] / "notebooks" / "quickstart.ipynb"
+PATHS = re.compile(r"(?<![\w.:/<])/(tmp|root|work|home|Users|usr|opt)\b")
+
+
+@pytest.fixture
+def notebook() -> Any:
+    return nbformat.read(NOTEBOOK, as_version=4)
+
+
+def code_cells(notebook: Any) -> list[Any]:
+    return [cell for cell in notebook.cells if cell.cell_type == "code"]
+
+
+def texts(notebook: Any) -> list[str]:
+    """Everything in the outputs that can be read; pictures are left out."""
+    found = []
+    for output in (o for cell in code_cells(notebook) for o in cell.outputs):
+        found.append(output.get("text", ""))
+        found += [text for kind, text in output.get("data", {}).items() if kind.startswith("text/")]
+    return found
+
+
+def test_stored_outputs_are_complete(notebook):
+    cells = code_cells(notebook)
+    assert [cell.execution_count for cell in cells] == list(range(1, len(cells) + 1))
+    kinds = {kind for cell in cells for output in cell.outputs for kind in output.get("data", {})}
+    assert {"image/png", "image/gif", "text/html"} <= kinds
+    assert all(output.output_type not in ("error", "stream") or output.get("name") == "stdout"
+               for cell in cells for output in cell.outputs)  # fmt: skip
+
+
+def test_stored_outputs_name_no_directory(notebook):
+    for text in texts(notebook):
+        assert not PATHS.search(text), text
+
+
+def test_paths_are_recognised():
+    assert PATHS.search("written to '/tmp/x.gif'")
+    assert not PATHS.search("https://example.org/home or a/work")
+
+
+def test_notebook_is_small():
+    assert NOTEBOOK.stat().st_size < 2e6
+
+
+def test_notebook_runs(notebook, tmp_path, monkeypatch):
+    for cell in code_cells(notebook):
+        cell.outputs = []
+    # The kernel imports the sdaxr under test and leaves nothing in the user's home; it is one process, so it may have
+    # all the cores.
+    for variable in ("IPYTHONDIR", "JUPYTER_RUNTIME_DIR", "JUPYTER_CONFIG_DIR"):
+        monkeypatch.setenv(variable, str(tmp_path / variable))
+    monkeypatch.setenv("PYTHONPATH", str(Path(sdaxr.__file__).parents[1]))
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    work = tmp_path / "work"
+    work.mkdir()
+    client = nbclient.NotebookClient(
+        notebook, timeout=None, kernel_name="python3", resources={"metadata": {"path": str(work)}}
+    )
+    client.execute()
+    assert all(cell.execution_count for cell in code_cells(notebook))
+    errors = [o for cell in code_cells(notebook) for o in cell.outputs if o.get("name") == "stderr"]
+    assert not errors, errors[0]
+    assert not os.listdir(work), "the notebook wrote beside itself"
