@@ -3,8 +3,8 @@
 python recipes/benchmarks/assimilation.py
 
 The shipped prior of Kolmogorov flow, 8 x 8 means of the velocity every fourth state, sd 0.1. Every case runs in a
-process of its own, so that its peak memory is its own. The last row is the paper's setting of the sampler, measured in
-full, to compare with the first.
+process of its own, so that its peak memory is its own. The last two rows compare the default sampler with the
+paper's setting on a short window, both measured in full.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from sdaxr import operators as op
 
 LENGTHS = (17, 33, 65)
 MEMBERS = (1, 4, 8)
+SHORT = 9  # states, where the paper's many evaluations are measured in full
 PAPER = {"sampler": "exponential", "steps": 256, "corrections": 1}
 
 
@@ -44,8 +45,8 @@ def main(prior: str, device: str, case: str | None, truth: str | None) -> None:
         return
     load = os.getloadavg()[0]
     cases: list[dict[str, Any]] = [{"length": length, "members": 1} for length in LENGTHS]
-    cases += [{"length": 33, "members": members} for members in MEMBERS if members > 1]
-    cases += [{"length": 17, "members": 1, "setting": PAPER}]
+    cases += [{"length": LENGTHS[0], "members": members} for members in MEMBERS if members > 1]
+    cases += [{"length": SHORT, "members": 1}, {"length": SHORT, "members": 1, "setting": PAPER}]
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "truth.zarr"
@@ -56,9 +57,9 @@ def main(prior: str, device: str, case: str | None, truth: str | None) -> None:
             if done.returncode:
                 raise click.ClickException(done.stderr)
             rows.append(json.loads(done.stdout.splitlines()[-1]))
-            click.echo(f"{rows[-1]['sampler']}, {each['length']} states, members: {each['members']}", err=True)
+            click.echo(rows[-1], err=True)
     report("assimilation", rows, load)
-    ours, paper = rows[0], rows[-1]
+    ours, paper = rows[-2:]
     ratio = paper["seconds/member"] / ours["seconds/member"]
     print(f"the paper's setting takes {ratio:.1f} times as long as the default, for {paper['length']} states")
 
