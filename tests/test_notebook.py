@@ -56,7 +56,7 @@ def test_paths_are_recognised():
 
 
 def test_notebook_is_small():
-    assert NOTEBOOK.stat().st_size < 2e6
+    assert NOTEBOOK.stat().st_size < 1.5e6
 
 
 def test_notebook_runs(notebook, tmp_path, monkeypatch):
