@@ -36,10 +36,11 @@ from .schema import SdaxrError
 if TYPE_CHECKING:
     from . import baselines, operators, systems
     from .archive import open_archive
-    from .assimilate import assimilate, innovations
+    from .assimilate import assimilate
     from .denoise import denoise
     from .forecast import forecast
     from .generate import generate
+    from .innovations import innovations
     from .observations import observe
     from .plot import animate, plot
     from .prior import open_prior, priors, train
@@ -78,7 +79,7 @@ _FUNCTIONS = {
     "priors": "prior",
     "observe": "observations",
     "assimilate": "assimilate",
-    "innovations": "assimilate",
+    "innovations": "innovations",
     "forecast": "forecast",
     "denoise": "denoise",
     "verify": "verify",

@@ -23,10 +23,10 @@ from .info import format_facts, provenance, safe_describe
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from .assimilate import Operators
     from .operators import Operator
     from .prior import Prior
     from .systems import System
+    from .window import Operators
 
 _Method = TypeVar("_Method", bound=Callable[..., Any])
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -18,39 +18,17 @@ from sdaxr import schema
 from sdaxr.archive import Archive, open_archive
 from sdaxr.fields import StateLayout
 from sdaxr.likelihood import bind_observations
-from sdaxr.observations import align, observed_variables, operator_for
-from sdaxr.operators import Operator, Template
+from sdaxr.observations import observed_variables
 from sdaxr.posterior.execution import Guided, batch_size, sample_members
 from sdaxr.posterior.guidance import METHODS
 from sdaxr.posterior.likelihood import GaussianObservation
-from sdaxr.posterior.samplers import Sampler, build_sampler
+from sdaxr.posterior.samplers import Sampler
 from sdaxr.prior import Prior, open_prior
-from sdaxr.schema import MEMBER, TIME, DataError, OptionError, nearest
+from sdaxr.sampling import Sampling, choose_device, resolve_sampling
+from sdaxr.schema import MEMBER, OptionError, nearest
+from sdaxr.window import Observations, Operators, as_networks, operator_of, window_times
 
 log = logging.getLogger(__name__)
-
-Observations = xr.Dataset | Mapping[str, xr.Dataset] | xr.DataTree
-Operators = Operator | Mapping[str, Operator] | None
-
-
-@dataclass(frozen=True)
-class Sampling:
-    """How samples are drawn; what a prior's file does not say, and the user neither, is as here."""
-
-    sampler: str = "karras"
-    steps: int = 32
-    corrections: int = 1
-    tau: float = 0.5
-    gamma: float | None = None
-    zeta: float = 1.0
-
-    def build(self, levels: tuple[float, float]) -> Sampler:
-        """The sampler with these settings, on the noise levels that a prior was trained for."""
-        smallest, largest = max(0.01, levels[0]), min(80.0, levels[1])
-        return build_sampler(self.sampler, self.steps, self.corrections, self.tau, largest, smallest)
-
-
-PAPER = Sampling(sampler="exponential", steps=256, gamma=1e-2)
 
 
 def assimilate(
@@ -140,7 +118,7 @@ def assimilate(
     networks = as_networks(observations)
     axis = window_times(networks, prior.layout, times)
     target = choose_device(device)
-    chosen = {name: _operator_of(name, data, operator, outside) for name, data in networks.items()}
+    chosen = {name: operator_of(name, data, operator, outside) for name, data in networks.items()}
     measured = method == "sda" and settings.gamma is None
     likelihood = [
         bind_observations(data, chosen[name], prior, axis, target, outside, measured=measured)
@@ -152,94 +130,6 @@ def assimilate(
         guided, settings.build(prior.network.levels), prior.layout, axis, attrs, members=members, seed=seed,
         store=store, batch=batch, device=target, overwrite=overwrite, progress=progress,
     )  # fmt: skip
-
-
-def innovations(posterior: xr.Dataset, observations: xr.Dataset, *, operator: Operator | None = None) -> xr.Dataset:
-    """Compare a posterior with observations in observation space.
-
-    Parameters
-    ----------
-    posterior
-        States on (member?, time, ...).
-    observations
-        One network of observations, those that were assimilated or others.
-    operator
-        In the place of the one that the observations carry.
-
-    Returns
-    -------
-    For every observed variable: ``<var>``, H(x) of each member; ``<var>_innovation``, y - H(x) in the same units; and
-    ``<var>_normalised_spread`` (member), the root mean square of the innovations in units of the observation error,
-    which is near one where the ensemble fits the observations as well as their errors allow.
-    """
-    chosen = operator or operator_for(observations)
-    ensemble = schema.ensemble_dimension(posterior)
-    projected = chosen.apply(posterior)
-    one = projected if ensemble is None else projected.isel({ensemble: 0}, drop=True)
-    aligned = align(observations, Template.from_dataset(one))
-    result = projected.copy()
-    for name, (values, errors) in aligned.items():
-        predicted = projected[name]
-        dims = [d for d in one[name].dims]
-        innovation = xr.DataArray(values, dims=dims) - predicted
-        normalised = innovation / xr.DataArray(errors, dims=dims)
-        innovation.attrs = {"units": predicted.attrs.get("units", ""), "long_name": f"innovation of {name}"}
-        result[f"{name}_innovation"] = innovation.transpose(*predicted.dims)
-        spread = (normalised**2).mean(dims) ** 0.5
-        spread.attrs = {"units": "1", "long_name": f"rms innovation of {name} over the observation error"}
-        result[f"{name}_normalised_spread"] = spread
-    return result
-
-
-def resolve_sampling(prior: Prior, given: Mapping[str, Any]) -> Sampling:
-    """Settings from the user, then from the prior's file, then the defaults of the sampler that was asked for."""
-    asked = {k: v for k, v in given.items() if v is not None}
-    if asked.get("sampler") == "exponential":
-        return replace(PAPER, **asked)
-    settings: dict[str, Any] = prior.metadata.get("sampling", {}) | asked
-    return replace(Sampling(), **settings)
-
-
-def choose_device(device: str) -> torch.device:
-    """The device of that name; ``"auto"`` is a GPU where there is one."""
-    if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return torch.device(device)
-
-
-def as_networks(observations: Observations) -> dict[str, xr.Dataset]:
-    """Observations as a mapping from the name of a network to its Dataset."""
-    if isinstance(observations, xr.Dataset):
-        return {"observations": observations}
-    if isinstance(observations, xr.DataTree):
-        nodes = [node for node in observations.subtree if node.data_vars] or [observations]
-        return {node.path.strip("/") or "observations": node.to_dataset() for node in nodes}
-    if not observations:
-        raise DataError("found no network of observations, expected at least one Dataset")
-    return dict(observations)
-
-
-def window_times(networks: Mapping[str, xr.Dataset], layout: StateLayout, times: Any = None) -> xr.DataArray:
-    """Times of the trajectory that is to be assimilated, at the step of the prior."""
-    if times is not None:
-        axis = times if isinstance(times, xr.DataArray) else xr.DataArray(np.asarray(times), dims=TIME, name=TIME)
-        axis = axis.rename(TIME).drop_vars([c for c in axis.coords if c != TIME])
-        found = schema.time_axis(xr.Dataset(coords={TIME: (TIME, axis.values, axis.attrs)}))
-        if found.kind != layout.time.kind or abs(found.step - layout.time.step) > 1e-3 * layout.time.step:
-            raise DataError(
-                f"times= has the step {found.step:g} ({found.kind}), expected the prior's {layout.time.step:g} "
-                f"{layout.time.units} ({layout.time.kind})"
-            )
-        return layout.times(axis.values[0], axis.size)
-    ends = [_ends(name, data, layout) for name, data in networks.items()]
-    first, last = min(e[0] for e in ends), max(e[1] for e in ends)
-    length = float(schema.elapsed(xr.DataArray(np.array([last]), name=TIME), first)[0]) / layout.time.step
-    if abs(length - round(length)) > 1e-3 * max(1.0, length):
-        raise DataError(
-            f"the observations span {length:g} steps of the prior ({layout.time.step:g} {layout.time.units}), "
-            "expected a whole number; move them to the nearest step, or pass times="
-        )
-    return layout.times(first, round(length) + 1)
 
 
 def build_guidance(
@@ -304,26 +194,6 @@ def draw(
         return open_archive(archive.finalise())
     stacked = {v: np.stack([results[m][v] for m in range(members)]) for v in layout.variables}
     return template.assign({v: (template[v].dims, a, template[v].attrs) for v, a in stacked.items()})
-
-
-def _operator_of(name: str, data: xr.Dataset, operator: Operators, outside: str) -> Operator:
-    if operator is None:
-        return operator_for(data, outside=outside)
-    if isinstance(operator, Mapping):
-        if name not in operator:
-            raise OptionError(f"operator= has none for the network {nearest(name, operator)}")
-        return operator[name]
-    return operator
-
-
-def _ends(name: str, data: xr.Dataset, layout: StateLayout) -> tuple[Any, Any]:
-    key = "window" if "window" in data.coords else TIME
-    if key not in data.coords or data[key].size == 0:
-        raise DataError(f"'{name}' has neither a 'time' nor a 'window' coordinate; pass times= to assimilate it")
-    kind = schema.time_kind(data[key])
-    if kind != layout.time.kind:
-        raise DataError(f"'{key}' of '{name}' is {kind}, the prior's time is {layout.time.kind}; convert one of them")
-    return data[key].values.min(), data[key].values.max()
 
 
 def _operator_text(name: str, data: xr.Dataset, operator: Operators) -> str:

@@ -11,7 +11,6 @@ import torch
 import xarray as xr
 from tqdm.auto import tqdm
 
-from sdaxr.assimilate import Sampling, choose_device, resolve_sampling
 from sdaxr.lead_time import check_times, labels, provenance
 from sdaxr.posterior.execution import batch_size
 from sdaxr.posterior.guidance import SDA
@@ -19,6 +18,7 @@ from sdaxr.posterior.states import blocks, channel_variance, extend, observe_sta
 from sdaxr.posterior.unresolved import UnresolvedVariance
 from sdaxr.prior import Prior
 from sdaxr.prior.blanket import TrajectoryDenoiser
+from sdaxr.sampling import Sampling, choose_device, resolve_sampling
 from sdaxr.schema import TIME, OptionError, nearest
 
 _SAMPLING = {"levels": "steps", "sampler": "sampler", "corrections": "corrections", "tau": "tau", "gamma": "gamma"}

@@ -12,11 +12,13 @@ import xarray as xr
 
 from sdaxr import baselines
 from sdaxr import operators as op
-from sdaxr.assimilate import assimilate, choose_device, innovations
+from sdaxr.assimilate import assimilate
 from sdaxr.generate import generate
+from sdaxr.innovations import innovations
 from sdaxr.observations import observe
 from sdaxr.plot import animate, plot
 from sdaxr.prior import Prior, open_prior
+from sdaxr.sampling import choose_device
 from sdaxr.schema import TIME
 from sdaxr.verify import summary, verify
 

@@ -14,7 +14,8 @@ from gaussian import GaussianChain
 
 from sdaxr import operators as op
 from sdaxr.archive import Archive, open_archive
-from sdaxr.assimilate import assimilate, innovations
+from sdaxr.assimilate import assimilate
+from sdaxr.innovations import innovations
 from sdaxr.observations import observe
 from sdaxr.prior import Prior
 from sdaxr.schema import ArchiveError, DataError, GridError, OptionError, PriorError, UnitsError
@@ -197,6 +198,8 @@ def test_settings_come_from_the_user_then_the_prior(prior: Prior, observations: 
     tuned = prior.with_sampling(gamma=0.3, steps=5)
     found = assimilate(observations, tuned, members=1, steps=7, progress=False).attrs
     assert found["sampling_gamma"] == 0.3 and found["sampling_steps"] == 7 and found["sampling_corrections"] == 1
+    with pytest.raises(OptionError, match="'gama'.*Did you mean 'gamma'"):
+        assimilate(observations, prior.with_sampling(gama=0.3), members=1, progress=False)
 
 
 # Several networks, windows

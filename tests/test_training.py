@@ -242,7 +242,20 @@ def test_a_checkpoint_of_other_settings_is_refused(monkeypatch: pytest.MonkeyPat
         train(data, store, **(QUICK | {"batch": 8}))
     with pytest.raises(ArchiveError, match="other settings.*layout"):
         train(data.rename(a="b"), store, **QUICK)
+    with pytest.raises(ArchiveError, match="other settings.*data"):
+        train(data * 2, store, **QUICK)
     assert train(data, store, **(QUICK | {"steps": 8})).metadata["training"]["steps"] == 8  # may be prolonged
+
+
+def test_overwriting_starts_anew(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    data, store = autoregressive(6, 20), tmp_path / "p.safetensors"
+    killed_training(monkeypatch, data, store, after=1)
+    fresh = train(data, store, overwrite=True, **(QUICK | {"seed": 5}))
+    assert_same(fresh, train(data, tmp_path / "p2.safetensors", **(QUICK | {"seed": 5})))
+    with pytest.raises(ArchiveError, match="overwrite=True to train it anew"):
+        train(data, store, **QUICK)
+    killed_training(monkeypatch, data, store, after=1, overwrite=True)
+    assert train(data, store, **QUICK).metadata["seed"] == QUICK.get("seed", 0)
 
 
 def test_a_broken_checkpoint_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -47,6 +47,7 @@ class Settings:
     levels: tuple[float, float]
     homogeneous: tuple[str, ...]
     seed: int
+    data: dict[str, Any] = field(default_factory=dict)
     layout: dict[str, Any] = field(default_factory=dict)
 
 
@@ -116,6 +117,8 @@ def train(
         Bytes of data that are held at once; larger archives are streamed.
     validate_every
         Steps between two validations (and checkpoints).
+    overwrite
+        Train anew where there is a file or a checkpoint; without it a checkpoint is gone on from.
 
     Returns
     -------
@@ -142,7 +145,8 @@ def train(
         layout = infer_layout(training, **options)
     settings = Settings(
         window, network, dict(network_options or {}), parameterisation, steps, minutes, batch, learning_rate,
-        weight_decay, ema, (levels[0], levels[1]), tuple(homogeneous), seed, layout.to_file()[1],
+        weight_decay, ema, (levels[0], levels[1]), tuple(homogeneous), seed, fingerprint(data, layout),
+        layout.to_file()[1],
     )  # fmt: skip
     _check(settings, windowed)
     target = _device(device)
@@ -157,11 +161,12 @@ def train(
     if store.exists() and not overwrite and not checkpoint_path.exists():
         raise ArchiveError(f"'{store}' exists; pass overwrite=True to train it anew, or choose another store")
     _writable(store)
+    if overwrite:
+        checkpoint_path.unlink(missing_ok=True)
     run.go(checkpoint_path, validate_every, progress)
     about = asdict(settings) | {
         "name": name or store.stem,
         "training": run.summary(),
-        "data": fingerprint(data, layout),
         "sdaxr_version": schema.version(),
     }
     del about["layout"]

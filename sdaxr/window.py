@@ -1,0 +1,73 @@
+"""The assimilation window: one or several networks of observations, and the times of the trajectory they belong to."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from sdaxr import schema
+from sdaxr.fields import StateLayout
+from sdaxr.observations import operator_for
+from sdaxr.operators import Operator
+from sdaxr.schema import TIME, DataError, OptionError, nearest
+
+Observations = xr.Dataset | Mapping[str, xr.Dataset] | xr.DataTree
+Operators = Operator | Mapping[str, Operator] | None
+
+
+def as_networks(observations: Observations) -> dict[str, xr.Dataset]:
+    """Observations as a mapping from the name of a network to its Dataset."""
+    if isinstance(observations, xr.Dataset):
+        return {"observations": observations}
+    if isinstance(observations, xr.DataTree):
+        nodes = [node for node in observations.subtree if node.data_vars] or [observations]
+        return {node.path.strip("/") or "observations": node.to_dataset() for node in nodes}
+    if not observations:
+        raise DataError("found no network of observations, expected at least one Dataset")
+    return dict(observations)
+
+
+def operator_of(name: str, data: xr.Dataset, operator: Operators, outside: str) -> Operator:
+    if operator is None:
+        return operator_for(data, outside=outside)
+    if isinstance(operator, Mapping):
+        if name not in operator:
+            raise OptionError(f"operator= has none for the network {nearest(name, operator)}")
+        return operator[name]
+    return operator
+
+
+def window_times(networks: Mapping[str, xr.Dataset], layout: StateLayout, times: Any = None) -> xr.DataArray:
+    """Times of the trajectory that is to be assimilated, at the step of the prior."""
+    if times is not None:
+        axis = times if isinstance(times, xr.DataArray) else xr.DataArray(np.asarray(times), dims=TIME, name=TIME)
+        axis = axis.rename(TIME).drop_vars([c for c in axis.coords if c != TIME])
+        found = schema.time_axis(xr.Dataset(coords={TIME: (TIME, axis.values, axis.attrs)}))
+        if found.kind != layout.time.kind or abs(found.step - layout.time.step) > 1e-3 * layout.time.step:
+            raise DataError(
+                f"times= has the step {found.step:g} ({found.kind}), expected the prior's {layout.time.step:g} "
+                f"{layout.time.units} ({layout.time.kind})"
+            )
+        return layout.times(axis.values[0], axis.size)
+    ends = [_ends(name, data, layout) for name, data in networks.items()]
+    first, last = min(e[0] for e in ends), max(e[1] for e in ends)
+    length = float(schema.elapsed(xr.DataArray(np.array([last]), name=TIME), first)[0]) / layout.time.step
+    if abs(length - round(length)) > 1e-3 * max(1.0, length):
+        raise DataError(
+            f"the observations span {length:g} steps of the prior ({layout.time.step:g} {layout.time.units}), "
+            "expected a whole number; move them to the nearest step, or pass times="
+        )
+    return layout.times(first, round(length) + 1)
+
+
+def _ends(name: str, data: xr.Dataset, layout: StateLayout) -> tuple[Any, Any]:
+    key = "window" if "window" in data.coords else TIME
+    if key not in data.coords or data[key].size == 0:
+        raise DataError(f"'{name}' has neither a 'time' nor a 'window' coordinate; pass times= to assimilate it")
+    kind = schema.time_kind(data[key])
+    if kind != layout.time.kind:
+        raise DataError(f"'{key}' of '{name}' is {kind}, the prior's time is {layout.time.kind}; convert one of them")
+    return data[key].values.min(), data[key].values.max()
