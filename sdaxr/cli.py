@@ -178,6 +178,7 @@ def generate(quiet: bool, option: dict[str, Any], **values: Any) -> None:
     click.option("--name", help="Name recorded in the file."),
     _seed,
     _device,
+    click.option("--precision", help="float32 or bfloat16; by default bfloat16 on a GPU."),
     click.option("--compile", is_flag=True, default=None, help="torch.compile; pays on long runs."),
     click.option("--memory", type=float, help="Bytes of data held at once."),
     click.option("--validate-every", type=int, help="Steps between two validations."),

@@ -42,14 +42,19 @@ def assert_same(one: Prior, other: Prior) -> None:
 # What is learned
 
 
-@pytest.mark.parametrize(("parameterisation", "bound"), [("edm", 0.08), ("epsilon", 0.25)])
-def test_denoiser_of_an_autoregressive_chain_is_learned(parameterisation: str, bound: float, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("parameterisation", "precision", "bound"),
+    [("edm", "float32", 0.08), ("epsilon", "float32", 0.25), ("edm", "bfloat16", 0.1)],
+)
+def test_denoiser_of_an_autoregressive_chain_is_learned(
+    parameterisation: str, precision: str, bound: float, tmp_path: Path
+) -> None:
     """After 300 steps the error is a few percent of what there is to learn, at every noise level."""
     data = autoregressive(130, 128)
     prior = train(
         data, tmp_path / "ar.safetensors", window=9, steps=300, batch=48, learning_rate=4e-3, ema=0.98,
         levels=(0.05, 20.0), network_options={"width": 24, "blocks": 2, "kernel": 5},
-        parameterisation=parameterisation, progress=False,
+        parameterisation=parameterisation, precision=precision, progress=False,
     )  # fmt: skip
     length = 12  # not the window: any length will do
     covariance = 0.9 ** np.abs(np.subtract.outer(np.arange(length), np.arange(length)))
@@ -307,6 +312,7 @@ def test_the_same_seed_gives_the_same_prior(tmp_path: Path) -> None:
         ({"network": "convolutionl"}, "Did you mean 'convolutional'"),
         ({"network_options": {"widht": 8}}, "Did you mean 'width'"),
         ({"parameterisation": "edn"}, "Did you mean 'edm'"),
+        ({"precision": "float23"}, "Did you mean 'float32'"),
         ({"network": "mlp", "window": 4, "network_options": {}}, "odd number"),
         ({"batch": 0}, "batch=0, expected a positive number"),
         ({"steps": -1}, "steps=-1, expected a positive number"),

@@ -29,6 +29,8 @@ from sdaxr.schema import ArchiveError, DataError, OptionError, nearest
 
 log = logging.getLogger(__name__)
 
+PRECISIONS = ("float32", "bfloat16")
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -45,6 +47,7 @@ class Settings:
     weight_decay: float
     ema: float
     levels: tuple[float, float]
+    precision: str
     homogeneous: tuple[str, ...]
     seed: int
     data: dict[str, Any] = field(default_factory=dict)
@@ -74,6 +77,7 @@ def train(
     name: str | None = None,
     seed: int = 0,
     device: str = "auto",
+    precision: str = "auto",
     compile: bool = False,
     memory: float = 4e9,
     validate_every: int = 500,
@@ -112,7 +116,10 @@ def train(
     name
         Name recorded in the file; default: the stem of ``store``.
     device, compile
-        ``"auto"`` takes a GPU where there is one (with bfloat16 autocast); ``torch.compile`` pays on long runs.
+        ``"auto"`` takes a GPU where there is one; ``torch.compile`` pays on long runs.
+    precision
+        ``"float32"``, or ``"bfloat16"`` for autocast (the weights stay float32), which ``"auto"`` takes on a GPU; it
+        pays on processors that have such instructions, too.
     memory
         Bytes of data that are held at once; larger archives are streamed.
     validate_every
@@ -143,13 +150,15 @@ def train(
         # A tenth of a short series is less than one window.
         training, validation = _splits(data, window)
         layout = infer_layout(training, **options)
+    target = _device(device)
+    if precision == "auto":
+        precision = "bfloat16" if target.type == "cuda" else "float32"
     settings = Settings(
         window, network, dict(network_options or {}), parameterisation, steps, minutes, batch, learning_rate,
-        weight_decay, ema, (levels[0], levels[1]), tuple(homogeneous), seed, fingerprint(data, layout),
-        layout.to_file()[1],
+        weight_decay, ema, (levels[0], levels[1]), precision, tuple(homogeneous), seed,
+        fingerprint(data, layout), layout.to_file()[1],
     )  # fmt: skip
     _check(settings, windowed)
-    target = _device(device)
     torch.manual_seed(seed)
     model = assemble(layout, asdict(settings)).to(target)
     averaged = assemble(layout, asdict(settings)).to(target)
@@ -237,7 +246,7 @@ class _Run:
         for group in self.optimiser.param_groups:
             decay = (1 + math.cos(math.pi * self.done)) / 2
             group["lr"] = settings.learning_rate * min(1.0, (self.step + 1) / 100) * decay
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=settings.precision == "bfloat16"):
             loss = self.loss(*self._noisy(x, context, generator), self.valid)
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()
@@ -322,6 +331,8 @@ def _splits(data: xr.Dataset, least: int = 1) -> tuple[xr.Dataset, xr.Dataset]:
 def _check(settings: Settings, windowed: bool) -> None:
     if settings.parameterisation not in PARAMETERISATIONS:
         raise OptionError(f"parameterisation={nearest(settings.parameterisation, PARAMETERISATIONS)}")
+    if settings.precision not in PRECISIONS:
+        raise OptionError(f"precision={nearest(settings.precision, PRECISIONS)}")
     if settings.window < 1 or (windowed and settings.window % 2 == 0):
         raise OptionError(f"window={settings.window}, expected an odd number 2k + 1 for {settings.network!r}")
     for key in ("steps", "minutes", "batch", "learning_rate"):
