@@ -52,7 +52,7 @@ def generate(store: str, trajectories: int) -> None:
 @main.command()
 @click.option("--store", default="kolmogorov.zarr")
 @click.option("--prior", default="kolmogorov.safetensors")
-@click.option("--minutes", default=65.0)
+@click.option("--minutes", default=27.0)
 @click.option("--network", default=json.dumps(NETWORK), help="Options of the space-time U-Net, as JSON.")
 def train(store: str, prior: str, minutes: float, network: str) -> None:
     """Train on two cores, or on a GPU where there is one."""
@@ -69,7 +69,6 @@ def train(store: str, prior: str, minutes: float, network: str) -> None:
         ema=0.999,
         levels=(0.03, 60.0),
         name="kolmogorov",
-        precision="bfloat16",
         compile=True,
         validate_every=200,
         progress=False,
