@@ -8,7 +8,7 @@ The names below are loaded when they are first used, so that ``import sdaxr`` co
 `train`                 trajectories -> prior (one ``.safetensors`` file)
 `open_prior`, `priors`  a prior by name or path; the names of the shipped ones
 `observe`               truth + operator -> synthetic observations
-`assimilate`            observations + prior -> posterior ensemble
+`assimilate`            observations + (prior | system) -> posterior ensemble
 `innovations`           observation minus H(posterior)
 `forecast`              posterior + (system | prior) -> forecast
 `denoise`               noisy fields + prior -> clean fields

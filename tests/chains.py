@@ -22,7 +22,7 @@ TRIPLE = Linear(
 
 @dataclass(frozen=True)
 class Ring(MarkovChain):
-    """Damped diffusion with noise and a constant forcing on a periodic line: a linear chain on a grid, mean not zero."""
+    """Damped diffusion with noise and a constant forcing on a periodic line: on a grid, the mean not zero."""
 
     name: ClassVar[str] = "ring"
 
@@ -86,7 +86,7 @@ def whole_operator(operator: Operator, like: xr.Dataset, system: MarkovChain) ->
 def condition(
     prior: tuple[np.ndarray, np.ndarray], matrix: np.ndarray, offset: np.ndarray, y: np.ndarray, error: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, float]:
-    """Mean, covariance and log-evidence of the Gaussian ``prior`` given y = matrix x + offset + N(0, error^2); no NaN."""
+    """Mean, covariance and log-evidence of the Gaussian ``prior`` given y = matrix x + offset + N(0, error^2)."""
     mean, covariance = prior
     seen = np.isfinite(y)
     matrix, innovation = matrix[seen], y[seen] - offset[seen] - matrix[seen] @ mean

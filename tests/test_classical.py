@@ -178,7 +178,7 @@ def test_weak_filters_are_told(caplog: pytest.LogCaptureFixture) -> None:
         smooth(observations, TRIPLE, method="bpf", members=2, particles=64, **QUIET)
     assert "particles are effective" in caplog.text
     undefined = op.function(lambda fields: {name: (-1 - x.abs()).sqrt() for name, x in fields.items()})
-    with pytest.raises(DivergenceError, match="the observations at 0.0 have the log-likelihood nan"):
+    with pytest.raises(DivergenceError, match="the observations at 0.0 have the log-likelihood nan for some particle"):
         smooth(observations, TRIPLE, operator=undefined, members=2, particles=64, **QUIET)
 
 

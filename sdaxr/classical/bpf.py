@@ -77,8 +77,8 @@ def particle_filter(model: StateSpaceModel, particles: int, seed: int) -> Filter
             best = likelihood.max()
             if not np.isfinite(best):
                 raise DivergenceError(
-                    f"the observations at {model.times.values[index]} have the log-likelihood {best} for some particle, "
-                    "expected a number; check that operator and system are finite for all states"
+                    f"the observations at {model.times.values[index]} have the log-likelihood {best} for some "
+                    "particle, expected a number; check that operator and system are finite for all states"
                 )
             weights = np.exp(likelihood - best)
             log_evidence += best + float(np.log(weights.mean()))
