@@ -70,7 +70,8 @@ def smooth(
         Times of the trajectory, at the system's step. Default: the window that the observations carry, else from the
         first to the last observed time.
     particles
-        Particles of the filter (``"bpf"``, ``"ffbs"``, and ``"4dvar"`` without a first guess); 65536 by default.
+        Particles of the filter (``"bpf"``, ``"ffbs"``, and ``"4dvar"`` without a first guess); 65536 by default. They
+        are kept for all times, in double precision.
     background
         What is known of the first state beside the observations: its variables and ``<variable>_error``, one standard
         deviation. It counts as an observation of the first state: the system's own distribution of that state stays.

@@ -50,6 +50,11 @@ class GaussianErrors:
         normalisation = np.log(self.std).sum() + len(self.std) / 2 * math.log(2 * math.pi)
         return -(self.whiten(innovation) ** 2).sum(-1) / 2 - normalisation
 
+    @classmethod
+    def joined(cls, parts: Sequence[GaussianErrors]) -> GaussianErrors:
+        """The errors of several networks, which do not depend on each other."""
+        return cls(np.concatenate([part.std for part in parts]))
+
 
 @dataclass(frozen=True)
 class StateObservation:
@@ -77,15 +82,9 @@ class StateObservation:
     def tangent(self, x: np.ndarray) -> np.ndarray:
         """Derivative of H, (count, n) to (count, m, n)."""
         states = torch.from_numpy(np.require(x, requirements=["C", "W"])).requires_grad_()
-        predicted = self.operator(states)
         # One member does not depend on the state of another, so the sum over them can be differentiated.
-        sums = predicted.sum(0)
-        rows = [
-            torch.autograd.grad(total, states, retain_graph=True)[0]
-            if total.requires_grad
-            else torch.zeros_like(states)
-            for total in sums
-        ]
+        sums = self.operator(states).sum(0)
+        rows = [torch.autograd.grad(total, states, retain_graph=True)[0] for total in sums]
         return torch.stack(rows, dim=1).numpy()
 
     def log_likelihood(self, x: np.ndarray) -> np.ndarray:
@@ -151,7 +150,7 @@ def _joined(parts: Sequence[StateObservation]) -> StateObservation | None:
     return StateObservation(
         lambda x: torch.cat([part.operator(x) for part in parts], dim=1),
         np.concatenate([part.values for part in parts]),
-        GaussianErrors(np.concatenate([part.errors.std for part in parts])),
+        GaussianErrors.joined([part.errors for part in parts]),
     )
 
 
