@@ -62,6 +62,11 @@ class Ensemble:
         archive = Archive.create(store, template, MEMBER, config, attrs, overwrite=overwrite, finite=finite)
         return cls(template, archive, set(archive.pending()))
 
+    @property
+    def complete(self) -> bool:
+        """Whether there is a finished archive already."""
+        return self.archive is not None and self.archive.complete
+
     def write(self, member: int, fields: dict[str, np.ndarray]) -> None:
         """Take the fields of one member, {variable: (time, *space)}, unless they are there already."""
         if self.archive is None:

@@ -109,7 +109,7 @@ def smooth(
     axis = window_times(networks, layout, times, model=chain.name)
     chosen = {name: operator_of(name, data, operator, outside) for name, data in networks.items()}
     attrs = _provenance(chain, method, seed) | describe_networks(networks, operator)
-    if particles is not None or method in ("bpf", "ffbs"):
+    if method != "kalman" and first_guess is None:
         attrs["particles"] = particles or PARTICLES
     guess, seen = None, networks
     if first_guess is not None:
@@ -117,15 +117,16 @@ def smooth(
         attrs["first_guess_sha256"] = fingerprint([first_guess])
     if background is not None:
         attrs["background_sha256"] = fingerprint([background])
-        seen, chosen = seen | {"background": first_state(background, axis)}, chosen | {"background": identity()}
+        name = "the background"
+        seen, chosen = seen | {name: first_state(background, axis)}, chosen | {name: identity()}
     model, used = build_model(seen, chosen, chain, axis, outside)
     attrs |= count_observations(networks, used[: len(networks)])
     ensemble = Ensemble.create(layout, axis, attrs, members=members, store=store, overwrite=overwrite)
-    about: dict[str, Any] = {}
-    if ensemble.waiting:
-        paths, about = _draw(model, method, members, seed, particles or PARTICLES, guess)
-        for member in tqdm(sorted(ensemble.waiting), disable=not progress, desc=method, unit="member"):
-            ensemble.write(member, chain.from_vectors(paths[member]))
+    if ensemble.complete:
+        return ensemble.dataset()
+    paths, about = _draw(model, method, members, seed, particles or PARTICLES, guess)
+    for member in tqdm(sorted(ensemble.waiting), disable=not progress, desc=method, unit="member"):
+        ensemble.write(member, chain.from_vectors(paths[member]))
     return ensemble.dataset(about)
 
 
