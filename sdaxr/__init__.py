@@ -8,7 +8,7 @@ The names below are loaded when they are first used, so that ``import sdaxr`` co
 `train`                 trajectories -> prior (one ``.safetensors`` file)
 `open_prior`, `priors`  a prior by name or path; the names of the shipped ones
 `observe`               truth + operator -> synthetic observations
-`assimilate`            observations + prior -> posterior ensemble
+`assimilate`            observations + (prior | system) -> posterior ensemble
 `innovations`           observation minus H(posterior)
 `forecast`              posterior + (system | prior) -> forecast
 `denoise`               noisy fields + prior -> clean fields
@@ -19,6 +19,7 @@ The names below are loaded when they are first used, so that ``import sdaxr`` co
 `operators`             observation operators (module)
 `systems`               dynamical systems and their registry (module)
 `baselines`             climatology and interpolation, to compare with (module)
+`densities`             log-prior and log-likelihood of trajectories (module)
 ======================  ====================================================================
 """
 
@@ -34,7 +35,7 @@ from . import schema
 from .schema import SdaxrError
 
 if TYPE_CHECKING:
-    from . import baselines, operators, systems
+    from . import baselines, densities, operators, systems
     from .archive import open_archive
     from .assimilate import assimilate
     from .denoise import denoise
@@ -67,6 +68,7 @@ __all__ = [
     "operators",
     "systems",
     "baselines",
+    "densities",
     "schema",
     "SdaxrError",
     "__version__",
@@ -88,7 +90,7 @@ _FUNCTIONS = {
     "open_archive": "archive",
     "open_system": "systems",
 }
-_MODULES = ("operators", "systems", "baselines")
+_MODULES = ("operators", "systems", "baselines", "densities")
 
 
 class _Package(types.ModuleType):

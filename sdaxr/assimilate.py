@@ -1,31 +1,32 @@
-"""Observations and a prior make a posterior ensemble of trajectories."""
+"""Observations and a prior, or a physical model, make a posterior ensemble of trajectories."""
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 import xarray as xr
 from tqdm.auto import tqdm
 
 from sdaxr import schema
-from sdaxr.archive import Archive, open_archive
+from sdaxr.classical import METHODS as CLASSICAL
+from sdaxr.classical import smooth
+from sdaxr.ensemble import Ensemble
 from sdaxr.fields import StateLayout
 from sdaxr.likelihood import bind_observations
-from sdaxr.observations import observed_variables
 from sdaxr.posterior.execution import Guided, batch_size, sample_members
 from sdaxr.posterior.guidance import METHODS
 from sdaxr.posterior.likelihood import GaussianObservation
 from sdaxr.posterior.samplers import Sampler
-from sdaxr.prior import Prior, open_prior
+from sdaxr.prior import Prior, open_prior, priors
+from sdaxr.provenance import count_observations, describe_networks
 from sdaxr.sampling import Sampling, choose_device, resolve_sampling
-from sdaxr.schema import MEMBER, OptionError, nearest
+from sdaxr.schema import OptionError, nearest
+from sdaxr.systems import System
 from sdaxr.window import Observations, Operators, as_networks, operator_of, window_times
 
 log = logging.getLogger(__name__)
@@ -33,7 +34,7 @@ log = logging.getLogger(__name__)
 
 def assimilate(
     observations: Observations,
-    prior: str | Path | Prior,
+    prior: str | Path | Prior | None = None,
     *,
     members: int = 16,
     seed: int = 0,
@@ -41,6 +42,10 @@ def assimilate(
     operator: Operators = None,
     times: Any = None,
     method: str = "sda",
+    system: str | System | None = None,
+    particles: int | None = None,
+    background: xr.Dataset | None = None,
+    first_guess: xr.Dataset | None = None,
     gamma: float | None = None,
     zeta: float | None = None,
     sampler: str | None = None,
@@ -60,7 +65,7 @@ def assimilate(
     observations
         What `sdaxr.observe` returns, or your own in the same form; several networks as a mapping or DataTree.
     prior
-        Name of a shipped prior, path of a prior file, or a `Prior`.
+        Name of a shipped prior, path of a prior file, or a `Prior`; for the score-based methods.
     members
         Number of posterior samples.
     seed
@@ -74,7 +79,14 @@ def assimilate(
         Times of the trajectory, at the prior's step. Default: the window that the observations carry, else from the
         first to the last observed time.
     method
-        ``"sda"`` (Rozet & Louppe 2023) or ``"dps"`` (Chung et al. 2023).
+        ``"sda"`` (Rozet & Louppe 2023) or ``"dps"`` (Chung et al. 2023). With ``system`` in the place of the prior:
+        ``"bpf"``, ``"ffbs"``, ``"kalman"`` or ``"4dvar"``, see `sdaxr.classical.smooth`.
+    system
+        Name of a system with Gaussian noise, or a `sdaxr.systems.MarkovChain`; for those four.
+    particles, first_guess
+        Particles of the filter (65536 by default); trajectories that ``"4dvar"`` starts from.
+    background
+        What is known of the first state: its variables and ``<variable>_error``, one standard deviation.
     gamma, zeta
         SDA's scalar Gamma, in units of the variance of what is observed; by default the covariance that it stands for
         is measured on states that the prior carries (`sdaxr.posterior.unresolved`). Step of DPS.
@@ -105,10 +117,24 @@ def assimilate(
     DivergenceError
         If the sampler does not stay finite.
     """
-    prior = open_prior(prior)
     given = {
         "sampler": sampler, "steps": steps, "corrections": corrections, "tau": tau, "gamma": gamma, "zeta": zeta
     }  # fmt: skip
+    if method in CLASSICAL:
+        _refuse(method, {"prior": prior, "batch": batch} | given)
+        if system is None:
+            raise OptionError(f"method={method!r} needs a physical model, found none; pass system=, such as 'lorenz63'")
+        return smooth(
+            observations, system, method=method, members=members, seed=seed, store=store, operator=operator,
+            times=times, particles=particles, background=background, first_guess=first_guess, outside=outside,
+            overwrite=overwrite, progress=progress,
+        )  # fmt: skip
+    _refuse(method, {"system": system, "particles": particles, "background": background, "first_guess": first_guess})
+    if prior is None:
+        raise OptionError(
+            f"method={method!r} needs a prior, found none; pass one of {priors()}, or a file of sdaxr.train"
+        )
+    prior = open_prior(prior)
     settings = resolve_sampling(prior, given)
     for key, value, least in (("members", members, 1), ("seed", seed, 0)):
         if value < least:
@@ -125,11 +151,25 @@ def assimilate(
         for name, data in networks.items()
     ]
     guided = build_guidance(method, prior, axis, likelihood, settings, target)
-    attrs = _provenance(prior, networks, operator, method, settings, seed) | _counts(networks, likelihood)
+    attrs = _provenance(prior, networks, operator, method, settings, seed)
+    attrs |= count_observations(networks, [o.values.shape[-1] for o in likelihood])
     return draw(
         guided, settings.build(prior.network.levels), prior.layout, axis, attrs, members=members, seed=seed,
         store=store, batch=batch, device=target, overwrite=overwrite, progress=progress,
     )  # fmt: skip
+
+
+def _refuse(method: str, foreign: Mapping[str, Any]) -> None:
+    """Raise `OptionError` if the method is unknown, or something is given that is for other methods."""
+    if method not in (*METHODS, *CLASSICAL):
+        raise OptionError(f"method={nearest(method, (*METHODS, *CLASSICAL))}")
+    others = ", ".join(METHODS if method in CLASSICAL else CLASSICAL)
+    for key, given in foreign.items():
+        if given is not None:
+            raise OptionError(
+                f"found {key}= beside method={method!r}, which does not use it; leave it out, or choose another method "
+                f"({others})"
+            )
 
 
 def build_guidance(
@@ -165,48 +205,18 @@ def draw(
 ) -> xr.Dataset:
     """Sample members in batches, into memory or into an archive."""
     shape = (times.size, layout.channels, *layout.shape)
-    template = layout.template(times, {MEMBER: np.arange(members)})
-    template[MEMBER].attrs.update(standard_name="realization", long_name="posterior sample", units="1")
-    template.attrs.update(attrs)
-    archive, waiting = None, set(range(members))
-    if store is not None:
-        config = {k: v for k, v in attrs.items() if k != "sdaxr_version"} | {"members": members}
-        config |= {"start": str(times.values[0]), "states": times.size}
-        finite = layout.mask is None
-        archive = Archive.create(store, template, MEMBER, config, attrs, overwrite=overwrite, finite=finite)
-        waiting = set(archive.pending())
+    ensemble = Ensemble.create(layout, times, attrs, members=members, store=store, overwrite=overwrite)
     size = batch or batch_size(guided, shape, members, device)
     # Batches are the same in a resumed run: rounding depends on their size.
     batches = [range(first, min(first + size, members)) for first in range(0, members, size)]
-    batches = [b for b in batches if waiting.intersection(b)]
-    results: dict[int, dict[str, np.ndarray]] = {}
+    batches = [b for b in batches if ensemble.waiting.intersection(b)]
     total = sum(map(len, batches)) * sampler.evaluations
     with tqdm(total=total, disable=not progress, desc="assimilating", unit="evaluation") as bar:
         batched = sample_members(guided, sampler, batches, shape, seed=seed, device=device, tick=bar.update)
         for drawn, states in batched:
             for member, state in zip(drawn, states.numpy(), strict=True):
-                fields = layout.to_physical(state)
-                if archive is None:
-                    results[member] = fields
-                elif member in waiting:
-                    archive.write(member, fields)
-    if archive is not None:
-        return open_archive(archive.finalise())
-    stacked = {v: np.stack([results[m][v] for m in range(members)]) for v in layout.variables}
-    return template.assign({v: (template[v].dims, a, template[v].attrs) for v, a in stacked.items()})
-
-
-def _operator_text(name: str, data: xr.Dataset, operator: Operators) -> str:
-    given = operator.get(name) if isinstance(operator, Mapping) else operator
-    if given is None:
-        return str(data.attrs.get("operator", ""))
-    return given.to_json() if given.saveable else repr(given)
-
-
-def _counts(networks: Mapping[str, xr.Dataset], likelihood: list[GaussianObservation]) -> dict[str, list[int]]:
-    used = [o.values.shape[-1] for o in likelihood]
-    given = [sum(int(d[v].notnull().sum()) for v in observed_variables(d)) for d in networks.values()]
-    return {"observations_used": used, "observations_dropped": [g - u for g, u in zip(given, used, strict=True)]}
+                ensemble.write(member, layout.to_physical(state))
+    return ensemble.dataset()
 
 
 def _provenance(
@@ -217,12 +227,6 @@ def _provenance(
     settings: Sampling,
     seed: int,
 ) -> dict[str, Any]:
-    digest = hashlib.sha256()
-    for data in networks.values():
-        for name in sorted(map(str, data.variables)):
-            values = np.ascontiguousarray(data[name].values)
-            values = values if values.dtype.kind in "biufmM" else values.astype(str)
-            digest.update(name.encode() + values.tobytes())
     return {
         "Conventions": "CF-1.11",
         "title": f"posterior ensemble, {method} with the prior {prior.name!r}",
@@ -231,9 +235,7 @@ def _provenance(
         "prior_sha256": prior.sha256,
         "method": method,
         "seed": seed,
-        "networks": list(networks),
-        "operators": [_operator_text(name, data, operator) for name, data in networks.items()],
-        "observations_sha256": digest.hexdigest(),
+        **describe_networks(networks, operator),
         "sdaxr_version": schema.version(),
         **{f"sampling_{k}": "measured" if v is None else v for k, v in asdict(settings).items()},
     }

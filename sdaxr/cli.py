@@ -210,11 +210,16 @@ def observe(quiet: bool, **values: Any) -> None:
 @main.command()
 @click.argument("observations", nargs=-1, required=True)
 @_flags(
-    click.option("--prior", required=True, help="Name of a shipped prior (sdaxr priors) or file."),
+    click.option("--prior", help="Name of a shipped prior (sdaxr priors) or file."),
     _store,
     click.option("--members", type=int, help="Size of the ensemble."),
     _seed,
-    click.option("--method", help="sda or dps."),
+    click.option("--method", help="sda or dps; with --system: bpf, ffbs, kalman or 4dvar."),
+    click.option("--system", help="System with Gaussian noise (lorenz63, linear), in the place of the prior."),
+    _option,
+    click.option("--particles", type=int, help="Particles of the filter (bpf, ffbs, 4dvar)."),
+    click.option("--background", help="File of the first state, with errors."),
+    click.option("--first-guess", help="File of the trajectories that 4dvar starts from."),
     click.option("--operator", help="JSON, where the observations do not say it themselves."),
     click.option("--gamma", type=float, help="Widening of the observation error at high noise (sda)."),
     click.option("--zeta", type=float, help="Step of dps."),
@@ -227,10 +232,10 @@ def observe(quiet: bool, **values: Any) -> None:
     _device,
     _overwrite,
 )
-def assimilate(quiet: bool, **values: Any) -> None:
+def assimilate(quiet: bool, option: dict[str, Any], **values: Any) -> None:
     """The posterior ensemble given OBSERVATIONS, one file for each network."""
     observations = values.pop("observations")
-    _run("assimilate", quiet, values | {"observations": list(observations)})
+    _run("assimilate", quiet, values | {"observations": list(observations)} | option)
 
 
 @main.command()

@@ -1,4 +1,4 @@
-"""Find out how the states of a Dataset are laid out, and their statistics."""
+"""Find out how the states of a Dataset or of a system are laid out, and their statistics."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import xarray as xr
 from sdaxr import schema
 from sdaxr.fields import CYCLES, Coordinate, StateLayout
 from sdaxr.schema import TIME, DataError, TimeAxis
+from sdaxr.systems import System
 
 
 def infer_layout(
@@ -84,6 +85,28 @@ def infer_layout(
         mask=mask,
         context={c: _context_field(data, c, space) for c in context},
         cycles=_default_cycles(data[TIME], time) if cycles is None else tuple(cycles),
+    )
+
+
+def system_layout(system: System) -> StateLayout:
+    """Labels of the states of a system, in physical units."""
+    state = system.template()
+    first = next(iter(state.data_vars.values()))
+    layers = {str(n): schema.layer_dimension(v) for n, v in state.data_vars.items()}
+    layer = next((str(d) for d in layers.values() if d is not None), None)
+    space = tuple(map(str, schema.space_dimensions(first)))
+    units = str(system.time_attrs.get("units", ""))
+    return StateLayout(
+        variables=tuple(layers),
+        attrs={str(n): _plain(v.attrs) for n, v in state.data_vars.items()},
+        layered=tuple(n for n, d in layers.items() if d is not None),
+        layer=layer,
+        space=space,
+        coords={str(d): _coordinate(c) for d, c in state.coords.items()},
+        sizes={str(d): n for d, n in state.sizes.items()},
+        time=TimeAxis("float", system.step, units),
+        mean=np.zeros(1),
+        std=np.ones(1),
     )
 
 

@@ -179,8 +179,8 @@ def _step(name: str, given: dict[str, Any], base: Path, before: list[Step]) -> S
 
 
 def _check_names(name: str, values: Mapping[str, Any], accepted: set[str]) -> None:
-    model: Any = values.get({"generate": "system", "forecast": "model"}.get(name, ""))
-    is_system = model is not None and (name == "generate" or model in sdaxr.systems.systems())
+    model: Any = values.get({"generate": "system", "assimilate": "system", "forecast": "model"}.get(name, ""))
+    is_system = model is not None and (name != "forecast" or model in sdaxr.systems.systems())
     known = set(accepted)
     if is_system:
         known |= set(sdaxr.open_system(model).options())

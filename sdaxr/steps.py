@@ -21,7 +21,7 @@ import xarray as xr
 
 import sdaxr
 
-from .schema import TRAJECTORY, ArchiveError, DataError, OperatorError, OptionError
+from .schema import TRAJECTORY, ArchiveError, DataError, OperatorError, OptionError, nearest
 
 logger = logging.getLogger(__name__)
 
@@ -51,16 +51,38 @@ def observe(
     return save(observations, store)
 
 
-def assimilate(observations: str | Iterable[str], prior: str, store: str, **options: Any) -> xr.Dataset:
-    """The posterior given ``observations`` (one file, or one for each network) to the archive ``store``."""
+def assimilate(
+    observations: str | Iterable[str],
+    store: str,
+    *,
+    prior: str | None = None,
+    system: str | None = None,
+    background: str | None = None,
+    first_guess: str | None = None,
+    **options: Any,
+) -> xr.Dataset:
+    """The posterior given ``observations`` (one file, or one for each network) to the archive ``store``.
+
+    What is no parameter of the function is an option of the system, such as ``noise=0.5``.
+    """
     paths = [observations] if isinstance(observations, str | Path) else list(observations)
     networks = {Path(path).stem: sdaxr.open_archive(path) for path in paths}
     if len(networks) < len(paths):
         raise DataError(f"found several networks of the same file name in {paths}; rename the files")
     if "operator" in options:
         options["operator"] = read_operator(options["operator"])
+    known = parameters("assimilate")
+    of_system = {key: options.pop(key) for key in list(options) if key not in known}
+    if of_system and system is None:
+        raise OptionError(f"found the parameter {nearest(next(iter(of_system)), known)}")
+    options |= {
+        "prior": None if prior is None else sdaxr.open_prior(prior),
+        "system": None if system is None else sdaxr.open_system(system, **of_system),
+        "background": None if background is None else sdaxr.open_archive(background),
+        "first_guess": None if first_guess is None else sdaxr.open_archive(first_guess),
+    }
     data = next(iter(networks.values())) if len(paths) == 1 else networks
-    return sdaxr.assimilate(data, sdaxr.open_prior(prior), store=store, **options)
+    return sdaxr.assimilate(data, store=store, **options)
 
 
 def forecast(ensemble: str, model: str, store: str, *, trajectory: int | None = None, **options: Any) -> xr.Dataset:
@@ -128,7 +150,9 @@ STEPS: dict[str, Callable[..., Any]] = {
     step.__name__: step for step in (generate, train, observe, assimilate, forecast, denoise, verify, plot, animate)
 }
 # Parameters that name a file which is read, and the one that names the file which is written.
-INPUTS = ("trajectories", "truth", "observations", "ensemble", "noisy", "posterior", "data")
+INPUTS = (
+    "trajectories", "truth", "observations", "background", "first_guess", "ensemble", "noisy", "posterior", "data"
+)  # fmt: skip
 OUTPUTS = ("store", "path")
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import xarray as xr
 
 from sdaxr import schema
+from sdaxr.alignment import match_times
 from sdaxr.fields import StateLayout
 from sdaxr.observations import operator_for
 from sdaxr.operators import Operator
@@ -40,34 +41,65 @@ def operator_of(name: str, data: xr.Dataset, operator: Operators, outside: str) 
     return operator
 
 
-def window_times(networks: Mapping[str, xr.Dataset], layout: StateLayout, times: Any = None) -> xr.DataArray:
-    """Times of the trajectory that is to be assimilated, at the step of the prior."""
+def window_times(
+    networks: Mapping[str, xr.Dataset], layout: StateLayout, times: Any = None, model: str = "the prior"
+) -> xr.DataArray:
+    """Times of the trajectory that is to be assimilated, at the step of the prior (or what else ``model`` names)."""
     if times is not None:
         axis = times if isinstance(times, xr.DataArray) else xr.DataArray(np.asarray(times), dims=TIME, name=TIME)
         axis = axis.rename(TIME).drop_vars([c for c in axis.coords if c != TIME])
         found = schema.time_axis(xr.Dataset(coords={TIME: (TIME, axis.values, axis.attrs)}))
         if found.kind != layout.time.kind or abs(found.step - layout.time.step) > 1e-3 * layout.time.step:
             raise DataError(
-                f"times= has the step {found.step:g} ({found.kind}), expected the prior's {layout.time.step:g} "
+                f"times= has the step {found.step:g} ({found.kind}), expected {model}'s {layout.time.step:g} "
                 f"{layout.time.units} ({layout.time.kind})"
             )
         return layout.times(axis.values[0], axis.size)
-    ends = [_ends(name, data, layout) for name, data in networks.items()]
+    ends = [_ends(name, data, layout, model) for name, data in networks.items()]
     first, last = min(e[0] for e in ends), max(e[1] for e in ends)
     length = float(schema.elapsed(xr.DataArray(np.array([last]), name=TIME), first)[0]) / layout.time.step
     if abs(length - round(length)) > 1e-3 * max(1.0, length):
         raise DataError(
-            f"the observations span {length:g} steps of the prior ({layout.time.step:g} {layout.time.units}), "
+            f"the observations span {length:g} steps of {model} ({layout.time.step:g} {layout.time.units}), "
             "expected a whole number; move them to the nearest step, or pass times="
         )
     return layout.times(first, round(length) + 1)
 
 
-def _ends(name: str, data: xr.Dataset, layout: StateLayout) -> tuple[Any, Any]:
+def first_state(background: xr.Dataset, times: xr.DataArray) -> xr.Dataset:
+    """A background as a network that observes the first state of the window.
+
+    Parameters
+    ----------
+    background
+        Variables of a state and ``<variable>_error``, one standard deviation; NaN where nothing is known. A time, if it
+        has one, is the first of ``times``.
+    times
+        Times of the window.
+
+    Raises
+    ------
+    DataError
+        If it has several times, or another one.
+    """
+    data = background if TIME in background.dims else background.expand_dims(TIME)
+    if data.sizes[TIME] != 1:
+        raise DataError(
+            f"background= has {data.sizes[TIME]} times, expected one state; select it, background.isel(time=[0])"
+        )
+    if TIME in data.coords and match_times(data[TIME], times)[0] != 0:
+        raise DataError(
+            f"background= is at {data[TIME].values[0]}, expected the first time of the window, {times.values[0]}; "
+            "pass times= to choose the window"
+        )
+    return data.assign_coords({TIME: (TIME, times.values[:1], times.attrs)})
+
+
+def _ends(name: str, data: xr.Dataset, layout: StateLayout, model: str) -> tuple[Any, Any]:
     key = "window" if "window" in data.coords else TIME
     if key not in data.coords or data[key].size == 0:
         raise DataError(f"'{name}' has neither a 'time' nor a 'window' coordinate; pass times= to assimilate it")
     kind = schema.time_kind(data[key])
     if kind != layout.time.kind:
-        raise DataError(f"'{key}' of '{name}' is {kind}, the prior's time is {layout.time.kind}; convert one of them")
+        raise DataError(f"'{key}' of '{name}' is {kind}, {model}'s time is {layout.time.kind}; convert one of them")
     return data[key].values.min(), data[key].values.max()

@@ -15,7 +15,7 @@ from sdaxr import cli, steps
 from sdaxr.archive import Archive
 
 # Flags of a command that are no parameter of its step, and parameters that have no flag.
-NOT_A_PARAMETER = {"generate": {"option"}, "forecast": {"option"}}
+NOT_A_PARAMETER = {"generate": {"option"}, "assimilate": {"option"}, "forecast": {"option"}}
 NO_FLAG = {"assimilate": {"progress", "times"}}
 
 
@@ -175,6 +175,34 @@ def test_assimilate_verify_forecast_and_denoise_are_the_functions(chain, tmp_pat
     clean = sdaxr.denoise(truth.isel(trajectory=-1), prior, noise_std=0.5, n_steps=3, **options)
     with sdaxr.open_archive(tmp_path / "clean.nc") as written:
         xr.testing.assert_equal(written.load(), clean)
+
+
+def test_assimilate_by_a_system_is_the_function(chain, tmp_path):
+    settings = ("assimilate", chain / "obs.nc", "--members", 2, "--seed", 3, "--quiet")
+    system = ("--system", "lorenz63", "--option", "spin_up=10", "--option", "noise=2")
+    background = xr.Dataset({"b": 1.0, "b_error": 2.0})
+    steps.save(background, tmp_path / "background.nc")
+    filtered = ("--method", "ffbs", "--particles", 500, "--background", tmp_path / "background.nc")
+    run(*settings, *system, *filtered, "--store", tmp_path / "ffbs.zarr")
+    model = sdaxr.open_system("lorenz63", spin_up=10, noise=2)
+    observations = sdaxr.open_archive(chain / "obs.nc")
+    options = {"system": model, "members": 2, "seed": 3, "progress": False}
+    expected = sdaxr.assimilate(observations, method="ffbs", particles=500, background=background, **options)
+    written = sdaxr.open_archive(tmp_path / "ffbs.zarr")
+    xr.testing.assert_equal(written.drop_vars("status").load(), expected)
+
+    run(
+        *settings, *system, "--method", "4dvar", "--first-guess", tmp_path / "ffbs.zarr",
+        "--store", tmp_path / "4dvar.zarr",
+    )  # fmt: skip
+    refined = sdaxr.assimilate(observations, method="4dvar", first_guess=expected, **options)
+    np.testing.assert_array_equal(sdaxr.open_archive(tmp_path / "4dvar.zarr").a, refined.a)
+
+    other = tmp_path / "other.zarr"
+    assert "needs a prior" in one_line(*settings, "--store", other)
+    assert "nois" in one_line(*settings, "--store", other, "--system", "lorenz63", "--option", "nois=2")
+    unused = one_line(*settings, "--store", other, "--prior", chain / "prior.safetensors", "--option", "noise=2")
+    assert "found the parameter 'noise'" in unused
 
 
 def test_plot_and_animate_write_pictures(chain, tmp_path):

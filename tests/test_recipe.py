@@ -71,6 +71,20 @@ def test_a_file_that_the_recipe_did_not_make_is_not_replaced(tmp_path):
     assert (tmp_path / "obs.nc").read_text() == "mine" and not (tmp_path / "t.zarr").exists()
 
 
+def test_a_system_assimilates_with_its_options(tmp_path):
+    assimilate = {"observations": "obs.nc", "store": "p.zarr", "system": "lorenz63", "method": "ffbs", "particles": 64}
+    steps = {"generate": GENERATE, "observe": OBSERVE | {"store": "obs.nc"}}
+    path = write(tmp_path, **steps, assimilate=assimilate | {"spin_up": 10, "members": 2})
+    posterior = recipe.run(path, progress=False)["3 assimilate"]
+    assert json.loads(posterior.attrs["sdaxr_options"])["spin_up"] == 10
+    for change, message in [
+        ({"spin": 10}, "Did you mean 'spin_up'"),
+        ({"first_guess": "g.zarr"}, "there is no .*g.zarr"),
+    ]:
+        with pytest.raises(OptionError, match=message):
+            recipe.read(write(tmp_path, **steps, assimilate=assimilate | change))
+
+
 def test_a_command_may_come_twice_in_a_list(tmp_path):
     path = tmp_path / "recipe.yaml"
     both = [{"observe": OBSERVE | {"store": f"{name}.nc"}} for name in "ab"]

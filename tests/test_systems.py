@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from dataclasses import dataclass
 from typing import ClassVar
@@ -14,11 +15,13 @@ from scipy import stats
 from sdaxr import systems
 from sdaxr.schema import DataError, OptionError
 from sdaxr.systems.kolmogorov import Kolmogorov, _solver
+from sdaxr.systems.linear import Linear
 from sdaxr.systems.lorenz63 import Lorenz63
 from sdaxr.systems.lorenz96 import Lorenz96
 
 SMALL = {
     "kolmogorov": Kolmogorov(resolution=32, coarsen=2, spin_up=2),
+    "linear": Linear(),
     "lorenz63": Lorenz63(spin_up=10),
     "lorenz96": Lorenz96(spin_up=10),
 }
@@ -48,7 +51,7 @@ class Decay(systems.System):
 
 def test_every_registered_system_is_tested_here():
     assert set(systems.systems()) >= set(SMALL)
-    assert set(SMALL) == {"kolmogorov", "lorenz63", "lorenz96"}
+    assert set(SMALL) == {"kolmogorov", "linear", "lorenz63", "lorenz96"}
 
 
 @pytest.mark.parametrize("name", SMALL)
@@ -99,6 +102,13 @@ def test_open_system_reads_options_and_offers_the_nearest_name():
         ("kolmogorov", {"resolution": 62}, "a resolution that coarsen divides"),
         ("lorenz63", {"step": 0}, "expected a positive number"),
         ("lorenz96", {"sites": 2}, "expected at least 4"),
+        ("linear", {"matrix": [[1.0, 0.0], [0.0, 0.5]]}, "eigenvalue of size 1, expected less than 1"),
+        ("linear", {"matrix": [[0.5]]}, "a matrix of 1 rows and a noise of 2"),
+        ("linear", {"matrix": [0.5, 0.1]}, "expected a square matrix as rows"),
+        ("linear", {"matrix": "none"}, "expected rows of numbers"),
+        ("linear", {"noise": [[1.0, 0.5], [0.0, 1.0]]}, "not symmetric"),
+        ("linear", {"noise": [[1.0, 2.0], [2.0, 1.0]]}, "the eigenvalue -1, expected none below 0"),
+        ("linear", {"step": 0}, "expected a positive number"),
     ]:
         with pytest.raises(OptionError, match=message):
             systems.open_system(name, **options)
@@ -115,6 +125,75 @@ def test_a_user_adds_a_system_in_one_file(monkeypatch):
         systems.register("decay", "elsewhere:Decay")
     with pytest.raises(OptionError, match="expected 'module:Class'"):
         systems.register("other", "elsewhere")
+
+
+# Chains with Gaussian noise ------------------------------------------------------------------------------------
+
+CHAINS = {"linear": Linear(noise=((0.2, 0.1), (0.1, 0.3))), "lorenz63": Lorenz63(spin_up=10)}
+
+
+@pytest.mark.parametrize("name", CHAINS)
+def test_vectors_and_states_are_the_same_numbers(name):
+    chain = CHAINS[name]
+    states = chain.trajectory(4, seed=1)
+    vectors = chain.to_vectors(states)
+    assert vectors.shape == (4, chain.size) and vectors.dtype == np.float64
+    for i, (key, values) in enumerate(states.items()):
+        np.testing.assert_array_equal(vectors[:, i], values)
+        np.testing.assert_array_equal(chain.from_vectors(vectors)[key], values)
+
+
+@pytest.mark.parametrize("name", CHAINS)
+def test_noise_has_its_covariance_and_whitening_undoes_it(name):
+    chain = CHAINS[name]
+    noise = chain.draw_noise(np.random.default_rng(0), 20_000)
+    np.testing.assert_allclose(np.cov(noise.T), chain.noise_covariance, atol=5 * np.sqrt(2) * 0.3 / math.sqrt(20_000))
+    whiten = chain.whitening()
+    np.testing.assert_allclose(whiten @ chain.noise_covariance @ whiten.T, np.eye(chain.size), atol=1e-12)
+
+
+@pytest.mark.parametrize("name", CHAINS)
+def test_tangent_is_the_derivative_of_the_transition(name):
+    chain = CHAINS[name]
+    x = chain.initial(6, seed=0).reshape(2, 3, -1)
+    direction = np.random.default_rng(1).normal(size=chain.size)
+    rise = (chain.transition_mean(x + 1e-4 * direction) - chain.transition_mean(x - 1e-4 * direction)) / 2e-4
+    np.testing.assert_allclose(chain.tangent(x) @ direction, rise, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(systems.MarkovChain.tangent(chain, x), chain.tangent(x), atol=1e-8)
+
+
+def test_linear_is_stationary():
+    chain = CHAINS["linear"]
+    mean, covariance = chain.initial_moments()
+    matrix = np.array(chain.matrix)
+    np.testing.assert_allclose(matrix @ covariance @ matrix.T + chain.noise_covariance, covariance)
+    np.testing.assert_array_equal(mean, 0)
+    start = chain.initial(20_000, seed=0)
+    later = chain.transition_mean(start) + chain.draw_noise(np.random.default_rng(1), len(start))
+    for states in (start, later):
+        np.testing.assert_allclose(np.cov(states.T), covariance, atol=5 * np.sqrt(2) * 2 / math.sqrt(20_000))
+    np.testing.assert_allclose(Linear().initial_moments()[1], np.eye(2), atol=1e-12)
+
+
+def test_linear_comes_back_from_json():
+    chain = Linear(step=0.5, matrix=[[0.5]], noise=[[2]])
+    assert systems.open_system("linear", **json.loads(json.dumps(chain.options()))) == chain
+    assert hash(chain) and list(chain.template()) == ["x1"]
+
+
+def test_lorenz63_first_states_are_on_the_attractor():
+    draws = Lorenz63(spin_up=600).initial(5000, seed=0)
+    chain = Lorenz63().trajectory(20_000, seed=1)
+    along = np.stack([chain[n] for n in "abc"], -1).astype(float)
+    # Consecutive states are correlated over some 50 steps.
+    error = 5 * along.std(0) * math.sqrt(1 / 5000 + 50 / 20_000)
+    assert (np.abs(draws.mean(0) - along.mean(0)) < error).all()
+    np.testing.assert_allclose(draws.std(0), along.std(0), rtol=0.1)
+    assert np.corrcoef(draws[:, 0], draws[:, 1])[0, 1] == pytest.approx(
+        np.corrcoef(along[:, 0], along[:, 1])[0, 1], abs=0.02
+    )
+    np.testing.assert_array_equal(draws, Lorenz63(spin_up=600).initial(5000, seed=0))
+    assert not np.array_equal(draws[:4], draws[4:8])
 
 
 # Lorenz 1963 ---------------------------------------------------------------------------------------------------

@@ -8,7 +8,8 @@ whatever computes inside. To add one, write a subclass in a file of your own and
     systems.register("mine", "my_package.my_module:Mine")
     sdaxr.generate("mine", "mine.zarr", trajectories=64, steps=100, seed=0)
 
-A `System` object can also be passed wherever a name is expected, without registering anything.
+A `MarkovChain` is a system with Gaussian noise, whose posterior the methods of `sdaxr.classical` draw. A `System`
+object can also be passed wherever a name is expected, without registering anything.
 """
 
 from __future__ import annotations
@@ -19,11 +20,13 @@ from typing import Any
 
 from ..schema import OptionError, nearest
 from .base import System
+from .markov import MarkovChain
 
-__all__ = ["System", "open_system", "register", "systems"]
+__all__ = ["MarkovChain", "System", "open_system", "register", "systems"]
 
 _REGISTRY: dict[str, str] = {
     "kolmogorov": "sdaxr.systems.kolmogorov:Kolmogorov",
+    "linear": "sdaxr.systems.linear:Linear",
     "lorenz63": "sdaxr.systems.lorenz63:Lorenz63",
     "lorenz96": "sdaxr.systems.lorenz96:Lorenz96",
 }

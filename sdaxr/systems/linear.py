@@ -1,0 +1,98 @@
+r"""A linear Gaussian Markov chain, stationary: every posterior of it is known in closed form.
+
+.. math:: x_{i+1} = A x_i + \varepsilon_i, \qquad \varepsilon_i \sim N(0, Q), \qquad x_1 \sim N(0, P),
+          \qquad P = A P A^T + Q
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import xarray as xr
+
+from ..schema import OptionError
+from .base import require
+from .markov import MarkovChain
+
+Matrix = tuple[tuple[float, ...], ...]
+
+
+@dataclass(frozen=True)
+class Linear(MarkovChain):
+    """The stationary chain x' = A x + N(0, Q); states are the scalars ``x1``, ``x2``, ...
+
+    Parameters
+    ----------
+    step
+        Time between two states.
+    matrix
+        A, rows as tuples; all of its eigenvalues lie within the unit circle. By default a damped rotation.
+    noise
+        Q, rows as tuples; symmetric. By default such that the stationary covariance is the unit matrix.
+    """
+
+    name: ClassVar[str] = "linear"
+
+    step: float = 1.0
+    matrix: Matrix = ((0.8, 0.4), (-0.4, 0.8))
+    noise: Matrix = ((0.2, 0.0), (0.0, 0.2))
+
+    def __post_init__(self) -> None:
+        require(self.step > 0, f"found step={self.step}, expected a positive number")
+        # Lists, as they come out of JSON, cannot be part of a key.
+        for key in ("matrix", "noise"):
+            object.__setattr__(self, key, _rows(key, getattr(self, key)))
+        sizes = len(self.matrix), len(self.noise)
+        require(sizes[0] == sizes[1], f"found a matrix of {sizes[0]} rows and a noise of {sizes[1]}, expected as many")
+        radius = np.abs(np.linalg.eigvals(np.array(self.matrix))).max()
+        require(radius < 1, f"found a matrix with an eigenvalue of size {radius:g}, expected less than 1: a stable one")
+        covariance = self.noise_covariance
+        require(np.array_equal(covariance, covariance.T), "found a noise that is not symmetric, expected a covariance")
+        least = np.linalg.eigvalsh(covariance).min()
+        require(least > -1e-12, f"found a noise with the eigenvalue {least:g}, expected none below 0: a covariance")
+
+    @property
+    def noise_covariance(self) -> np.ndarray:
+        """Q, shape (n, n)."""
+        return np.array(self.noise)
+
+    def template(self) -> xr.Dataset:
+        """One state of zeros with its labels."""
+        zero = np.zeros((), np.float32)
+        names = [f"x{i}" for i in range(1, len(self.matrix) + 1)]
+        return xr.Dataset({n: ((), zero, {"units": "1", "long_name": f"component {n[1:]}"}) for n in names})
+
+    def transition_mean(self, x: np.ndarray) -> np.ndarray:
+        """A x; (..., n) to (..., n)."""
+        return np.asarray(x, float) @ np.array(self.matrix).T
+
+    def tangent(self, x: np.ndarray) -> np.ndarray:
+        """A for every state; (..., n) to (..., n, n)."""
+        return np.broadcast_to(np.array(self.matrix), (*np.shape(x), len(self.matrix)))
+
+    def initial(self, count: int, seed: int) -> np.ndarray:
+        """Independent draws of the stationary distribution, shape (count, n)."""
+        mean, covariance = self.initial_moments()
+        return np.random.default_rng(seed).multivariate_normal(mean, covariance, count, method="eigh")
+
+    def initial_moments(self) -> tuple[np.ndarray, np.ndarray]:
+        """Stationary mean (n,), which is 0, and covariance P (n, n)."""
+        from scipy.linalg import solve_discrete_lyapunov
+
+        covariance = solve_discrete_lyapunov(np.array(self.matrix), self.noise_covariance)
+        return np.zeros(len(self.matrix)), (covariance + covariance.T) / 2
+
+
+def _rows(key: str, value: Sequence[Any]) -> Matrix:
+    try:
+        array = np.array(value, float)
+    except (TypeError, ValueError) as error:
+        raise OptionError(f"found {key}={value!r}, expected rows of numbers ({error})") from error
+    require(
+        array.ndim == 2 and array.shape[0] == array.shape[1] and bool(np.isfinite(array).all()) and array.size > 0,
+        f"found {key}={value!r}, expected a square matrix as rows of finite numbers",
+    )
+    return tuple(tuple(row) for row in array.tolist())

@@ -1,0 +1,157 @@
+r"""Systems whose next state is Gaussian around a function of the present one: what the classical methods work on.
+
+.. math:: x_{i+1} = f(x_i) + \varepsilon_i, \qquad \varepsilon_i \sim N(0, Q)
+"""
+
+from __future__ import annotations
+
+import abc
+import math
+from collections.abc import Mapping
+
+import numpy as np
+
+from ..schema import DataError, OptionError
+from .base import State, System
+
+
+class MarkovChain(System):
+    """A system with Gaussian noise; besides mappings, its states are vectors.
+
+    A vector holds the variables in the order of the template, each flattened. All functions of vectors take any
+    number of leading dimensions, so that a million particles cost one call.
+    """
+
+    @property
+    @abc.abstractmethod
+    def noise_covariance(self) -> np.ndarray:
+        """Q, shape (n, n)."""
+
+    @abc.abstractmethod
+    def transition_mean(self, x: np.ndarray) -> np.ndarray:
+        """Expected next state f(x) after each state; (..., n) to (..., n)."""
+
+    @abc.abstractmethod
+    def initial(self, count: int, seed: int) -> np.ndarray:
+        """Independent draws of the first state of a trajectory, shape (count, n)."""
+
+    def initial_moments(self) -> tuple[np.ndarray, np.ndarray] | None:
+        """Mean (n,) and covariance (n, n) of the first state where it is Gaussian, else None."""
+        return None
+
+    def tangent(self, x: np.ndarray) -> np.ndarray:
+        """Derivative of `transition_mean`, (..., n) to (..., n, n); here by central differences."""
+        x = np.asarray(x, float)
+        columns = []
+        for j in range(x.shape[-1]):
+            # The cube root of the rounding error balances it against the error of the difference.
+            width = np.zeros(x.shape)
+            width[..., j] = 6e-6 * np.maximum(1.0, np.abs(x[..., j]))
+            rise = self.transition_mean(x + width) - self.transition_mean(x - width)
+            columns.append(rise / (2 * width[..., j : j + 1]))
+        return np.stack(columns, axis=-1)
+
+    def trajectory(self, steps: int, seed: int) -> State:
+        """A trajectory from a draw of the first state, each variable ``(steps, *space)``."""
+        start = self.initial(1, seed)[0]
+        later = self._chain(start, steps - 1, np.random.default_rng([seed, 1]))
+        return self.from_vectors(np.concatenate([start[None], later]))
+
+    def advance(self, state: Mapping[str, np.ndarray], steps: int, seed: int = 0) -> State:
+        """The next states of the chain, the noise drawn from ``seed``; each variable ``(steps, *space)``."""
+        start = self.to_vectors(self.check_state(state))
+        return self.from_vectors(self._chain(start, steps, np.random.default_rng(seed)))
+
+    def log_transition(self, x: np.ndarray) -> np.ndarray:
+        r"""Log-density of each transition of a trajectory.
+
+        .. math:: \log p(x_{i+1} | x_i) = -\frac{1}{2} (x_{i+1} - f(x_i))^T Q^{-1} (x_{i+1} - f(x_i))
+                  - \frac{1}{2} \log \det (2 \pi Q)
+
+        Parameters
+        ----------
+        x
+            States, ``(..., time, n)``, in physical units.
+
+        Returns
+        -------
+        numpy.ndarray
+            ``(..., time - 1)``; the sum over time is the log-density of the trajectory given its first state.
+
+        Raises
+        ------
+        OptionError
+            If the chain has no noise in some direction, so that there is no density.
+        DataError
+            If the last dimension does not hold the variables of a state.
+        """
+        x = np.asarray(x, float)
+        if x.ndim < 2 or x.shape[-1] != self.size:
+            raise DataError(
+                f"found an array of shape {x.shape}, expected (..., time, {self.size}), the variables "
+                f"{', '.join(map(str, self.template().data_vars))} in this order"
+            )
+        whiten = self.whitening()
+        misfit = ((x[..., 1:, :] - self.transition_mean(x[..., :-1, :])) @ whiten.T) ** 2
+        return log_gaussian(misfit.sum(-1), whiten)
+
+    def whitening(self) -> np.ndarray:
+        r"""W, lower triangular, with :math:`W^T W = Q^{-1}`: W times the noise is white; (n, n).
+
+        Raises
+        ------
+        OptionError
+            If Q is singular.
+        """
+        try:
+            return np.linalg.inv(np.linalg.cholesky(self.noise_covariance))
+        except np.linalg.LinAlgError as error:
+            raise OptionError(
+                f"found a noise of {self.name} whose covariance is singular, expected a positive definite one: "
+                "without noise there is no density; open the system with a larger noise"
+            ) from error
+
+    def draw_noise(self, random: np.random.Generator, count: int) -> np.ndarray:
+        """Noise of one step, shape (count, n)."""
+        covariance = self.noise_covariance
+        variances = np.diag(covariance)
+        if np.array_equal(covariance, np.diag(variances)):
+            return random.standard_normal((count, len(variances))) * np.sqrt(variances)
+        values, vectors = np.linalg.eigh(covariance)
+        return random.standard_normal((count, len(values))) @ (vectors * np.sqrt(values.clip(min=0))).T
+
+    @property
+    def size(self) -> int:
+        """Length n of a state vector."""
+        return sum(variable.size for variable in self.template().data_vars.values())
+
+    def to_vectors(self, states: Mapping[str, np.ndarray]) -> np.ndarray:
+        """Variables ``(..., *space)`` to vectors (..., n), float64."""
+        parts = []
+        for name, variable in self.template().data_vars.items():
+            array = np.asarray(states[str(name)], float)
+            parts.append(array.reshape(*array.shape[: array.ndim - variable.ndim], variable.size))
+        return np.concatenate(parts, axis=-1)
+
+    def from_vectors(self, x: np.ndarray) -> State:
+        """Vectors (..., n) to variables ``(..., *space)`` in the template's floating point type."""
+        template = self.template().data_vars
+        ends = np.cumsum([variable.size for variable in template.values()])[:-1]
+        parts = np.split(x, ends, axis=-1)
+        return {
+            str(name): part.reshape(*x.shape[:-1], *variable.shape).astype(variable.dtype)
+            for (name, variable), part in zip(template.items(), parts, strict=True)
+        }
+
+    def _chain(self, x: np.ndarray, steps: int, random: np.random.Generator) -> np.ndarray:
+        noise = self.draw_noise(random, steps)
+        states = np.empty((steps, len(x)))
+        for i in range(steps):
+            x = states[i] = self.transition_mean(x) + noise[i]
+        return states
+
+
+def log_gaussian(misfit: np.ndarray, whiten: np.ndarray) -> np.ndarray:
+    """Log-density of a Gaussian from the squared length of the whitened deviation, whatever its shape."""
+    logarithm_of_root = np.log(np.abs(np.diag(whiten))).sum()
+    return -misfit / 2 + logarithm_of_root - len(whiten) / 2 * math.log(2 * math.pi)
