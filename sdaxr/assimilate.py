@@ -16,17 +16,29 @@ from tqdm.auto import tqdm
 
 from sdaxr import schema
 from sdaxr.archive import Archive, open_archive
+from sdaxr.correlation import ATTRIBUTE
 from sdaxr.fields import StateLayout
 from sdaxr.likelihood import bind_observations
 from sdaxr.observations import observed_variables
+from sdaxr.operators import identity
+from sdaxr.posterior.covariance import LARGEST, PriorCovariance
 from sdaxr.posterior.execution import Guided, batch_size, sample_members
-from sdaxr.posterior.guidance import METHODS
+from sdaxr.posterior.guidance import METHODS, Guidance
+from sdaxr.posterior.guidance.jacobian_free import INDEPENDENT
 from sdaxr.posterior.likelihood import GaussianObservation
 from sdaxr.posterior.samplers import Sampler
 from sdaxr.prior import Prior, open_prior
-from sdaxr.sampling import Sampling, choose_device, resolve_sampling
+from sdaxr.sampling import METHOD_OPTIONS, Sampling, choose_device, resolve_sampling
 from sdaxr.schema import MEMBER, OptionError, nearest
-from sdaxr.window import Observations, Operators, as_networks, operator_of, window_times
+from sdaxr.window import (
+    BACKGROUND,
+    Observations,
+    Operators,
+    as_networks,
+    background_network,
+    operator_of,
+    window_times,
+)
 
 log = logging.getLogger(__name__)
 
@@ -40,9 +52,11 @@ def assimilate(
     store: str | Path | None = None,
     operator: Operators = None,
     times: Any = None,
+    background: xr.Dataset | None = None,
     method: str = "sda",
-    gamma: float | None = None,
+    gamma: float | str | None = None,
     zeta: float | None = None,
+    iterations: int | None = None,
     sampler: str | None = None,
     steps: int | None = None,
     corrections: int | None = None,
@@ -73,11 +87,23 @@ def assimilate(
     times
         Times of the trajectory, at the prior's step. Default: the window that the observations carry, else from the
         first to the last observed time.
+    background
+        An earlier estimate of the state at the first time: state variables and their ``<variable>_error``, one more
+        network of observations (`sdaxr.window.background_network`).
     method
-        ``"sda"`` (Rozet & Louppe 2023) or ``"dps"`` (Chung et al. 2023).
-    gamma, zeta
-        SDA's scalar Gamma, in units of the variance of what is observed; by default the covariance that it stands for
-        is measured on states that the prior carries (`sdaxr.posterior.unresolved`). Step of DPS.
+        ``"sda"`` (Rozet & Louppe 2023), ``"bounded"`` (its variance bounded by the prior's), ``"mmps"`` (Rozet et al.
+        2024), ``"jacobian_free"`` (an analysis step on the denoised state), ``"dmps"`` (Meng & Kabashima 2022, linear
+        operators), ``"soad"`` (Li et al. 2024; what is observed is part of the state) or ``"dps"`` (Chung et al. 2023);
+        see `sdaxr.posterior.guidance`.
+    gamma
+        Of ``"sda"``: a number, Gamma in units of the variance of what is observed; ``"covariance"``, from the prior's
+        covariance in time (state vectors); by default the variance that it stands for is measured on states that the
+        prior carries (`sdaxr.posterior.unresolved`). Of ``"bounded"``: a number. Of ``"jacobian_free"``:
+        ``"covariance"`` (default for state vectors) or ``"independent"``.
+    zeta
+        Of ``"dps"``: length of its steps.
+    iterations
+        Of ``"mmps"``: Krylov steps, each one product with the network's Jacobian.
     sampler
         ``"karras"``: few levels, ancestral; ``"exponential"``: the paper's 256 uniform levels.
     steps, corrections, tau
@@ -107,27 +133,34 @@ def assimilate(
     """
     prior = open_prior(prior)
     given = {
-        "sampler": sampler, "steps": steps, "corrections": corrections, "tau": tau, "gamma": gamma, "zeta": zeta
+        "sampler": sampler, "steps": steps, "corrections": corrections, "tau": tau,
+        "gamma": gamma, "zeta": zeta, "iterations": iterations,
     }  # fmt: skip
+    _check_options(method, given)
     settings = resolve_sampling(prior, given)
     for key, value, least in (("members", members, 1), ("seed", seed, 0)):
         if value < least:
             raise OptionError(f"{key}={value}, expected at least {least}")
-    if settings.gamma is not None and settings.gamma < 0:
-        raise OptionError(f"gamma={settings.gamma}, expected a number from 0 on")
     networks = as_networks(observations)
     axis = window_times(networks, prior.layout, times)
     target = choose_device(device)
     chosen = {name: operator_of(name, data, operator, outside) for name, data in networks.items()}
+    texts = [_operator_text(name, data, operator) for name, data in networks.items()]
+    if background is not None:
+        # First, so that observations of the same state have the last word where it matters.
+        networks = {BACKGROUND: background_network(background, axis)} | networks
+        chosen, texts = {BACKGROUND: identity()} | chosen, [identity().to_json(), *texts]
     measured = method == "sda" and settings.gamma is None
     likelihood = [
         bind_observations(data, chosen[name], prior, axis, target, outside, measured=measured)
         for name, data in networks.items()
     ]
     guided = build_guidance(method, prior, axis, likelihood, settings, target)
-    attrs = _provenance(prior, networks, operator, method, settings, seed) | _counts(networks, likelihood)
+    drawing = settings.build(prior.network.levels)
+    attrs = _provenance(prior, networks, texts, method, seed) | _counts(networks, likelihood)
+    attrs |= _settings(settings, guided) | {"evaluations_per_member": guided.cost * drawing.evaluations}
     return draw(
-        guided, settings.build(prior.network.levels), prior.layout, axis, attrs, members=members, seed=seed,
+        guided, drawing, prior.layout, axis, attrs, members=members, seed=seed,
         store=store, batch=batch, device=target, overwrite=overwrite, progress=progress,
     )  # fmt: skip
 
@@ -139,13 +172,40 @@ def build_guidance(
     likelihood: list[GaussianObservation],
     settings: Sampling,
     device: torch.device,
-) -> Guided:
-    """The denoiser of the posterior on ``times``."""
+) -> Guidance:
+    """The denoiser of the posterior on ``times``.
+
+    Raises
+    ------
+    OptionError
+        If the method does not know its options, or the observations do not suit it.
+    """
+    options = {k: v for k in METHODS[method].options() if (v := getattr(settings, k, None)) is not None}
+    gamma, layout = options.get("gamma"), prior.layout
+    if method == "jacobian_free" and not isinstance(gamma, str):
+        # A number that a prior's file records is for other methods.
+        small = not layout.space and times.size * layout.channels <= LARGEST
+        gamma = "covariance" if small else INDEPENDENT
+    if gamma == "covariance":
+        gamma = PriorCovariance.estimate(torch.as_tensor(prior.reference[0], device=device), times.size)
+    if gamma is not None:
+        options["gamma"] = gamma
+    guided = METHODS[method](prior.denoiser(times, device), likelihood, **options)
+    guided.check(torch.zeros(1, times.size, layout.channels, *layout.shape, device=device))
+    return guided
+
+
+def _check_options(method: str, given: Mapping[str, Any]) -> None:
     if method not in METHODS:
         raise OptionError(f"method={nearest(method, METHODS)}")
-    strength: dict[str, Any] = {"gamma": settings.gamma} if method == "sda" else {"zeta": settings.zeta}
-    guided: Guided = METHODS[method](prior.denoiser(times, device), likelihood, **strength)
-    return guided
+    known = [name for name in METHOD_OPTIONS if name in METHODS[method].options()]
+    for name in METHOD_OPTIONS:
+        if given[name] is not None and name not in known:
+            others = [m for m, cls in METHODS.items() if name in cls.options()]
+            expected = nearest(name, known) if known else f"{name!r}, nor any other"
+            raise OptionError(f"method={method!r} has no option {expected} ('{name}' is for {', '.join(others)})")
+    if method == "jacobian_free" and isinstance(given["gamma"], float | int):
+        raise OptionError(f"gamma={given['gamma']}, expected 'covariance' or 'independent' for method={method!r}")
 
 
 def draw(
@@ -209,13 +269,18 @@ def _counts(networks: Mapping[str, xr.Dataset], likelihood: list[GaussianObserva
     return {"observations_used": used, "observations_dropped": [g - u for g, u in zip(given, used, strict=True)]}
 
 
+def _settings(settings: Sampling, guided: Guidance) -> dict[str, Any]:
+    """Settings of the sampler and of the method, as attributes."""
+    options = {k: getattr(guided, k) for k in guided.options()}
+    options = {k: "covariance" if isinstance(v, PriorCovariance) else v for k, v in options.items()}
+    drawing = {k: v for k, v in asdict(settings).items() if k not in METHOD_OPTIONS}
+    named = {k: "measured" if v is None else v for k, v in (drawing | options).items()}
+    # Attributes of files have no booleans.
+    return {f"sampling_{k}": int(v) if isinstance(v, bool) else v for k, v in named.items()}
+
+
 def _provenance(
-    prior: Prior,
-    networks: Mapping[str, xr.Dataset],
-    operator: Operators,
-    method: str,
-    settings: Sampling,
-    seed: int,
+    prior: Prior, networks: Mapping[str, xr.Dataset], operators: list[str], method: str, seed: int
 ) -> dict[str, Any]:
     digest = hashlib.sha256()
     for data in networks.values():
@@ -223,6 +288,7 @@ def _provenance(
             values = np.ascontiguousarray(data[name].values)
             values = values if values.dtype.kind in "biufmM" else values.astype(str)
             digest.update(name.encode() + values.tobytes())
+            digest.update(str(data[name].attrs.get(ATTRIBUTE, "")).encode())
     return {
         "Conventions": "CF-1.11",
         "title": f"posterior ensemble, {method} with the prior {prior.name!r}",
@@ -232,8 +298,7 @@ def _provenance(
         "method": method,
         "seed": seed,
         "networks": list(networks),
-        "operators": [_operator_text(name, data, operator) for name, data in networks.items()],
+        "operators": operators,
         "observations_sha256": digest.hexdigest(),
         "sdaxr_version": schema.version(),
-        **{f"sampling_{k}": "measured" if v is None else v for k, v in asdict(settings).items()},
     }

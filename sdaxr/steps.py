@@ -51,7 +51,9 @@ def observe(
     return save(observations, store)
 
 
-def assimilate(observations: str | Iterable[str], prior: str, store: str, **options: Any) -> xr.Dataset:
+def assimilate(
+    observations: str | Iterable[str], prior: str, store: str, *, background: str | None = None, **options: Any
+) -> xr.Dataset:
     """The posterior given ``observations`` (one file, or one for each network) to the archive ``store``."""
     paths = [observations] if isinstance(observations, str | Path) else list(observations)
     networks = {Path(path).stem: sdaxr.open_archive(path) for path in paths}
@@ -59,6 +61,8 @@ def assimilate(observations: str | Iterable[str], prior: str, store: str, **opti
         raise DataError(f"found several networks of the same file name in {paths}; rename the files")
     if "operator" in options:
         options["operator"] = read_operator(options["operator"])
+    if background is not None:
+        options["background"] = sdaxr.open_archive(background)
     data = next(iter(networks.values())) if len(paths) == 1 else networks
     return sdaxr.assimilate(data, sdaxr.open_prior(prior), store=store, **options)
 
@@ -128,7 +132,7 @@ STEPS: dict[str, Callable[..., Any]] = {
     step.__name__: step for step in (generate, train, observe, assimilate, forecast, denoise, verify, plot, animate)
 }
 # Parameters that name a file which is read, and the one that names the file which is written.
-INPUTS = ("trajectories", "truth", "observations", "ensemble", "noisy", "posterior", "data")
+INPUTS = ("trajectories", "truth", "observations", "ensemble", "noisy", "posterior", "data", "background")
 OUTPUTS = ("store", "path")
 
 
