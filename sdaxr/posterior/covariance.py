@@ -57,8 +57,8 @@ class PriorCovariance:
         """
         if length * windows[0, 0].numel() > LARGEST:
             raise OptionError(
-                f"gamma='covariance' needs a matrix for {length} states of {windows[0, 0].numel()} numbers, expected at "
-                f"most {LARGEST} numbers in all; leave gamma out, or assimilate a shorter window (times=...)"
+                f"gamma='covariance' needs a matrix for {length} states of {windows[0, 0].numel()} numbers, expected "
+                f"at most {LARGEST} numbers in all; leave gamma out, or assimilate a shorter window (times=...)"
             )
         order = min(windows.shape[1] // 2, ORDER)
         return cls.of(block_toeplitz(continued(lag_covariances(windows, order), length)))

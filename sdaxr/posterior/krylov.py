@@ -77,11 +77,13 @@ def gmres(product: Product, b: Tensor, steps: int) -> Tensor:
     for j in range(steps):
         moved = product(basis[j])
         size = moved.norm(dim=1, dtype=torch.float64)
-        for i, q in enumerate(basis):
-            h[:, i, j] = (q * moved).sum(dim=1)
-            moved = moved - h[:, i, j, None].to(moved) * q
+        for _ in range(2):  # the second time against rounding, without which the basis would not stay orthogonal
+            for i, q in enumerate(basis):
+                part = (q * moved).sum(dim=1)
+                h[:, i, j] += part
+                moved = moved - part[:, None] * q
         rest = moved.norm(dim=1, dtype=torch.float64)
-        basis.append(_unit(moved, rest, 100 * torch.finfo(b.dtype).eps * size))
+        basis.append(_unit(moved, rest, 10 * torch.finfo(b.dtype).eps * size))
         h[:, j + 1, j] = rest
     # A basis vector of zero (the space is exhausted) has a column of zeros, and gets the coefficient zero.
     normal = h.mT @ h + torch.diag_embed((h.abs().sum(dim=1) == 0).double())

@@ -65,11 +65,13 @@ class GaussianObservation:
         DataError
             If the errors are so correlated that R cannot be inverted.
         """
-        root, failed = torch.linalg.cholesky_ex(self.covariance)
-        if failed:
+        root, _ = torch.linalg.cholesky_ex(self.covariance)
+        own = root.diagonal().square() / self.covariance.diagonal()
+        if not bool((own > 1e-8).all()):
             raise DataError(
-                f"the errors of observation {int(failed) - 1} follow from those of others (the error covariance is not "
-                "positive definite), expected errors with a part of their own; leave one of them out, or average them"
+                f"the error of observation {int((~(own > 1e-8)).int().argmax())} follows from those of others (the error "
+                "covariance is not positive definite), expected each with a part of its own; leave one of them out, or "
+                "average them"
             )
         return root
 
