@@ -147,6 +147,8 @@ def assimilate(
     chosen = {name: operator_of(name, data, operator, outside) for name, data in networks.items()}
     texts = [_operator_text(name, data, operator) for name, data in networks.items()]
     if background is not None:
+        if BACKGROUND in networks:
+            raise OptionError(f"found a network named '{BACKGROUND}' and background=; rename the network")
         # First, so that observations of the same state have the last word where it matters.
         networks = {BACKGROUND: background_network(background, axis)} | networks
         chosen, texts = {BACKGROUND: identity()} | chosen, [identity().to_json(), *texts]

@@ -67,11 +67,11 @@ class GaussianObservation:
         """
         root, _ = torch.linalg.cholesky_ex(self.covariance)
         own = root.diagonal().square() / self.covariance.diagonal()
-        if not bool((own > 1e-8).all()):
+        none = ~(own > 1e-8)
+        if bool(none.any()):
             raise DataError(
-                f"the error of observation {int((~(own > 1e-8)).int().argmax())} follows from those of others (the error "
-                "covariance is not positive definite), expected each with a part of its own; leave one of them out, or "
-                "average them"
+                f"the error of observation {int(none.int().argmax())} follows from those of others (their covariance "
+                "is not positive definite), expected each with a part of its own; leave it out, or average the values"
             )
         return root
 
