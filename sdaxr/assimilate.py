@@ -18,16 +18,27 @@ from sdaxr.classical import smooth
 from sdaxr.ensemble import Ensemble
 from sdaxr.fields import StateLayout
 from sdaxr.likelihood import bind_observations
+from sdaxr.operators import identity
+from sdaxr.posterior.covariance import LARGEST, PriorCovariance
 from sdaxr.posterior.execution import Guided, batch_size, sample_members
-from sdaxr.posterior.guidance import METHODS
+from sdaxr.posterior.guidance import METHODS, Guidance
+from sdaxr.posterior.guidance.jacobian_free import INDEPENDENT
 from sdaxr.posterior.likelihood import GaussianObservation
 from sdaxr.posterior.samplers import Sampler
 from sdaxr.prior import Prior, open_prior, priors
 from sdaxr.provenance import count_observations, describe_networks
-from sdaxr.sampling import Sampling, choose_device, resolve_sampling
+from sdaxr.sampling import METHOD_OPTIONS, Sampling, choose_device, resolve_sampling
 from sdaxr.schema import OptionError, nearest
 from sdaxr.systems import System
-from sdaxr.window import Observations, Operators, as_networks, operator_of, window_times
+from sdaxr.window import (
+    BACKGROUND,
+    Observations,
+    Operators,
+    as_networks,
+    background_network,
+    operator_of,
+    window_times,
+)
 
 log = logging.getLogger(__name__)
 
@@ -41,13 +52,14 @@ def assimilate(
     store: str | Path | None = None,
     operator: Operators = None,
     times: Any = None,
+    background: xr.Dataset | None = None,
     method: str = "sda",
     system: str | System | None = None,
     particles: int | None = None,
-    background: xr.Dataset | None = None,
     first_guess: xr.Dataset | None = None,
-    gamma: float | None = None,
+    gamma: float | str | None = None,
     zeta: float | None = None,
+    iterations: int | None = None,
     sampler: str | None = None,
     steps: int | None = None,
     corrections: int | None = None,
@@ -78,18 +90,28 @@ def assimilate(
     times
         Times of the trajectory, at the prior's step. Default: the window that the observations carry, else from the
         first to the last observed time.
+    background
+        An earlier estimate of the state at the first time: state variables and their ``<variable>_error``, one more
+        network of observations (`sdaxr.window.background_network`).
     method
-        ``"sda"`` (Rozet & Louppe 2023) or ``"dps"`` (Chung et al. 2023). With ``system`` in the place of the prior:
-        ``"bpf"``, ``"ffbs"``, ``"kalman"`` or ``"4dvar"``, see `sdaxr.classical.smooth`.
+        ``"sda"`` (Rozet & Louppe 2023), ``"bounded"`` (its variance bounded by the prior's), ``"mmps"`` (Rozet et al.
+        2024), ``"jacobian_free"`` (an analysis step on the denoised state), ``"dmps"`` (Meng & Kabashima 2022, linear
+        operators), ``"soad"`` (Li et al. 2024; what is observed is part of the state) or ``"dps"`` (Chung et al. 2023);
+        see `sdaxr.posterior.guidance`. With ``system`` in the place of the prior: ``"bpf"``, ``"ffbs"``, ``"kalman"``
+        or ``"4dvar"``; see `sdaxr.classical.smooth`.
     system
         Name of a system with Gaussian noise, or a `sdaxr.systems.MarkovChain`; for those four.
     particles, first_guess
         Particles of the filter (65536 by default); trajectories that ``"4dvar"`` starts from.
-    background
-        What is known of the first state: its variables and ``<variable>_error``, one standard deviation.
-    gamma, zeta
-        SDA's scalar Gamma, in units of the variance of what is observed; by default the covariance that it stands for
-        is measured on states that the prior carries (`sdaxr.posterior.unresolved`). Step of DPS.
+    gamma
+        Of ``"sda"``: a number, Gamma in units of the variance of what is observed; ``"covariance"``, from the prior's
+        covariance in time (state vectors); by default the variance that it stands for is measured on states that the
+        prior carries (`sdaxr.posterior.unresolved`). Of ``"bounded"``: a number. Of ``"jacobian_free"``:
+        ``"covariance"`` (default for state vectors) or ``"independent"``.
+    zeta
+        Of ``"dps"``: length of its steps.
+    iterations
+        Of ``"mmps"``: Krylov steps, each one product with the network's Jacobian.
     sampler
         ``"karras"``: few levels, ancestral; ``"exponential"``: the paper's 256 uniform levels.
     steps, corrections, tau
@@ -118,7 +140,8 @@ def assimilate(
         If the sampler does not stay finite.
     """
     given = {
-        "sampler": sampler, "steps": steps, "corrections": corrections, "tau": tau, "gamma": gamma, "zeta": zeta
+        "sampler": sampler, "steps": steps, "corrections": corrections, "tau": tau,
+        "gamma": gamma, "zeta": zeta, "iterations": iterations,
     }  # fmt: skip
     if method in CLASSICAL:
         _refuse(method, {"prior": prior, "batch": batch} | given)
@@ -129,7 +152,8 @@ def assimilate(
             times=times, particles=particles, background=background, first_guess=first_guess, outside=outside,
             overwrite=overwrite, progress=progress,
         )  # fmt: skip
-    _refuse(method, {"system": system, "particles": particles, "background": background, "first_guess": first_guess})
+    _refuse(method, {"system": system, "particles": particles, "first_guess": first_guess})
+    _check_options(method, given)
     if prior is None:
         raise OptionError(
             f"method={method!r} needs a prior, found none; pass one of {priors()}, or a file of sdaxr.train"
@@ -139,22 +163,28 @@ def assimilate(
     for key, value, least in (("members", members, 1), ("seed", seed, 0)):
         if value < least:
             raise OptionError(f"{key}={value}, expected at least {least}")
-    if settings.gamma is not None and settings.gamma < 0:
-        raise OptionError(f"gamma={settings.gamma}, expected a number from 0 on")
     networks = as_networks(observations)
     axis = window_times(networks, prior.layout, times)
     target = choose_device(device)
     chosen = {name: operator_of(name, data, operator, outside) for name, data in networks.items()}
+    if background is not None:
+        if BACKGROUND in networks:
+            raise OptionError(f"found a network named '{BACKGROUND}' and background=; rename the network")
+        # First, so that observations of the same state have the last word where it matters.
+        networks = {BACKGROUND: background_network(background, axis)} | networks
+        chosen = {BACKGROUND: identity()} | chosen
     measured = method == "sda" and settings.gamma is None
     likelihood = [
         bind_observations(data, chosen[name], prior, axis, target, outside, measured=measured)
         for name, data in networks.items()
     ]
     guided = build_guidance(method, prior, axis, likelihood, settings, target)
-    attrs = _provenance(prior, networks, operator, method, settings, seed)
+    drawing = settings.build(prior.network.levels)
+    attrs = _provenance(prior, method, seed) | describe_networks(networks, None if operator is None else chosen)
     attrs |= count_observations(networks, [o.values.shape[-1] for o in likelihood])
+    attrs |= _settings(settings, guided) | {"evaluations_per_member": guided.cost * drawing.evaluations}
     return draw(
-        guided, settings.build(prior.network.levels), prior.layout, axis, attrs, members=members, seed=seed,
+        guided, drawing, prior.layout, axis, attrs, members=members, seed=seed,
         store=store, batch=batch, device=target, overwrite=overwrite, progress=progress,
     )  # fmt: skip
 
@@ -179,13 +209,38 @@ def build_guidance(
     likelihood: list[GaussianObservation],
     settings: Sampling,
     device: torch.device,
-) -> Guided:
-    """The denoiser of the posterior on ``times``."""
-    if method not in METHODS:
-        raise OptionError(f"method={nearest(method, METHODS)}")
-    strength: dict[str, Any] = {"gamma": settings.gamma} if method == "sda" else {"zeta": settings.zeta}
-    guided: Guided = METHODS[method](prior.denoiser(times, device), likelihood, **strength)
+) -> Guidance:
+    """The denoiser of the posterior on ``times``.
+
+    Raises
+    ------
+    OptionError
+        If the method does not know its options, or the observations do not suit it.
+    """
+    options = {k: v for k in METHODS[method].options() if (v := getattr(settings, k, None)) is not None}
+    gamma, layout = options.get("gamma"), prior.layout
+    if method == "jacobian_free" and not isinstance(gamma, str):
+        # A number that a prior's file records is for other methods.
+        small = not layout.space and times.size * layout.channels <= LARGEST
+        gamma = "covariance" if small else INDEPENDENT
+    if gamma == "covariance":
+        gamma = PriorCovariance.estimate(torch.as_tensor(prior.reference[0], device=device), times.size)
+    if gamma is not None:
+        options["gamma"] = gamma
+    guided = METHODS[method](prior.denoiser(times, device), likelihood, **options)
+    guided.check(torch.zeros(1, times.size, layout.channels, *layout.shape, device=device))
     return guided
+
+
+def _check_options(method: str, given: Mapping[str, Any]) -> None:
+    known = [name for name in METHOD_OPTIONS if name in METHODS[method].options()]
+    for name in METHOD_OPTIONS:
+        if given[name] is not None and name not in known:
+            others = [m for m, cls in METHODS.items() if name in cls.options()]
+            expected = nearest(name, known) if known else f"{name!r}, nor any other"
+            raise OptionError(f"method={method!r} has no option {expected} ('{name}' is for {', '.join(others)})")
+    if method == "jacobian_free" and isinstance(given["gamma"], float | int):
+        raise OptionError(f"gamma={given['gamma']}, expected 'covariance' or 'independent' for method={method!r}")
 
 
 def draw(
@@ -219,14 +274,17 @@ def draw(
     return ensemble.dataset()
 
 
-def _provenance(
-    prior: Prior,
-    networks: Mapping[str, xr.Dataset],
-    operator: Operators,
-    method: str,
-    settings: Sampling,
-    seed: int,
-) -> dict[str, Any]:
+def _settings(settings: Sampling, guided: Guidance) -> dict[str, Any]:
+    """Settings of the sampler and of the method, as attributes."""
+    options = {k: getattr(guided, k) for k in guided.options()}
+    options = {k: "covariance" if isinstance(v, PriorCovariance) else v for k, v in options.items()}
+    drawing = {k: v for k, v in asdict(settings).items() if k not in METHOD_OPTIONS}
+    named = {k: "measured" if v is None else v for k, v in (drawing | options).items()}
+    # Attributes of files have no booleans.
+    return {f"sampling_{k}": int(v) if isinstance(v, bool) else v for k, v in named.items()}
+
+
+def _provenance(prior: Prior, method: str, seed: int) -> dict[str, Any]:
     return {
         "Conventions": "CF-1.11",
         "title": f"posterior ensemble, {method} with the prior {prior.name!r}",
@@ -235,7 +293,5 @@ def _provenance(
         "prior_sha256": prior.sha256,
         "method": method,
         "seed": seed,
-        **describe_networks(networks, operator),
         "sdaxr_version": schema.version(),
-        **{f"sampling_{k}": "measured" if v is None else v for k, v in asdict(settings).items()},
     }

@@ -108,6 +108,10 @@ def _value(text: str) -> Any:
         return text
 
 
+def _number_or_name(ctx: click.Context, parameter: click.Parameter, text: str | None) -> Any:
+    return None if text is None else _value(text)
+
+
 def _json(ctx: click.Context, parameter: click.Parameter, text: str | None) -> Any:
     try:
         return None if text is None else json.loads(text)
@@ -197,6 +201,9 @@ def train(quiet: bool, **values: Any) -> None:
     click.option("--error", type=float, required=True, help="Standard deviation of the noise, in the units observed."),
     click.option("--every", type=int, help="Observe every so many states."),
     click.option("--start", type=int, help="First state that is observed."),
+    click.option(
+        "--correlation", callback=_json, help="Distances of correlated errors as JSON, e.g. '{\"time\": 0.1}'."
+    ),
     click.option("--missing", type=float, help="Fraction of the values that is missing at random."),
     _seed,
     _trajectory,
@@ -214,15 +221,19 @@ def observe(quiet: bool, **values: Any) -> None:
     _store,
     click.option("--members", type=int, help="Size of the ensemble."),
     _seed,
-    click.option("--method", help="sda or dps; with --system: bpf, ffbs, kalman or 4dvar."),
+    click.option("--background", help="File with an earlier estimate of the first state, and its error."),
+    click.option(
+        "--method",
+        help="sda, bounded, mmps, jacobian_free, dmps, soad or dps; with --system: bpf, ffbs, kalman or 4dvar.",
+    ),
     click.option("--system", help="System with Gaussian noise (lorenz63, linear), in the place of the prior."),
     _option,
     click.option("--particles", type=int, help="Particles of the filter (bpf, ffbs, 4dvar)."),
-    click.option("--background", help="File of the first state, with errors."),
     click.option("--first-guess", help="File of the trajectories that 4dvar starts from."),
     click.option("--operator", help="JSON, where the observations do not say it themselves."),
-    click.option("--gamma", type=float, help="Widening of the observation error at high noise (sda)."),
+    click.option("--gamma", callback=_number_or_name, help="Widening of the observation error at high noise (sda)."),
     click.option("--zeta", type=float, help="Step of dps."),
+    click.option("--iterations", type=int, help="Krylov steps of mmps."),
     click.option("--sampler", help="karras or exponential."),
     click.option("--steps", type=int, help="Noise levels."),
     click.option("--corrections", type=int, help="Langevin corrections on each."),

@@ -80,7 +80,7 @@ class PriorForecast:
         layout, target = prior.layout, choose_device(device)
         settings = resolve_sampling(prior, {_SAMPLING[k]: v for k, v in options.items()})
         # The gamma that a prior's file recommends is for sparse observations, not for complete states.
-        settings = replace(settings, gamma=options.get("gamma"))
+        settings = replace(settings, gamma=_gamma(options.get("gamma")))
         held, new = _lengths(prior, context, block)
         check_times(data, layout.time.kind, layout.time.step, layout.time.units, f"the prior {prior.name!r}")
         last = data.isel({TIME: slice(-held, None)})
@@ -90,7 +90,8 @@ class PriorForecast:
         if settings.gamma is None:
             variance = channel_variance(prior.network, prior.network.levels, prior.reference, target)
         about = {"model": prior.name, "model_sha256": prior.sha256, "context": held, "block": new, "error": error}
-        about |= {f"sampling_{k}": "measured" if v is None else v for k, v in vars(settings).items() if k != "zeta"}
+        chosen = {k: getattr(settings, k) for k in _SAMPLING.values()}
+        about |= {f"sampling_{k}": "measured" if v is None else v for k, v in chosen.items()}
         attrs = provenance(about, f"the prior {prior.name}", {"known": known.cpu().numpy()}, seed)
         template = labels(layout.template(times[:1]).isel({TIME: 0}, drop=True), data, layout.time.step, steps)
         return cls(prior, settings, known, times, steps, held, new, error, variance, seed, batch, template, attrs)
@@ -113,7 +114,7 @@ class PriorForecast:
             for part in parts:
                 drawn = extend(
                     self._denoiser_at, self.known[part.start : part.stop], self.steps, context=held, block=new,
-                    sampler=sampler, error=self.error, gamma=self.settings.gamma, variance=self.variance,
+                    sampler=sampler, error=self.error, gamma=_gamma(self.settings.gamma), variance=self.variance,
                     seed=self.seed, members=part, tick=bar.update,
                 )  # fmt: skip
                 for member, state in zip(part, drawn.cpu().numpy(), strict=True):
@@ -126,8 +127,14 @@ class PriorForecast:
     def _batch_size(self) -> int:
         length = self.context + self.block
         likelihood = observe_states(self.known, self.error, self.variance)
-        guided = SDA(self._denoiser_at(0, length), [likelihood], self.settings.gamma)
+        guided = SDA(self._denoiser_at(0, length), [likelihood], _gamma(self.settings.gamma))
         return batch_size(guided, (length, *self.known.shape[2:]), len(self.known), self.known.device)
+
+
+def _gamma(gamma: Any) -> float | None:
+    if isinstance(gamma, str):
+        raise OptionError(f"gamma={gamma!r}, expected a number, or nothing for the measured variance")
+    return gamma
 
 
 def _lengths(prior: Prior, context: int | None, block: int | None) -> tuple[int, int]:

@@ -25,7 +25,8 @@ def innovations(posterior: xr.Dataset, observations: xr.Dataset, *, operator: Op
     -------
     For every observed variable: ``<var>``, H(x) of each member; ``<var>_innovation``, y - H(x) in the same units; and
     ``<var>_normalised_spread`` (member), the root mean square of the innovations in units of the observation error,
-    which is near one where the ensemble fits the observations as well as their errors allow.
+    which is near one where the ensemble fits the observations as well as their errors allow. Correlations of the errors
+    (`sdaxr.correlation`) do not enter it.
     """
     chosen = operator or operator_for(observations)
     ensemble = schema.ensemble_dimension(posterior)

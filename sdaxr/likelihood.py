@@ -10,6 +10,7 @@ import torch
 import xarray as xr
 from torch import Tensor
 
+from sdaxr.correlation import error_correlation
 from sdaxr.observations import align
 from sdaxr.operators import Operator, Template
 from sdaxr.operators.base import Bound
@@ -31,6 +32,7 @@ def bind_observations(
 ) -> GaussianObservation:
     """One network of observations, for normalised trajectories of ``prior`` on ``times``.
 
+    Their errors are independent, or correlated as the observations say (`sdaxr.correlation`).
     With ``measured``, the variance of what is observed given z is measured, too (`sdaxr.posterior.unresolved`).
 
     Raises
@@ -50,7 +52,10 @@ def bind_observations(
         return torch.as_tensor(np.concatenate(parts), dtype=torch.float32, device=device)
 
     unresolved = unresolved_variance(seen, prior, times.size) if measured else None
-    return GaussianObservation(seen, chosen(0), chosen(1), natural_scale(seen, prior, times.size), unresolved)
+    matrix = error_correlation(data, bound.template, seen.where)
+    correlation = None if matrix is None else torch.as_tensor(matrix, device=device)
+    scale = natural_scale(seen, prior, times.size)
+    return GaussianObservation(seen, chosen(0), chosen(1), scale, unresolved, correlation)
 
 
 @dataclass(frozen=True)

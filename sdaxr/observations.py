@@ -3,7 +3,8 @@
 Observations are a Dataset. In the *grid form* its dimensions are those of the operator's output, NaN means not
 observed, and the operator is JSON in the attribute ``operator`` (none: the state itself is observed). In the *point
 form* there is one dimension ``obs``, and each measurement has its own ``time`` and place as coordinates. In both,
-``<variable>_error`` is one standard deviation of the error, in the units of the variable.
+``<variable>_error`` is one standard deviation of the error, in the units of the variable; where errors are correlated,
+its attribute ``correlation_scales`` says over what distances (`sdaxr.correlation`).
 """
 
 from __future__ import annotations
@@ -16,8 +17,9 @@ import numpy as np
 import xarray as xr
 
 from . import schema
+from .correlation import ATTRIBUTE, check_scales, correlate
 from .matching import ERROR, OBS, Alignment, align, observed_variables, validate
-from .operators import Operator, from_json, identity, locations
+from .operators import Operator, Template, from_json, identity, locations
 from .operators.locations import write_times
 from .schema import TIME, WINDOW_BOUND, DataError, GridError, OptionError
 
@@ -41,10 +43,11 @@ def observe(
     every: int = 1,
     start: int = 0,
     error: float | Mapping[str, float | xr.DataArray] | xr.DataArray,
+    correlation: Mapping[str, float] | None = None,
     seed: int = 0,
     missing: float = 0.0,
 ) -> xr.Dataset:
-    """Synthetic observations of a truth: y = H(x) + error, Gaussian and independent.
+    """Synthetic observations of a truth: y = H(x) + error, Gaussian, independent or correlated.
 
     Parameters
     ----------
@@ -57,6 +60,10 @@ def observe(
     error
         One standard deviation of the error, in the units of the operator's output: a number, a DataArray that
         broadcasts against it, or one of them for each variable.
+    correlation
+        Distances over which the correlation of the errors falls to 1 / e, for some coordinates of the operator's output
+        and in their units (seconds where time is a calendar), such as ``{"time": 0.1}``: the correlation is
+        exp(-sum |difference| / distance). Along other dimensions, and between variables, errors are independent.
     seed
         Of the noise and of what is missing.
     missing
@@ -66,12 +73,14 @@ def observe(
     -------
     xr.Dataset
         Observations in the grid form (NaN = not observed), ``<variable>_error``, and ``window``, the first and the
-        last time of the truth.
+        last time of the truth. ``correlation`` is recorded in the attribute ``correlation_scales`` of the errors, where
+        `sdaxr.assimilate` finds it.
 
     Raises
     ------
     DataError
-        If the truth has several trajectories, no time, or NaN at some times only; if the error is not positive.
+        If the truth has several trajectories, no time, or NaN at some times only; if the error is not positive, or
+        correlated along a coordinate that is not there.
     OptionError
         If ``every``, ``start`` or ``missing`` is impossible.
     OperatorError
@@ -90,15 +99,18 @@ def observe(
             f"found every={every} and start={start}, but the output of {operator} has no 'time'; leave them out"
         )
     errors = _errors(error, clean)
+    scales = None if correlation is None else check_scales(correlation, "correlation=")
+    template = Template.from_dataset(clean)
     draw, gaps = np.random.default_rng(seed), np.random.default_rng([seed, 1])
-    out = xr.Dataset(coords=clean.coords, attrs=_provenance(clean, operator, every, start, seed, missing))
+    out = xr.Dataset(coords=clean.coords, attrs=_provenance(clean, operator, every, start, seed, missing, scales))
     for name, value in clean.data_vars.items():
-        noise = value.copy(data=draw.standard_normal(value.shape)) * errors[str(name)]
+        noise = value.copy(data=draw.standard_normal(value.shape))
+        noise = (noise if scales is None else correlate(noise, template, scales)) * errors[str(name)]
         keep = gaps.random(value.shape) >= missing
         out[name] = (value + noise).where(keep).transpose(*value.dims).astype(value.dtype)
         out[name].attrs = {**value.attrs, "ancillary_variables": f"{name}{ERROR}"}
         out[f"{name}{ERROR}"] = errors[str(name)].astype(value.dtype)
-        out[f"{name}{ERROR}"].attrs = _error_attrs(value)
+        out[f"{name}{ERROR}"].attrs = _error_attrs(value) | ({} if scales is None else {ATTRIBUTE: json.dumps(scales)})
     bounds = truth[TIME].values[[0, -1]]
     attrs = {**truth[TIME].attrs, "long_name": "first and last time of the observed window"}
     return out.assign_coords(
@@ -222,13 +234,19 @@ def _error_attrs(value: xr.DataArray) -> dict[str, str]:
 
 
 def _provenance(
-    clean: xr.Dataset, operator: Operator, every: int, start: int, seed: int, missing: float
+    clean: xr.Dataset,
+    operator: Operator,
+    every: int,
+    start: int,
+    seed: int,
+    missing: float,
+    scales: Mapping[str, float] | None,
 ) -> dict[str, Any]:
     return {
         "Conventions": "CF-1.11",
         "title": "Synthetic observations",
         "operator": json.dumps(operator.to_dict()),
-        "error_model": "independent Gaussian",
+        "error_model": f"{'independent' if scales is None else 'correlated'} Gaussian",
         "every": int(every),
         "start": int(start),
         "seed": int(seed),

@@ -12,17 +12,23 @@ from sdaxr.posterior.samplers import Sampler, build_sampler
 from sdaxr.prior import Prior
 from sdaxr.schema import OptionError, nearest
 
+METHOD_OPTIONS = ("gamma", "zeta", "iterations")
+
 
 @dataclass(frozen=True)
 class Sampling:
-    """How samples are drawn; what a prior's file does not say, and the user neither, is as here."""
+    """How samples are drawn; what a prior's file does not say, and the user neither, is as here.
+
+    ``gamma``, ``zeta`` and ``iterations`` are options of some methods of guidance; None is the method's own default.
+    """
 
     sampler: str = "karras"
     steps: int = 32
     corrections: int = 1
     tau: float = 0.5
-    gamma: float | None = None
-    zeta: float = 1.0
+    gamma: float | str | None = None
+    zeta: float | None = None
+    iterations: int | None = None
 
     def build(self, levels: tuple[float, float]) -> Sampler:
         """The sampler with these settings, on the noise levels that a prior was trained for."""

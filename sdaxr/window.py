@@ -9,14 +9,15 @@ import numpy as np
 import xarray as xr
 
 from sdaxr import schema
-from sdaxr.alignment import match_times
 from sdaxr.fields import StateLayout
-from sdaxr.observations import operator_for
-from sdaxr.operators import Operator
+from sdaxr.matching import ERROR
+from sdaxr.observations import observed_variables, operator_for
+from sdaxr.operators import Operator, identity
 from sdaxr.schema import TIME, DataError, OptionError, nearest
 
 Observations = xr.Dataset | Mapping[str, xr.Dataset] | xr.DataTree
 Operators = Operator | Mapping[str, Operator] | None
+BACKGROUND = "background"
 
 
 def as_networks(observations: Observations) -> dict[str, xr.Dataset]:
@@ -66,33 +67,50 @@ def window_times(
     return layout.times(first, round(length) + 1)
 
 
-def first_state(background: xr.Dataset, times: xr.DataArray) -> xr.Dataset:
-    """A background as a network that observes the first state of the window.
+def background_network(background: xr.Dataset, times: xr.DataArray) -> xr.Dataset:
+    """A background of the first state as one more network of observations, whose operator is the identity.
 
     Parameters
     ----------
     background
-        Variables of a state and ``<variable>_error``, one standard deviation; NaN where nothing is known. A time, if it
-        has one, is the first of ``times``.
+        State variables, or some of them, at the first time: with a dimension ``time`` of size 1, a scalar coordinate
+        ``time``, or none. ``<variable>_error`` is one standard deviation of the error, which may be correlated as that
+        of observations (`sdaxr.correlation`).
     times
-        Times of the window.
+        Times of the trajectory.
+
+    Returns
+    -------
+    The same in the grid form of observations.
 
     Raises
     ------
     DataError
-        If it has several times, or another one.
+        If there is more than one time or state, or another time than the first.
     """
-    data = background if TIME in background.dims else background.expand_dims(TIME)
-    if data.sizes[TIME] != 1:
+    ensemble = schema.ensemble_dimension(background)
+    if ensemble is not None:
         raise DataError(
-            f"background= has {data.sizes[TIME]} times, expected one state; select it, background.isel(time=[0])"
+            f"the background has {background.sizes[ensemble]} states along '{ensemble}', expected one and its error; "
+            f"take ds.mean('{ensemble}') with ds.std('{ensemble}') as '<variable>_error'"
         )
-    if TIME in data.coords and match_times(data[TIME], times)[0] != 0:
-        raise DataError(
-            f"background= is at {data[TIME].values[0]}, expected the first time of the window, {times.values[0]}; "
-            "pass times= to choose the window"
-        )
-    return data.assign_coords({TIME: (TIME, times.values[:1], times.attrs)})
+    if background.sizes.get(TIME, 1) != 1:
+        raise DataError(f"the background has {background.sizes[TIME]} times, expected one; select ds.isel(time=[0])")
+    if TIME in background.coords:
+        found = np.atleast_1d(background[TIME].values)[0]
+        kinds = schema.time_kind(background[TIME]), schema.time_kind(times)
+        if kinds[0] != kinds[1]:
+            raise DataError(f"'time' of the background is {kinds[0]}, expected {kinds[1]}; convert it, or drop it")
+        step = float(schema.elapsed(times[:2], times.values[0])[-1]) or 1.0
+        if abs(float(schema.elapsed(times[:1], found)[0])) > 1e-3 * step:
+            raise DataError(
+                f"the background is at {found}, expected the first time of the window, {times.values[0]}; pass times= "
+                "to begin the window there, or the background of that time"
+            )
+    names = [n for v in observed_variables(background) for n in (v, f"{v}{ERROR}") if n in background]
+    data = background[names].drop_attrs(deep=False)
+    data = data if TIME in data.dims else data.drop_vars(TIME, errors="ignore").expand_dims(TIME)
+    return data.assign_coords({TIME: times[:1]}).assign_attrs(operator=identity().to_json())
 
 
 def _ends(name: str, data: xr.Dataset, layout: StateLayout, model: str) -> tuple[Any, Any]:

@@ -84,13 +84,20 @@ def whole_operator(operator: Operator, like: xr.Dataset, system: MarkovChain) ->
 
 
 def condition(
-    prior: tuple[np.ndarray, np.ndarray], matrix: np.ndarray, offset: np.ndarray, y: np.ndarray, error: np.ndarray
+    prior: tuple[np.ndarray, np.ndarray],
+    matrix: np.ndarray,
+    offset: np.ndarray,
+    y: np.ndarray,
+    error: np.ndarray,
+    correlation: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray, float]:
-    """Mean, covariance and log-evidence of the Gaussian ``prior`` given y = matrix x + offset + N(0, error^2)."""
+    """Mean, covariance and log-evidence of the Gaussian ``prior`` given y = matrix x + offset + errors."""
     mean, covariance = prior
     seen = np.isfinite(y)
     matrix, innovation = matrix[seen], y[seen] - offset[seen] - matrix[seen] @ mean
-    spread = matrix @ covariance @ matrix.T + np.diag(error[seen] ** 2)
+    correlation = np.eye(len(y)) if correlation is None else correlation
+    errors = (error[:, None] * correlation * error)[np.ix_(seen, seen)]
+    spread = matrix @ covariance @ matrix.T + errors
     gain = np.linalg.solve(spread, matrix @ covariance).T
     evidence = -(innovation @ np.linalg.solve(spread, innovation) + np.linalg.slogdet(2 * np.pi * spread)[1]) / 2
     return mean + gain @ innovation, covariance - gain @ matrix @ covariance, float(evidence)

@@ -17,10 +17,12 @@ from sdaxr.archive import Archive, open_archive
 from sdaxr.assimilate import assimilate
 from sdaxr.innovations import innovations
 from sdaxr.observations import observe
+from sdaxr.posterior.guidance import METHODS
 from sdaxr.prior import Prior
-from sdaxr.schema import ArchiveError, DataError, GridError, OptionError, PriorError, UnitsError
+from sdaxr.schema import ArchiveError, DataError, DivergenceError, GridError, OptionError, PriorError, UnitsError
 
 CHAIN = GaussianChain(9)
+WARM = op.function(lambda fields: {name: torch.tanh((x - 280) / 4) for name, x in fields.items()})
 QUICK = {"steps": 12, "corrections": 0, "progress": False}
 
 
@@ -128,8 +130,11 @@ def test_an_archive_of_other_settings_is_refused(
 
 def test_other_observations_are_other_settings(prior: Prior, observations: xr.Dataset, tmp_path: Path) -> None:
     assimilate(observations, prior, members=2, store=tmp_path / "p.zarr", **QUICK)
-    with pytest.raises(ArchiveError, match="observations_sha256"):
-        assimilate(observations.assign(a=observations.a + 1), prior, members=2, store=tmp_path / "p.zarr", **QUICK)
+    correlated = observations.copy(deep=True)
+    correlated.a_error.attrs["correlation_scales"] = '{"time": 1.0}'
+    for other in (observations.assign(a=observations.a + 1), correlated):
+        with pytest.raises(ArchiveError, match="observations_sha256"):
+            assimilate(other, prior, members=2, store=tmp_path / "p.zarr", **QUICK)
 
 
 class InterruptedRunError(Exception):
@@ -232,9 +237,8 @@ def test_operators_by_network(prior: Prior, truth: xr.Dataset) -> None:
 
 
 def test_an_own_function_is_an_operator(prior: Prior, truth: xr.Dataset) -> None:
-    warm = op.function(lambda fields: {name: torch.tanh((x - 280) / 4) for name, x in fields.items()})
     own = observe(truth, op.identity(), error=0.4).drop_attrs(deep=False)
-    found = assimilate(own, prior, members=1, operator=warm, gamma=0.1, **QUICK)
+    found = assimilate(own, prior, members=1, operator=WARM, gamma=0.1, **QUICK)
     assert "function" in found.attrs["operators"][0]
 
 
@@ -253,6 +257,157 @@ def test_observations_outside_are_dropped_when_asked(prior: Prior, observations:
         assimilate(observations, prior, times=times, **QUICK)
     found = assimilate(observations, prior, members=1, times=times, outside="drop", **QUICK)
     assert found.attrs["observations_used"] == [6] and found.attrs["observations_dropped"] == [4]
+
+
+# Methods
+
+
+METHOD_SETTINGS = {
+    "sda": {"gamma": "covariance"},
+    "bounded": {"gamma": 0.1},
+    "mmps": {"iterations": 4},
+    "jacobian_free": {},
+    "dmps": {"corrections": 4},
+    "soad": {},
+    "dps": {"zeta": 3.0},
+}
+
+
+def background_of(truth: xr.Dataset, error: float) -> xr.Dataset:
+    first = truth.isel(time=0, drop=True)
+    return first.assign(a=first.a + 0.5, b=first.b - 0.5, a_error=error, b_error=error)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_takes_correlated_errors_and_a_background(prior: Prior, truth: xr.Dataset, method: str) -> None:
+    observations = observe(truth, op.select("a"), every=2, start=2, error=0.4, correlation={"time": 1.0}, seed=3)
+    options = {"method": method, "members": 30, "steps": 40, "corrections": 0, "progress": False}
+    options |= METHOD_SETTINGS[method]
+    background = background_of(truth, 0.1)
+    found = assimilate(observations, prior, background=background, **options)
+    assert found.attrs["method"] == method and found.attrs["networks"] == ["background", "observations"]
+    assert found.attrs["observations_used"] == [2, 4]
+    assert json.loads(found.attrs["operators"][0]) == op.identity().to_dict()
+    without = assimilate(observations, prior, **options)
+    for name in "ab":
+        near, far = (abs(p[name].isel(time=0) - background[name]) for p in (found, without))
+        assert float(near.mean()) < (0.3 if method != "dps" else 0.8 * float(far.mean()))
+
+
+@pytest.mark.parametrize("method", ["sda", "jacobian_free", "mmps"])
+def test_posterior_with_a_background_and_correlated_errors_is_the_closed_form(truth: xr.Dataset, method: str) -> None:
+    scale, errors = 1.0, 0.4
+    observations = observe(truth, op.select("a"), error=errors, correlation={"time": scale}, seed=3)
+    background = background_of(truth, 0.6)
+    options = {"sda": {"gamma": "covariance"}, "jacobian_free": {}, "mmps": {"iterations": 6}}[method]
+    posterior = assimilate(
+        observations, CHAIN.prior(samples=4000), background=background, method=method, members=300, steps=80,
+        corrections=0, progress=False, **options,
+    )  # fmt: skip
+    h = np.concatenate([np.eye(2, 18), np.kron(np.eye(9), [[1.0, 0.0]])])
+    times = 0.5 * np.arange(9)
+    noise = np.zeros((11, 11))
+    noise[:2, :2] = 0.3**2 * np.eye(2)
+    noise[2:, 2:] = 0.2**2 * np.exp(-np.abs(np.subtract.outer(times, times)) / scale)
+    y = (np.array([background.a, background.b, *observations.a]) - 280) / 2
+    gain = CHAIN.covariance @ h.T @ np.linalg.inv(h @ CHAIN.covariance @ h.T + noise)
+    mean, cov = (gain @ y).reshape(9, 2), CHAIN.covariance - gain @ h @ CHAIN.covariance
+    for i, name in enumerate("ab"):
+        deviation = 2 * np.sqrt(np.diag(cov)[i::2])
+        distance = (posterior[name].mean("member") - 280 - 2 * mean[:, i]) / deviation
+        assert np.abs(distance).max() < 0.3
+        assert np.abs(posterior[name].std("member") / deviation - 1).max() < 0.2
+
+
+def test_evaluations_are_recorded(prior: Prior, observations: xr.Dataset) -> None:
+    how = {"members": 1, "steps": 5, "corrections": 1, "progress": False}
+    assert assimilate(observations, prior, **how).attrs["evaluations_per_member"] == 9
+    found = assimilate(observations, prior, method="mmps", iterations=4, **how).attrs
+    assert found["evaluations_per_member"] == 18 and found["sampling_iterations"] == 4
+    assert "sampling_gamma" not in found and "sampling_zeta" not in found
+
+
+def test_what_a_prior_records_for_one_method_does_not_disturb_another(prior: Prior, observations: xr.Dataset) -> None:
+    tuned = prior.with_sampling(gamma=0.3)
+    methods = {"sda": 0.3, "bounded": 0.3, "jacobian_free": "covariance"}
+    for method, gamma in methods.items():
+        found = assimilate(observations, tuned, method=method, members=1, **QUICK)
+        assert found.attrs["sampling_gamma"] == gamma
+    assert "sampling_gamma" not in assimilate(observations, tuned, method="dmps", members=1, **QUICK).attrs
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"method": "dps", "gamma": 0.1}, r"method='dps' has no option 'gamma'; expected one of zeta.*sda, bounded"),
+        (
+            {"method": "sda", "iterations": 2},
+            r"has no option 'iterations'; expected one of gamma.*'iterations' is for mmps",
+        ),
+        ({"method": "dmps", "gamma": 0.1}, "method='dmps' has no option 'gamma', nor any other"),
+        ({"method": "jacobian_free", "gamma": 0.1}, "gamma=0.1, expected 'covariance' or 'independent'"),
+        ({"method": "sda", "gamma": "covarance"}, "gamma='covarance', expected a number"),
+        ({"method": "sda", "gamma": -1.0}, "gamma=-1.0, expected a number from 0 on"),
+        ({"method": "mmps", "iterations": 0}, "iterations=0, expected at least 1"),
+        ({"gamma": "covariance", "times": 0.5 * np.arange(3000)}, "3000 states of 2 numbers, expected at most 4096"),
+        ({"method": "dmps", "operator": WARM}, "method='dmps' is for linear operators"),
+        (
+            {"method": "soad", "operator": WARM},
+            "method='soad' is for observations that are a part of the state",
+        ),
+    ],
+)
+def test_options_of_methods(
+    prior: Prior, observations: xr.Dataset, tmp_path: Path, options: dict, message: str
+) -> None:
+    with pytest.raises(OptionError, match=message):
+        assimilate(observations, prior, **(QUICK | {"store": tmp_path / "p.zarr"} | options))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_divergence_is_no_result(prior: Prior, observations: xr.Dataset, tmp_path: Path) -> None:
+    exact = observations.assign(a_error=1e-6, b_error=1e-6)
+    with pytest.raises(DivergenceError, match=r"method 'sda' diverged at noise level r = .*larger gamma="):
+        assimilate(exact, prior, gamma=0.0, members=2, store=tmp_path / "p.zarr", **QUICK)
+    with pytest.raises(ArchiveError, match="is not finished: 0 of 2"):
+        open_archive(tmp_path / "p.zarr").load()
+
+
+# Backgrounds
+
+
+def test_a_background_has_its_time_or_none(prior: Prior, truth: xr.Dataset, observations: xr.Dataset) -> None:
+    how = {"members": 2, "gamma": 0.1} | QUICK
+    plain = background_of(truth, 0.2)
+    expected = assimilate(observations, prior, background=plain, **how)
+    for same in (plain.assign_coords(time=0.0), plain.assign_coords(time=0.0).expand_dims("time")):
+        assert_close(assimilate(observations, prior, background=same, **how), expected)
+    alone = assimilate(observations, prior, background=plain[["a", "a_error"]], **how)
+    assert alone.attrs["observations_used"] == [1, 10]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda b: b.assign_coords(time=0.5), r"the background is at 0.5, expected the first time of the window, 0.0"),
+        (lambda b: b.assign_coords(time=np.datetime64("2019-01-01", "ns")), "'time' of the background is datetime"),
+        (lambda b: b.expand_dims(time=[0.0, 0.5]), "the background has 2 times, expected one"),
+        (lambda b: b.expand_dims(member=4), r"has 4 states along 'member', .*ds.mean\('member'\)"),
+        (lambda b: b.drop_vars("a_error"), "'a' has no 'a_error'"),
+        (lambda b: b.rename(a="c", a_error="c_error"), "gives no variable 'c'"),
+        (lambda b: b.assign(a=b.a.assign_attrs(units="degC")), "'a' has units 'degC'"),
+    ],
+)
+def test_backgrounds_that_do_not_fit(
+    prior: Prior, truth: xr.Dataset, observations: xr.Dataset, change, message
+) -> None:
+    with pytest.raises(DataError, match=message):
+        assimilate(observations, prior, background=change(background_of(truth, 0.2)), **QUICK)
+
+
+def test_a_network_named_background_is_renamed(prior: Prior, truth: xr.Dataset, observations: xr.Dataset) -> None:
+    with pytest.raises(OptionError, match="rename the network"):
+        assimilate({"background": observations}, prior, background=background_of(truth, 0.2), **QUICK)
 
 
 # Messages

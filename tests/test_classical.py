@@ -31,7 +31,10 @@ CASES = {
     "scaled and gappy": (TRIPLE, op.scale(2.0, offset=1.0), {"error": 2.0, "missing": 0.4}),
     "on a grid": (Ring(), op.coarsen(2), {"error": 0.8, "start": 1, "every": 3}),
     "at stations": (Ring(), op.points({"site": [0.25, 3.5]}), {"error": 1.0}),
+    "correlated": (Ring(), op.coarsen(2), {"error": 0.8, "correlation": {"site": 3.0}}),
 }
+# The two means over half a ring of four sites are two sites apart.
+CORRELATION = np.kron(np.eye(LENGTH), [[1.0, np.exp(-2 / 3)], [np.exp(-2 / 3), 1.0]])
 
 
 def model_of(system: MarkovChain, networks: dict[str, xr.Dataset], length: int = LENGTH) -> StateSpaceModel:
@@ -52,7 +55,8 @@ def case(request: pytest.FixtureRequest):
         for end in ("", "_error")
     )
     matrix, offset = whole_operator(operator, truth, system)
-    mean, covariance, evidence = condition(whole_prior(system, LENGTH), matrix, offset, y, error)
+    correlation = CORRELATION if "correlation" in how else None
+    mean, covariance, evidence = condition(whole_prior(system, LENGTH), matrix, offset, y, error, correlation)
     shape = (LENGTH, system.size)
     exact = mean.reshape(shape), covariance.reshape(*shape, *shape), evidence
     return system, observations, model_of(system, {"observations": observations}), exact
@@ -402,6 +406,12 @@ def test_observations_of_several_times_are_refused(operator: op.Operator) -> Non
         smooth(seen, TRIPLE, operator=operator, times=0.5 * np.arange(LENGTH), **QUIET)
 
 
+def test_errors_correlated_in_time_are_refused() -> None:
+    seen = observe(truth_of(TRIPLE, LENGTH, 1), op.select("x1"), error=0.1, correlation={"time": 0.5})
+    with pytest.raises(OperatorError, match="errors that are not correlated in time"):
+        smooth(seen, TRIPLE, **QUIET)
+
+
 def test_backgrounds_and_first_guesses_that_do_not_fit(observations: xr.Dataset) -> None:
     def with_background(**variables) -> None:
         smooth(observations, TRIPLE, method="kalman", background=xr.Dataset(variables), **QUIET)
@@ -410,9 +420,9 @@ def test_backgrounds_and_first_guesses_that_do_not_fit(observations: xr.Dataset)
         with_background(x1=1.0)
     with pytest.raises(UnitsError, match="'x1' has units 'K'"):
         with_background(x1=((), 1.0, {"units": "K"}), x1_error=0.1)
-    with pytest.raises(DataError, match="background= has 2 times, expected one state"):
+    with pytest.raises(DataError, match="the background has 2 times, expected one"):
         with_background(x1=("time", [1.0, 2.0]), x1_error=0.1)
-    with pytest.raises(DataError, match="background= is at 0.5, expected the first time of the window, 0.0"):
+    with pytest.raises(DataError, match="the background is at 0.5, expected the first time of the window, 0.0"):
         with_background(x1=xr.DataArray([1.0], {"time": [0.5]}, ["time"]), x1_error=0.1)
 
     def with_guess(guess: xr.Dataset, members: int = 1) -> None:

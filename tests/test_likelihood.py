@@ -14,6 +14,7 @@ from sdaxr import operators as op
 from sdaxr.infer import infer_layout
 from sdaxr.likelihood import bind_observations
 from sdaxr.observations import observe
+from sdaxr.posterior.likelihood import GaussianObservation
 from sdaxr.prior import Prior
 from sdaxr.schema import DataError, GridError, OperatorError, UnitsError
 
@@ -174,3 +175,42 @@ def test_members_share_or_own_their_observations() -> None:
     assert found.of(torch.tensor([3, 1])) is found
     own = replace(found, values=torch.stack([found.values, found.values + 1]))
     torch.testing.assert_close(own.of(torch.tensor([1])).values, found.values[None] + 1)
+
+
+# Correlated errors
+
+
+def test_correlations_are_bound_in_the_order_of_the_values() -> None:
+    prior, truth = CHAIN.prior(), CHAIN.truth(1)
+    observations = observe(truth, op.identity(), error=0.5, correlation={"time": 1.5}, missing=0.3, seed=2)
+    found = bound(observations, op.identity(), prior)
+    times = [truth.time.values[observations[name].notnull().values] for name in "ab"]
+    count = len(times[0])
+    for name, seen in zip("ab", times, strict=True):
+        block = found.correlation[:count, :count] if name == "a" else found.correlation[count:, count:]
+        np.testing.assert_allclose(block, np.exp(-np.abs(np.subtract.outer(seen, seen)) / 1.5), rtol=1e-6)
+    assert not found.correlation[:count, count:].any()
+    np.testing.assert_allclose(found.covariance, 0.25 * found.correlation, rtol=1e-6)
+    assert bound(observe(truth, op.identity(), error=0.5), op.identity(), prior).correlation is None
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_innovations_are_weighed_and_whitened_with_their_covariance(dtype: torch.dtype) -> None:
+    random = np.random.default_rng(0)
+    errors, values = random.uniform(0.2, 2.0, 5), random.normal(size=(3, 5))
+    variance = random.uniform(0.0, 1.0, 5)
+    correlation = np.exp(-np.abs(np.subtract.outer(np.arange(5), np.arange(5))) / 2)
+    tolerance = 1e-5 if dtype == torch.float32 else 1e-12
+    tensors = [torch.as_tensor(a, dtype=dtype) for a in (np.zeros(5), errors, np.ones(5))]
+    for c in (None, correlation):
+        observed = GaussianObservation(
+            lambda x: x, *tensors, correlation=None if c is None else torch.as_tensor(c, dtype=dtype)
+        )
+        covariance = np.outer(errors, errors) * (np.eye(5) if c is None else c)
+        y = torch.as_tensor(values, dtype=dtype)
+        expected = np.linalg.solve(covariance + np.diag(variance), values.T).T
+        np.testing.assert_allclose(observed.weigh(y, torch.as_tensor(variance, dtype=dtype)), expected, rtol=tolerance)
+        white = observed.whiten(y)
+        assert white.dtype == dtype
+        distance = np.einsum("bi,bi->b", values, np.linalg.solve(covariance, values.T).T)
+        np.testing.assert_allclose(white.square().sum(1), distance, rtol=tolerance)

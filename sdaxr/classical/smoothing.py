@@ -25,7 +25,7 @@ from sdaxr.operators import identity
 from sdaxr.provenance import count_observations, describe_networks, fingerprint
 from sdaxr.schema import TIME, DataError, OptionError, nearest
 from sdaxr.systems import MarkovChain, System, open_system
-from sdaxr.window import Observations, Operators, as_networks, first_state, operator_of, window_times
+from sdaxr.window import Observations, Operators, as_networks, background_network, operator_of, window_times
 
 Result = tuple[np.ndarray, dict[str, Any]]
 
@@ -118,7 +118,7 @@ def smooth(
     if background is not None:
         attrs["background_sha256"] = fingerprint([background])
         name = "the background"
-        seen, chosen = seen | {name: first_state(background, axis)}, chosen | {name: identity()}
+        seen, chosen = seen | {name: background_network(background, axis)}, chosen | {name: identity()}
     model, used = build_model(seen, chosen, chain, axis, outside)
     attrs |= count_observations(networks, used[: len(networks)])
     ensemble = Ensemble.create(layout, axis, attrs, members=members, store=store, overwrite=overwrite)

@@ -9,12 +9,15 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
+import scipy.linalg
 import torch
 import xarray as xr
 from torch import Tensor
 
+from sdaxr.correlation import error_correlation
 from sdaxr.infer import system_layout
 from sdaxr.observations import align
 from sdaxr.operators import Bound, Operator, Template, compose
@@ -26,34 +29,48 @@ from sdaxr.systems import MarkovChain
 
 @dataclass(frozen=True)
 class GaussianErrors:
-    """Independent observation errors N(0, R): the one place that knows what R is.
+    """Observation errors N(0, R): the one place that knows what R is.
 
     Attributes
     ----------
     std
         The root of R's diagonal, shape (m,).
+    correlation
+        Shape (m, m); None where the errors are independent.
     """
 
     std: np.ndarray
+    correlation: np.ndarray | None = None
 
     @property
     def covariance(self) -> np.ndarray:
         """R, shape (m, m)."""
-        return np.diag(self.std**2)
+        return np.diag(self.std**2) if self.correlation is None else self.std[:, None] * self.correlation * self.std
 
     def whiten(self, values: np.ndarray) -> np.ndarray:
         """Values in units of their errors, (..., m); the whitened errors are independent and of unit variance."""
-        return values / self.std
+        scaled = values / self.std
+        return scaled if self.correlation is None else scaled @ np.linalg.inv(self._root).T
 
     def log_density(self, innovation: np.ndarray) -> np.ndarray:
         """Log-density of errors, (..., m) to (...)."""
         normalisation = np.log(self.std).sum() + len(self.std) / 2 * math.log(2 * math.pi)
+        if self.correlation is not None:
+            normalisation += np.log(np.diag(self._root)).sum()
         return -(self.whiten(innovation) ** 2).sum(-1) / 2 - normalisation
 
     @classmethod
     def joined(cls, parts: Sequence[GaussianErrors]) -> GaussianErrors:
         """The errors of several networks, which do not depend on each other."""
-        return cls(np.concatenate([part.std for part in parts]))
+        std = np.concatenate([part.std for part in parts])
+        if all(part.correlation is None for part in parts):
+            return cls(std)
+        blocks = [np.eye(len(p.std)) if p.correlation is None else p.correlation for p in parts]
+        return cls(std, scipy.linalg.block_diag(*blocks))
+
+    @cached_property
+    def _root(self) -> np.ndarray:
+        return np.linalg.cholesky(self.covariance / np.outer(self.std, self.std))
 
 
 @dataclass(frozen=True)
@@ -183,6 +200,7 @@ def _dropping(operator: Operator) -> Operator:
 class _Seen:
     """The observed points of an operator's output: {variable: flat indices}, with values and errors in that order."""
 
+    data: xr.Dataset
     bound: Bound
     system: MarkovChain
     where: dict[str, np.ndarray]
@@ -198,7 +216,7 @@ class _Seen:
         values, errors = (
             {name: pair[i].reshape(-1)[where[name]].astype(float) for name, pair in aligned.items()} for i in (0, 1)
         )
-        return cls(bound, system, where, values, errors)
+        return cls(data, bound, system, where, values, errors)
 
     @property
     def count(self) -> int:
@@ -243,7 +261,8 @@ class _Seen:
             return torch.cat([out[name].reshape(len(x), -1)[:, i] for name, i in where.items()], dim=1).double()
 
         values, errors = (np.concatenate(list(arrays.values())) for arrays in (self.values, self.errors))
-        return StateObservation(operator, values, GaussianErrors(errors))
+        correlation = error_correlation(self.data, self.bound.template, self.where)
+        return StateObservation(operator, values, GaussianErrors(errors, correlation))
 
 
 def _check_split(
@@ -263,5 +282,6 @@ def _joins(name: str, operator: Operator | None = None) -> OperatorError:
     through = "" if operator is None else f" through {operator}"
     return OperatorError(
         f"'{name}' is observed{through} at several times jointly, expected an operator that looks at one state after "
-        "the other: the classical methods go forward in time; use a score-based method (sda) for such observations"
+        "the other, and errors that are not correlated in time: the classical methods go forward in time; use a "
+        "score-based method (sda) for such observations"
     )

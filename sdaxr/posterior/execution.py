@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from sdaxr.posterior.samplers import Sampler, member_noise
+from sdaxr.posterior.samplers import Denoiser, Sampler, member_noise
 
 log = logging.getLogger(__name__)
 
@@ -18,7 +18,12 @@ CPU_BUDGET = 1.5e9
 
 
 class Guided(Protocol):
-    """A denoiser that can be narrowed to some members."""
+    """A denoiser that can be narrowed to some members, and the prior's denoiser within."""
+
+    @property
+    def denoiser(self) -> Denoiser:
+        """E[x | z]."""
+        ...
 
     def of(self, members: Tensor) -> Guided:
         """The same for some members."""
@@ -55,6 +60,18 @@ def batch_size(guided: Guided, shape: Sequence[int], members: int, device: torch
     """How many members fit in memory, from what one evaluation for one member keeps for its gradient."""
     if members == 1:
         return 1
+    one = torch.zeros(1, *shape, device=device)
+    # Some methods keep nothing of the network, but need its work space all the same.
+    kept = max(_kept(guided.of(torch.tensor([0])), one), _kept(guided.denoiser, one.requires_grad_()))
+    # Gradients and work space come on top of what is kept.
+    each = 2 * max(kept, 1)
+    size = max(1, min(members, int(_budget(device) // each)))
+    log.info("%d members a batch, about %.2f GB", size, size * each / 1e9)
+    return size
+
+
+def _kept(denoiser: Denoiser, z: Tensor) -> int:
+    """Bytes that one evaluation keeps for its gradient."""
     kept: dict[int, int] = {}
 
     def pack(tensor: Tensor) -> Tensor:
@@ -62,12 +79,8 @@ def batch_size(guided: Guided, shape: Sequence[int], members: int, device: torch
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t):
-        guided.of(torch.tensor([0]))(torch.zeros(1, *shape, device=device), 1.0)
-    # Gradients and work space come on top of what is kept.
-    each = 2 * max(sum(kept.values()), 1)
-    size = max(1, min(members, int(_budget(device) // each)))
-    log.info("%d members a batch, about %.2f GB", size, size * each / 1e9)
-    return size
+        denoiser(z, 1.0)
+    return sum(kept.values())
 
 
 def _budget(device: torch.device) -> float:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
+from sdaxr.schema import DataError
+
 
 @dataclass(frozen=True)
 class GaussianObservation:
-    r"""Observations :math:`y = H(x) + N(0, R)` with independent errors.
+    r"""Observations :math:`y = H(x) + N(0, R)` with :math:`R = \mathrm{diag}(e)\, C\, \mathrm{diag}(e)`.
 
     Attributes
     ----------
@@ -20,12 +23,14 @@ class GaussianObservation:
     values
         y, shape (n,), or (members, n) where every member has observations of its own.
     errors
-        Standard deviations, the root of R's diagonal; shape (n,).
+        e, standard deviations; shape (n,).
     scale
         How much each observed quantity varies under the prior, its standard deviation; shape (n,). Variances that are
         set in units of the normalised state are multiplied by its square.
     unresolved
         Variance of each observed quantity given z, a function of r; shape (n,).
+    correlation
+        C, shape (n, n); None where the errors are independent, which is quicker.
     """
 
     operator: Callable[[Tensor], Tensor]
@@ -33,6 +38,7 @@ class GaussianObservation:
     errors: Tensor
     scale: Tensor
     unresolved: Callable[[float], Tensor] | None = None
+    correlation: Tensor | None = None
 
     def of(self, members: Tensor) -> GaussianObservation:
         """The observations of some members."""
@@ -42,8 +48,52 @@ class GaussianObservation:
         """y - H(x), shape (batch, n)."""
         return self.values - self.operator(x)
 
+    @cached_property
+    def covariance(self) -> Tensor:
+        """R, shape (n, n), in double precision."""
+        errors = self.errors.double()
+        if self.correlation is None:
+            return torch.diag(errors.square())
+        return errors[:, None] * self.correlation.double() * errors
 
-def gradient(loss: Tensor, z: Tensor) -> Tensor:
-    """d loss / d z; the members of a batch do not depend on each other, so the sum over them can be differentiated."""
-    (grad,) = torch.autograd.grad(loss.sum(), z)
-    return grad
+    @cached_property
+    def root(self) -> Tensor:
+        """The lower triangular L with R = L L^T, shape (n, n), in double precision.
+
+        Raises
+        ------
+        DataError
+            If the errors are so correlated that R cannot be inverted.
+        """
+        root, _ = torch.linalg.cholesky_ex(self.covariance)
+        own = root.diagonal().square() / self.covariance.diagonal()
+        none = ~(own > 1e-8)
+        if bool(none.any()):
+            raise DataError(
+                f"the error of observation {int(none.int().argmax())} follows from those of others (their covariance "
+                "is not positive definite), expected each with a part of its own; leave it out, or average the values"
+            )
+        return root
+
+    def whiten(self, values: Tensor) -> Tensor:
+        """L^-1 of values (batch, n): in units of the errors, and uncorrelated."""
+        if self.correlation is None:
+            return values / self.errors
+        return torch.linalg.solve_triangular(self.root, values.double().T, upper=False).T.to(values.dtype)
+
+    def weigh(self, values: Tensor, variance: Tensor) -> Tensor:
+        """(R + diag(variance))^-1 of values (batch, n), for a variance of shape (n,)."""
+        if self.correlation is None:
+            return values / (self.errors.square() + variance)
+        return solve_positive(self.covariance + torch.diag(variance.double()), values)
+
+
+def solve_positive(matrix: Tensor, values: Tensor) -> Tensor:
+    """matrix^-1 of values (batch, n), for a symmetric positive definite matrix (n, n), in double precision."""
+    root = torch.linalg.cholesky(matrix.double())
+    return torch.cholesky_solve(values.double().T, root).T.to(values.dtype)
+
+
+def joint_covariance(observations: Sequence[GaussianObservation]) -> Tensor:
+    """R of several networks, whose errors are independent of each other; shape (n, n), in double precision."""
+    return torch.block_diag(*(o.covariance for o in observations))

@@ -58,7 +58,8 @@ class Sampler:
         Parameters
         ----------
         denoiser
-            (z, r) to E[x | z], or to E[x | z, y] for a posterior.
+            (z, r) to E[x | z], or to E[x | z, y] for a posterior. If it has a method ``pin`` (z, r, noise), the states
+            are passed through it after every step.
         noise
             Returns standard normal noise of the shape of the samples at every call.
         tick
@@ -72,13 +73,19 @@ class Sampler:
         z = self.levels[0] * noise()
         for r, after in zip(self.levels, self.levels[1:], strict=False):
             z = self._predict(z, denoiser(z, r), r, after, noise)
+            z = self._pin(denoiser, z, after, noise)
             self._check(z, after)
             tick()
             for _ in range(self.corrections if after > 0 else 0):
                 z = self._correct(z, denoiser(z, after), after, noise)
+                z = self._pin(denoiser, z, after, noise)
                 self._check(z, after)
                 tick()
         return z
+
+    def _pin(self, denoiser: Denoiser, z: Tensor, r: float, noise: Noise) -> Tensor:
+        pin = getattr(denoiser, "pin", None)
+        return z if pin is None else pin(z, r, noise)
 
     def _predict(self, z: Tensor, xhat: Tensor, r: float, after: float, noise: Noise) -> Tensor:
         fresh = self.eta * after / r * math.sqrt(r**2 - after**2)

@@ -6,7 +6,9 @@ with :math:`r = \sigma / \mu`. :math:`r^2 \Gamma` stands for the covariance of H
 
 - measured (see `sdaxr.posterior.unresolved`), our default;
 - or :math:`\gamma r^2` in units of the natural scale of each observed quantity, with a scalar as in the paper;
-- or :math:`\gamma r^2` with a matrix (appendix B), with which a Gaussian prior is treated exactly.
+- or :math:`\gamma r^2` with a matrix;
+- or :math:`H V H^T` with V from the prior's covariance in time (appendix B, see `sdaxr.posterior.covariance`), H being
+  linearised around :math:`\hat x`. With it, or its matrix, a Gaussian prior is treated exactly.
 
 The gradient goes through the network, :math:`1 / \mu` included: in units of :math:`z = x_t / \mu` it cannot be
 forgotten.
@@ -15,54 +17,59 @@ forgotten.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from sdaxr.posterior.likelihood import GaussianObservation, gradient
+from sdaxr.posterior.covariance import PriorCovariance
+from sdaxr.posterior.guidance.base import Guidance, through_network, weighted_slope
+from sdaxr.posterior.likelihood import GaussianObservation, joint_covariance, solve_positive
+from sdaxr.posterior.linear import misfit, solve
 from sdaxr.schema import OptionError
 
 
 @dataclass(frozen=True)
-class SDA:
+class SDA(Guidance):
     """Denoiser of the posterior.
 
     Attributes
     ----------
-    denoiser
-        Prior: (z, r) to E[x | z].
-    observations
-        One or several networks of instruments; their log-likelihoods add up.
     gamma
-        None for the measured variance, a scalar, or a function of r that returns a matrix (n, n) over all observations.
+        None for the measured variance, a scalar, a function of r that returns a matrix (n, n) over all observations in
+        units of their natural scales, or the covariance of the prior.
     """
 
-    denoiser: Callable[[Tensor, float], Tensor]
-    observations: Sequence[GaussianObservation]
-    gamma: float | Callable[[float], Tensor] | None = None
+    gamma: float | Callable[[float], Tensor] | PriorCovariance | None = None
 
-    def of(self, members: Tensor) -> SDA:
-        """The same for some members."""
-        return replace(self, observations=[o.of(members) for o in self.observations])
+    method = "sda"
 
-    def __call__(self, z: Tensor, r: float) -> Tensor:
+    def __post_init__(self) -> None:
+        if isinstance(self.gamma, str) or (isinstance(self.gamma, float | int) and self.gamma < 0):
+            raise OptionError(
+                f"gamma={self.gamma!r}, expected a number from 0 on, nothing for the measured variance, or (in "
+                "assimilate) 'covariance'"
+            )
+
+    def mean(self, z: Tensor, r: float) -> Tensor:
         """E[x | z, y], of the shape of z (batch, time, channel, *space)."""
-        with torch.enable_grad():
-            z = z.detach().requires_grad_()
-            xhat = self.denoiser(z, r)
-            score = gradient(self._log_likelihood(xhat, r), z)
-        return xhat.detach() + r**2 * score
+        return through_network(self.denoiser, z, r, lambda xhat: self._slope(xhat, r))
 
-    def _log_likelihood(self, xhat: Tensor, r: float) -> Tensor:
-        innovation = torch.cat([o.innovation(xhat) for o in self.observations], dim=1)
+    def _slope(self, xhat: Tensor, r: float) -> Tensor:
+        gamma = self.gamma
+        if isinstance(gamma, PriorCovariance):
+            around = misfit(self.observations, xhat)
+            return around.adjoint(solve(around, lambda u: gamma.given(u, r), self.operators(xhat).matrix))
+        return weighted_slope(self.observations, xhat, lambda innovations: self._weigh(innovations, r))
+
+    def _weigh(self, innovations: list[Tensor], r: float) -> Sequence[Tensor]:
         if callable(self.gamma):
-            errors = torch.cat([o.errors for o in self.observations])
-            scale = torch.cat([o.scale for o in self.observations])
-            covariance = torch.diag(errors.square()) + r**2 * scale[:, None] * self.gamma(r) * scale
-            return -(innovation * torch.linalg.solve(covariance, innovation.T).T).sum(dim=1) / 2
-        variance = torch.cat([o.errors.square() + self._unresolved(o, r) for o in self.observations])
-        return -(innovation.square() / variance).sum(dim=1) / 2
+            scale = torch.cat([o.scale for o in self.observations]).double()
+            covariance = joint_covariance(self.observations) + r**2 * scale[:, None] * self.gamma(r) * scale
+            weights = solve_positive(covariance, torch.cat(innovations, dim=1))
+            return weights.split([len(o.errors) for o in self.observations], dim=1)
+        pairs = zip(self.observations, innovations, strict=True)
+        return [o.weigh(innovation, self._unresolved(o, r)) for o, innovation in pairs]
 
     def _unresolved(self, network: GaussianObservation, r: float) -> Tensor:
         if isinstance(self.gamma, float | int):

@@ -1,0 +1,136 @@
+r"""Observation operators as linear maps, and the systems that guidance has to solve with them.
+
+Several networks of observations are taken as one, in units of their errors: with :math:`R = L L^T`,
+:math:`e = L^{-1} (y - H(x))` has the error covariance I, and :math:`G = L^{-1} H'(x)` is the slope. With a covariance V
+of the states, the weights of an update are
+
+.. math:: w = (I + G V G^T)^{-1} e .
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from sdaxr.posterior.krylov import conjugate_gradients
+from sdaxr.posterior.likelihood import GaussianObservation, solve_positive
+
+DENSE_OBSERVATIONS, DENSE_ELEMENTS = 1024, 2**25
+
+
+class Linearised:
+    """A function of states around x, with its slope in both directions.
+
+    Parameters
+    ----------
+    function
+        States (batch, time, channel, *space) to (batch, n); members do not depend on each other.
+    x
+        States.
+    """
+
+    def __init__(self, function: Callable[[Tensor], Tensor], x: Tensor) -> None:
+        with torch.enable_grad():
+            self._x = x.detach().requires_grad_()
+            self._value = function(self._x)
+
+    @property
+    def shape(self) -> torch.Size:
+        """Shape of one state (time, channel, *space)."""
+        return self._x.shape[1:]
+
+    @property
+    def value(self) -> Tensor:
+        """The function at x, shape (batch, n)."""
+        return self._value.detach()
+
+    def adjoint(self, weights: Tensor) -> Tensor:
+        """Transposed slope times weights (batch, n), of the shape of x."""
+        (pulled,) = torch.autograd.grad(self._value, self._x, weights, retain_graph=True)
+        return pulled
+
+    def forward(self, direction: Tensor) -> Tensor:
+        """Slope times a direction of the shape of x: (batch, n)."""
+        pulled, probe = self._transposed
+        (pushed,) = torch.autograd.grad(pulled, probe, direction, retain_graph=True)
+        return pushed
+
+    @cached_property
+    def _transposed(self) -> tuple[Tensor, Tensor]:
+        # The slope is the derivative of the transposed product, which is linear in its weights: reverse mode twice.
+        # Forward mode is not there for every operator.
+        with torch.enable_grad():
+            probe = torch.zeros_like(self._value, requires_grad=True)
+            (pulled,) = torch.autograd.grad(self._value, self._x, probe, create_graph=True)
+        return pulled, probe
+
+
+def misfit(observations: Sequence[GaussianObservation], x: Tensor) -> Linearised:
+    """-e around x, so that its slope is G."""
+    return Linearised(lambda s: torch.cat([-o.whiten(o.innovation(s)) for o in observations], dim=1), x)
+
+
+@dataclass(frozen=True)
+class Operators:
+    """What does not depend on x.
+
+    Attributes
+    ----------
+    linear
+        Whether all operators are linear, up to a constant.
+    matrix
+        G, shape (n, states), in double precision; None where they are not linear, or where it is large.
+    """
+
+    linear: bool
+    matrix: Tensor | None
+
+
+def examine(observations: Sequence[GaussianObservation], like: Tensor) -> Operators:
+    """Try the operators on states of the shape of ``like`` (any batch, time, channel, *space)."""
+    linear = all(is_linear(o, like) for o in observations)
+    count, size = sum(len(o.errors) for o in observations), like[0].numel()
+    if not linear or count > DENSE_OBSERVATIONS or count * size > DENSE_ELEMENTS:
+        return Operators(linear, None)
+    # Members do not depend on each other: member i of one batch gives row i.
+    zero = like.new_zeros(count, *like.shape[1:])
+    rows = Linearised(lambda x: torch.cat([o.whiten(o.operator(x)) for o in observations], dim=1), zero)
+    return Operators(linear, rows.adjoint(torch.eye(count).to(like)).flatten(1).double())
+
+
+def is_linear(network: GaussianObservation, like: Tensor) -> bool:
+    """Whether H(a + b) - H(a) - H(b) + H(0) vanishes for random states a and b, three standard deviations large."""
+    random = torch.Generator().manual_seed(0)
+    a, b = (3 * torch.randn(1, *like.shape[1:], generator=random).to(like) for _ in range(2))
+    with torch.no_grad():
+        zero = network.operator(torch.zeros_like(a))
+        departure = network.operator(a + b) - network.operator(a) - network.operator(b) + zero
+    return bool((departure.abs() <= 1e-3 * network.scale + 1e-5 * zero.abs()).all())
+
+
+def solve(around: Linearised, spread: Callable[[Tensor], Tensor], matrix: Tensor | None) -> Tensor:
+    """w = (I + G V G^T)^-1 e, shape (batch, n).
+
+    Parameters
+    ----------
+    around
+        The misfit around x.
+    spread
+        V times states (batch, time, channel, *space); V is symmetric and positive semi-definite.
+    matrix
+        G if it is known, see `examine`: the system is then solved directly, else by conjugate gradients.
+
+    Raises
+    ------
+    DivergenceError
+        If the conjugate gradients do not converge.
+    """
+    e = -around.value
+    if matrix is None:
+        return conjugate_gradients(lambda w: w + around.forward(spread(around.adjoint(w))), e)
+    product = matrix @ spread(matrix.reshape(-1, *around.shape)).flatten(1).T
+    return solve_positive(torch.eye(len(matrix)).to(product) + (product + product.T) / 2, e)
