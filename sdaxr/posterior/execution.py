@@ -10,6 +10,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from sdaxr.posterior.memory import peak_bytes
 from sdaxr.posterior.samplers import Sampler, member_noise
 
 log = logging.getLogger(__name__)
@@ -52,19 +53,12 @@ def sample_members(
 
 
 def batch_size(guided: Guided, shape: Sequence[int], members: int, device: torch.device) -> int:
-    """How many members fit in memory, from what one evaluation for one member keeps for its gradient."""
+    """How many members fit in memory, from what one evaluation for one member takes."""
     if members == 1:
         return 1
-    kept: dict[int, int] = {}
-
-    def pack(tensor: Tensor) -> Tensor:
-        kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t):
-        guided.of(torch.tensor([0]))(torch.zeros(1, *shape, device=device), 1.0)
-    # Gradients and work space come on top of what is kept.
-    each = 2 * max(sum(kept.values()), 1)
+    one = guided.of(torch.tensor([0]))
+    # The work space of convolutions and the gaps between tensors come on top of what these hold.
+    each = 1.5 * max(peak_bytes(lambda: one(torch.zeros(1, *shape, device=device), 1.0)), 1)
     size = max(1, min(members, int(_budget(device) // each)))
     log.info("%d members a batch, about %.2f GB", size, size * each / 1e9)
     return size
