@@ -61,7 +61,9 @@ def assimilate(
     zeta: float | None = None,
     iterations: int | None = None,
     sampler: str | None = None,
+    grid: str | None = None,
     steps: int | None = None,
+    eta: float | None = None,
     corrections: int | None = None,
     tau: float | None = None,
     outside: str = "error",
@@ -113,9 +115,17 @@ def assimilate(
     iterations
         Of ``"mmps"``: Krylov steps, each one product with the network's Jacobian.
     sampler
-        ``"karras"``: few levels, ancestral; ``"exponential"``: the paper's 256 uniform levels.
-    steps, corrections, tau
-        Number of levels, Langevin corrections on each, and their step.
+        ``"sde-dpm++"``: stochastic and of second order, the default; ``"dpm++"``: DPM-Solver++(2M), deterministic;
+        ``"ancestral"`` and ``"ddim"``: of first order; ``"exponential"``: the paper's setting as a whole.
+    grid, steps
+        Noise levels, ``"karras"`` (dense at high noise), ``"log-snr"`` or ``"uniform"`` (the paper's times), and their
+        number.
+    eta
+        Amount of noise that is drawn anew on the way, for ``"sde-dpm++"`` (below the prior's standard deviation; from
+        0) and ``"ddim"`` (0 to 1). More noise forgets more errors of the guidance, and needs more levels.
+    corrections, tau
+        Langevin corrections on each level below the prior's standard deviation, and their step in units of the level's
+        variance; for ``"exponential"`` on every level, with the paper's step.
     outside
         ``"error"``, or ``"drop"`` to leave out observations that are outside the window or off its steps.
     batch
@@ -140,7 +150,7 @@ def assimilate(
         If the sampler does not stay finite.
     """
     given = {
-        "sampler": sampler, "steps": steps, "corrections": corrections, "tau": tau,
+        "sampler": sampler, "grid": grid, "steps": steps, "eta": eta, "corrections": corrections, "tau": tau,
         "gamma": gamma, "zeta": zeta, "iterations": iterations,
     }  # fmt: skip
     if method in CLASSICAL:

@@ -21,7 +21,8 @@ from sdaxr.prior.blanket import TrajectoryDenoiser
 from sdaxr.sampling import Sampling, choose_device, resolve_sampling
 from sdaxr.schema import TIME, OptionError, nearest
 
-_SAMPLING = {"levels": "steps", "sampler": "sampler", "corrections": "corrections", "tau": "tau", "gamma": "gamma"}
+# A forecast has `steps` already: states.
+_SAMPLING = {"levels": "steps"} | {k: k for k in ("sampler", "grid", "eta", "corrections", "tau", "gamma")}
 
 
 @dataclass(frozen=True)

@@ -33,7 +33,7 @@ logger = logging.getLogger(__name__)
 # These archives know their own configuration: called again, the function resumes, returns or refuses.
 _RESUMABLE = ("generate", "assimilate", "forecast")
 # What `sdaxr.forecast` takes beyond its parameters where the model is a prior.
-PRIOR_OPTIONS = ("levels", "sampler", "corrections", "tau", "gamma")
+PRIOR_OPTIONS = ("levels", "sampler", "grid", "eta", "corrections", "tau", "gamma")
 
 
 @dataclass(frozen=True)

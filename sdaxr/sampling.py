@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from sdaxr.posterior.samplers import Sampler, build_sampler
+from sdaxr.posterior.samplers import SAMPLERS, Sampler, build_sampler
 from sdaxr.prior import Prior
 from sdaxr.schema import OptionError, nearest
 
@@ -20,11 +20,14 @@ class Sampling:
     """How samples are drawn; what a prior's file does not say, and the user neither, is as here.
 
     ``gamma``, ``zeta`` and ``iterations`` are options of some methods of guidance; None is the method's own default.
+    The choice of the default sampler is measured in ``recipes/samplers``.
     """
 
-    sampler: str = "karras"
-    steps: int = 32
-    corrections: int = 1
+    sampler: str = "sde-dpm++"
+    grid: str = "karras"
+    steps: int = 64
+    eta: float = 1.5
+    corrections: int = 0
     tau: float = 0.5
     gamma: float | str | None = None
     zeta: float | None = None
@@ -32,24 +35,47 @@ class Sampling:
 
     def build(self, levels: tuple[float, float]) -> Sampler:
         """The sampler with these settings, on the noise levels that a prior was trained for."""
-        smallest, largest = max(0.01, levels[0]), min(80.0, levels[1])
-        return build_sampler(self.sampler, self.steps, self.corrections, self.tau, largest, smallest)
+        return build_sampler(
+            self.sampler, self.steps, self.corrections, self.tau, min(80.0, levels[1]), levels[0],
+            grid=self.grid, eta=self.eta,
+        )  # fmt: skip
 
 
-PAPER = Sampling(sampler="exponential", steps=256, gamma=1e-2)
+# Without noise of their own, samplers need the corrections.
+DETERMINISTIC = Sampling(steps=32, eta=0.0, corrections=1)
+PAPER = Sampling("exponential", "uniform", steps=256, eta=0.0, corrections=1, tau=0.5, gamma=1e-2)
+DEFAULTS = {
+    "sde-dpm++": Sampling(),
+    "dpm++": replace(DETERMINISTIC, sampler="dpm++"),
+    "ancestral": Sampling("ancestral", steps=32, eta=1.0, corrections=1),
+    "ddim": replace(DETERMINISTIC, sampler="ddim"),
+    "exponential": PAPER,
+}
 
 
 def resolve_sampling(prior: Prior, given: Mapping[str, Any]) -> Sampling:
-    """Settings from the user, then from the prior's file, then the defaults of the sampler that was asked for."""
+    """Settings from the user, then from the prior's file, then the defaults of the sampler that was asked for.
+
+    Where the user asks for ``"exponential"``, the paper's settings stand in the place of the prior's.
+
+    Raises
+    ------
+    OptionError
+        If the file records an unknown setting, or there is no such sampler.
+    """
     asked = {k: v for k, v in given.items() if v is not None}
-    if asked.get("sampler") == "exponential":
-        return replace(PAPER, **asked)
     stored: dict[str, Any] = prior.metadata.get("sampling", {})
     known = list(asdict(Sampling()))
     for key in stored:
         if key not in known:
             raise OptionError(f"the prior {prior.name!r} records the sampling setting {nearest(key, known)}")
-    return replace(Sampling(), **(stored | asked))
+    if asked.get("sampler") == PAPER.sampler:
+        stored = {}
+    chosen = stored | asked
+    name = chosen.get("sampler", Sampling.sampler)
+    if name not in DEFAULTS:
+        raise OptionError(f"sampler={nearest(name, SAMPLERS)}")
+    return replace(DEFAULTS[name], **chosen)
 
 
 def choose_device(device: str) -> torch.device:

@@ -9,6 +9,7 @@ import torch
 import xarray as xr
 
 from sdaxr.fields import StateLayout
+from sdaxr.posterior.samplers import Denoiser, Sampler
 from sdaxr.prior import Prior
 from sdaxr.schema import TimeAxis
 
@@ -110,3 +111,30 @@ class ExactNetwork(torch.nn.Module):
         if length not in self._chains:
             self._chains[length] = GaussianChain(length, self._like.damping, self._like.turn)
         return self._chains[length].denoise(z, r)
+
+
+def affine_moments(sampler: Sampler, denoiser: Denoiser, shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
+    """Mean (n,) and covariance (n, n) of the samples of ``shape`` where the denoiser is linear, without Monte Carlo.
+
+    Such a sampler is an affine map of the noise that it draws, so that each column of the map is a sample: one for
+    which all of the noise is zero but for one component of one draw.
+    """
+    size, calls = int(np.prod(shape)), 0
+
+    def counted() -> torch.Tensor:
+        nonlocal calls
+        calls += 1
+        return torch.zeros(1, *shape, dtype=torch.float64)
+
+    sampler(denoiser, counted)
+    call = iter(range(calls))
+
+    def unit() -> torch.Tensor:
+        drawn = torch.zeros(1 + calls * size, size, dtype=torch.float64)
+        first = 1 + next(call) * size
+        drawn[first : first + size] = torch.eye(size, dtype=torch.float64)
+        return drawn.reshape(-1, *shape)
+
+    samples = sampler(denoiser, unit).flatten(1).numpy()
+    columns = samples[1:] - samples[0]
+    return samples[0], columns.T @ columns

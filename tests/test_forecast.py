@@ -17,7 +17,7 @@ from gaussian import GaussianChain
 from sdaxr.archive import open_archive
 from sdaxr.forecast import _resolve, forecast
 from sdaxr.generate import unit_seed
-from sdaxr.posterior.samplers import Sampler, karras_levels
+from sdaxr.posterior.samplers import DPMSolver, Langevin, Sampler, log_snr_levels
 from sdaxr.posterior.states import blocks, extend
 from sdaxr.prior import Prior
 from sdaxr.schema import ArchiveError, DataError, GridError, OptionError, PriorError, TimeAxis, UnitsError
@@ -141,7 +141,7 @@ def test_blocks_reach_the_steps():
 def test_a_continued_chain_has_the_moments_of_its_transition():
     members, steps, error = 500, 8, 0.05
     known = torch.tensor([[[1.5, -0.5]]]).expand(members, -1, -1)
-    sampler = Sampler(karras_levels(48, 20.0, 0.01), eta=1.0, corrections=2, tau=0.3)
+    sampler = Sampler(log_snr_levels(48, 20.0, 0.01), DPMSolver(eta=1.0), Langevin())
     one = GaussianChain(5)
     drawn = extend(
         lambda first, count: one.denoise,

@@ -10,7 +10,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from sdaxr.posterior.samplers import Denoiser, Sampler, member_noise
+from sdaxr.posterior.memory import peak_bytes
+from sdaxr.posterior.samplers import Sampler, member_noise
 
 log = logging.getLogger(__name__)
 
@@ -18,12 +19,7 @@ CPU_BUDGET = 1.5e9
 
 
 class Guided(Protocol):
-    """A denoiser that can be narrowed to some members, and the prior's denoiser within."""
-
-    @property
-    def denoiser(self) -> Denoiser:
-        """E[x | z]."""
-        ...
+    """A denoiser that can be narrowed to some members."""
 
     def of(self, members: Tensor) -> Guided:
         """The same for some members."""
@@ -57,30 +53,15 @@ def sample_members(
 
 
 def batch_size(guided: Guided, shape: Sequence[int], members: int, device: torch.device) -> int:
-    """How many members fit in memory, from what one evaluation for one member keeps for its gradient."""
+    """How many members fit in memory, from what one evaluation for one member takes."""
     if members == 1:
         return 1
-    one = torch.zeros(1, *shape, device=device)
-    # Some methods keep nothing of the network, but need its work space all the same.
-    kept = max(_kept(guided.of(torch.tensor([0])), one), _kept(guided.denoiser, one.requires_grad_()))
-    # Gradients and work space come on top of what is kept.
-    each = 2 * max(kept, 1)
+    one = guided.of(torch.tensor([0]))
+    # The work space of convolutions and the gaps between tensors come on top of what these hold.
+    each = 1.5 * max(peak_bytes(lambda: one(torch.zeros(1, *shape, device=device), 1.0)), 1)
     size = max(1, min(members, int(_budget(device) // each)))
     log.info("%d members a batch, about %.2f GB", size, size * each / 1e9)
     return size
-
-
-def _kept(denoiser: Denoiser, z: Tensor) -> int:
-    """Bytes that one evaluation keeps for its gradient."""
-    kept: dict[int, int] = {}
-
-    def pack(tensor: Tensor) -> Tensor:
-        kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t):
-        denoiser(z, 1.0)
-    return sum(kept.values())
 
 
 def _budget(device: torch.device) -> float:

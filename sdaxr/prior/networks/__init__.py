@@ -2,7 +2,8 @@
 
 Every network maps a noisy normalised trajectory ``x`` (batch, time, channel, *space), a noise level
 ``log_r`` (batch,) and a context (1 or batch, time, context channel, *space) to a tensor like ``x``. A network either
-has a fixed ``window`` (it sees exactly that many states at once) or takes any number of states (``window = None``).
+has a fixed ``window`` (it sees exactly that many states at once) or takes any number of states (``window = None``), and
+then knows its ``reach``: the states on each side that the output at one state depends on.
 """
 
 from __future__ import annotations

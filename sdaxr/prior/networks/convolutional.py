@@ -24,8 +24,12 @@ class TemporalConvolution(nn.Module):
     window
         Length of the windows of the training; the network itself takes any length.
     width, blocks, kernel
-        Hidden channels, number of residual blocks, and length of each convolution. One side of the receptive field is
-        ``blocks * (kernel - 1) + kernel // 2`` states.
+        Hidden channels, number of residual blocks, and length of each convolution.
+
+    Attributes
+    ----------
+    reach
+        States on each side that the output at one state depends on: the Markov blanket of the composition.
     """
 
     options = ("width", "blocks", "kernel")
@@ -35,6 +39,7 @@ class TemporalConvolution(nn.Module):
     ) -> None:
         super().__init__()
         self.window: int | None = None
+        self.reach = blocks * (kernel - 1) + kernel // 2
         self.noise = NoiseEmbedding(width)
         self.first = nn.Conv1d(channels + context, width, kernel, padding=kernel // 2)
         self.blocks = nn.ModuleList(_Block(width, kernel) for _ in range(blocks))

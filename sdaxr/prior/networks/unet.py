@@ -38,6 +38,11 @@ class SpaceTimeUNet(nn.Module):
         Lengths of the spatial and temporal convolutions (odd); 0 for no temporal convolution.
     patch
         Side of the squares of the grid that are folded into channels first.
+
+    Attributes
+    ----------
+    reach
+        States on each side that the output at one state depends on: one temporal convolution a block, down and up.
     """
 
     options = ("widths", "blocks", "kernel", "temporal", "patch")
@@ -57,6 +62,7 @@ class SpaceTimeUNet(nn.Module):
     ) -> None:
         super().__init__()
         self.window: int | None = None
+        self.reach = blocks * (2 * len(widths) - 1) * (temporal // 2)
         line = len(periodic) == 1
         wrap = (False, *periodic) if line else tuple(periodic)
         half = (1, 2) if line else (2, 2)

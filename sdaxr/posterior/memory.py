@@ -1,0 +1,46 @@
+"""How much memory a computation takes, whatever device it runs on."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+
+def peak_bytes(compute: Callable[[], Any]) -> int:
+    """The most bytes that the tensors made in ``compute`` hold at once, gradients and recomputation included."""
+    with _Peak() as peak:
+        compute()
+    return peak.most
+
+
+class _Peak(TorchDispatchMode):
+    """Follows every storage from the operation that makes it until it is freed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.held: dict[int, int] = {}
+        self.now = self.most = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        for tensor in tree_leaves(out):
+            if isinstance(tensor, torch.Tensor):
+                self._follow(tensor.untyped_storage())
+        return out
+
+    def _follow(self, storage: torch.UntypedStorage) -> None:
+        key = storage.data_ptr()
+        if key in self.held or not key:
+            return
+        self.held[key] = storage.nbytes()
+        self.now += storage.nbytes()
+        self.most = max(self.most, self.now)
+        weakref.finalize(storage, self._free, key)
+
+    def _free(self, key: int) -> None:
+        self.now -= self.held.pop(key)
