@@ -19,6 +19,7 @@ METHOD_OPTIONS = ("gamma", "zeta", "iterations")
 class Sampling:
     """How samples are drawn; what a prior's file does not say, and the user neither, is as here.
 
+    ``largest`` and ``smallest`` bound the noise levels, within those that the prior was trained for.
     ``gamma``, ``zeta`` and ``iterations`` are options of some methods of guidance; None is the method's own default.
     The choice of the default sampler is measured in ``recipes/samplers``.
     """
@@ -32,12 +33,14 @@ class Sampling:
     gamma: float | str | None = None
     zeta: float | None = None
     iterations: int | None = None
+    largest: float = 80.0
+    smallest: float = 0.0
 
     def build(self, levels: tuple[float, float]) -> Sampler:
         """The sampler with these settings, on the noise levels that a prior was trained for."""
         return build_sampler(
-            self.sampler, self.steps, self.corrections, self.tau, min(80.0, levels[1]), levels[0],
-            grid=self.grid, eta=self.eta,
+            self.sampler, self.steps, self.corrections, self.tau,
+            min(self.largest, levels[1]), max(self.smallest, levels[0]), grid=self.grid, eta=self.eta,
         )  # fmt: skip
 
 
@@ -69,13 +72,16 @@ def resolve_sampling(prior: Prior, given: Mapping[str, Any]) -> Sampling:
     for key in stored:
         if key not in known:
             raise OptionError(f"the prior {prior.name!r} records the sampling setting {nearest(key, known)}")
-    if asked.get("sampler") == PAPER.sampler:
-        stored = {}
-    chosen = stored | asked
-    name = chosen.get("sampler", Sampling.sampler)
+    recorded = stored.get("sampler", Sampling.sampler)
+    name = asked.get("sampler", recorded)
     if name not in DEFAULTS:
         raise OptionError(f"sampler={nearest(name, SAMPLERS)}")
-    return replace(DEFAULTS[name], **chosen)
+    if name == PAPER.sampler != recorded:
+        stored = {}
+    elif name != recorded:
+        # What was found best for one sampler says nothing about another one.
+        stored = {k: v for k, v in stored.items() if k not in ("grid", "steps", "eta", "corrections", "tau")}
+    return replace(DEFAULTS[name], **(stored | asked))
 
 
 def choose_device(device: str) -> torch.device:

@@ -361,8 +361,13 @@ def prior(**stored) -> SimpleNamespace:
 
 def test_settings_are_the_users_then_the_priors_then_those_of_the_sampler() -> None:
     assert resolve_sampling(prior(), {"steps": None}) == Sampling() == DEFAULTS["sde-dpm++"]
-    shipped = resolve_sampling(prior(steps=16, gamma=0.003), {"sampler": "dpm++", "gamma": 0.1})
-    assert shipped == replace(DEFAULTS["dpm++"], steps=16, gamma=0.1)
+    shipped = prior(steps=16, gamma=0.003, largest=10.0)
+    assert resolve_sampling(shipped, {"eta": 1.0}) == replace(Sampling(), steps=16, gamma=0.003, largest=10.0, eta=1.0)
+    # What was found best for one sampler is not for another one.
+    other = resolve_sampling(shipped, {"sampler": "dpm++", "gamma": 0.1})
+    assert other == replace(DEFAULTS["dpm++"], gamma=0.1, largest=10.0)
+    levels = Sampling(largest=10.0, smallest=0.003).build((0.001, 80.0)).levels
+    assert (max(levels), min(r for r in levels if r)) == pytest.approx((10.0, 0.003))
     recorded = resolve_sampling(prior(sampler="ddim", eta=0.2), {})
     assert recorded == replace(DEFAULTS["ddim"], eta=0.2)
     # The paper's setting stands as a whole.
