@@ -42,7 +42,7 @@ TRAINING: dict[str, Any] = {
     "levels": (0.03, 30.0),
     "validate_every": 100,
 }
-SAMPLING: dict[str, Any] = {"steps": 16, "corrections": 1}
+SAMPLING: dict[str, Any] = {"sampler": "ancestral", "steps": 16, "corrections": 1}
 
 
 @click.command()

@@ -58,7 +58,7 @@ def main() -> None:
 @click.option("--paper-prior", help="File of `run.py train --network paper`; without it those cases are left out.")
 @click.option("--frequency", type=click.Choice(list(FREQUENCIES)), required=True)
 @click.option("--observations", default=4, help="The paper has 64.")
-@click.option("--members", default=512, help="The paper has 1024.")
+@click.option("--members", default=256, help="The paper has 1024.")
 @click.option("--case", "chosen", multiple=True, help="Only these.")
 @click.option("--output", type=Path, default=HERE)
 def sample(
