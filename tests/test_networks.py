@@ -125,19 +125,27 @@ def reach(network: nn.Module, x: torch.Tensor, context: torch.Tensor, at: int) -
 
 @pytest.mark.parametrize(("blocks", "kernel"), [(1, 3), (2, 3), (2, 5), (4, 5)])
 def test_temporal_receptive_field_is_as_documented(blocks: int, kernel: int) -> None:
-    side = blocks * (kernel - 1) + kernel // 2
-    length = 2 * side + 7
     network = randomised(TemporalConvolution(2, 1, 9, width=8, blocks=blocks, kernel=kernel)).double()
+    side = network.reach
+    assert side == blocks * (kernel - 1) + kernel // 2
+    length = 2 * side + 7
     seen = reach(network, torch.randn(1, length, 2).double(), torch.ones(1, length, 1).double(), side + 3)
     assert seen == list(range(3, 2 * side + 4))
 
 
-def test_space_time_unet_sees_one_state_a_block_to_either_side() -> None:
-    network = randomised(SpaceTimeUNet(1, 1, 4, (True, True), widths=(4, 4), blocks=1)).double()
+@pytest.mark.parametrize(
+    ("options", "side"),
+    [
+        ({"widths": (4, 4), "blocks": 1}, 3),  # three blocks: two on the way down, one on the way up
+        ({"widths": (4,), "blocks": 2, "temporal": 5}, 4),
+        ({"widths": (4, 4), "blocks": 1, "temporal": 0}, 0),
+    ],
+)
+def test_space_time_unet_sees_one_temporal_convolution_a_block_to_either_side(options: dict, side: int) -> None:
+    network = randomised(SpaceTimeUNet(1, 1, 4, (True, True), **options)).double()
+    assert network.reach == side
     seen = reach(network, torch.randn(1, 15, 1, 8, 8).double(), torch.ones(1, 15, 1, 8, 8).double(), 7)
-    assert seen == list(range(4, 11))  # three blocks: two on the way down, one on the way up
-    without = randomised(SpaceTimeUNet(1, 1, 4, (True, True), widths=(4, 4), blocks=1, temporal=0)).double()
-    assert reach(without, torch.randn(1, 5, 1, 8, 8).double(), torch.ones(1, 5, 1, 8, 8).double(), 2) == [2]
+    assert seen == list(range(7 - side, 8 + side))
 
 
 def test_window_networks_see_their_whole_window() -> None:
