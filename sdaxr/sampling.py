@@ -21,14 +21,14 @@ class Sampling:
 
     ``largest`` and ``smallest`` bound the noise levels, within those that the prior was trained for.
     ``gamma``, ``zeta`` and ``iterations`` are options of some methods of guidance; None is the method's own default.
-    The choice of the default sampler is measured in ``recipes/samplers``.
+    The choice of the default sampler is measured in ``recipes/samplers`` and ``recipes/lorenz63``.
     """
 
     sampler: str = "sde-dpm++"
-    grid: str = "karras"
-    steps: int = 64
-    eta: float = 1.5
-    corrections: int = 0
+    grid: str = "log-snr"
+    steps: int = 32
+    eta: float = 1.0
+    corrections: int = 3
     tau: float = 0.5
     gamma: float | str | None = None
     zeta: float | None = None
@@ -44,13 +44,12 @@ class Sampling:
         )  # fmt: skip
 
 
-# Without noise of their own, samplers need the corrections.
-DETERMINISTIC = Sampling(steps=32, eta=0.0, corrections=1)
+DETERMINISTIC = Sampling(eta=0.0)
 PAPER = Sampling("exponential", "uniform", steps=256, eta=0.0, corrections=1, tau=0.5, gamma=1e-2)
 DEFAULTS = {
     "sde-dpm++": Sampling(),
     "dpm++": replace(DETERMINISTIC, sampler="dpm++"),
-    "ancestral": Sampling("ancestral", steps=32, eta=1.0, corrections=1),
+    "ancestral": Sampling("ancestral", "karras", corrections=1),
     "ddim": replace(DETERMINISTIC, sampler="ddim"),
     "exponential": PAPER,
 }

@@ -5,7 +5,7 @@
 
 The third component is observed every 4th state with an error of 0.1 of its normalisation, 49 states. The equations do
 not change when a and b change their signs, so there are at least two modes; the first test trajectory whose exact
-posterior has four is taken. Each sample is moved to its mode by weak-constraint 4D-Var, for draws of the exact posterior
+posterior has four is taken. Each sample is moved to its mode by weak-constraint 4D-Var, for draws of the exact one
 (forward filtering, backward simulation) and for score-based ones. Writes modes.csv and modes.png.
 """
 
