@@ -190,7 +190,7 @@ def picture(table: pd.DataFrame, path: Path) -> None:
                 axes[1, column].plot((np.arange(10) + 0.5) / 10, heights, marker + "-", label=case)
         axes[0, column].axhline(1.0, color="0.5", linewidth=0.8)
         axes[1, column].axhline(1.0, color="0.5", linewidth=0.8)
-        axes[0, column].set(xscale="log", title=f"{frequency} frequency", xlabel="evaluations a sample")
+        axes[0, column].set(xscale="log", yscale="log", title=f"{frequency} frequency", xlabel="evaluations a sample")
         axes[1, column].set(xlabel="rank of exact draws among the members", ylim=(0, None))
     axes[0, 0].set_ylabel("W1 to the exact posterior / floor")
     axes[1, 0].set_ylabel("frequency, 1 if calibrated")
