@@ -385,3 +385,31 @@ def test_every_sampler_has_defaults_that_build(name: str) -> None:
     assert DEFAULTS[name].sampler == name
     assert DEFAULTS[name].build((0.005, 100.0)).levels[0] >= 80
     assert set(DEFAULTS) == set(SAMPLERS)
+
+
+# Samples that are thrown off
+
+
+def test_a_sample_that_is_thrown_off_comes_back() -> None:
+    """A kick at one level, far beyond any noise, is forgotten by a sampler with noise; all others do not notice."""
+
+    def kicked(z: torch.Tensor, r: float) -> torch.Tensor:
+        xhat = CHAIN.denoise(z, r)
+        xhat[0] += 1e5 * (2.0 < r < 2.5)
+        return xhat
+
+    sampler = built("sde-dpm++", 64, corrections=3)
+    noise, again = draws(1, members=50), draws(1, members=50)
+    found, expected = sampler(kicked, noise), sampler(CHAIN.denoise, again)
+    torch.testing.assert_close(found[1:], expected[1:])
+    assert not torch.equal(found[0], expected[0]) and float(found[0].abs().max()) < 6
+    with pytest.raises(DivergenceError, match="diverged at noise level"):
+        replace(sampler, limit=math.inf)(kicked, draws(1, members=50))
+
+
+def test_a_sample_that_has_not_come_back_is_an_error() -> None:
+    def lost(z: torch.Tensor, r: float) -> torch.Tensor:
+        return CHAIN.denoise(z, r) + 2.0 * (r < 0.02)
+
+    with pytest.raises(DivergenceError, match="diverged at noise level r = 0.01"):
+        built("sde-dpm++", 64)(lost, draws(1, members=3))

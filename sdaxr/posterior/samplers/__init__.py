@@ -6,6 +6,8 @@ A `Sampler` goes down a grid of noise levels (`levels`) with a predictor (`ddim`
 
 from __future__ import annotations
 
+import math
+
 from sdaxr.posterior.samplers.ddim import DDIM
 from sdaxr.posterior.samplers.dpm import DPMSolver
 from sdaxr.posterior.samplers.langevin import Langevin, ScoreLangevin
@@ -50,8 +52,10 @@ def build_sampler(
     if name == "ddim" and eta > 1:
         raise OptionError(f"eta={eta}, expected at most 1 for sampler='ddim'; sampler='sde-dpm++' takes more")
     predictor = DPMSolver(eta) if name in ("dpm++", "sde-dpm++") else DDIM(eta)
-    corrector = ScoreLangevin(corrections, tau) if name == "exponential" else Langevin(corrections, tau)
-    return Sampler(levels_of(grid, steps, largest, smallest), predictor, corrector)
+    levels = levels_of(grid, steps, largest, smallest)
+    if name == "exponential":
+        return Sampler(levels, predictor, ScoreLangevin(corrections, tau), limit=math.inf)
+    return Sampler(levels, predictor, Langevin(corrections, tau))
 
 
 __all__ = [

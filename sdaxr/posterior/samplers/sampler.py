@@ -23,11 +23,6 @@ from sdaxr.schema import DivergenceError
 Denoiser = Callable[[Tensor, float], Tensor]
 Noise = Callable[[], Tensor]
 
-# Guidance is stiff where the system is chaotic: one sample in a thousand is thrown far off by a step that suits all
-# others. It comes back when the noise that it is said to have is held to what normal noise can be; where it has not
-# come back at the last level, and is still a standard deviation of the data away, sampling has diverged.
-LARGEST_NOISE = 8.0
-
 
 class Predictor(Protocol):
     """A step from one noise level to the next."""
@@ -61,11 +56,14 @@ class Sampler:
         The step from each level to the next.
     corrector
         What is done on each level but the first.
+    limit
+        Largest noise that a component of z may be found to have, in standard deviations.
     """
 
     levels: tuple[float, ...]
     predictor: Predictor
     corrector: Corrector
+    limit: float = 8.0
 
     @property
     def evaluations(self) -> int:
@@ -116,14 +114,17 @@ class Sampler:
         return z
 
     def _plausible(self, z: Tensor, xhat: Tensor, r: float) -> Tensor:
-        """xhat such that no component of the noise (z - xhat) / r is beyond `LARGEST_NOISE` deviations."""
+        """xhat such that no component of the noise (z - xhat) / r is beyond the limit."""
+        # Guidance is stiff where the system is chaotic: one sample in a thousand is thrown far off by a step that suits
+        # all others. It comes back when its noise is held to what normal noise can be; where it has not come back at
+        # the last level, and is still a standard deviation of the data away, sampling has diverged.
         noise = (z - xhat) / r
-        if float(noise.abs().amax()) <= LARGEST_NOISE:
+        if float(noise.abs().amax()) <= self.limit:
             return xhat
         last = r == min(level for level in self.levels if level > 0)
         if not noise.isfinite().all() or (last and float((z - xhat).abs().amax()) > 1):
             _diverged(r, float(z.abs().amax()))
-        return z - r * noise.clamp(-LARGEST_NOISE, LARGEST_NOISE)
+        return z - r * noise.clamp(-self.limit, self.limit)
 
 
 def _check(z: Tensor, r: float) -> None:
