@@ -35,6 +35,7 @@ CASES: dict[str, dict[str, Any]] = {
     "sdaxr, 64": {"steps": 29, "corrections": 3},
     "sdaxr, 128": {"steps": 40, "corrections": 5},
     "sdaxr, 256": {"steps": 64, "corrections": 7},
+    "no corrections, 128": {"steps": 128, "corrections": 0},
     "bounded, 128": {"method": "bounded", "gamma": 0.03, "steps": 40, "corrections": 5},
     "mmps, 128": {"method": "mmps", "iterations": 2, "steps": 32, "corrections": 4},
     "jacobian_free, 128": {"method": "jacobian_free", "steps": 40, "corrections": 5},
