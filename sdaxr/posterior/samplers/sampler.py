@@ -118,13 +118,12 @@ class Sampler:
         # Guidance is stiff where the system is chaotic: one sample in a thousand is thrown far off by a step that suits
         # all others. It comes back when its noise is held to what normal noise can be; where it has not come back at
         # the last level, and is still a standard deviation of the data away, sampling has diverged.
-        noise = (z - xhat) / r
-        if float(noise.abs().amax()) <= self.limit:
-            return xhat
+        # Values within the limit stay as they are to the last bit, so that members do not depend on each other.
+        held = xhat.clamp(z - self.limit * r, z + self.limit * r)
         last = r == min(level for level in self.levels if level > 0)
-        if not noise.isfinite().all() or (last and float((z - xhat).abs().amax()) > 1):
+        if not xhat.isfinite().all() or (last and float((z - xhat).abs().amax()) > max(1.0, 8 * r)):
             _diverged(r, float(z.abs().amax()))
-        return z - r * noise.clamp(-self.limit, self.limit)
+        return held
 
 
 def _check(z: Tensor, r: float) -> None:
