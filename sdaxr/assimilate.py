@@ -124,8 +124,8 @@ def assimilate(
         Amount of noise that is drawn anew on the way, for ``"sde-dpm++"`` (below the prior's standard deviation; from
         0) and ``"ddim"`` (0 to 1). More noise forgets more errors of the guidance, and needs more levels.
     corrections, tau
-        Langevin corrections on each level below the prior's standard deviation, and their step in units of the level's
-        variance; for ``"exponential"`` on every level, with the paper's step.
+        Langevin corrections on each level between r = 0.1 and 3 standard deviations of the prior, and their step in
+        units of the level's variance; for ``"exponential"`` on every level, with the paper's step.
     outside
         ``"error"``, or ``"drop"`` to leave out observations that are outside the window or off its steps.
     batch
@@ -147,7 +147,7 @@ def assimilate(
     DataError, GridError, UnitsError, OptionError, OperatorError, PriorError, ArchiveError
         If observations and prior do not fit together; the message says where.
     DivergenceError
-        If the sampler does not stay finite.
+        If the sampler does not stay finite, or a sample ends far from what the prior knows.
     """
     given = {
         "sampler": sampler, "grid": grid, "steps": steps, "eta": eta, "corrections": corrections, "tau": tau,

@@ -44,13 +44,12 @@ class Sampling:
         )  # fmt: skip
 
 
-DETERMINISTIC = Sampling(eta=0.0)
 PAPER = Sampling("exponential", "uniform", steps=256, eta=0.0, corrections=1, tau=0.5, gamma=1e-2)
 DEFAULTS = {
     "sde-dpm++": Sampling(),
-    "dpm++": replace(DETERMINISTIC, sampler="dpm++"),
+    "dpm++": Sampling("dpm++", eta=0.0),
     "ancestral": Sampling("ancestral", "karras", corrections=1),
-    "ddim": replace(DETERMINISTIC, sampler="ddim"),
+    "ddim": Sampling("ddim", eta=0.0),
     "exponential": PAPER,
 }
 

@@ -33,6 +33,7 @@ def as_networks(observations: Observations) -> dict[str, xr.Dataset]:
 
 
 def operator_of(name: str, data: xr.Dataset, operator: Operators, outside: str) -> Operator:
+    """The operator of one network: the one that was given, or the one that its observations carry."""
     if operator is None:
         return operator_for(data, outside=outside)
     if isinstance(operator, Mapping):

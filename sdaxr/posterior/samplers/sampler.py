@@ -121,7 +121,7 @@ class Sampler:
         # Values within the limit stay as they are to the last bit, so that members do not depend on each other.
         held = xhat.clamp(z - self.limit * r, z + self.limit * r)
         last = r == min(level for level in self.levels if level > 0)
-        if not xhat.isfinite().all() or (last and float((z - xhat).abs().amax()) > max(1.0, 8 * r)):
+        if not xhat.isfinite().all() or (last and float((z - xhat).abs().amax()) > max(1.0, self.limit * r)):
             _diverged(r, float(z.abs().amax()))
         return held
 
