@@ -162,6 +162,7 @@ def generate(quiet: bool, option: dict[str, Any], **values: Any) -> None:
 @_flags(
     click.option("--store", required=True, help="File to write, .safetensors."),
     click.option("--window", type=int, help="States in a window of the training."),
+    click.option("--shortest", type=int, help="Length down to which windows are cut for some batches."),
     click.option("--network", help="convolutional, space-time-unet, mlp, unet, or auto."),
     click.option("--network-options", callback=_json, help="Options of the network, as JSON."),
     click.option("--parameterisation", help="edm or epsilon."),

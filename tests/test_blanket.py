@@ -141,6 +141,7 @@ def denoising(network: nn.Module) -> DenoisingNetwork:
 
 CONVOLUTIONAL = {
     "temporal": (lambda: TemporalConvolution(2, 1, 9, width=8, blocks=1, kernel=3), (2,)),
+    "dilated": (lambda: TemporalConvolution(2, 1, 9, width=8, blocks=2, kernel=3, dilation=2), (2,)),
     "space-time": (lambda: SpaceTimeUNet(1, 1, 4, (True, False), widths=(4, 4), blocks=1), (1, 4, 8)),
     "spatial": (lambda: SpaceTimeUNet(1, 1, 4, (True,), widths=(4, 4), blocks=1, temporal=0), (1, 8)),
     "windows": (lambda: ResidualMLP(2, 1, 5, width=16, blocks=1), (2,)),
@@ -244,5 +245,5 @@ def test_pieces_of_state_vectors_are_as_long_as_promised() -> None:
 
     network = denoising(Spy(3, 1, 33, width=8, blocks=4, kernel=5))
     TrajectoryDenoiser(network, torch.ones(4096, 1))(torch.zeros(1, 4096, 3), 1.0)
-    assert max(sizes) == 256 and len(sizes) == 19
+    assert max(sizes) == 512 and len(sizes) == 9
     assert sum(sizes) < 1.2 * 4096  # time is linear in the length

@@ -123,11 +123,14 @@ def reach(network: nn.Module, x: torch.Tensor, context: torch.Tensor, at: int) -
     return torch.nonzero(slope.abs().flatten(2).amax(dim=(0, 2))).flatten().tolist()
 
 
-@pytest.mark.parametrize(("blocks", "kernel"), [(1, 3), (2, 3), (2, 5), (4, 5)])
-def test_temporal_receptive_field_is_as_documented(blocks: int, kernel: int) -> None:
-    network = randomised(TemporalConvolution(2, 1, 9, width=8, blocks=blocks, kernel=kernel)).double()
-    side = network.reach
-    assert side == blocks * (kernel - 1) + kernel // 2
+@pytest.mark.parametrize(
+    ("blocks", "kernel", "dilation", "side"),
+    [(1, 3, 1, 3), (2, 3, 1, 5), (2, 5, 1, 10), (4, 5, 1, 18), (3, 3, 2, 15), (2, 5, 3, 18)],
+)
+def test_temporal_receptive_field_is_as_documented(blocks: int, kernel: int, dilation: int, side: int) -> None:
+    options = {"width": 8, "blocks": blocks, "kernel": kernel, "dilation": dilation}
+    network = randomised(TemporalConvolution(2, 1, 9, **options)).double()
+    assert network.reach == side
     length = 2 * side + 7
     seen = reach(network, torch.randn(1, length, 2).double(), torch.ones(1, length, 1).double(), side + 3)
     assert seen == list(range(3, 2 * side + 4))

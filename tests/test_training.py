@@ -12,7 +12,8 @@ import xarray as xr
 
 from sdaxr.infer import infer_layout
 from sdaxr.prior import Prior, checkpoint, open_prior, train
-from sdaxr.prior.windows import Windows
+from sdaxr.prior.preconditioning import DenoisingNetwork
+from sdaxr.prior.windows import Windows, cut
 from sdaxr.schema import ArchiveError, DataError, OptionError
 
 TINY = {"width": 8, "blocks": 1, "kernel": 3}
@@ -227,14 +228,15 @@ def killed_training(
             train(data, store, **(QUICK | options))
 
 
-def test_resumed_training_is_bit_identical(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+@pytest.mark.parametrize("options", [{}, {"shortest": 2}])
+def test_resumed_training_is_bit_identical(options: dict, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     data = autoregressive(6, 20)
-    whole = train(data, tmp_path / "whole.safetensors", name="p", **QUICK)
+    whole = train(data, tmp_path / "whole.safetensors", name="p", **QUICK, **options)
     store = tmp_path / "killed.safetensors"
-    killed_training(monkeypatch, data, store, after=1)
-    killed_training(monkeypatch, data, store, after=1)
+    killed_training(monkeypatch, data, store, after=1, **options)
+    killed_training(monkeypatch, data, store, after=1, **options)
     assert not store.exists() and store.with_name(store.name + ".checkpoint").exists()
-    resumed = train(data, store, name="p", **QUICK)
+    resumed = train(data, store, name="p", **QUICK, **options)
     assert_same(whole, resumed)
     assert resumed.metadata["training"]["history"] == whole.metadata["training"]["history"]
     assert sorted(p.name for p in tmp_path.iterdir()) == ["killed.safetensors", "whole.safetensors"]
@@ -298,6 +300,34 @@ def test_an_existing_prior_is_not_overwritten_unasked(tmp_path: Path) -> None:
     assert train(data, store, overwrite=True, seed=1, **QUICK).metadata["seed"] == 1
 
 
+@pytest.mark.parametrize("shared", [True, False])
+def test_windows_in_pieces(shared: bool) -> None:
+    """Pieces follow each other in their window and keep their context; a rest is left out."""
+    states = np.arange(2 * 11 * 3).reshape(2, 11, 3)
+    context = np.ones((1, 11, 1)) if shared else np.arange(22).reshape(2, 11, 1)
+    parts, told = cut(states, context, 2)
+    assert parts.shape == (4, 5, 3) and told.shape == (1 if shared else 4, 5, 1)
+    for piece, (window, first) in enumerate([(0, 0), (0, 5), (1, 0), (1, 5)]):
+        np.testing.assert_array_equal(parts[piece], states[window, first : first + 5])
+        np.testing.assert_array_equal(told[0 if shared else piece], context[0 if shared else window, first : first + 5])
+
+
+def test_some_batches_are_of_short_windows(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    seen = []
+    loss = DenoisingNetwork.loss
+
+    def spy(self: DenoisingNetwork, x: torch.Tensor, *rest: torch.Tensor) -> torch.Tensor:
+        seen.append(tuple(x.shape[:2]))
+        return loss(self, x, *rest)
+
+    monkeypatch.setattr(DenoisingNetwork, "loss", spy)
+    options = QUICK | {"window": 13, "shortest": 3, "batch": 4, "steps": 30, "validate_every": 100}
+    train(autoregressive(6, 20), tmp_path / "p.safetensors", **options)
+    # Whole windows, halves and quarters; the last four are the validation's.
+    assert set(seen[:-4]) == {(4, 13), (8, 6), (16, 3)}
+    assert set(seen[-4:]) == {(4, 13)}
+
+
 def test_the_same_seed_gives_the_same_prior(tmp_path: Path) -> None:
     data = autoregressive(6, 20)
     one, two = (train(data, tmp_path / f"{i}.safetensors", name="p", **QUICK) for i in range(2))
@@ -314,6 +344,9 @@ def test_the_same_seed_gives_the_same_prior(tmp_path: Path) -> None:
         ({"parameterisation": "edn"}, "Did you mean 'edm'"),
         ({"precision": "float23"}, "Did you mean 'float32'"),
         ({"network": "mlp", "window": 4, "network_options": {}}, "odd number"),
+        ({"shortest": 0}, r"shortest=0, expected 1 to the window \(5\)"),
+        ({"shortest": 6}, r"shortest=6, expected 1 to the window \(5\)"),
+        ({"network": "mlp", "shortest": 3, "network_options": {}}, "expected the window itself for networks that have"),
         ({"batch": 0}, "batch=0, expected a positive number"),
         ({"steps": -1}, "steps=-1, expected a positive number"),
     ],

@@ -27,17 +27,19 @@ HERE = Path(__file__).parent
 # whose errors are 0.05 and 0.25 of the normalisation of 8.
 SETTINGS = {"low frequency": {"every": 8, "error": 0.05 * 8}, "high frequency": {"every": 1, "error": 0.25 * 8}}
 
-# Windows twice as long as the network's reach, so that it also learns states that see neither end.
+# The default sees 127 states to either side, and learns trajectories of 32 to 256 states. The others are the paper's: k
+# states to either side, and noise is what is predicted.
+PAPER: dict[str, Any] = {"parameterisation": "epsilon", "levels": (0.001, 1000.0)}
 NETWORKS: dict[str, dict[str, Any]] = {
-    "default": {"window": 65, "levels": (0.002, 50.0)},
-    # The paper's k ~ 8: a reach of 7 states, and the noise as what is predicted.
-    "paper": {
-        "window": 33,
-        "levels": (0.001, 1000.0),
-        "parameterisation": "epsilon",
-        "network_options": {"width": 64, "blocks": 3, "kernel": 3},
+    "default": {
+        "window": 256,
+        "shortest": 32,
+        "levels": (0.002, 50.0),
+        "batch": 16,
+        "network_options": {"blocks": 6, "kernel": 3, "dilation": 2},
     },
-}
+    "k8": PAPER | {"window": 33, "batch": 64, "network_options": {"width": 64, "blocks": 3, "kernel": 3}},
+} | {f"k{k}": PAPER | {"window": 2 * k + 1, "batch": 64, "network": "mlp"} for k in (1, 2, 3, 4)}
 
 
 @click.group()
@@ -61,7 +63,7 @@ def generate(store: str) -> None:
 def train(store: str, prior: str, network: str, steps: int) -> None:
     """Train a network that is convolutional in time; one core is enough."""
     trained = sdaxr.train(
-        sdaxr.open_archive(store), prior, variables=["a", "b", "c"], batch=64, steps=steps, name=Path(prior).stem,
+        sdaxr.open_archive(store), prior, variables=["a", "b", "c"], steps=steps, name=Path(prior).stem,
         compile=True, progress=False, **NETWORKS[network],
     )  # fmt: skip
     if network == "default":

@@ -22,7 +22,7 @@ from sdaxr.prior.preconditioning import DenoisingNetwork
 from sdaxr.schema import DataError
 
 # The default sizes of a piece, for state vectors and for fields: states of a convolutional network, windows of others.
-_STATES = (256, 128)
+_STATES = (512, 128)
 _WINDOWS = (4096, 32)
 
 

@@ -24,7 +24,7 @@ from sdaxr.prior import checkpoint
 from sdaxr.prior.files import Prior, assemble
 from sdaxr.prior.networks import default_network
 from sdaxr.prior.preconditioning import PARAMETERISATIONS, DenoisingNetwork
-from sdaxr.prior.windows import Windows
+from sdaxr.prior.windows import Windows, cut
 from sdaxr.schema import ArchiveError, DataError, OptionError, nearest
 
 log = logging.getLogger(__name__)
@@ -37,6 +37,7 @@ class Settings:
     """Everything that decides what a training run does; two runs with equal settings can be resumed as one."""
 
     window: int
+    shortest: int
     network: str
     network_options: dict[str, Any]
     parameterisation: str
@@ -59,6 +60,7 @@ def train(
     store: str | Path,
     *,
     window: int | None = None,
+    shortest: int | None = None,
     network: str = "auto",
     network_options: dict[str, Any] | None = None,
     parameterisation: str = "edm",
@@ -97,6 +99,9 @@ def train(
     window
         Number of states a window; odd for the window networks ``mlp`` and ``unet``. Default: 33 states for vectors, 8
         for grids, 5 for window networks.
+    shortest
+        Windows are cut into halves, quarters, ... for some of the batches, down to this length: a network with a long
+        reach so learns trajectories whose two ends it sees, as well as those where it sees neither. Default: no cuts.
     network, network_options
         ``"convolutional"`` (default for vectors), ``"space-time-unet"`` (default for grids), ``"mlp"``, ``"unet"``, and
         their options.
@@ -153,8 +158,9 @@ def train(
     target = _device(device)
     if precision == "auto":
         precision = "bfloat16" if target.type == "cuda" else "float32"
+    shortest = window if shortest is None else shortest
     settings = Settings(
-        window, network, dict(network_options or {}), parameterisation, steps, minutes, batch, learning_rate,
+        window, shortest, network, dict(network_options or {}), parameterisation, steps, minutes, batch, learning_rate,
         weight_decay, ema, (levels[0], levels[1]), precision, tuple(homogeneous), seed,
         fingerprint(data, layout), layout.to_file()[1],
     )  # fmt: skip
@@ -206,7 +212,7 @@ class _Run:
         self.optimiser = torch.optim.AdamW(
             model.parameters(), settings.learning_rate, weight_decay=settings.weight_decay
         )
-        self.loss: Callable[..., torch.Tensor] = torch.compile(model.loss) if compile else model.loss
+        self.loss: Callable[..., torch.Tensor] = torch.compile(model.loss, dynamic=False) if compile else model.loss
         self.valid = None if layout.mask is None else torch.as_tensor(layout.mask, device=device).float()
         self.step, self.seconds = 0, 0.0
         self.history: list[dict[str, float]] = []
@@ -241,8 +247,11 @@ class _Run:
 
     def _update(self) -> float:
         settings = self.settings
-        x, context = self.windows.batch(self.step, settings.batch)
         generator = _generator(settings.seed, self.step)
+        x, context = self.windows.batch(self.step, settings.batch)
+        halvings = int(math.log2(settings.window / settings.shortest))
+        if halvings:
+            x, context = cut(x, context, 2 ** int(torch.randint(halvings + 1, (), generator=generator)))
         for group in self.optimiser.param_groups:
             decay = (1 + math.cos(math.pi * self.done)) / 2
             group["lr"] = settings.learning_rate * min(1.0, (self.step + 1) / 100) * decay
@@ -333,6 +342,9 @@ def _check(settings: Settings, windowed: bool) -> None:
         raise OptionError(f"parameterisation={nearest(settings.parameterisation, PARAMETERISATIONS)}")
     if settings.precision not in PRECISIONS:
         raise OptionError(f"precision={nearest(settings.precision, PRECISIONS)}")
+    if not 1 <= settings.shortest <= settings.window or (windowed and settings.shortest < settings.window):
+        what = "the window itself for networks that have a fixed one" if windowed else "1 to the window"
+        raise OptionError(f"shortest={settings.shortest}, expected {what} ({settings.window})")
     if settings.window < 1 or (windowed and settings.window % 2 == 0):
         raise OptionError(f"window={settings.window}, expected an odd number 2k + 1 for {settings.network!r}")
     for key in ("steps", "minutes", "batch", "learning_rate"):

@@ -107,6 +107,15 @@ class Windows:
         return [(self.layout.to_array(block), self.layout.context_array(block[TIME])) for block in chosen]
 
 
+def cut(states: np.ndarray, context: np.ndarray, pieces: int) -> tuple[np.ndarray, np.ndarray]:
+    """Windows (batch, time, ...) in so many pieces each, (batch * pieces, time // pieces, ...); a rest is left out."""
+    length = states.shape[1] // pieces
+    parts = states[:, : pieces * length].reshape(-1, length, *states.shape[2:])
+    if len(context) != len(states):  # the same for all windows, and so constant in time
+        return parts, context[:, :length]
+    return parts, context[:, : pieces * length].reshape(-1, length, *context.shape[2:])
+
+
 def _homogeneous_axes(layout: StateLayout, dims: Sequence[str]) -> list[int]:
     """Axes of a window (time, channel, *space), counted from the end."""
     for dim in dims:

@@ -25,6 +25,9 @@ class TemporalConvolution(nn.Module):
         Length of the windows of the training; the network itself takes any length.
     width, blocks, kernel
         Hidden channels, number of residual blocks, and length of each convolution.
+    dilation
+        Factor by which the spacing of the taps of a convolution grows from block to block: 2 gives 1, 2, 4, ... and a
+        reach that is exponential in the number of blocks, at the same cost.
 
     Attributes
     ----------
@@ -32,17 +35,26 @@ class TemporalConvolution(nn.Module):
         States on each side that the output at one state depends on: the Markov blanket of the composition.
     """
 
-    options = ("width", "blocks", "kernel")
+    options = ("width", "blocks", "kernel", "dilation")
 
     def __init__(
-        self, channels: int, context: int, window: int, *, width: int = 64, blocks: int = 4, kernel: int = 5
+        self,
+        channels: int,
+        context: int,
+        window: int,
+        *,
+        width: int = 64,
+        blocks: int = 4,
+        kernel: int = 5,
+        dilation: int = 1,
     ) -> None:
         super().__init__()
         self.window: int | None = None
-        self.reach = blocks * (kernel - 1) + kernel // 2
+        spacings = [dilation**i for i in range(blocks)]
+        self.reach = kernel // 2 + (kernel - 1) * sum(spacings)
         self.noise = NoiseEmbedding(width)
         self.first = nn.Conv1d(channels + context, width, kernel, padding=kernel // 2)
-        self.blocks = nn.ModuleList(_Block(width, kernel) for _ in range(blocks))
+        self.blocks = nn.ModuleList(_Block(width, kernel, spacing) for spacing in spacings)
         self.last = nn.Conv1d(width, channels, 1)
         nn.init.zeros_(self.last.weight)
 
@@ -56,11 +68,12 @@ class TemporalConvolution(nn.Module):
 
 
 class _Block(nn.Module):
-    def __init__(self, width: int, kernel: int) -> None:
+    def __init__(self, width: int, kernel: int, spacing: int) -> None:
         super().__init__()
         self.modulation = nn.Linear(width, 2 * width)
-        self.first = nn.Conv1d(width, width, kernel, padding=kernel // 2)
-        self.second = nn.Conv1d(width, width, kernel, padding=kernel // 2)
+        same: dict[str, int] = {"padding": spacing * (kernel // 2), "dilation": spacing}
+        self.first = nn.Conv1d(width, width, kernel, **same)
+        self.second = nn.Conv1d(width, width, kernel, **same)
 
     def forward(self, x: Tensor, noise: Tensor) -> Tensor:
         scale, shift = self.modulation(noise)[:, :, None].chunk(2, dim=1)
