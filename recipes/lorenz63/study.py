@@ -126,16 +126,23 @@ def sample(
 @main.command()
 @click.option("--output", type=Path, default=HERE)
 def report(output: Path) -> None:
-    """Table of all rows, study.png and calibration.png."""
+    """Means over the observations (study.md), study.png and calibration.png."""
     table = pd.concat([pd.read_csv(path) for path in sorted(output.glob("study-*.csv"))])
-    means = ["evaluations", "seconds", "w1", "ratio", "log_prior", "log_likelihood", "crps", "cover_50", "cover_90"]
     found = table.groupby(["scenario", "members", "case"], sort=False)
-    summary = (
-        found[means]
-        .mean()
-        .assign(ratio_se=found["ratio"].sem(), diverged=found["diverged"].sum(), observations=found.size())
-    )
-    print(summary.round(3).to_string())
+    columns = ["evaluations", "seconds", "w1", "ratio", "log_prior", "log_likelihood", "crps", "cover_50", "cover_90"]
+    means = found[columns].mean().join(found["ratio"].sem().rename("error")).join(found.size().rename("observations"))
+    means["diverged"] = found["diverged"].sum()
+    heads = "observed, case, evaluations, seconds, W1, W1 / floor, log-prior, log-likelihood, CRPS, in 50 %, in 90 %, n"
+    lines = [f"| {heads.replace(', ', ' | ')} |", "|" + "---|" * len(heads.split(", "))]
+    for (scenario, members, case), row in means.iterrows():
+        gone = f", {row.diverged:.0f} diverged" if row.diverged else ""
+        size = "" if members == 256 else f", {members} members"
+        numbers = f"{row.evaluations:.0f} | {row.seconds:.0f} | {row.w1:.2f} | {row.ratio:.2f} ± {row.error:.2f} "
+        numbers += f"| {row.log_prior:+.1f} | {row.log_likelihood:+.1f} | {row.crps:.3f} "
+        numbers += f"| {row.cover_50:.1%} | {row.cover_90:.1%} | {row.observations:.0f}{gone}"
+        lines.append(f"| {scenario} | {case}{size} | {numbers} |")
+    (output / "study.md").write_text("\n".join(lines) + "\n")
+    print("\n".join(lines))
     figure_2(table, output / "study.png")
     calibration(table, output / "calibration.png")
 
