@@ -180,6 +180,7 @@ def generate(quiet: bool, option: dict[str, Any], **values: Any) -> None:
     click.option("--weight-decay", type=float, help="Weight decay of AdamW."),
     click.option("--ema", type=float, help="Decay of the averaged weights."),
     click.option("--levels", type=float, nargs=2, help="Smallest and largest noise level."),
+    click.option("--weighting", help="Errors at all noise levels count alike (uniform), or relative to their level's."),
     click.option("--name", help="Name recorded in the file."),
     _seed,
     _device,

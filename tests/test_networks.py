@@ -207,7 +207,7 @@ def gaussian_batch(r: float, variance: float = 1.0, number: int = 200_000) -> tu
 def test_targets_of_the_edm_network_have_unit_variance(r: float) -> None:
     """A network that returns zero has a loss equal to the variance of its target, at every level."""
     model = DenoisingNetwork(Scaled(), "edm", (5e-3, 100.0))
-    assert model.loss(*gaussian_batch(r), None).item() == pytest.approx(1, rel=0.02)
+    assert model.loss(*gaussian_batch(r), None).mean().item() == pytest.approx(1, rel=0.02)
     x, _, noise, _ = gaussian_batch(r)
     _, _, scale = model.coefficients(expand(torch.full((len(x),), r), x))
     assert float((scale * (x + r * noise)).var()) == pytest.approx(1, rel=0.02)
@@ -231,7 +231,7 @@ def test_both_parameterisations_have_the_same_best_denoiser(r: float, variance: 
 def self_loss(model: DenoisingNetwork, weight: float, batch: tuple[torch.Tensor, ...]) -> torch.Tensor:
     with torch.no_grad():
         model.network.weight.fill_(weight)
-        return model.loss(*batch, None)
+        return model.loss(*batch, None).mean()
 
 
 def test_edm_without_a_network_denoises_white_noise() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import xarray as xr
 from sdaxr.infer import infer_layout
 from sdaxr.prior import Prior, checkpoint, open_prior, train
 from sdaxr.prior.preconditioning import DenoisingNetwork
+from sdaxr.prior.weighting import Relative, Uniform
 from sdaxr.prior.windows import Windows, cut
 from sdaxr.schema import ArchiveError, DataError, OptionError
 
@@ -44,18 +46,21 @@ def assert_same(one: Prior, other: Prior) -> None:
 
 
 @pytest.mark.parametrize(
-    ("parameterisation", "precision", "bound"),
-    [("edm", "float32", 0.08), ("epsilon", "float32", 0.25), ("edm", "bfloat16", 0.1)],
+    ("options", "bound"),
+    [
+        ({}, 0.08),
+        ({"parameterisation": "epsilon"}, 0.25),
+        ({"precision": "bfloat16"}, 0.1),
+        ({"weighting": "relative"}, 0.08),
+    ],
 )
-def test_denoiser_of_an_autoregressive_chain_is_learned(
-    parameterisation: str, precision: str, bound: float, tmp_path: Path
-) -> None:
+def test_denoiser_of_an_autoregressive_chain_is_learned(options: dict, bound: float, tmp_path: Path) -> None:
     """After 300 steps the error is a few percent of what there is to learn, at every noise level."""
     data = autoregressive(130, 128)
     prior = train(
         data, tmp_path / "ar.safetensors", window=9, steps=300, batch=48, learning_rate=4e-3, ema=0.98,
         levels=(0.05, 20.0), network_options={"width": 24, "blocks": 2, "kernel": 5},
-        parameterisation=parameterisation, precision=precision, progress=False,
+        progress=False, **options,
     )  # fmt: skip
     length = 12  # not the window: any length will do
     covariance = 0.9 ** np.abs(np.subtract.outer(np.arange(length), np.arange(length)))
@@ -228,7 +233,7 @@ def killed_training(
             train(data, store, **(QUICK | options))
 
 
-@pytest.mark.parametrize("options", [{}, {"shortest": 2}])
+@pytest.mark.parametrize("options", [{}, {"shortest": 2}, {"weighting": "relative"}])
 def test_resumed_training_is_bit_identical(options: dict, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     data = autoregressive(6, 20)
     whole = train(data, tmp_path / "whole.safetensors", name="p", **QUICK, **options)
@@ -300,6 +305,23 @@ def test_an_existing_prior_is_not_overwritten_unasked(tmp_path: Path) -> None:
     assert train(data, store, overwrite=True, seed=1, **QUICK).metadata["seed"] == 1
 
 
+def test_relative_weights_are_the_inverse_of_the_errors_at_their_level() -> None:
+    weighting = Relative((0.01, 100.0), torch.device("cpu"))
+    generator = torch.Generator().manual_seed(0)
+
+    def batch() -> tuple[torch.Tensor, torch.Tensor]:
+        r = torch.exp(torch.empty(64).uniform_(math.log(0.01), math.log(100), generator=generator))
+        return r, 0.01 + (r.log() / 5) ** 2
+
+    assert torch.equal(weighting(*batch()), torch.ones(64))  # nothing is known yet
+    for _ in range(400):
+        r, errors = batch()
+        weights = weighting(r, errors)
+    away = r.log().abs() > 1  # where the error changes little within a bin
+    torch.testing.assert_close(weights[away] * errors[away], torch.ones(int(away.sum())), rtol=0.4, atol=0)
+    assert torch.equal(Uniform((0.01, 100.0), torch.device("cpu"))(r, errors), torch.ones(64))
+
+
 @pytest.mark.parametrize("shared", [True, False])
 def test_windows_in_pieces(shared: bool) -> None:
     """Pieces follow each other in their window and keep their context; a rest is left out."""
@@ -343,6 +365,7 @@ def test_the_same_seed_gives_the_same_prior(tmp_path: Path) -> None:
         ({"network_options": {"widht": 8}}, "Did you mean 'width'"),
         ({"parameterisation": "edn"}, "Did you mean 'edm'"),
         ({"precision": "float23"}, "Did you mean 'float32'"),
+        ({"weighting": "relativ"}, "Did you mean 'relative'"),
         ({"network": "mlp", "window": 4, "network_options": {}}, "odd number"),
         ({"shortest": 0}, r"shortest=0, expected 1 to the window \(5\)"),
         ({"shortest": 6}, r"shortest=6, expected 1 to the window \(5\)"),

@@ -23,6 +23,7 @@ def save(path: Path, run: _Run) -> None:
     """Write weights, averaged weights, optimiser moments, step and history."""
     tensors = {f"model.{k}": v for k, v in run.model.state_dict().items()}
     tensors |= {f"averaged.{k}": v for k, v in run.averaged.state_dict().items()}
+    tensors["weighting"] = run.weighting.state
     for index, moments in run.optimiser.state_dict()["state"].items():
         tensors |= {f"optimiser.{index}.{k}": moments[k] for k in _MOMENTS}
     progress = {"step": run.step, "seconds": run.seconds, "history": run.history}
@@ -67,6 +68,7 @@ def load(path: Path, run: _Run) -> bool:
     count = sum(len(group["params"]) for group in state["param_groups"])
     state["state"] = {i: {k: tensors[f"optimiser.{i}.{k}"] for k in _MOMENTS} for i in range(count)}
     run.optimiser.load_state_dict(state)
+    run.weighting.state = tensors["weighting"].to(run.device)
     progress = json.loads(metadata["progress"])
     run.step, run.seconds, run.history = progress["step"], progress["seconds"], progress["history"]
     return True

@@ -58,12 +58,14 @@ class DenoisingNetwork(nn.Module):
         return skip * z + out * self.network(scale * z, self._log(r), context)
 
     def loss(self, x: Tensor, r: Tensor, noise: Tensor, context: Tensor, valid: Tensor | None) -> Tensor:
-        """Mean square error of the network's own output, which weights every noise level alike; scalar."""
+        """Mean square error of the network's own output, whose target has unit variance at every level; (batch,)."""
         z = x + expand(r, x) * noise
         skip, out, scale = self.coefficients(expand(r, x))
         error = (skip * z - x) / out + self.network(scale * z, self._log(r), context)
         square = error.square()
-        return square.mean() if valid is None else (square * valid).sum() / (valid.expand_as(square).sum())
+        if valid is None:
+            return square.flatten(1).mean(1)
+        return (square * valid).flatten(1).sum(1) / valid.expand_as(square[:1]).sum()
 
     def coefficients(self, r: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """c_skip, c_out and c_in at noise level r."""

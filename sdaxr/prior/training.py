@@ -24,6 +24,7 @@ from sdaxr.prior import checkpoint
 from sdaxr.prior.files import Prior, assemble
 from sdaxr.prior.networks import default_network
 from sdaxr.prior.preconditioning import PARAMETERISATIONS, DenoisingNetwork
+from sdaxr.prior.weighting import WEIGHTINGS
 from sdaxr.prior.windows import Windows, cut
 from sdaxr.schema import ArchiveError, DataError, OptionError, nearest
 
@@ -48,6 +49,7 @@ class Settings:
     weight_decay: float
     ema: float
     levels: tuple[float, float]
+    weighting: str
     precision: str
     homogeneous: tuple[str, ...]
     seed: int
@@ -76,6 +78,7 @@ def train(
     weight_decay: float = 1e-3,
     ema: float = 0.999,
     levels: tuple[float, float] = (5e-3, 100.0),
+    weighting: str = "uniform",
     name: str | None = None,
     seed: int = 0,
     device: str = "auto",
@@ -118,6 +121,10 @@ def train(
         Windows a step; AdamW with a linear warm-up and a cosine decay to zero; decay of the averaged weights.
     levels
         Smallest and largest noise level r = sigma / mu; it is drawn log-uniformly.
+    weighting
+        ``"uniform"``: errors of the network's output count alike at every level. ``"relative"``: they count in units of
+        what they are at their level by now, so that levels at which little is left to be learned do not drown those
+        at which the state is nearly known; see `sdaxr.prior.weighting`.
     name
         Name recorded in the file; default: the stem of ``store``.
     device, compile
@@ -161,7 +168,7 @@ def train(
     shortest = window if shortest is None else shortest
     settings = Settings(
         window, shortest, network, dict(network_options or {}), parameterisation, steps, minutes, batch, learning_rate,
-        weight_decay, ema, (levels[0], levels[1]), precision, tuple(homogeneous), seed,
+        weight_decay, ema, (levels[0], levels[1]), weighting, precision, tuple(homogeneous), seed,
         fingerprint(data, layout), layout.to_file()[1],
     )  # fmt: skip
     _check(settings, windowed)
@@ -213,6 +220,7 @@ class _Run:
             model.parameters(), settings.learning_rate, weight_decay=settings.weight_decay
         )
         self.loss: Callable[..., torch.Tensor] = torch.compile(model.loss, dynamic=False) if compile else model.loss
+        self.weighting = WEIGHTINGS[settings.weighting](settings.levels, device)
         self.valid = None if layout.mask is None else torch.as_tensor(layout.mask, device=device).float()
         self.step, self.seconds = 0, 0.0
         self.history: list[dict[str, float]] = []
@@ -255,10 +263,11 @@ class _Run:
         for group in self.optimiser.param_groups:
             decay = (1 + math.cos(math.pi * self.done)) / 2
             group["lr"] = settings.learning_rate * min(1.0, (self.step + 1) / 100) * decay
+        states, r, noise, told = self._noisy(x, context, generator)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=settings.precision == "bfloat16"):
-            loss = self.loss(*self._noisy(x, context, generator), self.valid)
+            errors = self.loss(states, r, noise, told, self.valid)
         self.optimiser.zero_grad(set_to_none=True)
-        loss.backward()
+        (errors * self.weighting(r, errors.detach())).mean().backward()
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
         self.optimiser.step()
         # The average forgets the first steps, when it would mostly be the initial weights.
@@ -266,7 +275,7 @@ class _Run:
         with torch.no_grad():
             for average, weight in zip(self.averaged.parameters(), self.model.parameters(), strict=True):
                 average.lerp_(weight, 1 - decay)
-        return float(loss.detach())
+        return float(errors.detach().mean())
 
     def _noisy(self, x: np.ndarray, context: np.ndarray, generator: torch.Generator) -> list[torch.Tensor]:
         low, high = map(math.log, self.settings.levels)
@@ -285,7 +294,7 @@ class _Run:
             x, context = self.held_out.batch(number, self.settings.batch)
             generator = _generator(self.settings.seed + 1, number)
             states, r, noise, told = self._noisy(x, context, generator)
-            losses.append(self.averaged.loss(states, r, noise, told, self.valid))
+            losses.append(self.averaged.loss(states, r, noise, told, self.valid).mean())
         return float(torch.stack(losses).mean())
 
     def summary(self) -> dict[str, Any]:
@@ -340,6 +349,8 @@ def _splits(data: xr.Dataset, least: int = 1) -> tuple[xr.Dataset, xr.Dataset]:
 def _check(settings: Settings, windowed: bool) -> None:
     if settings.parameterisation not in PARAMETERISATIONS:
         raise OptionError(f"parameterisation={nearest(settings.parameterisation, PARAMETERISATIONS)}")
+    if settings.weighting not in WEIGHTINGS:
+        raise OptionError(f"weighting={nearest(settings.weighting, WEIGHTINGS)}")
     if settings.precision not in PRECISIONS:
         raise OptionError(f"precision={nearest(settings.precision, PRECISIONS)}")
     if not 1 <= settings.shortest <= settings.window or (windowed and settings.shortest < settings.window):

@@ -71,9 +71,9 @@ class _Block(nn.Module):
     def __init__(self, width: int, kernel: int, spacing: int) -> None:
         super().__init__()
         self.modulation = nn.Linear(width, 2 * width)
-        same: dict[str, int] = {"padding": spacing * (kernel // 2), "dilation": spacing}
-        self.first = nn.Conv1d(width, width, kernel, **same)
-        self.second = nn.Conv1d(width, width, kernel, **same)
+        side = spacing * (kernel // 2)
+        self.first = nn.Conv1d(width, width, kernel, padding=side, dilation=spacing)
+        self.second = nn.Conv1d(width, width, kernel, padding=side, dilation=spacing)
 
     def forward(self, x: Tensor, noise: Tensor) -> Tensor:
         scale, shift = self.modulation(noise)[:, :, None].chunk(2, dim=1)
