@@ -2,32 +2,30 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import torch
+import numpy as np
 import xarray as xr
 from tqdm.auto import tqdm
 
 from sdaxr import schema
+from sdaxr.archive import Archive
 from sdaxr.classical import METHODS as CLASSICAL
 from sdaxr.classical import smooth
 from sdaxr.ensemble import Ensemble
-from sdaxr.fields import StateLayout
-from sdaxr.likelihood import bind_observations
 from sdaxr.operators import identity
-from sdaxr.posterior.covariance import LARGEST, PriorCovariance
-from sdaxr.posterior.execution import Guided, batch_size, sample_members
+from sdaxr.posterior.covariance import PriorCovariance
+from sdaxr.posterior.execution import batch_size, sample_batch
 from sdaxr.posterior.guidance import METHODS, Guidance
-from sdaxr.posterior.guidance.jacobian_free import INDEPENDENT
-from sdaxr.posterior.likelihood import GaussianObservation
-from sdaxr.posterior.samplers import Sampler
 from sdaxr.prior import Prior, open_prior, priors
+from sdaxr.problem import Problem
 from sdaxr.provenance import count_observations, describe_networks
-from sdaxr.sampling import METHOD_OPTIONS, Sampling, choose_device, resolve_sampling
+from sdaxr.sampling import METHOD_OPTIONS, Sampling, resolve_sampling
 from sdaxr.schema import OptionError, nearest
 from sdaxr.systems import System
 from sdaxr.window import (
@@ -39,8 +37,7 @@ from sdaxr.window import (
     operator_of,
     window_times,
 )
-
-log = logging.getLogger(__name__)
+from sdaxr.workers import active_client, map_units
 
 
 def assimilate(
@@ -73,6 +70,10 @@ def assimilate(
     progress: bool = True,
 ) -> xr.Dataset:
     """Sample whole trajectories from the posterior given observations.
+
+    Batches of members run in this process or, where there is an active `distributed.Client`, on its workers; give each
+    one thread, or one GPU (``dask worker --nthreads 1 --resources "GPU=1"``). They open the prior by themselves, from
+    its name or path, and write into the archive side by side.
 
     Parameters
     ----------
@@ -129,7 +130,7 @@ def assimilate(
     outside
         ``"error"``, or ``"drop"`` to leave out observations that are outside the window or off its steps.
     batch
-        Members at once; by default as many as fit in memory.
+        Members at once; by default as many as fit in memory, and no more than leave some for every worker.
     device
         ``"auto"`` takes a GPU where there is one.
     overwrite
@@ -168,14 +169,13 @@ def assimilate(
         raise OptionError(
             f"method={method!r} needs a prior, found none; pass one of {priors()}, or a file of sdaxr.train"
         )
-    prior = open_prior(prior)
-    settings = resolve_sampling(prior, given)
+    opened = open_prior(prior)
+    settings = resolve_sampling(opened, given)
     for key, value, least in (("members", members, 1), ("seed", seed, 0)):
         if value < least:
             raise OptionError(f"{key}={value}, expected at least {least}")
     networks = as_networks(observations)
-    axis = window_times(networks, prior.layout, times)
-    target = choose_device(device)
+    axis = window_times(networks, opened.layout, times)
     chosen = {name: operator_of(name, data, operator, outside) for name, data in networks.items()}
     if background is not None:
         if BACKGROUND in networks:
@@ -183,20 +183,14 @@ def assimilate(
         # First, so that observations of the same state have the last word where it matters.
         networks = {BACKGROUND: background_network(background, axis)} | networks
         chosen = {BACKGROUND: identity()} | chosen
-    measured = method == "sda" and settings.gamma is None
-    likelihood = [
-        bind_observations(data, chosen[name], prior, axis, target, outside, measured=measured)
-        for name, data in networks.items()
-    ]
-    guided = build_guidance(method, prior, axis, likelihood, settings, target)
-    drawing = settings.build(prior.network.levels)
-    attrs = _provenance(prior, method, seed) | describe_networks(networks, None if operator is None else chosen)
-    attrs |= count_observations(networks, [o.values.shape[-1] for o in likelihood])
-    attrs |= _settings(settings, guided) | {"evaluations_per_member": guided.cost * drawing.evaluations}
+    problem = Problem(networks, chosen, prior, axis, method, settings, outside, device)
+    attrs = _provenance(opened, method, seed) | describe_networks(networks, None if operator is None else chosen)
+    attrs |= count_observations(networks, [o.values.shape[-1] for o in problem.likelihood])
+    attrs |= _settings(settings, problem.guided)
+    attrs |= {"evaluations_per_member": problem.guided.cost * problem.sampler.evaluations}
     return draw(
-        guided, drawing, prior.layout, axis, attrs, members=members, seed=seed,
-        store=store, batch=batch, device=target, overwrite=overwrite, progress=progress,
-    )  # fmt: skip
+        problem, attrs, members=members, seed=seed, store=store, batch=batch, overwrite=overwrite, progress=progress
+    )
 
 
 def _refuse(method: str, foreign: Mapping[str, Any]) -> None:
@@ -212,36 +206,6 @@ def _refuse(method: str, foreign: Mapping[str, Any]) -> None:
             )
 
 
-def build_guidance(
-    method: str,
-    prior: Prior,
-    times: xr.DataArray,
-    likelihood: list[GaussianObservation],
-    settings: Sampling,
-    device: torch.device,
-) -> Guidance:
-    """The denoiser of the posterior on ``times``.
-
-    Raises
-    ------
-    OptionError
-        If the method does not know its options, or the observations do not suit it.
-    """
-    options = {k: v for k in METHODS[method].options() if (v := getattr(settings, k, None)) is not None}
-    gamma, layout = options.get("gamma"), prior.layout
-    if method == "jacobian_free" and not isinstance(gamma, str):
-        # A number that a prior's file records is for other methods.
-        small = not layout.space and times.size * layout.channels <= LARGEST
-        gamma = "covariance" if small else INDEPENDENT
-    if gamma == "covariance":
-        gamma = PriorCovariance.estimate(torch.as_tensor(prior.reference[0], device=device), times.size)
-    if gamma is not None:
-        options["gamma"] = gamma
-    guided = METHODS[method](prior.denoiser(times, device), likelihood, **options)
-    guided.check(torch.zeros(1, times.size, layout.channels, *layout.shape, device=device))
-    return guided
-
-
 def _check_options(method: str, given: Mapping[str, Any]) -> None:
     known = [name for name in METHOD_OPTIONS if name in METHODS[method].options()]
     for name in METHOD_OPTIONS:
@@ -254,34 +218,68 @@ def _check_options(method: str, given: Mapping[str, Any]) -> None:
 
 
 def draw(
-    guided: Guided,
-    sampler: Sampler,
-    layout: StateLayout,
-    times: xr.DataArray,
+    problem: Problem,
     attrs: dict[str, Any],
     *,
     members: int,
     seed: int,
     store: str | Path | None,
     batch: int | None,
-    device: torch.device,
     overwrite: bool,
     progress: bool,
 ) -> xr.Dataset:
-    """Sample members in batches, into memory or into an archive."""
-    shape = (times.size, layout.channels, *layout.shape)
-    ensemble = Ensemble.create(layout, times, attrs, members=members, store=store, overwrite=overwrite)
-    size = batch or batch_size(guided, shape, members, device)
+    """Sample members in batches, here or on the workers of the active client, into memory or into an archive."""
+    layout = problem.layout
+    ensemble = Ensemble.create(layout, problem.times, attrs, members=members, store=store, overwrite=overwrite)
+    client = active_client()
+    size = batch or batch_size(problem.guided, problem.shape, members, problem.target)
+    if client is not None and batch is None:
+        size = min(size, math.ceil(members / max(1, len(client.nthreads()))))
     # Batches are the same in a resumed run: rounding depends on their size.
     batches = [range(first, min(first + size, members)) for first in range(0, members, size)]
     batches = [b for b in batches if ensemble.waiting.intersection(b)]
-    total = sum(map(len, batches)) * sampler.evaluations
+    if client is not None:
+        # Scattered once: as a plain argument, the observations would travel with every batch.
+        sent = client.scatter([problem], hash=False)[0]
+        drawn = map_units(
+            draw_batch, range(len(batches)), sent, batches, seed, ensemble.archive,
+            progress=progress, description="assimilating", resource="GPU",
+        )  # fmt: skip
+        with closing(drawn):  # at once, while the client is there
+            for _, outcome in drawn:
+                if isinstance(outcome, Exception):
+                    raise outcome
+                for member, fields in outcome.items():
+                    ensemble.write(member, fields)
+        return ensemble.dataset()
+    total = sum(map(len, batches)) * problem.sampler.evaluations
     with tqdm(total=total, disable=not progress, desc="assimilating", unit="evaluation") as bar:
-        batched = sample_members(guided, sampler, batches, shape, seed=seed, device=device, tick=bar.update)
-        for drawn, states in batched:
-            for member, state in zip(drawn, states.numpy(), strict=True):
-                ensemble.write(member, layout.to_physical(state))
+        for number in range(len(batches)):
+            for member, fields in draw_batch(number, problem, batches, seed, ensemble.archive, bar.update).items():
+                ensemble.write(member, fields)
     return ensemble.dataset()
+
+
+def draw_batch(
+    number: int,
+    problem: Problem,
+    batches: Sequence[Sequence[int]],
+    seed: int,
+    archive: Archive | None,
+    tick: Callable[[int], Any] = lambda n: None,
+) -> dict[int, dict[str, np.ndarray]]:
+    """Sample the members of one batch into the archive, each into its own region; without one, return their fields."""
+    members = batches[number]
+    states = sample_batch(
+        problem.guided, problem.sampler, members, problem.shape, seed=seed, device=problem.target, tick=tick
+    )
+    fields = {m: problem.layout.to_physical(state) for m, state in zip(members, states.numpy(), strict=True)}
+    if archive is None:
+        return fields
+    for member, values in fields.items():
+        if not archive.is_complete(member):
+            archive.write(member, values)
+    return {}
 
 
 def _settings(settings: Sampling, guided: Guidance) -> dict[str, Any]:

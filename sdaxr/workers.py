@@ -7,7 +7,7 @@ arguments travel to the workers, so pass paths and indices, not arrays or models
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from typing import Any
 
 __all__ = ["active_client", "map_units"]
@@ -31,7 +31,8 @@ def map_units(
     *args: Any,
     progress: bool = True,
     description: str | None = None,
-) -> Iterator[tuple[int, Any]]:
+    resource: str | None = None,
+) -> Generator[tuple[int, Any]]:
     """Call ``function(index, *args)`` for every index, in any order.
 
     Parameters
@@ -46,6 +47,9 @@ def map_units(
         Show a progress bar on the driver.
     description
         Text beside the bar.
+    resource
+        What a unit takes one of, such as ``"GPU"``, if there are workers that declare it (``dask worker --resources
+        "GPU=1"``): then only those are used, and no more units run on one than it has.
 
     Yields
     ------
@@ -56,7 +60,7 @@ def map_units(
 
     units = list(indices)
     client = active_client()
-    outcomes = _local(function, units, args) if client is None else _remote(client, function, units, args)
+    outcomes = _local(function, units, args) if client is None else _remote(client, function, units, args, resource)
     with tqdm(total=len(units), desc=description, disable=not progress) as bar:
         for outcome in outcomes:
             bar.update()
@@ -73,13 +77,17 @@ def _local(function: Callable[..., Any], units: list[int], args: tuple[Any, ...]
 
 
 def _remote(
-    client: Any, function: Callable[..., Any], units: list[int], args: tuple[Any, ...]
+    client: Any, function: Callable[..., Any], units: list[int], args: tuple[Any, ...], resource: str | None
 ) -> Iterator[tuple[int, Any]]:
     from distributed import as_completed
 
     # Not pure: units act by what they write, so a remembered result would be no result. Retries are for workers
     # that die; `function` is safe to repeat.
-    futures = client.map(function, units, *([argument] * len(units) for argument in args), pure=False, retries=2)
+    workers = client.scheduler_info(n_workers=-1)["workers"].values()
+    declared = resource is not None and any(resource in worker.get("resources", {}) for worker in workers)
+    needed = {resource: 1} if declared else None
+    arguments = [[argument] * len(units) for argument in args]
+    futures = client.map(function, units, *arguments, pure=False, retries=2, resources=needed)
     index_of = {future.key: index for index, future in zip(units, futures, strict=True)}
     try:
         for future in as_completed(futures):

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import shutil
 import warnings
+from importlib.resources import files
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +14,7 @@ import torch
 import xarray as xr
 from gaussian import GaussianChain
 
+import sdaxr
 from sdaxr import operators as op
 from sdaxr.archive import Archive, open_archive
 from sdaxr.assimilate import assimilate
@@ -170,6 +173,28 @@ def test_interrupted_runs_resume_to_the_identical_result(
 
 
 # Members
+
+
+def test_members_are_drawn_by_worker_processes(tmp_path: Path) -> None:
+    distributed = pytest.importorskip("distributed")
+    chain = sdaxr.generate("lorenz63", tmp_path / "t.zarr", trajectories=1, steps=9, split=(0, 0, 1), progress=False)
+    seen = sdaxr.observe(chain.isel(trajectory=0).load(), op.select("a"), every=4, error=1.0)
+    shutil.copy(str(files("sdaxr") / "priors" / "lorenz63.safetensors"), tmp_path / "own.safetensors")
+    options = {"members": 5, "batch": 2, "seed": 3, "steps": 4, "corrections": 0, "progress": False}
+    here = assimilate(seen, "lorenz63", **options)
+    with (
+        distributed.LocalCluster(
+            n_workers=2, threads_per_worker=1, host="127.0.0.1", dashboard_address=None
+        ) as cluster,
+        distributed.Client(cluster),
+    ):
+        there = assimilate(seen, tmp_path / "own.safetensors", **options)
+        stored = assimilate(seen, "lorenz63", store=tmp_path / "p.zarr", **options)
+        far = seen.assign(a=(1e6 * seen.a).assign_attrs(seen.a.attrs))
+        with pytest.raises(DivergenceError):
+            assimilate(far, "lorenz63", **(options | {"gamma": 0.0}))
+    assert_close(there, here)
+    assert_close(stored, here)
 
 
 @pytest.mark.parametrize(

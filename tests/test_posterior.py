@@ -11,7 +11,7 @@ import pytest
 import torch
 from gaussian import GaussianChain
 
-from sdaxr.posterior.execution import batch_size, sample_members
+from sdaxr.posterior.execution import batch_size, sample_batch
 from sdaxr.posterior.guidance import DPS, SDA
 from sdaxr.posterior.likelihood import GaussianObservation
 from sdaxr.posterior.samplers import DDIM, DPMSolver, Langevin, Sampler, karras_levels, log_snr_levels, member_noise
@@ -251,14 +251,11 @@ def test_a_member_is_the_same_in_any_batch() -> None:
     guided = SDA(lambda z, r: CHAIN.denoise(z, r), [_float32(matrix_observation(matrix, y, error))], gamma=0.1)
     sampler = Sampler(karras_levels(16, 20.0, 0.02), DPMSolver(eta=1.0), Langevin(count=1))
 
-    def sample(batches: list[list[int]]) -> dict[int, torch.Tensor]:
-        drawn = sample_members(guided, sampler, batches, (LENGTH, 2), seed=1, device=CPU)
-        return {m: x for members, states in drawn for m, x in zip(members, states, strict=True)}
-
-    one = sample([[7]])
-    many = sample([[0, 1, 2], [3, 4, 5, 6, 7]])
-    torch.testing.assert_close(one[7], many[7], rtol=1e-4, atol=1e-4)
-    assert float((many[6] - many[7]).abs().max()) > 0.1
+    one, many = (
+        sample_batch(guided, sampler, members, (LENGTH, 2), seed=1, device=CPU) for members in ([7], [3, 4, 5, 6, 7])
+    )
+    torch.testing.assert_close(one[0], many[4], rtol=1e-4, atol=1e-4)
+    assert float((many[3] - many[4]).abs().max()) > 0.1
 
 
 def test_noise_of_members_does_not_depend_on_the_batch() -> None:

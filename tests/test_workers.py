@@ -46,6 +46,27 @@ def test_units_run_on_the_active_client(client):
     check(map_units(reciprocal, [0, 1, 2, 4], 8, progress=False))
 
 
+def where(index):
+    from distributed import get_worker
+
+    return get_worker().name
+
+
+def test_units_that_need_a_resource_run_where_it_is():
+    distributed = pytest.importorskip("distributed")
+    options = {"host": "127.0.0.1", "resources": {"GPU": 1}, "nthreads": 1, "dashboard": False}
+    spec = {
+        "with": {"cls": distributed.Worker, "options": options},
+        "without": {"cls": distributed.Worker, "options": options | {"resources": {}}},
+    }
+    scheduler = {"cls": distributed.Scheduler, "options": {"host": "127.0.0.1", "dashboard": False}}
+    with distributed.SpecCluster(workers=spec, scheduler=scheduler) as cluster, distributed.Client(cluster):
+        chosen = dict(map_units(where, range(6), progress=False, resource="GPU"))
+        assert set(chosen.values()) == {"with"}
+        # Nobody has this one, so it is not asked for.
+        assert len(dict(map_units(where, range(6), progress=False, resource="TPU"))) == 6
+
+
 def test_stopping_early_leaves_nothing_running(client):
     outcomes = map_units(reciprocal, range(1, 50), 8, progress=False)
     next(outcomes)

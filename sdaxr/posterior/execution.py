@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Protocol
 
@@ -30,26 +30,24 @@ class Guided(Protocol):
         ...
 
 
-def sample_members(
+def sample_batch(
     guided: Guided,
     sampler: Sampler,
-    batches: Sequence[Sequence[int]],
+    members: Sequence[int],
     shape: Sequence[int],
     *,
     seed: int,
     device: torch.device,
     tick: Callable[[int], Any] = lambda n: None,
-) -> Iterator[tuple[Sequence[int], Tensor]]:
-    """Draw batches of members, each of ``shape`` (time, channel, *space).
+) -> Tensor:
+    """Draw some members, each of ``shape`` (time, channel, *space).
 
-    Yields
-    ------
-    The members of a batch and their normalised states (batch, time, channel, *space), on the CPU.
+    Returns
+    -------
+    Their normalised states (batch, time, channel, *space), on the CPU.
     """
-    for members in batches:
-        noise = member_noise(seed, members, shape, device)
-        drawn = sampler(guided.of(torch.tensor(list(members))), noise, partial(tick, len(members)))
-        yield members, drawn.cpu()
+    noise = member_noise(seed, members, shape, device)
+    return sampler(guided.of(torch.tensor(list(members))), noise, partial(tick, len(members))).cpu()
 
 
 def batch_size(guided: Guided, shape: Sequence[int], members: int, device: torch.device) -> int:

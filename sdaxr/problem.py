@@ -1,0 +1,136 @@
+"""What a score-based posterior is drawn from: it is built where it is drawn, in this process or on a worker."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+import xarray as xr
+
+from sdaxr.fields import StateLayout
+from sdaxr.likelihood import bind_observations
+from sdaxr.operators import Operator
+from sdaxr.posterior.covariance import LARGEST, PriorCovariance
+from sdaxr.posterior.guidance import METHODS, Guidance
+from sdaxr.posterior.guidance.jacobian_free import INDEPENDENT
+from sdaxr.posterior.likelihood import GaussianObservation
+from sdaxr.posterior.samplers import Sampler
+from sdaxr.prior import Prior, open_prior
+from sdaxr.sampling import Sampling, choose_device
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Observations, prior and settings.
+
+    Only these travel to a worker; networks and likelihood are built there, once, on a device that is there.
+
+    Attributes
+    ----------
+    networks, operators
+        The observations and their operator, by network.
+    prior
+        Name, path, or the prior itself.
+    times
+        Times of the trajectory.
+    method, settings
+        Guidance, and how to sample.
+    outside
+        What is done with observations that are outside the window.
+    device
+        ``"auto"`` takes a GPU where there is one.
+    """
+
+    networks: Mapping[str, xr.Dataset]
+    operators: Mapping[str, Operator]
+    prior: str | Path | Prior
+    times: xr.DataArray
+    method: str
+    settings: Sampling
+    outside: str
+    device: str
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = {field.name: getattr(self, field.name) for field in fields(self)}
+        state["networks"] = {name: data.compute() for name, data in self.networks.items()}
+        if not isinstance(self.prior, Prior) and Path(self.prior).exists():
+            state["prior"] = Path(self.prior).resolve()  # workers may stand in another folder
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+
+    @cached_property
+    def target(self) -> torch.device:
+        """The device."""
+        return choose_device(self.device)
+
+    @cached_property
+    def opened(self) -> Prior:
+        """The prior."""
+        return open_prior(self.prior)
+
+    @property
+    def layout(self) -> StateLayout:
+        """Labels of the states."""
+        return self.opened.layout
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of one trajectory, (time, channel, *space)."""
+        return (self.times.size, self.layout.channels, *self.layout.shape)
+
+    @cached_property
+    def likelihood(self) -> list[GaussianObservation]:
+        """Terms of the likelihood, one a network."""
+        measured = self.method == "sda" and self.settings.gamma is None
+        return [
+            bind_observations(
+                data, self.operators[name], self.opened, self.times, self.target, self.outside, measured=measured
+            )
+            for name, data in self.networks.items()
+        ]
+
+    @cached_property
+    def guided(self) -> Guidance:
+        """The denoiser of the posterior."""
+        return build_guidance(self.method, self.opened, self.times, self.likelihood, self.settings, self.target)
+
+    @cached_property
+    def sampler(self) -> Sampler:
+        """What goes down the noise levels."""
+        return self.settings.build(self.opened.network.levels)
+
+
+def build_guidance(
+    method: str,
+    prior: Prior,
+    times: xr.DataArray,
+    likelihood: list[GaussianObservation],
+    settings: Sampling,
+    device: torch.device,
+) -> Guidance:
+    """The denoiser of the posterior on ``times``.
+
+    Raises
+    ------
+    OptionError
+        If the method does not know its options, or the observations do not suit it.
+    """
+    options = {k: v for k in METHODS[method].options() if (v := getattr(settings, k, None)) is not None}
+    gamma, layout = options.get("gamma"), prior.layout
+    if method == "jacobian_free" and not isinstance(gamma, str):
+        # A number that a prior's file records is for other methods.
+        small = not layout.space and times.size * layout.channels <= LARGEST
+        gamma = "covariance" if small else INDEPENDENT
+    if gamma == "covariance":
+        gamma = PriorCovariance.estimate(torch.as_tensor(prior.reference[0], device=device), times.size)
+    if gamma is not None:
+        options["gamma"] = gamma
+    guided = METHODS[method](prior.denoiser(times, device), likelihood, **options)
+    guided.check(torch.zeros(1, times.size, layout.channels, *layout.shape, device=device))
+    return guided
