@@ -147,6 +147,7 @@ _variable = click.option("--variable", help="Which variable.")
     _store,
     click.option("--trajectories", type=int, required=True, help="How many."),
     click.option("--steps", type=int, required=True, help="States in each."),
+    click.option("--batch", type=int, help="Trajectories that are computed side by side."),
     _seed,
     click.option("--split", type=float, nargs=3, help="Fractions for training, validation and test."),
     _option,

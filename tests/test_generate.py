@@ -14,7 +14,7 @@ import pytest
 import xarray as xr
 
 from sdaxr.archive import Archive, open_archive
-from sdaxr.generate import generate, simulate_unit, split_labels, unit_seed
+from sdaxr.generate import generate, simulate, split_labels, unit_seed
 from sdaxr.schema import TRAJECTORY, ArchiveError, OptionError
 from sdaxr.systems import System, open_system
 from sdaxr.systems.lorenz96 import Lorenz96
@@ -99,9 +99,23 @@ def test_the_order_of_the_units_does_not_matter(tmp_path):
     whole = generate("lorenz96", tmp_path / "a.zarr", **SMALL).load()
     model = Lorenz96(spin_up=5)
     with pytest.raises(ArchiveError, match="is gone; run the job again"):
-        simulate_unit(0, Archive(str(tmp_path / "b.zarr"), TRAJECTORY), model, 6, 4)
+        simulate(0, [[0]], Archive(str(tmp_path / "b.zarr"), TRAJECTORY), model, 6, 4)
     for index in reversed(range(10)):
         np.testing.assert_array_equal(whole.x[index], model.trajectory(6, unit_seed(4, index))["x"])
+
+
+@pytest.mark.parametrize("batch", [3, 100])
+def test_batches_hold_every_trajectory_once(batch, tmp_path):
+    here = generate("lorenz96", tmp_path / "a.zarr", **SMALL)
+    batched = generate("lorenz96", tmp_path / "b.zarr", **SMALL, batch=batch)
+    xr.testing.assert_identical(batched.load(), here.load())
+    broken = [i for i in range(12) if unit_seed(0, i) % 3 == 0]
+    with pytest.raises(ArchiveError, match=rf"{len(broken)} failed"):
+        generate(Brittle(), tmp_path / "c.zarr", trajectories=12, steps=2, progress=False, batch=batch)
+    rest = open_archive(tmp_path / "c.zarr", allow_incomplete=True)
+    assert rest.trajectory.values.tolist() == [i for i in range(12) if i not in broken]
+    with pytest.raises(OptionError, match="found batch=0"):
+        generate("lorenz96", tmp_path / "d.zarr", **SMALL, batch=0)
 
 
 def test_worker_processes_give_the_same_numbers_and_may_die(tmp_path):

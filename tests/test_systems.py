@@ -14,7 +14,7 @@ from scipy import stats
 
 from sdaxr import systems
 from sdaxr.schema import DataError, OptionError
-from sdaxr.systems.kolmogorov import Kolmogorov, _solver
+from sdaxr.systems.kolmogorov import Kolmogorov, _solver, _words
 from sdaxr.systems.linear import Linear
 from sdaxr.systems.lorenz63 import Lorenz63
 from sdaxr.systems.lorenz96 import Lorenz96
@@ -346,7 +346,7 @@ def test_kolmogorov_coarse_velocity_has_little_divergence():
 
 def test_kolmogorov_solver_keeps_the_flux_through_each_cell_at_zero():
     solver = _solver(SMALL["kolmogorov"])
-    velocity = solver.initial(0)
+    velocity = solver.initial(_words(0))
     speed = np.sqrt(sum(np.asarray(c.data) ** 2 for c in velocity))
     assert speed.max() == pytest.approx(SMALL["kolmogorov"].max_velocity, rel=0.01)
     for _ in range(3):
@@ -375,6 +375,19 @@ def test_kolmogorov_advance_continues_a_trajectory():
         error = np.sqrt(np.mean((ahead[key] - states[key][1:]) ** 2, axis=(1, 2)))
         assert error.max() < 0.05 < moved
     assert list(ahead) == ["u", "v"]
+
+
+def test_kolmogorov_trajectories_side_by_side_are_those_of_their_seeds():
+    system = SMALL["kolmogorov"]
+    seeds = [3, 2**63 + 5, 4]
+    together = system.trajectories(3, seeds)
+    assert len(together) == 3
+    for seed, states in zip(seeds, together, strict=True):
+        alone = system.trajectory(3, seed)
+        for key in "uv":
+            assert states[key].dtype == alone[key].dtype
+            np.testing.assert_allclose(states[key], alone[key], atol=2e-4)
+    assert np.abs(together[0]["u"] - together[2]["u"]).max() > 0.1
 
 
 def test_kolmogorov_compiles_once_per_process():

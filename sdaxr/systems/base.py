@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar
 
@@ -41,6 +41,10 @@ class System(abc.ABC):
 
         The same ``seed`` (0 to 2**64 - 1) gives the same numbers; the spin-up is not part of the result.
         """
+
+    def trajectories(self, steps: int, seeds: Sequence[int]) -> list[State]:
+        """`trajectory` for each of the seeds; a system that can compute them at once does so here."""
+        return [self.trajectory(steps, seed) for seed in seeds]
 
     @abc.abstractmethod
     def advance(self, state: Mapping[str, np.ndarray], steps: int, seed: int = 0) -> State:

@@ -27,8 +27,8 @@ from __future__ import annotations
 import functools
 import math
 import os
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -125,8 +125,15 @@ class Kolmogorov(System):
 
     def trajectory(self, steps: int, seed: int) -> State:
         """A trajectory from a random initial velocity, after the spin-up; ``(steps, y, x)`` each."""
-        solver = _solver(self)
-        velocity = solver.initial(seed)
+        return self._run(_solver(self), steps, _words(seed))
+
+    def trajectories(self, steps: int, seeds: Sequence[int]) -> list[State]:
+        """Trajectories side by side, as one computation; each is that of its seed up to rounding."""
+        together = self._run(_batched(self), steps, np.stack([_words(seed) for seed in seeds]))
+        return [{name: values[:, i] for name, values in together.items()} for i in range(len(seeds))]
+
+    def _run(self, solver: _Solver, steps: int, words: np.ndarray) -> State:
+        velocity = solver.initial(words)
         for _ in range(self.spin_up):
             velocity = solver.next_state(velocity)
         frames = []
@@ -180,7 +187,7 @@ class Kolmogorov(System):
 class _Solver:
     """Compiled functions; a velocity is JAX-CFD's pair of `GridVariable`."""
 
-    initial: Callable[[int], Any]
+    initial: Callable[[np.ndarray], Any]
     project: Callable[[np.ndarray, np.ndarray], Any]
     next_state: Callable[[Any], Any]
     output: Callable[[Any], Any]
@@ -216,7 +223,8 @@ def _solver(system: Kolmogorov) -> _Solver:
     )
 
     @jax.jit
-    def initial(key: Any) -> Any:
+    def initial(words: Any) -> Any:
+        key = jax.random.wrap_key_data(words, impl="threefry2x32")
         return cfd.initial_conditions.filtered_velocity_field(key, grid, system.max_velocity, system.peak_wavenumber)
 
     @jax.jit
@@ -233,17 +241,28 @@ def _solver(system: Kolmogorov) -> _Solver:
             for axis, c in enumerate(velocity)
         )
 
-    def keyed(seed: int) -> Any:
-        words = np.array([seed >> 32 & 0xFFFFFFFF, seed & 0xFFFFFFFF], np.uint32)
-        return initial(jax.random.wrap_key_data(jnp.asarray(words), impl="threefry2x32"))
-
     return _Solver(
-        initial=keyed,
+        initial=initial,
         project=project,
         next_state=jax.jit(cfd.funcutils.repeated(substep, substeps)),
         output=output,
         divergence=jax.jit(lambda velocity: cfd.finite_differences.divergence(velocity).data),
     )
+
+
+@functools.lru_cache(maxsize=4)
+def _batched(system: Kolmogorov) -> _Solver:
+    """The functions that make trajectories, for several velocities at once."""
+    import jax
+
+    one = _solver(system)
+    many = {name: jax.jit(jax.vmap(getattr(one, name))) for name in ("initial", "next_state", "output")}
+    return replace(one, **many)
+
+
+def _words(seed: int) -> np.ndarray:
+    """The 64 bits of a seed as JAX takes them."""
+    return np.array([seed >> 32 & 0xFFFFFFFF, seed & 0xFFFFFFFF], np.uint32)
 
 
 def _stacked(frames: list[Any]) -> State:
