@@ -63,6 +63,7 @@ def assimilate(
     eta: float | None = None,
     corrections: int | None = None,
     tau: float | None = None,
+    attempts: int | None = None,
     outside: str = "error",
     batch: int | None = None,
     device: str = "auto",
@@ -127,6 +128,9 @@ def assimilate(
     corrections, tau
         Langevin corrections on each level between r = 0.1 and 3 standard deviations of the prior, and their step in
         units of the level's variance; for ``"exponential"`` on every level, with the paper's step.
+    attempts
+        Samples that end where the observations exclude them (`Guidance.misfit`) are drawn again, until there have been
+        this many; the nearest is kept. Default 3, and 1 for ``"exponential"``.
     outside
         ``"error"``, or ``"drop"`` to leave out observations that are outside the window or off its steps.
     batch
@@ -152,6 +156,7 @@ def assimilate(
     """
     given = {
         "sampler": sampler, "grid": grid, "steps": steps, "eta": eta, "corrections": corrections, "tau": tau,
+        "attempts": attempts,
         "gamma": gamma, "zeta": zeta, "iterations": iterations,
     }  # fmt: skip
     if method in CLASSICAL:
@@ -171,7 +176,7 @@ def assimilate(
         )
     opened = open_prior(prior)
     settings = resolve_sampling(opened, given)
-    for key, value, least in (("members", members, 1), ("seed", seed, 0)):
+    for key, value, least in (("members", members, 1), ("seed", seed, 0), ("attempts", settings.attempts, 1)):
         if value < least:
             raise OptionError(f"{key}={value}, expected at least {least}")
     networks = as_networks(observations)
@@ -271,8 +276,9 @@ def draw_batch(
     """Sample the members of one batch into the archive, each into its own region; without one, return their fields."""
     members = batches[number]
     states = sample_batch(
-        problem.guided, problem.sampler, members, problem.shape, seed=seed, device=problem.target, tick=tick
-    )
+        problem.guided, problem.sampler, members, problem.shape, seed=seed, device=problem.target,
+        attempts=problem.settings.attempts, tick=tick,
+    )  # fmt: skip
     fields = {m: problem.layout.to_physical(state) for m, state in zip(members, states.numpy(), strict=True)}
     if archive is None:
         return fields

@@ -243,6 +243,7 @@ def observe(quiet: bool, **values: Any) -> None:
     click.option("--eta", type=float, help="Amount of noise drawn anew (sde-dpm++, ddim)."),
     click.option("--corrections", type=int, help="Langevin corrections on each level around the prior's deviation."),
     click.option("--tau", type=float, help="Size of a correction."),
+    click.option("--attempts", type=int, help="How often a member that the observations exclude is drawn."),
     click.option("--outside", help="error, or drop what lies outside the window or off its steps."),
     click.option("--batch", type=int, help="Members computed at once."),
     _device,

@@ -19,7 +19,8 @@ METHOD_OPTIONS = ("gamma", "zeta", "iterations")
 class Sampling:
     """How samples are drawn; what a prior's file does not say, and the user neither, is as here.
 
-    ``largest`` and ``smallest`` bound the noise levels, within those that the prior was trained for.
+    ``largest`` and ``smallest`` bound the noise levels, within those that the prior was trained for; corrections are
+    made on those from ``above`` to ``below``.
     ``gamma``, ``zeta`` and ``iterations`` are options of some methods of guidance; None is the method's own default.
     The choice of the default sampler is measured in ``recipes/samplers`` and ``recipes/lorenz63``.
     """
@@ -30,21 +31,25 @@ class Sampling:
     eta: float = 1.0
     corrections: int = 3
     tau: float = 0.5
+    attempts: int = 3
     gamma: float | str | None = None
     zeta: float | None = None
     iterations: int | None = None
     largest: float = 80.0
     smallest: float = 0.0
+    above: float = 0.1
+    below: float = 3.0
 
     def build(self, levels: tuple[float, float]) -> Sampler:
         """The sampler with these settings, on the noise levels that a prior was trained for."""
         return build_sampler(
             self.sampler, self.steps, self.corrections, self.tau,
             min(self.largest, levels[1]), max(self.smallest, levels[0]), grid=self.grid, eta=self.eta,
+            above=self.above, below=self.below,
         )  # fmt: skip
 
 
-PAPER = Sampling("exponential", "uniform", steps=256, eta=0.0, corrections=1, tau=0.5, gamma=1e-2)
+PAPER = Sampling("exponential", "uniform", steps=256, eta=0.0, corrections=1, tau=0.5, attempts=1, gamma=1e-2)
 DEFAULTS = {
     "sde-dpm++": Sampling(),
     "dpm++": Sampling("dpm++", eta=0.0),

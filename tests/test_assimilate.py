@@ -475,6 +475,7 @@ def test_too_few_states_for_a_window(observations: xr.Dataset) -> None:
         ({"members": 0}, "members=0, expected at least 1"),
         ({"steps": 0}, "steps=0, expected at least 1"),
         ({"corrections": -1}, "corrections=-1, expected at least 0"),
+        ({"attempts": 0}, "attempts=0, expected at least 1"),
     ],
 )
 def test_impossible_options(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -256,6 +256,59 @@ def test_a_member_is_the_same_in_any_batch() -> None:
     )
     torch.testing.assert_close(one[0], many[4], rtol=1e-4, atol=1e-4)
     assert float((many[3] - many[4]).abs().max()) > 0.1
+
+
+@dataclass(frozen=True)
+class Locked:
+    """Observations that the first attempt of some members misses, as far as its noise says."""
+
+    members: torch.Tensor
+
+    def of(self, members: torch.Tensor) -> Locked:
+        return replace(self, members=members)
+
+    def __call__(self, z: torch.Tensor, r: float) -> torch.Tensor:
+        return z
+
+    def misfit(self, x: torch.Tensor) -> torch.Tensor:
+        return x.abs().amax(dim=(1, 2))
+
+
+@pytest.mark.parametrize("batch", [range(12), range(5, 12)])
+def test_members_that_the_observations_exclude_are_drawn_again(batch: range, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+
+    def sampler(guided: Locked, noise: Callable[[], torch.Tensor], tick: Callable[[], object]) -> torch.Tensor:
+        return noise() / 1.6
+
+    def sample(attempts: int) -> torch.Tensor:
+        return sample_batch(Locked(torch.zeros(0)), sampler, batch, (4, 2), seed=0, device=CPU, attempts=attempts)
+
+    first, second, third = (sample(attempts) for attempts in (1, 2, 3))
+    misfit = [x.abs().amax(dim=(1, 2)) for x in (first, second, third)]
+    far = misfit[0] > 1
+    assert 0 < int(far.sum()) < len(batch)
+    assert torch.equal(second[~far], first[~far])
+    assert (misfit[1] <= misfit[0]).all() and (misfit[1] < misfit[0])[far].any()
+    assert torch.equal(third[misfit[1] <= 1], second[misfit[1] <= 1])
+    # A member is the same whatever the others are.
+    one = sample_batch(Locked(torch.zeros(0)), sampler, [11], (4, 2), seed=0, device=CPU, attempts=2)
+    assert torch.equal(one[0], second[-1])
+    assert f"{int(far.sum())} of {len(batch)} members are far from the observations" in caplog.text
+
+
+def test_misfit_is_beyond_one_where_errors_cannot_explain_it() -> None:
+    observed = GaussianObservation(lambda x: x.flatten(1), torch.zeros(8), torch.full((8,), 0.5), torch.ones(8))
+    other = GaussianObservation(lambda x: x[:, :1, 0], torch.zeros(1), torch.ones(1), torch.ones(1))
+    x = torch.zeros(3, 4, 2)
+    x[1], x[2, 0, 0] = 0.5, 10.0
+    misfit = SDA(CHAIN.denoise, [observed, other], gamma=0.1).misfit(x)
+    # The chi-squared distribution with 9 degrees of freedom is beyond 45.1 once in a million.
+    expected = torch.tensor([0.0, (8 + 0.25) / 45.1, (400 + 100) / 45.1])
+    torch.testing.assert_close(misfit, expected, rtol=0.01, atol=0)
+    many = GaussianObservation(lambda x: x.flatten(1), torch.zeros(4000), torch.ones(4000), torch.ones(4000))
+    assert float(SDA(CHAIN.denoise, [many], gamma=0.1).misfit(torch.full((1, 2000, 2), 1.9))) < 1
+    assert torch.equal(DPS(CHAIN.denoise, [observed]).misfit(x), torch.zeros(3))
 
 
 def test_noise_of_members_does_not_depend_on_the_batch() -> None:

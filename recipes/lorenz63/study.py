@@ -38,7 +38,7 @@ SCENARIOS: dict[str, tuple[Any, dict[str, float]]] = {
     "strong": (op.select("a") >> op.sin(1 / 4), {"every": 4, "error": 0.1}),
 }
 CASES: dict[str, dict[str, Any]] = {
-    "sdaxr, 64": {"steps": 29, "corrections": 3},
+    "sdaxr, 64": {"steps": 28, "corrections": 3},
     "sdaxr, 128": {"steps": 40, "corrections": 5},
     "sdaxr, 256": {"steps": 64, "corrections": 7},
     "no corrections": {"steps": 128, "corrections": 0},

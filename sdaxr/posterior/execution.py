@@ -25,6 +25,10 @@ class Guided(Protocol):
         """The same for some members."""
         ...
 
+    def misfit(self, x: Tensor) -> Tensor:
+        """How far members are from the observations, (batch,); beyond 1 it is no accident of their errors."""
+        ...
+
     def __call__(self, z: Tensor, r: float) -> Tensor:
         """E[x | z, y]."""
         ...
@@ -38,16 +42,35 @@ def sample_batch(
     *,
     seed: int,
     device: torch.device,
+    attempts: int = 1,
     tick: Callable[[int], Any] = lambda n: None,
 ) -> Tensor:
     """Draw some members, each of ``shape`` (time, channel, *space).
+
+    Guidance locks a few in a hundred samples of a chaotic system into a trajectory that the observations exclude. These
+    are drawn again, and the nearer one is kept.
 
     Returns
     -------
     Their normalised states (batch, time, channel, *space), on the CPU.
     """
-    noise = member_noise(seed, members, shape, device)
-    return sampler(guided.of(torch.tensor(list(members))), noise, partial(tick, len(members))).cpu()
+
+    def draw(chosen: Sequence[int], attempt: int) -> tuple[Tensor, Tensor]:
+        mine = guided.of(torch.tensor(list(chosen)))
+        noise = member_noise(seed, chosen, shape, device, attempt)
+        states = sampler(mine, noise, (lambda: None) if attempt else partial(tick, len(members)))
+        return states.cpu(), mine.misfit(states).cpu()
+
+    states, misfit = draw(members, 0)
+    for attempt in range(1, attempts):
+        far = torch.nonzero(misfit > 1).flatten()
+        if not len(far):
+            break
+        log.info("%d of %d members are far from the observations; they are drawn again", len(far), len(members))
+        again, left = draw([members[i] for i in far], attempt)
+        nearer = left < misfit[far]
+        states[far[nearer]], misfit[far[nearer]] = again[nearer], left[nearer]
+    return states
 
 
 def batch_size(guided: Guided, shape: Sequence[int], members: int, device: torch.device) -> int:

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 import xarray as xr
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 
 from sdaxr.fields import StateLayout
 from sdaxr.prior.blanket import TrajectoryDenoiser
@@ -93,7 +93,8 @@ class Prior:
         metadata = {"sdaxr": FORMAT, "about": json.dumps(self.metadata | {"layout": layout})}
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            save_file({k: t.contiguous() for k, t in tensors.items()}, path, metadata)
+            # Not by save_file, whose files nobody else may read.
+            path.write_bytes(save({k: t.contiguous() for k, t in tensors.items()}, metadata))
         except (OSError, SafetensorError) as error:
             raise ArchiveError(f"the prior cannot be written to '{path}': {error}; choose another store") from error
         return path

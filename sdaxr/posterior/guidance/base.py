@@ -13,6 +13,7 @@ from dataclasses import dataclass, fields, replace
 from typing import ClassVar, Self
 
 import torch
+from scipy.stats import chi2
 from torch import Tensor
 
 from sdaxr.posterior.likelihood import GaussianObservation
@@ -75,6 +76,17 @@ class Guidance(ABC):
         if not largest < 1e3 * (1 + r):
             raise DivergenceError(self._diagnosis(z, r, largest))
         return mean
+
+    def misfit(self, x: Tensor) -> Tensor:
+        """Sum of the squared innovations of samples, in units of the errors, over the largest that may be; (batch,).
+
+        That is what one sample in a million exceeds, and four times the number of observations at least: errors that
+        are somewhat too small are no fault of the sample.
+        """
+        with torch.no_grad():
+            square = [(o.innovation(x) / o.errors).square().sum(1) for o in self.observations]
+        count = sum(o.values.shape[-1] for o in self.observations)
+        return torch.stack(square).sum(0) / max(4.0 * count, float(chi2.isf(1e-6, count)))
 
     @abstractmethod
     def mean(self, z: Tensor, r: float) -> Tensor:

@@ -31,6 +31,8 @@ def build_sampler(
     *,
     grid: str,
     eta: float,
+    above: float = 0.1,
+    below: float = 3.0,
 ) -> Sampler:
     """The sampler ``name`` of `SAMPLERS` on the grid ``grid`` of `GRIDS`, from the level ``largest`` to ``smallest``.
 
@@ -55,7 +57,7 @@ def build_sampler(
     levels = levels_of(grid, steps, largest, smallest)
     if name == "exponential":
         return Sampler(levels, predictor, ScoreLangevin(corrections, tau), limit=math.inf)
-    return Sampler(levels, predictor, Langevin(corrections, tau))
+    return Sampler(levels, predictor, Langevin(corrections, tau, above, below))
 
 
 __all__ = [
