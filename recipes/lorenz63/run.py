@@ -69,7 +69,7 @@ def train(store: str, prior: str, network: str, steps: int) -> None:
     )  # fmt: skip
     if network == "default":
         # See README.md for other numbers of levels and corrections. Corrections reach up to where the modes part.
-        sampling = {"grid": "log-snr", "steps": 28, "eta": 1.0, "corrections": 3, "largest": 10.0, "smallest": 0.003}
+        sampling = {"grid": "log-snr", "steps": 40, "eta": 1.0, "corrections": 5, "largest": 10.0, "smallest": 0.003}
         trained.with_sampling(**sampling, above=0.3, below=10.0).save(prior)
 
 
