@@ -31,8 +31,10 @@ NEAR = 1.5  # root mean square distance of a within one mode
 @click.option("--store", default="lorenz63.zarr", help="Archive of `run.py generate`.")
 @click.option("--prior", default="lorenz63", help="Name or file.")
 @click.option("--members", default=256, show_default=True)
+@click.option("--steps", type=int, default=64, show_default=True, help="Noise levels.")
+@click.option("--corrections", type=int, default=7, show_default=True, help="On each of them.")
 @click.option("--output", type=Path, default=HERE)
-def main(store: str, prior: str, members: int, output: Path) -> None:
+def main(store: str, prior: str, members: int, steps: int, corrections: int, output: Path) -> None:
     """Find a posterior with four modes, and count them."""
     trajectories = sdaxr.open_archive(store)
     for index in np.flatnonzero(trajectories.split.values == "test"):
@@ -44,7 +46,8 @@ def main(store: str, prior: str, members: int, output: Path) -> None:
             break
     else:
         raise click.ClickException("no test trajectory has four modes; generate more of them")
-    ours = seen.sda.assimilate(prior, members=members, seed=1, progress=False)
+    sampling = {"steps": steps, "corrections": corrections}
+    ours = seen.sda.assimilate(prior, members=members, seed=1, progress=False, **sampling)
     samples = {"exact (ffbs)": exact, "sdaxr": ours}
     rows = []
     for name, drawn in samples.items():

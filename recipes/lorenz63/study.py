@@ -41,6 +41,7 @@ CASES: dict[str, dict[str, Any]] = {
     "sdaxr, 64": {"steps": 28, "corrections": 3},
     "sdaxr, 128": {"steps": 40, "corrections": 5},
     "sdaxr, 256": {"steps": 64, "corrections": 7},
+    "sdaxr, 64, 12 attempts": {"steps": 28, "corrections": 3, "attempts": 12},
     "no corrections": {"steps": 128, "corrections": 0},
     "bounded": {"method": "bounded", "gamma": 0.03, "steps": 40, "corrections": 5},
     "mmps": {"method": "mmps", "iterations": 2, "steps": 32, "corrections": 4},
@@ -137,7 +138,8 @@ def report(output: Path) -> None:
     for (scenario, members, case), row in means.iterrows():
         gone = f", {row.diverged:.0f} diverged" if row.diverged else ""
         size = "" if members == 256 else f", {members} members"
-        numbers = f"{row.evaluations:.0f} | {row.seconds:.0f} | {row.w1:.2f} | {row.ratio:.2f} ± {row.error:.2f} "
+        error = f" ± {row.error:.2f}" if row.observations > 1 else ""
+        numbers = f"{row.evaluations:.0f} | {row.seconds:.0f} | {row.w1:.2f} | {row.ratio:.2f}{error} "
         numbers += f"| {row.log_prior:+.1f} | {row.log_likelihood:+.1f} | {row.crps:.3f} "
         numbers += f"| {row.cover_50:.1%} | {row.cover_90:.1%} | {row.observations:.0f}{gone}"
         lines.append(f"| {scenario} | {case}{size} | {numbers} |")
@@ -220,7 +222,7 @@ def figure_2(table: pd.DataFrame, path: Path) -> None:
         axes[0, column].axhline(chosen.floor.mean(), color="0.5", linewidth=0.8)
         for axis in axes[1:, column]:
             axis.axhline(0.0, color="0.5", linewidth=0.8)
-            axis.set_yscale("symlog")
+        axes[1, column].set_yscale("symlog")
         axes[0, column].set(xscale="log", yscale="log", title=f"{scenario} frequency")
         axes[-1, column].set_xlabel("evaluations a sample")
     for axis, label in zip(axes[:, 0], rows.values(), strict=True):
