@@ -27,7 +27,7 @@ import sdaxr
 from sdaxr import operators as op
 
 OURS: list[dict[str, Any]] = [
-    {"steps": 29, "corrections": 3},
+    {"steps": 28, "corrections": 3},
     {"steps": 40, "corrections": 5},
     {"steps": 64, "corrections": 7},
 ]
