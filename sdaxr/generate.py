@@ -105,7 +105,8 @@ def generate(
     for number, outcome in outcomes:
         if isinstance(outcome, ArchiveError):
             raise outcome
-        failed = dict.fromkeys(batches[number], outcome) if isinstance(outcome, Exception) else outcome
+        missing = [index for index in batches[number] if not archive.is_complete(index)]
+        failed = dict.fromkeys(missing, outcome) if isinstance(outcome, Exception) else outcome
         for index, error in failed.items():
             _log.warning("trajectory %d failed: %s", index, error)
             archive.fail(index, f"{type(error).__name__}: {error}")

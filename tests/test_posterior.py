@@ -16,7 +16,7 @@ from sdaxr.posterior.guidance import DPS, SDA
 from sdaxr.posterior.likelihood import GaussianObservation
 from sdaxr.posterior.samplers import DDIM, DPMSolver, Langevin, Sampler, karras_levels, log_snr_levels, member_noise
 from sdaxr.posterior.unresolved import UnresolvedVariance, measure
-from sdaxr.schema import OptionError
+from sdaxr.schema import DivergenceError, OptionError
 
 LENGTH, MEMBERS = 8, 2500
 CPU = torch.device("cpu")
@@ -295,6 +295,20 @@ def test_members_that_the_observations_exclude_are_drawn_again(batch: range, cap
     one = sample_batch(Locked(torch.zeros(0)), sampler, [11], (4, 2), seed=0, device=CPU, attempts=2)
     assert torch.equal(one[0], second[-1])
     assert f"{int(far.sum())} of {len(batch)} members are far from the observations" in caplog.text
+
+
+def test_a_second_attempt_that_diverges_leaves_the_first() -> None:
+    calls = []
+
+    def sampler(guided: Locked, noise: Callable[[], torch.Tensor], tick: Callable[[], object]) -> torch.Tensor:
+        calls.append(guided)
+        if len(calls) > 1:
+            raise DivergenceError("far away")
+        return 10 * noise()
+
+    drawn = sample_batch(Locked(torch.zeros(0)), sampler, [3], (4, 2), seed=0, device=CPU, attempts=3)
+    assert torch.equal(drawn, 10 * member_noise(0, [3], (4, 2), CPU)())
+    assert len(calls) == 2
 
 
 def test_misfit_is_beyond_one_where_errors_cannot_explain_it() -> None:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from sdaxr.posterior.memory import peak_bytes
 from sdaxr.posterior.samplers import Sampler, member_noise
+from sdaxr.schema import DivergenceError
 
 log = logging.getLogger(__name__)
 
@@ -67,7 +68,11 @@ def sample_batch(
         if not len(far):
             break
         log.info("%d of %d members are far from the observations; they are drawn again", len(far), len(members))
-        again, left = draw([members[i] for i in far], attempt)
+        try:
+            again, left = draw([members[i] for i in far], attempt)
+        except DivergenceError as error:
+            log.info("they are kept as they are: %s", error)
+            break
         nearer = left < misfit[far]
         states[far[nearer]], misfit[far[nearer]] = again[nearer], left[nearer]
     return states

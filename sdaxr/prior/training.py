@@ -380,7 +380,7 @@ def _writable(store: Path) -> None:
         raise ArchiveError(f"'{store}' cannot be written: {error}; choose another store") from error
 
 
-def _reference(windows: Windows, elements: int = 2**18) -> tuple[np.ndarray, np.ndarray]:
+def _reference(windows: Windows, elements: int = 2**16) -> tuple[np.ndarray, np.ndarray]:
     size = int(np.prod(windows.batch(0, 1)[0].shape[1:]))
     states, context = windows.batch(0, int(np.clip(elements // size, 4, 256)))
     # Rounded as in the file, so that a prior that has just been trained is the one that is opened later.
