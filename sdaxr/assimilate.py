@@ -64,6 +64,8 @@ def assimilate(
     corrections: int | None = None,
     tau: float | None = None,
     attempts: int | None = None,
+    stride: int | None = None,
+    precision: str | None = None,
     outside: str = "error",
     batch: int | None = None,
     device: str = "auto",
@@ -131,6 +133,12 @@ def assimilate(
     attempts
         Samples that end where the observations exclude them (`Guidance.misfit`) are drawn again, until there have been
         this many; the nearest is kept. Default 3, and 1 for ``"exponential"``.
+    stride
+        Of priors with a network on windows: states from one window to the next; 1 (default) is the paper's composition,
+        the window evaluates no state twice; see `sdaxr.prior.blanket`.
+    precision
+        ``"float32"``, ``"bfloat16"`` for the layers of the network, or ``"auto"``, which takes that for fields on a GPU
+        and on processors that have instructions for it.
     outside
         ``"error"``, or ``"drop"`` to leave out observations that are outside the window or off its steps.
     batch
@@ -156,7 +164,7 @@ def assimilate(
     """
     given = {
         "sampler": sampler, "grid": grid, "steps": steps, "eta": eta, "corrections": corrections, "tau": tau,
-        "attempts": attempts,
+        "attempts": attempts, "stride": stride, "precision": precision,
         "gamma": gamma, "zeta": zeta, "iterations": iterations,
     }  # fmt: skip
     if method in CLASSICAL:

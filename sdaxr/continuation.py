@@ -11,6 +11,7 @@ import torch
 import xarray as xr
 from tqdm.auto import tqdm
 
+from sdaxr.hardware import choose_device
 from sdaxr.lead_time import check_times, labels, provenance
 from sdaxr.posterior.execution import batch_size
 from sdaxr.posterior.guidance import SDA
@@ -18,7 +19,7 @@ from sdaxr.posterior.states import blocks, channel_variance, extend, observe_sta
 from sdaxr.posterior.unresolved import UnresolvedVariance
 from sdaxr.prior import Prior
 from sdaxr.prior.blanket import TrajectoryDenoiser
-from sdaxr.sampling import Sampling, choose_device, resolve_sampling
+from sdaxr.sampling import Sampling, resolve_sampling
 from sdaxr.schema import TIME, OptionError, nearest
 
 # A forecast has `steps` already: states.
@@ -123,7 +124,9 @@ class PriorForecast:
                         yield member, self.prior.layout.to_physical(state)
 
     def _denoiser_at(self, first: int, count: int) -> TrajectoryDenoiser:
-        return self.prior.denoiser(self.times[first : first + count], self.known.device)
+        times = self.times[first : first + count]
+        settings = self.settings
+        return self.prior.denoiser(times, self.known.device, stride=settings.stride, precision=settings.precision)
 
     def _batch_size(self) -> int:
         length = self.context + self.block

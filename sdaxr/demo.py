@@ -14,11 +14,11 @@ from sdaxr import baselines
 from sdaxr import operators as op
 from sdaxr.assimilate import assimilate
 from sdaxr.generate import generate
+from sdaxr.hardware import choose_device
 from sdaxr.innovations import innovations
 from sdaxr.observations import observe
 from sdaxr.plot import animate, plot
 from sdaxr.prior import Prior, open_prior
-from sdaxr.sampling import choose_device
 from sdaxr.schema import TIME
 from sdaxr.verify import summary, verify
 

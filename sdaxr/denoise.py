@@ -37,12 +37,13 @@ from tqdm.auto import tqdm
 from sdaxr import schema
 from sdaxr.fields import StateLayout
 from sdaxr.generate import unit_seed
+from sdaxr.hardware import choose_device
 from sdaxr.lead_time import check_times
 from sdaxr.posterior.guidance import SDA
 from sdaxr.posterior.samplers import Denoiser, Noise, Sampler, karras_levels, member_noise
 from sdaxr.posterior.states import channel_variance, observe_states
 from sdaxr.prior import Prior, open_prior
-from sdaxr.sampling import choose_device, resolve_sampling
+from sdaxr.sampling import resolve_sampling
 from sdaxr.schema import MEMBER, TIME, DataError, DivergenceError, OptionError, nearest
 
 METHODS = ("posterior", "langevin")

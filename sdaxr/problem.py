@@ -12,6 +12,7 @@ import torch
 import xarray as xr
 
 from sdaxr.fields import StateLayout
+from sdaxr.hardware import choose_device
 from sdaxr.likelihood import bind_observations
 from sdaxr.operators import Operator
 from sdaxr.posterior.covariance import LARGEST, PriorCovariance
@@ -20,7 +21,7 @@ from sdaxr.posterior.guidance.jacobian_free import INDEPENDENT
 from sdaxr.posterior.likelihood import GaussianObservation
 from sdaxr.posterior.samplers import Sampler
 from sdaxr.prior import Prior, open_prior
-from sdaxr.sampling import Sampling, choose_device
+from sdaxr.sampling import Sampling
 
 
 @dataclass(frozen=True)
@@ -131,6 +132,7 @@ def build_guidance(
         gamma = PriorCovariance.estimate(torch.as_tensor(prior.reference[0], device=device), times.size)
     if gamma is not None:
         options["gamma"] = gamma
-    guided = METHODS[method](prior.denoiser(times, device), likelihood, **options)
+    denoiser = prior.denoiser(times, device, stride=settings.stride, precision=settings.precision)
+    guided = METHODS[method](denoiser, likelihood, **options)
     guided.check(torch.zeros(1, times.size, layout.channels, *layout.shape, device=device))
     return guided

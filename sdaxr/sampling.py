@@ -6,8 +6,6 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-import torch
-
 from sdaxr.posterior.samplers import SAMPLERS, Sampler, build_sampler
 from sdaxr.prior import Prior
 from sdaxr.schema import OptionError, nearest
@@ -21,6 +19,7 @@ class Sampling:
 
     ``largest`` and ``smallest`` bound the noise levels, within those that the prior was trained for; corrections are
     made on those from ``above`` to ``below``.
+    ``stride`` is for networks on windows (`sdaxr.prior.blanket`), ``precision`` is that of the network's inner layers.
     ``gamma``, ``zeta`` and ``iterations`` are options of some methods of guidance; None is the method's own default.
     The choice of the default sampler is measured in ``recipes/samplers`` and ``recipes/lorenz63``.
     """
@@ -39,6 +38,8 @@ class Sampling:
     smallest: float = 0.0
     above: float = 0.1
     below: float = 3.0
+    stride: int = 1
+    precision: str = "auto"
 
     def build(self, levels: tuple[float, float]) -> Sampler:
         """The sampler with these settings, on the noise levels that a prior was trained for."""
@@ -85,10 +86,3 @@ def resolve_sampling(prior: Prior, given: Mapping[str, Any]) -> Sampling:
         # What was found best for one sampler says nothing about another one.
         stored = {k: v for k, v in stored.items() if k not in ("grid", "steps", "eta", "corrections", "tau")}
     return replace(DEFAULTS[name], **(stored | asked))
-
-
-def choose_device(device: str) -> torch.device:
-    """The device of that name; ``"auto"`` is a GPU where there is one."""
-    if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return torch.device(device)

@@ -16,7 +16,7 @@ from sdaxr.prior.networks.convolutional import TemporalConvolution
 from sdaxr.prior.networks.mlp import ResidualMLP
 from sdaxr.prior.networks.unet import SpaceTimeUNet
 from sdaxr.prior.preconditioning import DenoisingNetwork
-from sdaxr.schema import DataError
+from sdaxr.schema import DataError, OptionError
 
 LENGTH = 24
 CHAIN = GaussianChain(LENGTH)
@@ -82,6 +82,47 @@ def test_chunks_bound_the_number_of_windows_at_once() -> None:
 
     TrajectoryDenoiser(Spy(CHAIN, 5), ONES, chunk=32)(noisy(0.4, batch=4), 0.4)
     assert max(sizes) <= 32 and sum(sizes) == 4 * (LENGTH - 4)
+
+
+@pytest.mark.parametrize("chunk", [1, 16, 100_000])
+@pytest.mark.parametrize("stride", [2, 3, 5])
+@pytest.mark.parametrize("r", [0.1, 0.4, 0.403, 0.41])
+def test_strided_windows_give_their_middles(stride: int, chunk: int, r: float) -> None:
+    """Each state is that of one window of five, no further from its centre than the stride allows but at the ends."""
+    z = noisy(r)
+    out = composed(5, stride=stride, chunk=chunk)(z, r)
+    local = GaussianChain(5)
+    windows = torch.stack([local.denoise(z[:, i : i + 5], r) for i in range(LENGTH - 4)], dim=1)
+    for t in range(LENGTH):
+        near = range(max(0, t - 4), min(LENGTH - 5, t) + 1)
+        of = [i for i in near if torch.allclose(out[:, t], windows[:, i, t - i], atol=1e-9)]
+        side = stride / 2 if 2 <= t < LENGTH - 2 else 2
+        assert any(abs(t - i - 2) <= side for i in of), (t, of)
+
+
+def test_seams_move_with_the_noise_level_and_cost_falls_with_the_stride() -> None:
+    seen, counts = set(), {}
+
+    class Spy(ExactNetwork):
+        def forward(self, z: torch.Tensor, r: torch.Tensor, context: torch.Tensor) -> torch.Tensor:
+            counts[stride] = counts.get(stride, 0) + len(z)
+            seen.add(float(z[1, 0, 0]))
+            return super().forward(z, r, context)
+
+    z = noisy(0.4, 1)
+    for stride in (1, 5):
+        denoiser = TrajectoryDenoiser(Spy(CHAIN, 5), ONES, stride=stride)
+        seen.clear()
+        for r in np.geomspace(0.1, 10, 20):
+            denoiser(z, r)
+    assert counts[1] == 20 * (LENGTH - 4) and counts[5] <= 20 * (LENGTH // 5 + 2)
+    assert len(seen) == 5  # the second window of five begins everywhere
+
+
+@pytest.mark.parametrize(("window", "stride"), [(5, 0), (5, 6), (None, 2)])
+def test_strides_that_are_not_possible(window: int | None, stride: int) -> None:
+    with pytest.raises(OptionError, match=rf"stride={stride}, expected 1"):
+        TrajectoryDenoiser(ExactNetwork(CHAIN, window), ONES, stride=stride)
 
 
 def test_levels_may_differ_within_a_batch() -> None:

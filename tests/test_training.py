@@ -50,6 +50,7 @@ def assert_same(one: Prior, other: Prior) -> None:
     [
         ({}, 0.08),
         ({"parameterisation": "epsilon"}, 0.25),
+        ({"parameterisation": "spectral"}, 0.08),
         ({"precision": "bfloat16"}, 0.1),
         ({"weighting": "relative"}, 0.08),
     ],

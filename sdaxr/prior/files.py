@@ -21,7 +21,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
 from sdaxr.fields import StateLayout
+from sdaxr.hardware import choose_precision
 from sdaxr.prior.blanket import TrajectoryDenoiser
+from sdaxr.prior.modes import Modes
 from sdaxr.prior.networks import build_network
 from sdaxr.prior.preconditioning import DenoisingNetwork
 from sdaxr.schema import ArchiveError, PriorError, nearest
@@ -71,12 +73,24 @@ class Prior:
             digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
         return digest.hexdigest()
 
-    def denoiser(self, times: xr.DataArray, device: str | torch.device = "cpu") -> TrajectoryDenoiser:
-        """The denoiser of trajectories on ``times``: (batch, time, channel, *space) and r to E[x | z]."""
+    def denoiser(
+        self,
+        times: xr.DataArray,
+        device: str | torch.device = "cpu",
+        *,
+        stride: int = 1,
+        precision: str = "auto",
+    ) -> TrajectoryDenoiser:
+        """The denoiser of trajectories on ``times``: (batch, time, channel, *space) and r to E[x | z].
+
+        See `TrajectoryDenoiser` for ``stride``, and `sdaxr.hardware.choose_precision`.
+        """
         context = torch.as_tensor(self.layout.context_array(times), device=device)
         mask = self.layout.mask
         present = None if mask is None else torch.as_tensor(mask, device=device).float()
-        return TrajectoryDenoiser(self.network.to(device).eval(), context, present)
+        network, fields = self.network.to(device).eval(), bool(self.layout.space)
+        half = choose_precision(precision, torch.device(device), fields=fields) == "bfloat16"
+        return TrajectoryDenoiser(network, context, present, stride=stride, half=half)
 
     def with_sampling(self, **settings: Any) -> Prior:
         """A copy that records ``settings`` (such as ``gamma=0.003``) as the defaults of `sdaxr.assimilate`."""
@@ -84,10 +98,14 @@ class Prior:
         return replace(self, metadata=self.metadata | {"sampling": sampling})
 
     def save(self, path: str | Path, *, dtype: torch.dtype = torch.float32) -> Path:
-        """Write one ``.safetensors`` file; ``dtype=torch.float16`` halves it."""
+        """Write one ``.safetensors`` file; ``dtype=torch.float16`` halves its weights."""
         path = Path(path)
         arrays, layout = self.layout.to_file()
-        tensors = {f"network.{k}": v.detach().cpu().to(dtype) for k, v in self.network.state_dict().items()}
+        learned = dict(self.network.named_parameters())
+        tensors = {
+            f"network.{k}": v.detach().cpu().to(dtype if k in learned else v.dtype)
+            for k, v in self.network.state_dict().items()
+        }
         tensors |= {k: torch.as_tensor(np.array(a)) for k, a in arrays.items()}
         tensors |= {k: torch.as_tensor(np.array(a)).half() for k, a in zip(_REFERENCE, self.reference, strict=True)}
         metadata = {"sdaxr": FORMAT, "about": json.dumps(self.metadata | {"layout": layout})}
@@ -157,7 +175,9 @@ def assemble(layout: StateLayout, about: Mapping[str, Any]) -> DenoisingNetwork:
     """The untrained network that the metadata of a prior describe."""
     network = build_network(about["network"], layout, about["window"], about["network_options"])
     low, high = about["levels"]
-    return DenoisingNetwork(network, about["parameterisation"], (low, high))
+    spectral = about["parameterisation"] == "spectral"
+    modes = Modes(layout.channels, layout.shape, layout.periodic) if spectral else None
+    return DenoisingNetwork(network, about["parameterisation"], (low, high), modes)
 
 
 def _shipped() -> dict[str, Path]:

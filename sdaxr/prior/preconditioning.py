@@ -11,10 +11,12 @@ mathematics down. A denoiser returns :math:`\hat x = E[x | z]`; the score is
 .             :math:`c_{skip}`          :math:`c_{out}`
 ============  ========================  ====================
 ``edm``       :math:`1 / (1 + r^2)`     :math:`r c_{in}`
+``spectral``  :math:`S / (S + r^2)`     :math:`r \sqrt{S / (S + r^2)}`
 ``epsilon``   :math:`1`                 :math:`-r`
 ============  ========================  ====================
 
-``edm`` is Karras et al. (2022), table 1; ``epsilon`` predicts the noise, as in Rozet & Louppe (2023).
+``edm`` is Karras et al. (2022), table 1, and ``spectral`` the same for each mode of the state, with its own variance S
+(`sdaxr.prior.modes`); ``epsilon`` predicts the noise, as in Rozet & Louppe (2023).
 """
 
 from __future__ import annotations
@@ -22,10 +24,11 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
-PARAMETERISATIONS = ("edm", "epsilon")
+from sdaxr.prior.modes import Modes
+
+PARAMETERISATIONS = ("spectral", "edm", "epsilon")
 
 
 def expand(r: Tensor, like: Tensor) -> Tensor:
@@ -41,38 +44,41 @@ class DenoisingNetwork(nn.Module):
     network
         Maps (x, log_r, context) to a tensor like x; see `sdaxr.prior.networks`.
     parameterisation
-        ``"edm"`` or ``"epsilon"``.
+        ``"edm"``, ``"epsilon"``, or ``"spectral"``, which needs ``modes``.
     levels
         Smallest and largest noise level r of the training; the network is never asked beyond them.
+    modes
+        Modes of the states and their variances.
     """
 
-    def __init__(self, network: nn.Module, parameterisation: str, levels: tuple[float, float]) -> None:
+    def __init__(
+        self, network: nn.Module, parameterisation: str, levels: tuple[float, float], modes: Modes | None = None
+    ) -> None:
         super().__init__()
         self.network: Any = network
         self.parameterisation = parameterisation
         self.levels = levels
+        self.modes = modes
 
     def forward(self, z: Tensor, r: Tensor, context: Tensor) -> Tensor:
         """Return E[x | z], of the shape of z (batch, time, channel, *space), for noise levels r (batch,)."""
-        skip, out, scale = self.coefficients(expand(r, z))
-        return skip * z + out * self.network(scale * z, self._log(r), context)
+        level = expand(r, z)
+        scale = (1 + level.square()).rsqrt()
+        output = self.network(scale * z, self._log(r), context)
+        if self.modes is not None:
+            return self.modes.denoise(z, output, r)
+        if self.parameterisation == "edm":
+            return scale.square() * z + level * scale * output
+        return z - level * output
 
     def loss(self, x: Tensor, r: Tensor, noise: Tensor, context: Tensor, valid: Tensor | None) -> Tensor:
-        """Mean square error of the network's own output, whose target has unit variance at every level; (batch,)."""
-        z = x + expand(r, x) * noise
-        skip, out, scale = self.coefficients(expand(r, x))
-        error = (skip * z - x) / out + self.network(scale * z, self._log(r), context)
-        square = error.square()
+        """Mean square error, (batch,), in units of what a network that knows nothing has to expect at its level."""
+        level = expand(r, x)
+        expected = level if self.parameterisation == "epsilon" else level * (1 + level.square()).rsqrt()
+        square = ((self(x + level * noise, r, context) - x) / expected).square()
         if valid is None:
             return square.flatten(1).mean(1)
         return (square * valid).flatten(1).sum(1) / valid.expand_as(square[:1]).sum()
-
-    def coefficients(self, r: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """c_skip, c_out and c_in at noise level r."""
-        scale = (1 + r.square()).rsqrt()
-        if self.parameterisation == "edm":
-            return scale.square(), r * scale, scale
-        return torch.ones_like(r), -r, scale
 
     def _log(self, r: Tensor) -> Tensor:
         return r.log().clamp(math.log(self.levels[0]), math.log(self.levels[1]))

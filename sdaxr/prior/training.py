@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import logging
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from tqdm.auto import tqdm
 
 from sdaxr import schema
 from sdaxr.fields import StateLayout
+from sdaxr.hardware import choose_device, choose_precision
 from sdaxr.infer import infer_layout
 from sdaxr.prior import checkpoint
 from sdaxr.prior.files import Prior, assemble
@@ -29,8 +31,6 @@ from sdaxr.prior.windows import Windows, cut
 from sdaxr.schema import ArchiveError, DataError, OptionError, nearest
 
 log = logging.getLogger(__name__)
-
-PRECISIONS = ("float32", "bfloat16")
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ def train(
     shortest: int | None = None,
     network: str = "auto",
     network_options: dict[str, Any] | None = None,
-    parameterisation: str = "edm",
+    parameterisation: str = "auto",
     variables: Sequence[str] | None = None,
     context: Sequence[str] = (),
     cycles: Sequence[str] | None = None,
@@ -109,7 +109,8 @@ def train(
         ``"convolutional"`` (default for vectors), ``"space-time-unet"`` (default for grids), ``"mlp"``, ``"unet"``, and
         their options.
     parameterisation
-        ``"edm"`` or ``"epsilon"``; see `sdaxr.prior.preconditioning`.
+        ``"spectral"`` (default for grids), ``"edm"`` (default for vectors) or ``"epsilon"``; see
+        `sdaxr.prior.preconditioning`.
     variables, context, cycles, normalise
         State variables, static fields, cyclic time context and normalisation; see `sdaxr.infer.infer_layout`.
     homogeneous
@@ -130,8 +131,8 @@ def train(
     device, compile
         ``"auto"`` takes a GPU where there is one; ``torch.compile`` pays on long runs.
     precision
-        ``"float32"``, or ``"bfloat16"`` for autocast (the weights stay float32), which ``"auto"`` takes on a GPU; it
-        pays on processors that have such instructions, too.
+        ``"float32"``, or ``"bfloat16"`` for autocast (the weights stay float32), which ``"auto"`` takes for fields on
+        a GPU and on processors that have instructions for it.
     memory
         Bytes of data that are held at once; larger archives are streamed.
     validate_every
@@ -156,15 +157,16 @@ def train(
     if steps is None and minutes is None:
         steps = 20_000
     network = default_network(layout) if network == "auto" else network
+    if parameterisation == "auto":
+        parameterisation = "spectral" if layout.space else "edm"
     windowed = network in ("mlp", "unet")
     window = window or (5 if windowed else 8 if layout.space else 33)
     if validation.sizes[schema.TIME] < window:
         # A tenth of a short series is less than one window.
         training, validation = _splits(data, window)
         layout = infer_layout(training, **options)
-    target = _device(device)
-    if precision == "auto":
-        precision = "bfloat16" if target.type == "cuda" else "float32"
+    target = choose_device(device)
+    precision = choose_precision(precision, target, fields=bool(layout.space))
     shortest = window if shortest is None else shortest
     settings = Settings(
         window, shortest, network, dict(network_options or {}), parameterisation, steps, minutes, batch, learning_rate,
@@ -173,10 +175,11 @@ def train(
     )  # fmt: skip
     _check(settings, windowed)
     torch.manual_seed(seed)
-    model = assemble(layout, asdict(settings)).to(target)
-    averaged = assemble(layout, asdict(settings)).to(target)
-    averaged.load_state_dict(model.state_dict())
     windows = Windows(training, layout, window, seed=seed, homogeneous=homogeneous, memory=memory)
+    model = assemble(layout, asdict(settings)).to(target)
+    if model.modes is not None:
+        model.modes.measure(_states(windows))
+    averaged = copy.deepcopy(model)
     held_out = Windows(validation, layout, window, seed=seed + 1, memory=memory / 4)
     run = _Run(settings, layout, model, averaged, windows, held_out, target, compile)
     checkpoint_path = store.with_name(store.name + ".checkpoint")
@@ -351,8 +354,6 @@ def _check(settings: Settings, windowed: bool) -> None:
         raise OptionError(f"parameterisation={nearest(settings.parameterisation, PARAMETERISATIONS)}")
     if settings.weighting not in WEIGHTINGS:
         raise OptionError(f"weighting={nearest(settings.weighting, WEIGHTINGS)}")
-    if settings.precision not in PRECISIONS:
-        raise OptionError(f"precision={nearest(settings.precision, PRECISIONS)}")
     if not 1 <= settings.shortest <= settings.window or (windowed and settings.shortest < settings.window):
         what = "the window itself for networks that have a fixed one" if windowed else "1 to the window"
         raise OptionError(f"shortest={settings.shortest}, expected {what} ({settings.window})")
@@ -364,12 +365,6 @@ def _check(settings: Settings, windowed: bool) -> None:
             raise OptionError(f"{key}={value}, expected a positive number")
 
 
-def _device(device: str) -> torch.device:
-    if device != "auto":
-        return torch.device(device)
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-
 def _writable(store: Path) -> None:
     try:
         store.parent.mkdir(parents=True, exist_ok=True)
@@ -378,6 +373,13 @@ def _writable(store: Path) -> None:
         probe.unlink()
     except OSError as error:
         raise ArchiveError(f"'{store}' cannot be written: {error}; choose another store") from error
+
+
+def _states(windows: Windows, elements: int = 2**25) -> Iterator[torch.Tensor]:
+    """States of the training, batch by batch, some thousands of them or so many numbers."""
+    batch = torch.as_tensor(windows.batch(0, 16)[0])
+    batches = int(np.clip(elements // batch.numel(), 4, 64))
+    yield from (torch.as_tensor(windows.batch(number, 16)[0]) for number in range(batches))
 
 
 def _reference(windows: Windows, elements: int = 2**16) -> tuple[np.ndarray, np.ndarray]:

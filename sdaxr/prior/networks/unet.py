@@ -32,8 +32,8 @@ class SpaceTimeUNet(nn.Module):
         For each horizontal dimension, whether convolutions wrap around it; bounded ones are padded with zeros.
     widths
         Channels of each level; the grid is halved from one level to the next.
-    blocks
-        Residual blocks a level, down and up.
+    blocks, deepest
+        Residual blocks a level, down and up, and on the coarsest grid; by default the same number.
     kernel, temporal
         Lengths of the spatial and temporal convolutions (odd); 0 for no temporal convolution.
     patch
@@ -45,7 +45,7 @@ class SpaceTimeUNet(nn.Module):
         States on each side that the output at one state depends on: one temporal convolution a block, down and up.
     """
 
-    options = ("widths", "blocks", "kernel", "temporal", "patch")
+    options = ("widths", "blocks", "deepest", "kernel", "temporal", "patch")
 
     def __init__(
         self,
@@ -56,13 +56,15 @@ class SpaceTimeUNet(nn.Module):
         *,
         widths: Sequence[int] = (32, 64, 128),
         blocks: int = 2,
+        deepest: int | None = None,
         kernel: int = 3,
         temporal: int = 3,
         patch: int = 2,
     ) -> None:
         super().__init__()
         self.window: int | None = None
-        self.reach = blocks * (2 * len(widths) - 1) * (temporal // 2)
+        counts = [blocks] * (len(widths) - 1) + [blocks if deepest is None else deepest]
+        self.reach = (sum(counts) + sum(counts[:-1])) * (temporal // 2)
         line = len(periodic) == 1
         wrap = (False, *periodic) if line else tuple(periodic)
         half = (1, 2) if line else (2, 2)
@@ -75,11 +77,11 @@ class SpaceTimeUNet(nn.Module):
         self.last = nn.Linear(widths[0], channels * area)
         nn.init.zeros_(self.last.weight)
 
-        def level(width: int) -> nn.ModuleList:
-            return nn.ModuleList(_Block(width, 2 * widths[0], kernel, temporal, wrap, line) for _ in range(blocks))
+        def level(width: int, count: int) -> nn.ModuleList:
+            return nn.ModuleList(_Block(width, 2 * widths[0], kernel, temporal, wrap, line) for _ in range(count))
 
-        self.down: Any = nn.ModuleList(level(w) for w in widths)
-        self.up: Any = nn.ModuleList(level(w) for w in widths[:-1])
+        self.down: Any = nn.ModuleList(map(level, widths, counts))
+        self.up: Any = nn.ModuleList(map(level, widths[:-1], counts))
         self.coarser = nn.ModuleList(_Coarser(a, b, half) for a, b in pairwise(widths))
         self.finer = nn.ModuleList(_Finer(b, a, half) for a, b in pairwise(widths))
         self.merge = nn.ModuleList(nn.Linear(2 * w, w) for w in widths[:-1])
@@ -123,11 +125,12 @@ class WindowUNet(nn.Module):
     ----------
     window
         Number of states that the network sees at once.
-    widths, blocks, kernel, patch
-        As in `SpaceTimeUNet`; the defaults are the paper's.
+    widths, blocks, deepest, kernel, patch
+        As in `SpaceTimeUNet`; the defaults are the paper's (22 million parameters for two channels), where the blocks
+        of the coarsest grid come down and up, too.
     """
 
-    options = ("widths", "blocks", "kernel", "patch")
+    options = ("widths", "blocks", "deepest", "kernel", "patch")
 
     def __init__(
         self,
@@ -138,13 +141,16 @@ class WindowUNet(nn.Module):
         *,
         widths: Sequence[int] = (96, 192, 384),
         blocks: int = 3,
+        deepest: int | None = None,
         kernel: int = 3,
         patch: int = 1,
     ) -> None:
         super().__init__()
         self.window: int | None = window
-        sizes = {"widths": widths, "blocks": blocks, "kernel": kernel, "patch": patch}
-        self.image = SpaceTimeUNet(window * channels, window * context, 1, periodic, temporal=0, **sizes)  # type: ignore[arg-type]
+        self.image = SpaceTimeUNet(
+            window * channels, window * context, 1, periodic, widths=widths, blocks=blocks,
+            deepest=2 * blocks if deepest is None else deepest, kernel=kernel, temporal=0, patch=patch,
+        )  # fmt: skip
 
     def forward(self, x: Tensor, log_r: Tensor, context: Tensor) -> Tensor:
         told = context.flatten(1, 2).unsqueeze(1)

@@ -1,0 +1,128 @@
+r"""The modes of a field, and what a Gaussian prior knows about them.
+
+The spectra of flows are steep: the smallest scales of a field carry a millionth of its variance. A network that is
+asked for all of a state, in one unit, learns the large scales and adds noise to the small ones. Here a state is first
+taken apart into orthonormal modes :math:`m`: sines and cosines along periodic dimensions, cosines along bounded ones,
+and, among the channels that share a wavenumber, the eigenvectors of their covariance. For a field whose statistics are
+the same everywhere these modes are uncorrelated, with the variances :math:`S_m`, and the denoiser of a Gaussian prior
+is the filter of Wiener,
+
+.. math:: E[x_m | z] = \frac{S_m}{S_m + r^2} z_m, \qquad \mathrm{Var}[x_m | z] = \frac{S_m r^2}{S_m + r^2} .
+
+The network has the rest to learn, in units of the standard deviation that the filter leaves. What a linear relation
+between channels rules out has no variance: in a flow without divergence, so has its estimate from the first step on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+# Below this share of the mean variance there is rounding only.
+_FLOOR = 1e-9
+
+
+class Modes(nn.Module):
+    """Orthonormal modes of states, one state at a time.
+
+    Parameters
+    ----------
+    channels
+        Number of channels.
+    shape, periodic
+        For each horizontal dimension, its size, and whether it is periodic.
+
+    Attributes
+    ----------
+    vectors
+        Eigenvectors of the covariance of the numbers that share a wavenumber, shape (*wavenumbers, n, n).
+    variances
+        Their variances, shape (*wavenumbers, n).
+    """
+
+    vectors: Tensor
+    variances: Tensor
+    basis0: Tensor
+    basis1: Tensor
+
+    def __init__(self, channels: int, shape: Sequence[int], periodic: Sequence[bool]) -> None:
+        super().__init__()
+        self.dimensions = len(shape)
+        waves, together = [], channels
+        for number, (size, wraps) in enumerate(zip(shape, periodic, strict=True)):
+            basis = _fourier(size) if wraps else _cosines(size)
+            self.register_buffer(f"basis{number}", basis, persistent=False)
+            waves.append(basis.shape[1])
+            together *= basis.shape[0]
+        self.register_buffer("vectors", torch.eye(together).repeat(*waves, 1, 1))
+        self.register_buffer("variances", torch.ones(*waves, together))
+
+    @torch.no_grad()
+    def measure(self, batches: Iterable[Tensor]) -> None:
+        """Set the modes and their variances from normalised states, batches of shape (..., channel, *space)."""
+        total, count = torch.zeros_like(self.vectors, dtype=torch.float64), 0
+        for states in batches:
+            waves = self._waves(states.to(self.vectors)).double().flatten(0, -2 - self.dimensions)
+            total += torch.einsum("n...i,n...j->...ij", waves, waves)
+            count += len(waves)
+        covariance = total / count
+        if count < 20 * covariance.shape[-1]:  # too few for the correlations
+            covariance = torch.diag_embed(covariance.diagonal(dim1=-2, dim2=-1))
+        variances, vectors = torch.linalg.eigh(covariance)
+        self.vectors.copy_(vectors)
+        self.variances.copy_(variances.clamp_min(_FLOOR * float(variances.mean())))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Modes (..., *wavenumbers, n) of states (..., channel, *space); in single precision."""
+        with torch.autocast(x.device.type, enabled=False):
+            return torch.einsum("...i,...ij->...j", self._waves(x.float()), self.vectors)
+
+    def inverse(self, modes: Tensor) -> Tensor:
+        """States (..., channel, *space) of modes (..., *wavenumbers, n)."""
+        with torch.autocast(modes.device.type, enabled=False):
+            waves = torch.einsum("...j,...ij->...i", modes, self.vectors)
+            if self.dimensions == 0:
+                return waves
+            first = self.basis0
+            if self.dimensions == 1:
+                parts = waves.unflatten(-1, (-1, first.shape[0]))
+                return torch.einsum("pky,...kcp->...cy", first, parts)
+            second = self.basis1
+            parts = waves.unflatten(-1, (-1, first.shape[0], second.shape[0]))
+            return torch.einsum("pky,...kcpx->...cyx", first, torch.einsum("qlx,...klcpq->...kcpx", second, parts))
+
+    def denoise(self, z: Tensor, output: Tensor, r: Tensor) -> Tensor:
+        """Filtered z (batch, time, channel, *space), plus ``output`` in units of what the filter leaves; r (batch,)."""
+        level = r.float().reshape(-1, *[1] * (2 + self.dimensions))
+        gain = self.variances / (self.variances + level.square())
+        return self.inverse(gain * self(z) + level * gain.sqrt() * self(output))
+
+    def _waves(self, x: Tensor) -> Tensor:
+        """Coefficients of sines and cosines, (..., *wavenumbers, n)."""
+        if self.dimensions == 0:
+            return x
+        if self.dimensions == 1:
+            return torch.einsum("pky,...cy->...kcp", self.basis0, x).flatten(-2)
+        half = torch.einsum("qlx,...cyx->...clqy", self.basis1, x)
+        return torch.einsum("pky,...clqy->...klcpq", self.basis0, half).flatten(-3)
+
+
+def _fourier(size: int) -> Tensor:
+    """Cosines and sines on a ring, (2, wavenumbers, size); a sine that is zero everywhere is kept as zero."""
+    waves = torch.arange(size // 2 + 1, dtype=torch.float64)[:, None]
+    angles = 2 * torch.pi * waves * torch.arange(size) / size
+    basis = torch.stack([angles.cos(), angles.sin()]) * (2 / size) ** 0.5
+    alone = (waves == 0) | (2 * waves == size)
+    basis[0] = torch.where(alone, basis[0] / 2**0.5, basis[0])
+    basis[1] = torch.where(alone, 0.0, basis[1])
+    return basis.float()
+
+
+def _cosines(size: int) -> Tensor:
+    """Cosines with zero slope at both ends (DCT-II), (1, wavenumbers, size)."""
+    waves = torch.arange(size, dtype=torch.float64)[:, None]
+    basis = (torch.pi * waves * (torch.arange(size) + 0.5) / size).cos() * (2 / size) ** 0.5
+    basis[0] /= 2**0.5
+    return basis[None].float()
