@@ -22,6 +22,7 @@ from sdaxr.operators import identity
 from sdaxr.posterior.covariance import PriorCovariance
 from sdaxr.posterior.execution import batch_size, sample_batch
 from sdaxr.posterior.guidance import METHODS, Guidance
+from sdaxr.posterior.modal import ModalCovariance
 from sdaxr.prior import Prior, open_prior, priors
 from sdaxr.problem import Problem
 from sdaxr.provenance import count_observations, describe_networks
@@ -300,6 +301,7 @@ def _settings(settings: Sampling, guided: Guidance) -> dict[str, Any]:
     """Settings of the sampler and of the method, as attributes."""
     options = {k: getattr(guided, k) for k in guided.options()}
     options = {k: "covariance" if isinstance(v, PriorCovariance) else v for k, v in options.items()}
+    options = {k: "measured" if isinstance(v, ModalCovariance) else v for k, v in options.items()}
     drawing = {k: v for k, v in asdict(settings).items() if k not in METHOD_OPTIONS}
     named = {k: "measured" if v is None else v for k, v in (drawing | options).items()}
     # Attributes of files have no booleans.

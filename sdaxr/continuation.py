@@ -15,6 +15,7 @@ from sdaxr.hardware import choose_device
 from sdaxr.lead_time import check_times, labels, provenance
 from sdaxr.posterior.execution import batch_size
 from sdaxr.posterior.guidance import SDA
+from sdaxr.posterior.modal import ModalCovariance
 from sdaxr.posterior.states import blocks, channel_variance, extend, observe_states
 from sdaxr.posterior.unresolved import UnresolvedVariance
 from sdaxr.prior import Prior
@@ -40,8 +41,8 @@ class PriorForecast:
         Times from the first known state on, as many as any block may need.
     steps, context, block, error
         New states; states that condition a block; new states a block; how tightly the former are held.
-    variance
-        Measured variance of the states given z; None where Gamma is given.
+    gamma, variance
+        Gamma, or the measured covariance of fields given z, and the measured variance of each channel of the states.
     """
 
     prior: Prior
@@ -52,6 +53,7 @@ class PriorForecast:
     context: int
     block: int
     error: float
+    gamma: float | ModalCovariance | None
     variance: UnresolvedVariance | None
     seed: int
     batch: int | None
@@ -82,21 +84,26 @@ class PriorForecast:
         layout, target = prior.layout, choose_device(device)
         settings = resolve_sampling(prior, {_SAMPLING[k]: v for k, v in options.items()})
         # The gamma that a prior's file recommends is for sparse observations, not for complete states.
-        settings = replace(settings, gamma=_gamma(options.get("gamma")))
+        gamma = _gamma(options.get("gamma"))
+        settings = replace(settings, gamma=gamma)
         held, new = _lengths(prior, context, block)
         check_times(data, layout.time.kind, layout.time.step, layout.time.units, f"the prior {prior.name!r}")
         last = data.isel({TIME: slice(-held, None)})
         known = torch.as_tensor(layout.to_array(last), device=target)
         times = layout.times(last[TIME].values[0], known.shape[1] + steps + held + new)
+        covariance: float | ModalCovariance | None = gamma
         variance = None
-        if settings.gamma is None:
+        if gamma is None:
+            covariance = ModalCovariance.of(prior.network, prior.reference, target)
             variance = channel_variance(prior.network, prior.network.levels, prior.reference, target)
         about = {"model": prior.name, "model_sha256": prior.sha256, "context": held, "block": new, "error": error}
         chosen = {k: getattr(settings, k) for k in _SAMPLING.values()}
         about |= {f"sampling_{k}": "measured" if v is None else v for k, v in chosen.items()}
         attrs = provenance(about, f"the prior {prior.name}", {"known": known.cpu().numpy()}, seed)
         template = labels(layout.template(times[:1]).isel({TIME: 0}, drop=True), data, layout.time.step, steps)
-        return cls(prior, settings, known, times, steps, held, new, error, variance, seed, batch, template, attrs)
+        return cls(
+            prior, settings, known, times, steps, held, new, error, covariance, variance, seed, batch, template, attrs
+        )
 
     @property
     def finite(self) -> bool:
@@ -116,7 +123,7 @@ class PriorForecast:
             for part in parts:
                 drawn = extend(
                     self._denoiser_at, self.known[part.start : part.stop], self.steps, context=held, block=new,
-                    sampler=sampler, error=self.error, gamma=_gamma(self.settings.gamma), variance=self.variance,
+                    sampler=sampler, error=self.error, gamma=self.gamma, variance=self.variance,
                     seed=self.seed, members=part, tick=bar.update,
                 )  # fmt: skip
                 for member, state in zip(part, drawn.cpu().numpy(), strict=True):
@@ -131,7 +138,7 @@ class PriorForecast:
     def _batch_size(self) -> int:
         length = self.context + self.block
         likelihood = observe_states(self.known, self.error, self.variance)
-        guided = SDA(self._denoiser_at(0, length), [likelihood], _gamma(self.settings.gamma))
+        guided = SDA(self._denoiser_at(0, length), [likelihood], self.gamma)
         return batch_size(guided, (length, *self.known.shape[2:]), len(self.known), self.known.device)
 
 

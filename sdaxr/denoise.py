@@ -40,6 +40,7 @@ from sdaxr.generate import unit_seed
 from sdaxr.hardware import choose_device
 from sdaxr.lead_time import check_times
 from sdaxr.posterior.guidance import SDA
+from sdaxr.posterior.modal import ModalCovariance
 from sdaxr.posterior.samplers import Denoiser, Noise, Sampler, karras_levels, member_noise
 from sdaxr.posterior.states import channel_variance, observe_states
 from sdaxr.prior import Prior, open_prior
@@ -140,8 +141,9 @@ def denoise(
         variance = channel_variance(prior.network, prior.network.levels, prior.reference, target)
         errors = torch.as_tensor(ratio, dtype=torch.float32, device=target)
         route = Guided(
-            settings.build(prior.network.levels), errors, lambda values, e: observe_states(values, e, variance)
-        )
+            settings.build(prior.network.levels), errors, lambda values, e: observe_states(values, e, variance),
+            ModalCovariance.of(prior.network, prior.reference, target),
+        )  # fmt: skip
     samples = _sample(route, denoiser, y, members, seed, batch, progress)
     about = {"prior": prior.name, "prior_sha256": prior.sha256, "denoising": method, "seed": seed} | _options(route)
     return _labelled(samples, noisy, layout, ensemble, members).assign_attrs(noisy.attrs | about)
@@ -192,11 +194,14 @@ class Guided:
         Standard deviation of the noise, normalised, (channel, *space or ones).
     observe
         Values and errors to a likelihood.
+    covariance
+        Measured covariance of fields given z.
     """
 
     sampler: Sampler
     errors: Tensor
     observe: Callable[[Tensor, Tensor], Any]
+    covariance: ModalCovariance | None
 
     @property
     def evaluations(self) -> int:
@@ -205,7 +210,7 @@ class Guided:
 
     def __call__(self, denoiser: Denoiser, y: Tensor, noise: Noise) -> Tensor:
         """Sample p(x | y)."""
-        return self.sampler(SDA(denoiser, [self.observe(y, self.errors)]), noise)
+        return self.sampler(SDA(denoiser, [self.observe(y, self.errors)], self.covariance), noise)
 
 
 @dataclass(frozen=True)

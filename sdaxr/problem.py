@@ -19,6 +19,7 @@ from sdaxr.posterior.covariance import LARGEST, PriorCovariance
 from sdaxr.posterior.guidance import METHODS, Guidance
 from sdaxr.posterior.guidance.jacobian_free import INDEPENDENT
 from sdaxr.posterior.likelihood import GaussianObservation
+from sdaxr.posterior.modal import ModalCovariance
 from sdaxr.posterior.samplers import Sampler
 from sdaxr.prior import Prior, open_prior
 from sdaxr.sampling import Sampling
@@ -128,6 +129,8 @@ def build_guidance(
         # A number that a prior's file records is for other methods.
         small = not layout.space and times.size * layout.channels <= LARGEST
         gamma = "covariance" if small else INDEPENDENT
+    if gamma is None and method == "sda":
+        gamma = ModalCovariance.of(prior.network, prior.reference, device)
     if gamma == "covariance":
         gamma = PriorCovariance.estimate(torch.as_tensor(prior.reference[0], device=device), times.size)
     if gamma is not None:

@@ -1,17 +1,17 @@
 """Seconds and memory by the length of the trajectory: of one guided evaluation, and of a whole assimilation.
 
 python recipes/benchmarks/length.py
+python recipes/benchmarks/length.py --prior kolmogorov --members 1
 
-The shipped prior of Lorenz 1963, its first variable observed every 8th state. Memory is the most that tensors hold at
-once, the gradient included, and beside it what the states alone take.
+Lorenz 1963 with its first variable observed every 8th state, or fields with their 8 x 8 means. The truth is made of the
+held-out states that the prior carries, one after the other. Memory is the most that tensors hold at once, the gradient
+included, and beside it what the states alone take.
 """
 
 from __future__ import annotations
 
 import os
-import tempfile
 import time
-from pathlib import Path
 
 import click
 import numpy as np
@@ -25,38 +25,51 @@ from sdaxr.posterior.guidance import SDA
 from sdaxr.posterior.likelihood import GaussianObservation
 from sdaxr.posterior.memory import peak_bytes
 
-LENGTHS = (64, 256, 1024, 4096)
+LENGTHS = {"vectors": (64, 256, 1024, 4096), "fields": (32, 128, 1024)}
 # An assimilation with few levels: what it takes beside the evaluations shows in its memory, not in its quality.
-SAMPLING = {"steps": 16, "corrections": 0}
+SAMPLING = {"vectors": {"steps": 16, "corrections": 0}, "fields": {"steps": 4, "corrections": 0, "attempts": 1}}
 
 
 @click.command()
-@click.option("--prior", default="lorenz63", help="Name or path, of a vector system.")
-@click.option("--members", default=8)
+@click.option("--prior", default="lorenz63", show_default=True, help="Name or path.")
+@click.option("--members", default=8, show_default=True)
 def main(prior: str, members: int) -> None:
     """Time an evaluation with its gradient and an assimilation, and follow their tensors."""
     load = os.getloadavg()[0]
     model = sdaxr.open_prior(prior)
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "truth.zarr"
-        sdaxr.generate("lorenz63", path, trajectories=1, steps=max(LENGTHS), seed=1, split=(0, 0, 1), progress=False)
-        truth = sdaxr.open_archive(path).isel(trajectory=0, drop=True).load()
-    rows = [evaluation(model, members, n) | assimilation(model, members, truth.isel(time=slice(n))) for n in LENGTHS]
-    report("length", rows, load)
+    kind = "fields" if model.layout.space else "vectors"
+    rows = []
+    for length in LENGTHS[kind]:
+        truth = states(model, length)
+        rows.append(evaluation(model, members, truth) | assimilation(model, members, truth, SAMPLING[kind]))
+        click.echo(rows[-1], err=True)
+    report("length" if kind == "vectors" else "length-fields", rows, load)
 
 
-def evaluation(model: sdaxr.Prior, members: int, length: int) -> dict[str, float]:
+def states(model: sdaxr.Prior, length: int) -> xr.Dataset:
+    """So many states with the labels of the prior."""
+    layout, held = model.layout, model.reference[0]
+    held = held.reshape(-1, *held.shape[2:])
+    template, fields = (
+        layout.template(layout.times(0.0, length)),
+        layout.to_physical(held[np.arange(length) % len(held)]),
+    )
+    return template.assign({v: (template[v].dims, fields[v], template[v].attrs) for v in layout.variables})
+
+
+def evaluation(model: sdaxr.Prior, members: int, truth: xr.Dataset) -> dict[str, float]:
     """The network on all states with the gradient of the likelihood."""
-    times = xr.DataArray(model.layout.time.step * np.arange(length), dims="time", name="time")
+    length = truth.sizes["time"]
     ones = torch.ones(len(range(0, length, 8)))
-    observed = GaussianObservation(lambda x: x[:, ::8, 0], 0 * ones, 0.05 * ones, ones)
-    guided = SDA(model.denoiser(times), [observed], 0.03)
-    z = torch.randn(members, length, model.layout.channels, generator=torch.Generator().manual_seed(0))
+    observed = GaussianObservation(lambda x: x[:, ::8].flatten(2)[..., 0], 0 * ones, 0.05 * ones, ones)
+    guided = SDA(model.denoiser(truth.time), [observed], 0.03)
+    shape = (members, length, model.layout.channels, *model.layout.shape)
+    z = torch.randn(shape, generator=torch.Generator().manual_seed(0))
     guided(z, 1.0)
-    start = time.perf_counter()
-    for _ in range(5):
+    start, repeats = time.perf_counter(), 5
+    for _ in range(repeats):
         guided(z, 1.0)
-    seconds = (time.perf_counter() - start) / 5
+    seconds = (time.perf_counter() - start) / repeats
     return {
         "length": length,
         "members": members,
@@ -67,12 +80,13 @@ def evaluation(model: sdaxr.Prior, members: int, length: int) -> dict[str, float
     }
 
 
-def assimilation(model: sdaxr.Prior, members: int, truth: xr.Dataset) -> dict[str, float]:
+def assimilation(model: sdaxr.Prior, members: int, truth: xr.Dataset, sampling: dict[str, int]) -> dict[str, float]:
     """`sdaxr.assimilate`, the measurement of the likelihood's variance included."""
-    seen = sdaxr.observe(truth, op.select("a"), every=8, error=0.4, seed=1)
+    operator = op.coarsen(8) if model.layout.space else op.select(model.layout.variables[0])
+    seen = sdaxr.observe(truth, operator, every=8, error=0.4, seed=1)
 
     def run() -> None:
-        sdaxr.assimilate(seen, model, members=members, seed=1, device="cpu", progress=False, **SAMPLING)
+        sdaxr.assimilate(seen, model, members=members, seed=1, device="cpu", progress=False, **sampling)
 
     start = time.perf_counter()
     run()

@@ -12,7 +12,7 @@ from sdaxr.schema import DivergenceError
 Product = Callable[[Tensor], Tensor]
 
 
-def conjugate_gradients(product: Product, b: Tensor, limit: int = 500) -> Tensor:
+def conjugate_gradients(product: Product, b: Tensor, limit: int = 500, tolerance: float | None = None) -> Tensor:
     """Solve A x = b for symmetric positive definite A (Hestenes & Stiefel 1952).
 
     Parameters
@@ -23,6 +23,8 @@ def conjugate_gradients(product: Product, b: Tensor, limit: int = 500) -> Tensor
         Shape (batch, n).
     limit
         Most steps.
+    tolerance
+        Norm of the residual to stop at, in units of that of b; a hundred roundings by default.
 
     Raises
     ------
@@ -31,7 +33,7 @@ def conjugate_gradients(product: Product, b: Tensor, limit: int = 500) -> Tensor
     """
     x, residual, direction = torch.zeros_like(b), b, b
     square = start = b.square().sum(dim=1)
-    target = (100 * torch.finfo(b.dtype).eps) ** 2 * start
+    target = (100 * torch.finfo(b.dtype).eps if tolerance is None else tolerance) ** 2 * start
     for _ in range(limit):
         going = square > target
         if not going.any():
@@ -43,7 +45,7 @@ def conjugate_gradients(product: Product, b: Tensor, limit: int = 500) -> Tensor
         before, square = square, residual.square().sum(dim=1)
         direction = residual + torch.where(going, square / before, 0.0)[:, None] * direction
     worst = float((square / start.clamp_min(1e-30)).max().sqrt())
-    if not worst < 1e-3:
+    if not worst < max(1e-3, 2 * (tolerance or 0.0)):
         raise DivergenceError(
             f"conjugate gradients left {worst:.1e} of the residual after {limit} steps, expected less than 1e-3: "
             "observations are nearly redundant; thin them, or give them larger errors"

@@ -112,8 +112,15 @@ def is_linear(network: GaussianObservation, like: Tensor) -> bool:
     return bool((departure.abs() <= 1e-3 * network.scale + 1e-5 * zero.abs()).all())
 
 
-def solve(around: Linearised, spread: Callable[[Tensor], Tensor], matrix: Tensor | None) -> Tensor:
-    """w = (I + G V G^T)^-1 e, shape (batch, n).
+def solve(
+    around: Linearised,
+    spread: Callable[[Tensor], Tensor],
+    matrix: Tensor | None,
+    *,
+    own: Tensor | float = 0.0,
+    tolerance: float | None = None,
+) -> Tensor:
+    """w = (I + diag(own) + G V G^T)^-1 e, shape (batch, n).
 
     Parameters
     ----------
@@ -123,6 +130,10 @@ def solve(around: Linearised, spread: Callable[[Tensor], Tensor], matrix: Tensor
         V times states (batch, time, channel, *space); V is symmetric and positive semi-definite.
     matrix
         G if it is known, see `examine`: the system is then solved directly, else by conjugate gradients.
+    own
+        A variance of each observation of its own, in units of its error; shape (n,).
+    tolerance
+        Of the conjugate gradients.
 
     Raises
     ------
@@ -131,6 +142,9 @@ def solve(around: Linearised, spread: Callable[[Tensor], Tensor], matrix: Tensor
     """
     e = -around.value
     if matrix is None:
-        return conjugate_gradients(lambda w: w + around.forward(spread(around.adjoint(w))), e)
+        return conjugate_gradients(
+            lambda w: (1 + own) * w + around.forward(spread(around.adjoint(w))), e, tolerance=tolerance
+        )
     product = matrix @ spread(matrix.reshape(-1, *around.shape)).flatten(1).T
-    return solve_positive(torch.eye(len(matrix)).to(product) + (product + product.T) / 2, e)
+    alone = torch.as_tensor(1 + own).expand(len(matrix)).to(product)
+    return solve_positive(torch.diag(alone) + (product + product.T) / 2, e)

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from sdaxr.posterior.guidance import SDA
 from sdaxr.posterior.likelihood import GaussianObservation
+from sdaxr.posterior.modal import ModalCovariance
 from sdaxr.posterior.samplers import Denoiser, Sampler, member_noise
 from sdaxr.posterior.unresolved import UnresolvedVariance, measure
 
@@ -90,7 +91,7 @@ def extend(
     block: int,
     sampler: Sampler,
     error: float,
-    gamma: float | Callable[[float], Tensor] | None = None,
+    gamma: float | Callable[[float], Tensor] | ModalCovariance | None = None,
     variance: UnresolvedVariance | None = None,
     seed: int = 0,
     members: Sequence[int] | None = None,
@@ -112,7 +113,7 @@ def extend(
     error
         Standard deviation with which the known states are held.
     gamma, variance
-        Gamma of `SDA`, or the measured variance in its place.
+        Gamma of `SDA`, and the measured variance of each channel.
     seed, members
         Each member's noise is drawn from (seed, number of the block, member).
     tick

@@ -4,7 +4,8 @@ r"""Score-based data assimilation (Rozet & Louppe 2023, section 3.2).
 
 with :math:`r = \sigma / \mu`. :math:`r^2 \Gamma` stands for the covariance of H(x) given z. It is
 
-- measured (see `sdaxr.posterior.unresolved`), our default;
+- measured, our default: for priors of fields that know their modes the covariance of all observations
+  (`sdaxr.posterior.modal`), for others the variance of each (`sdaxr.posterior.unresolved`);
 - or :math:`\gamma r^2` in units of the natural scale of each observed quantity, with a scalar as in the paper;
 - or :math:`\gamma r^2` with a matrix;
 - or :math:`H V H^T` with V from the prior's covariance in time (appendix B, see `sdaxr.posterior.covariance`), H being
@@ -26,7 +27,11 @@ from sdaxr.posterior.covariance import PriorCovariance
 from sdaxr.posterior.guidance.base import Guidance, through_network, weighted_slope
 from sdaxr.posterior.likelihood import GaussianObservation, joint_covariance, solve_positive
 from sdaxr.posterior.linear import misfit, solve
+from sdaxr.posterior.modal import ModalCovariance
 from sdaxr.schema import OptionError
+
+_DOUBT = 0.05
+_TOLERANCE = 1e-2
 
 
 @dataclass(frozen=True)
@@ -37,10 +42,10 @@ class SDA(Guidance):
     ----------
     gamma
         None for the measured variance, a scalar, a function of r that returns a matrix (n, n) over all observations in
-        units of their natural scales, or the covariance of the prior.
+        units of their natural scales, or the covariance of the prior, or of its fields.
     """
 
-    gamma: float | Callable[[float], Tensor] | PriorCovariance | None = None
+    gamma: float | Callable[[float], Tensor] | PriorCovariance | ModalCovariance | None = None
 
     method = "sda"
 
@@ -57,6 +62,14 @@ class SDA(Guidance):
 
     def _slope(self, xhat: Tensor, r: float) -> Tensor:
         gamma = self.gamma
+        if isinstance(gamma, ModalCovariance):
+            around = misfit(self.observations, xhat)
+            # The covariance is known to some percent, which also bounds the number of steps that it takes to solve for.
+            known = [0 * o.errors if o.unresolved is None else o.unresolved(r) for o in self.observations]
+            own = [_DOUBT * v / o.errors.square() for v, o in zip(known, self.observations, strict=True)]
+            return around.adjoint(
+                solve(around, lambda u: gamma.given(u, r), None, own=torch.cat(own), tolerance=_TOLERANCE)
+            )
         if isinstance(gamma, PriorCovariance):
             around = misfit(self.observations, xhat)
             return around.adjoint(solve(around, lambda u: gamma.given(u, r), self.operators(xhat).matrix))

@@ -1,0 +1,129 @@
+"""What an evaluation of the network buys: samplers, methods of guidance, and compositions of windows.
+
+    python recipes/kolmogorov/cost.py samplers --store kolmogorov.zarr
+    python recipes/kolmogorov/cost.py methods --store kolmogorov.zarr
+    python recipes/kolmogorov/run.py train --configuration windows --minutes 20 --prior windows.safetensors
+    python recipes/kolmogorov/run.py train --minutes 20 --prior space-time.safetensors
+    python recipes/kolmogorov/cost.py compositions --windows windows.safetensors --space-time space-time.safetensors
+
+The assimilation scenario of the paper with 32 states, on validation trajectories; rows that are in the table are not
+computed again.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import click
+import pandas as pd
+from merits import of_split, open_trajectories, residual, scores, spectrum
+
+import sdaxr
+from sdaxr import operators as op
+
+HERE = Path(__file__).parent
+PAPER: dict[str, Any] = {"sampler": "exponential", "gamma": 0.01}
+SAMPLERS: dict[str, dict[str, Any]] = {
+    **{
+        f"sde-dpm++ {steps}, C = {c}": {"sampler": "sde-dpm++", "grid": "log-snr", "steps": steps, "corrections": c}
+        for steps, c in [(10, 0), (16, 0), (32, 0), (16, 1), (16, 3), (32, 1)]
+    },
+    **{
+        f"ancestral {steps}, C = {c}": {"sampler": "ancestral", "grid": "karras", "steps": steps, "corrections": c}
+        for steps, c in [(16, 0), (32, 0), (16, 1), (32, 1)]
+    },
+    "dpm++ 16, C = 0": {"sampler": "dpm++", "grid": "log-snr", "steps": 16, "corrections": 0},
+    **{f"exponential {n}, C = 1": PAPER | {"steps": n, "corrections": 1} for n in (16, 64, 256)},
+}
+METHODS = ("sda", "bounded", "jacobian_free", "mmps", "dmps", "soad", "dps")
+STRIDES = (1, 2, 3, 5)
+
+
+@click.group()
+def main() -> None:
+    """Studies of cost and quality."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+
+
+def options(command: Any) -> Any:
+    """Options that the studies share."""
+    for decorate in (
+        click.option("--store", default="kolmogorov.zarr", show_default=True),
+        click.option("--count", default=2, show_default=True, help="Validation trajectories."),
+        click.option("--members", default=4, show_default=True),
+        click.option("--output", type=Path, default=HERE),
+    ):
+        command = decorate(command)
+    return command
+
+
+@main.command()
+@click.option("--prior", default="kolmogorov")
+@options
+def samplers(prior: str, **about: Any) -> None:
+    """Samplers, levels and corrections."""
+    study("samplers", {name: (prior, how) for name, how in SAMPLERS.items()}, **about)
+
+
+@main.command()
+@click.option("--prior", default="kolmogorov")
+@options
+def methods(prior: str, **about: Any) -> None:
+    """Methods of guidance, each with the default sampler."""
+    study("methods", {name: (prior, {"method": name}) for name in METHODS}, **about)
+
+
+@main.command()
+@click.option("--windows", required=True, help="Prior on windows of five states.")
+@click.option("--space-time", required=True, help="Prior with temporal convolutions, trained as long.")
+@options
+def compositions(windows: str, space_time: str, **about: Any) -> None:
+    """Windows at every state (the paper's), fewer of them, and temporal convolutions in their place."""
+    cases: dict[str, tuple[str, dict[str, Any]]] = {f"stride {n}": (windows, {"stride": n}) for n in STRIDES}
+    study("compositions", cases | {"space-time": (space_time, {})}, **about)
+
+
+def study(
+    name: str,
+    cases: Mapping[str, tuple[str, Mapping[str, Any]]],
+    *,
+    store: str,
+    count: int,
+    members: int,
+    output: Path,
+) -> None:
+    """One row a case and trajectory, and the means over the trajectories on the screen."""
+    trajectories, path = open_trajectories(store), output / f"{name}.csv"
+    rows = pd.read_csv(path).to_dict("records") if path.exists() else []
+    done = {(row["case"], row["trajectory"]) for row in rows}
+    for index in of_split(trajectories, "valid", count):
+        truth = trajectories.sel(trajectory=index).isel(time=slice(32)).load()
+        observations = sdaxr.observe(truth, op.coarsen(8), every=4, error=0.1, seed=index)
+        for case, (prior, how) in cases.items():
+            if (case, index) in done:
+                continue
+            start = time.perf_counter()
+            try:
+                posterior = sdaxr.assimilate(observations, prior, members=members, seed=index, progress=False, **how)
+            except sdaxr.schema.DivergenceError as error:
+                logging.info("%s: %s", case, error)
+                continue
+            seconds = (time.perf_counter() - start) / members
+            row = {"case": case, "trajectory": index, "members": members, "seconds_per_member": seconds}
+            row["evaluations"] = posterior.attrs["evaluations_per_member"]
+            ratio = spectrum(posterior, truth)
+            row |= scores(posterior, truth) | {"residual": residual(posterior, observations)}
+            row |= {"spectrum_low": float(ratio.min()), "spectrum_high": float(ratio.max())}
+            rows.append(row)
+            logging.info("%s", row)
+            pd.DataFrame(rows).to_csv(path, index=False, float_format="%.4f")
+    table = pd.DataFrame(rows).drop(columns="trajectory").groupby("case", sort=False).mean()
+    print(table.round(3).to_string())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,51 @@
+"""What the recipes of this folder share: the trajectories, and figures of merit of a posterior."""
+
+from __future__ import annotations
+
+import numpy as np
+import xarray as xr
+
+import sdaxr
+
+VELOCITY = ("u", "v")
+
+
+def open_trajectories(store: str) -> xr.Dataset:
+    """The archive, with the shape of the forcing as a static field that the network may see."""
+    data = sdaxr.open_archive(store)
+    shape = np.sin(4 * data["y"]) * xr.ones_like(data["x"])
+    attrs = {"units": "1", "long_name": "shape of the forcing"}
+    return data.assign_coords(forcing=shape.transpose("y", "x").assign_attrs(attrs))
+
+
+def of_split(trajectories: xr.Dataset, split: str, count: int) -> list[int]:
+    """The first trajectories of a split."""
+    return [int(i) for i in trajectories.trajectory.values[trajectories.split.values == split][:count]]
+
+
+def scores(estimate: xr.Dataset, truth: xr.Dataset) -> dict[str, float]:
+    """Root mean square over both velocity components, in units of their standard deviation in this trajectory."""
+    found = sdaxr.verify(estimate, truth).compute()
+    sd = {v: float(truth[v].std()) for v in VELOCITY}
+
+    def pooled(metric: str) -> float:
+        return float(np.sqrt(np.mean([(found[f"{metric}_{v}"] ** 2).mean() / sd[v] ** 2 for v in sd])))
+
+    if "member" not in estimate.dims:
+        return {"rmse": pooled("rmse")}
+    spread_skill = pooled("spread") / pooled("rmse") * np.sqrt(1 + 1 / estimate.sizes["member"])
+    crps = float(np.mean([found[f"crps_{v}"].mean() / sd[v] for v in sd]))
+    return {"rmse": pooled("rmse"), "crps": crps, "spread_skill": float(spread_skill)}
+
+
+def residual(posterior: xr.Dataset, observations: xr.Dataset) -> float:
+    """Standard deviation of H(x) - y, in units of the observations' errors."""
+    fits = sdaxr.innovations(posterior, observations)
+    return float(np.mean([fits[n].mean() for n in fits.data_vars if str(n).endswith("_normalised_spread")]))
+
+
+def spectrum(posterior: xr.Dataset, truth: xr.Dataset) -> xr.DataArray:
+    """Kinetic energy of the members over the truth's, by wavenumber, up to two thirds of the largest on the grid."""
+    energy = sdaxr.verify(posterior, truth, metrics=["spectrum"]).spectrum_kinetic_energy.mean("time")
+    ratio = energy.sel(source="members") / energy.sel(source="truth")
+    return ratio.sel(wavenumber=slice(0, truth.sizes["x"] // 3))

@@ -1,0 +1,146 @@
+r"""Covariance of the states of a trajectory of fields given z, mode by mode.
+
+A prior of fields knows their modes and the variances :math:`S_m` of these (`sdaxr.prior.modes`), and so how a Gaussian
+prior with these would know them, :math:`S_m r^2 / (S_m + r^2)`. How much more the network knows is measured on the
+held-out windows that the prior carries: for modes of about the same wavenumber, the ratio :math:`q` of the mean square
+of :math:`x_m - \hat x_m` to that variance, and the correlation :math:`\rho` of these errors from one state to the next,
+
+.. math:: \mathrm{Cov}[x_m(t), x_m(t') | z] = q \frac{S_m r^2}{S_m + r^2} \rho^{|t - t'|} .
+
+Neighbouring observations have errors in common, above all at large r, where a few of the largest scales are what there
+is to know. A guidance that takes them for independent counts the same information many times, and overshoots.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sdaxr.prior.modes import Modes
+from sdaxr.prior.preconditioning import DenoisingNetwork
+
+
+@dataclass(frozen=True)
+class ModalCovariance:
+    """Cov[x | z] of trajectories (time, channel, *space).
+
+    Attributes
+    ----------
+    modes
+        Modes of a state.
+    bands
+        Number of the band of each wavenumber, shape (*wavenumbers,).
+    levels
+        Noise levels r, increasing, evenly spaced in their logarithm.
+    share, memory
+        q and rho by level and band, shape (level, band).
+    """
+
+    modes: Modes
+    bands: Tensor
+    levels: tuple[float, ...]
+    share: Tensor
+    memory: Tensor
+
+    @classmethod
+    def of(
+        cls, network: DenoisingNetwork, reference: Sequence[np.ndarray], device: torch.device
+    ) -> ModalCovariance | None:
+        """That of a prior's network; None where it does not know the modes of its states."""
+        network = network.to(device).eval()
+        if network.modes is None:
+            return None
+        return cls.measure(network, network.modes, network.levels, reference, device)
+
+    @classmethod
+    def measure(
+        cls,
+        denoise: Callable[[Tensor, Tensor, Tensor], Tensor],
+        modes: Modes,
+        levels: tuple[float, float],
+        reference: Sequence[np.ndarray],
+        device: torch.device,
+        count: int = 14,
+    ) -> ModalCovariance:
+        """Measure q and rho.
+
+        Parameters
+        ----------
+        denoise
+            (z, r, context) to E[x | z] for windows.
+        modes
+            Modes of a state.
+        levels, count
+            Smallest and largest noise level, and their number.
+        reference
+            Held-out normalised windows (sample, time, channel, *space) and their context.
+        """
+        states, context = (torch.as_tensor(a, device=device) for a in reference)
+        noise = torch.randn(states.shape, generator=torch.Generator().manual_seed(0)).to(device)
+        bands = _bands(modes)
+        lag = max(1, states.shape[1] // 2)
+        sizes = _pooled(torch.ones(bands.shape, device=device), bands, total=True).clamp(min=1)
+        tabulated = np.geomspace(*levels, count).tolist()
+        rows = []
+        for r in tabulated:
+            with torch.no_grad():
+                errors = modes(
+                    states - denoise(states + r * noise, torch.full((len(states),), r, device=device), context)
+                )
+            left = modes.variances * r**2 / (modes.variances + r**2)
+            # Everything but the wavenumbers is pooled.
+            over = (0, 1, errors.ndim - 1)
+            square = _pooled(errors.square().mean(over), bands)
+            later = _pooled((errors[:, lag:] * errors[:, : len(errors[0]) - lag]).sum(over), bands, total=True)
+            pairs = sizes * errors.shape[-1] * len(states) * max(1, states.shape[1] - lag)
+            # What chance makes of independent errors is no correlation.
+            kept = (later / pairs / square - 2 / pairs.sqrt()).clamp(0.0, 0.95)
+            rows.append((square / _pooled(left.mean(-1), bands), kept ** (1 / lag)))
+        share, memory = (torch.stack(row) for row in zip(*rows, strict=True))
+        return cls(modes, bands, tuple(tabulated), share.clamp(1e-3, 10.0), memory)
+
+    def given(self, u: Tensor, r: float) -> Tensor:
+        """Cov[x | z] times u (batch, time, channel, *space), at the times at which u is not zero."""
+        share, memory = self._at(r)
+        (times,) = torch.nonzero(u.flatten(2).abs().amax((0, 2)), as_tuple=True)
+        variances = self.modes.variances
+        parts = self.modes(u.index_select(1, times)) * (share[self.bands, None] * variances * r**2 / (variances + r**2))
+        fade = memory[self.bands, None] ** times.diff().reshape(-1, *[1] * variances.ndim)
+        # Sums over all times before and after with the weights rho^|t - t'|, one after the other.
+        ahead, behind = list(parts.unbind(1)), list(parts.unbind(1))
+        for i in range(1, len(times)):
+            ahead[i] = ahead[i] + fade[i - 1] * ahead[i - 1]
+            behind[-1 - i] = behind[-1 - i] + fade[-i] * behind[-i]
+        spread = torch.stack(ahead, 1) + torch.stack(behind, 1) - parts
+        return torch.zeros_like(u).index_copy_(1, times, self.modes.inverse(spread).to(u.dtype))
+
+    def _at(self, r: float) -> tuple[Tensor, Tensor]:
+        """q and rho of the bands at level r, interpolated in log r."""
+        first, last = self.levels[0], self.levels[-1]
+        place = math.log(min(max(r, first), last) / first) / math.log(last / first) * (len(self.levels) - 1)
+        lower = min(int(place), len(self.levels) - 2)
+        between: Any = place - lower
+        share = torch.lerp(self.share[lower].log(), self.share[lower + 1].log(), between).exp()
+        return share, torch.lerp(self.memory[lower], self.memory[lower + 1], between)
+
+
+def _bands(modes: Modes) -> Tensor:
+    """Wavenumbers of about the same size, in steps of one on the longest side: (*wavenumbers,)."""
+    shape = modes.variances.shape[:-1]
+    axes = [torch.arange(n, dtype=torch.float64) * max(shape) / n for n in shape]
+    square = torch.zeros(shape, dtype=torch.float64)
+    for axis in torch.meshgrid(*axes, indexing="ij") if axes else ():
+        square = square + axis.square()
+    return square.sqrt().round().long().to(modes.variances.device)
+
+
+def _pooled(values: Tensor, bands: Tensor, *, total: bool = False) -> Tensor:
+    """Mean or total of values (*wavenumbers) over each band."""
+    sums = values.new_zeros(int(bands.max()) + 1).index_add_(0, bands.flatten(), values.flatten())
+    return sums if total else sums / _pooled(torch.ones_like(values), bands, total=True).clamp(min=1)

@@ -1,0 +1,114 @@
+"""Covariance of fields given z, and guidance with it, against closed forms of a Gaussian field."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from sdaxr.posterior.guidance import SDA, sda
+from sdaxr.posterior.likelihood import GaussianObservation
+from sdaxr.posterior.modal import ModalCovariance
+from sdaxr.prior.modes import Modes
+from sdaxr.prior.preconditioning import DenoisingNetwork
+
+LEVELS = (0.02, 50.0)
+POINTS, TIMES, PHI = 12, 8, 0.8
+WAVES = np.fft.fftfreq(POINTS, 1 / POINTS)
+VARIANCES = 1 / (0.1 + WAVES**2)
+VARIANCES = VARIANCES / VARIANCES.mean()
+FOURIER = np.fft.fft(np.eye(POINTS), norm="ortho")
+SPACE = (FOURIER.conj().T @ np.diag(VARIANCES) @ FOURIER).real
+LAGS = np.abs(np.subtract.outer(np.arange(TIMES), np.arange(TIMES)))
+
+
+class Nothing(nn.Module):
+    def forward(self, x: torch.Tensor, log_r: torch.Tensor, context: torch.Tensor) -> torch.Tensor:
+        return torch.zeros_like(x)
+
+
+def windows(count: int, phi: float, seed: int) -> np.ndarray:
+    """A field on a ring, correlated in time as phi^|lag|: (count, TIMES, 1, POINTS)."""
+    roots = np.linalg.cholesky(phi**LAGS), np.linalg.cholesky(SPACE + 1e-9 * np.eye(POINTS))
+    white = np.random.default_rng(seed).normal(size=(count, TIMES, POINTS))
+    return np.einsum("st,ntx,yx->nsy", roots[0], white, roots[1])[:, :, None].astype(np.float32)
+
+
+def prior(phi: float) -> tuple[DenoisingNetwork, ModalCovariance]:
+    """The filter of each state by itself, which is all there is to know for phi = 0."""
+    modes = Modes(1, (POINTS,), (True,))
+    modes.measure([torch.as_tensor(windows(4000, phi, 0))])
+    network = DenoisingNetwork(Nothing(), "spectral", LEVELS, modes)
+    reference = windows(2000, phi, 1), np.ones((1, TIMES, 1, POINTS), np.float32)
+    covariance = ModalCovariance.of(network, reference, torch.device("cpu"))
+    assert covariance is not None
+    return network, covariance
+
+
+def dense(covariance: ModalCovariance, r: float) -> np.ndarray:
+    size = TIMES * POINTS
+    # One more state that is not zero anywhere, so that every row is returned.
+    basis = torch.eye(size).reshape(size, TIMES, 1, POINTS)
+    return covariance.given(basis, r).reshape(size, size).numpy()
+
+
+@pytest.mark.parametrize("r", [0.05, 0.7, 5.0])
+def test_independent_states_have_the_covariance_of_the_filter(r: float) -> None:
+    _, covariance = prior(0.0)
+    exact = np.linalg.inv(np.linalg.inv(SPACE) + np.eye(POINTS) / r**2)
+    np.testing.assert_allclose(dense(covariance, r), np.kron(np.eye(TIMES), exact), atol=0.06 * exact.max())
+
+
+@pytest.mark.parametrize("r", [0.3, 2.0, 10.0])
+def test_errors_that_last_are_correlated_in_time(r: float) -> None:
+    """x - w z = (1 - w) x - w r e: its lag covariance is (1 - w)^2 S phi^lag, and the rest is white."""
+    _, covariance = prior(PHI)
+    found = dense(covariance, r).reshape(TIMES, POINTS, TIMES, POINTS)
+    gain = VARIANCES / (VARIANCES + r**2)
+    lag = TIMES // 2
+    later = (1 - gain) ** 2 * VARIANCES * PHI**lag
+    exact = (FOURIER.conj().T @ np.diag(later) @ FOURIER).real
+    now = (FOURIER.conj().T @ np.diag(VARIANCES * r**2 / (VARIANCES + r**2)) @ FOURIER).real
+    np.testing.assert_allclose(found[0, :, 0], now, atol=0.08 * now.max())
+    np.testing.assert_allclose(found[0, :, lag], exact, atol=0.05 * now.max())
+
+
+def test_it_is_symmetric_and_positive_and_acts_where_something_is() -> None:
+    _, covariance = prior(PHI)
+    whole = dense(covariance, 1.3)
+    np.testing.assert_allclose(whole, whole.T, atol=1e-5)
+    assert np.linalg.eigvalsh(whole)[0] > 0
+    u = torch.zeros(2, TIMES, 1, POINTS)
+    u[:, [1, 4, 5]] = torch.randn(2, 3, 1, POINTS, generator=torch.Generator().manual_seed(0))
+    expected = (whole @ u.flatten(1).numpy().T).T.reshape(u.shape)
+    found = covariance.given(u, 1.3).numpy()
+    np.testing.assert_allclose(found[:, [1, 4, 5]], expected[:, [1, 4, 5]], atol=1e-4)
+    assert not found[:, [0, 2, 3, 6, 7]].any()
+
+
+@pytest.mark.parametrize("r", [0.05, 0.7, 5.0, 40.0])
+def test_guidance_with_it_is_the_exact_posterior_mean(r: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Means over three points at every third state, which a guidance of independent variances overshoots."""
+    monkeypatch.setattr(sda, "_TOLERANCE", 1e-5)
+    network, covariance = prior(0.0)
+    seen = np.kron(np.eye(TIMES)[::3], np.kron(np.eye(4), np.full((1, 3), 1 / 3)))
+    random = np.random.default_rng(2)
+    y = seen @ windows(1, 0.0, 3).ravel() + 0.1 * random.normal(size=len(seen))
+    h = torch.as_tensor(seen, dtype=torch.float32)
+    ones = torch.ones(len(seen))
+    observed = GaussianObservation(lambda x: x.flatten(1) @ h.T, torch.as_tensor(y).float(), 0.1 * ones, ones)
+    context = torch.ones(1, TIMES, 1, POINTS)
+    guided = SDA(lambda z, r: network(z, torch.full((len(z),), r), context), [observed], covariance)
+    z = torch.as_tensor(windows(3, 0.0, 4)) + r * torch.randn(3, TIMES, 1, POINTS)
+    joint = np.linalg.inv(np.kron(np.eye(TIMES), np.linalg.inv(SPACE)) + np.eye(TIMES * POINTS) / r**2)
+    mean = (z.flatten(1).numpy() / r**2) @ joint
+    gain = joint @ seen.T @ np.linalg.inv(seen @ joint @ seen.T + 0.01 * np.eye(len(seen)))
+    exact = mean + (y - mean @ seen.T) @ gain.T
+    error = np.sqrt(((guided(z, r).flatten(1).numpy() - exact) ** 2).mean())
+    assert error < 0.05 * np.sqrt(((mean - exact) ** 2).mean())
+
+
+def test_networks_without_modes_have_none() -> None:
+    network = DenoisingNetwork(Nothing(), "edm", LEVELS)
+    assert ModalCovariance.of(network, (np.ones((1, 2, 1, 3)), np.ones((1, 2, 1, 3))), torch.device("cpu")) is None
