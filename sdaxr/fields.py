@@ -96,7 +96,7 @@ class StateLayout:
     @property
     def channels(self) -> int:
         """Number of channels: one a variable, or one a layer of it."""
-        return sum(self._depth(name) for name in self.variables)
+        return sum(self.depth(name) for name in self.variables)
 
     @property
     def periodic(self) -> tuple[bool, ...]:
@@ -114,7 +114,8 @@ class StateLayout:
         head = (self.layer,) if self.layer is not None and name in self.layered else ()
         return head + self.space
 
-    def _depth(self, name: str) -> int:
+    def depth(self, name: str) -> int:
+        """Number of channels of a variable."""
         return self.sizes[self.layer] if self.layer is not None and name in self.layered else 1
 
     # Datasets to tensors
@@ -209,7 +210,7 @@ class StateLayout:
         mean, std = (torch.as_tensor(a, dtype=state.dtype, device=state.device) for a in (self.mean, self.std))
         physical = state * std + mean
         axis = state.ndim - len(self.space) - 1
-        parts = physical.split([self._depth(v) for v in self.variables], dim=axis)
+        parts = physical.split([self.depth(v) for v in self.variables], dim=axis)
         named = zip(self.variables, parts, strict=True)
         return {v: part if v in self.layered and self.layer else part.squeeze(axis) for v, part in named}
 
@@ -219,7 +220,7 @@ class StateLayout:
         if self.mask is not None:
             physical = np.where(self.mask, physical, np.float32(np.nan))
         axis = state.ndim - len(self.space) - 1
-        parts = np.split(physical, np.cumsum([self._depth(v) for v in self.variables])[:-1], axis=axis)
+        parts = np.split(physical, np.cumsum([self.depth(v) for v in self.variables])[:-1], axis=axis)
         named = zip(self.variables, parts, strict=True)
         return {v: part if v in self.layered and self.layer else part.squeeze(axis) for v, part in named}
 

@@ -89,7 +89,8 @@ class Problem:
     @cached_property
     def likelihood(self) -> list[GaussianObservation]:
         """Terms of the likelihood, one a network."""
-        measured = self.method == "sda" and self.settings.gamma is None
+        fields = self.method == "jacobian_free" and self.opened.network.modes is not None
+        measured = (self.method == "sda" or fields) and self.settings.gamma is None
         return [
             bind_observations(
                 data, self.operators[name], self.opened, self.times, self.target, self.outside, measured=measured
@@ -128,7 +129,7 @@ def build_guidance(
     if method == "jacobian_free" and not isinstance(gamma, str):
         # A number that a prior's file records is for other methods.
         small = not layout.space and times.size * layout.channels <= LARGEST
-        gamma = "covariance" if small else INDEPENDENT
+        gamma = "covariance" if small else ModalCovariance.of(prior.network, prior.reference, device) or INDEPENDENT
     if gamma is None and method == "sda":
         gamma = ModalCovariance.of(prior.network, prior.reference, device)
     if gamma == "covariance":

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from sdaxr.posterior.guidance import SDA, sda
+from sdaxr.posterior import modal
+from sdaxr.posterior.guidance import SDA, JacobianFree
 from sdaxr.posterior.likelihood import GaussianObservation
 from sdaxr.posterior.modal import ModalCovariance
 from sdaxr.prior.modes import Modes
@@ -87,10 +90,11 @@ def test_it_is_symmetric_and_positive_and_acts_where_something_is() -> None:
     assert not found[:, [0, 2, 3, 6, 7]].any()
 
 
+@pytest.mark.parametrize("method", [SDA, JacobianFree])
 @pytest.mark.parametrize("r", [0.05, 0.7, 5.0, 40.0])
-def test_guidance_with_it_is_the_exact_posterior_mean(r: float, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_guidance_with_it_is_the_exact_posterior_mean(method: Any, r: float, monkeypatch: pytest.MonkeyPatch) -> None:
     """Means over three points at every third state, which a guidance of independent variances overshoots."""
-    monkeypatch.setattr(sda, "_TOLERANCE", 1e-5)
+    monkeypatch.setattr(modal, "_TOLERANCE", 1e-5)
     network, covariance = prior(0.0)
     seen = np.kron(np.eye(TIMES)[::3], np.kron(np.eye(4), np.full((1, 3), 1 / 3)))
     random = np.random.default_rng(2)
@@ -99,7 +103,7 @@ def test_guidance_with_it_is_the_exact_posterior_mean(r: float, monkeypatch: pyt
     ones = torch.ones(len(seen))
     observed = GaussianObservation(lambda x: x.flatten(1) @ h.T, torch.as_tensor(y).float(), 0.1 * ones, ones)
     context = torch.ones(1, TIMES, 1, POINTS)
-    guided = SDA(lambda z, r: network(z, torch.full((len(z),), r), context), [observed], covariance)
+    guided = method(lambda z, r: network(z, torch.full((len(z),), r), context), [observed], covariance)
     z = torch.as_tensor(windows(3, 0.0, 4)) + r * torch.randn(3, TIMES, 1, POINTS)
     joint = np.linalg.inv(np.kron(np.eye(TIMES), np.linalg.inv(SPACE)) + np.eye(TIMES * POINTS) / r**2)
     mean = (z.flatten(1).numpy() / r**2) @ joint

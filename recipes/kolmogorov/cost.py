@@ -1,9 +1,11 @@
-"""What an evaluation of the network buys: samplers, methods of guidance, and compositions of windows.
+"""What an evaluation of the network buys: denoisers, samplers, methods of guidance, and compositions of windows.
 
     python recipes/kolmogorov/cost.py samplers --store kolmogorov.zarr
     python recipes/kolmogorov/cost.py methods --store kolmogorov.zarr
     python recipes/kolmogorov/run.py train --configuration windows --minutes 20 --prior windows.safetensors
     python recipes/kolmogorov/run.py train --minutes 20 --prior space-time.safetensors
+    python recipes/kolmogorov/run.py train --configuration paper --minutes 20 --prior paper.safetensors
+    python recipes/kolmogorov/cost.py denoisers space-time.safetensors windows.safetensors paper.safetensors
     python recipes/kolmogorov/cost.py compositions --windows windows.safetensors --space-time space-time.safetensors
 
 The assimilation scenario of the paper with 32 states, on validation trajectories; rows that are in the table are not
@@ -19,7 +21,9 @@ from pathlib import Path
 from typing import Any
 
 import click
+import numpy as np
 import pandas as pd
+import torch
 from merits import of_split, open_trajectories, residual, scores, spectrum
 
 import sdaxr
@@ -41,6 +45,7 @@ SAMPLERS: dict[str, dict[str, Any]] = {
 }
 METHODS = ("sda", "bounded", "jacobian_free", "mmps", "dmps", "soad", "dps")
 STRIDES = (1, 2, 3, 5)
+LEVELS = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
 
 
 @click.group()
@@ -85,6 +90,33 @@ def compositions(windows: str, space_time: str, **about: Any) -> None:
     """Windows at every state (the paper's), fewer of them, and temporal convolutions in their place."""
     cases: dict[str, tuple[str, dict[str, Any]]] = {f"stride {n}": (windows, {"stride": n}) for n in STRIDES}
     study("compositions", cases | {"space-time": (space_time, {})}, **about)
+
+
+@main.command()
+@click.argument("priors", nargs=-1, required=True)
+@click.option("--store", default="kolmogorov.zarr", show_default=True)
+@click.option("--count", default=2, show_default=True, help="Validation trajectories.")
+@click.option("--output", type=Path, default=HERE)
+def denoisers(priors: tuple[str, ...], store: str, count: int, output: Path) -> None:
+    """Mean square error of each prior's denoiser on 16 states, over what is left without a network, r^2 / (1 + r^2)."""
+    trajectories, rows = open_trajectories(store), []
+    for name in priors:
+        prior = sdaxr.open_prior(name)
+        about = {"prior": prior.name, "parameters": sum(p.numel() for p in prior.network.parameters())}
+        about |= {k: prior.metadata["training"][k] for k in ("minutes", "steps")}
+        for r in LEVELS:
+            errors = []
+            for index in of_split(trajectories, "valid", count):
+                states = trajectories.sel(trajectory=index).isel(time=slice(16)).load()
+                x = torch.as_tensor(prior.layout.to_array(states))[None]
+                z = x + r * torch.randn(x.shape, generator=torch.Generator().manual_seed(index))
+                with torch.no_grad():
+                    errors.append(float((prior.denoiser(states.time)(z, r) - x).square().mean()) * (1 + r**2) / r**2)
+            rows.append(about | {"r": r, "error": float(np.mean(errors))})
+        logging.info("%s", rows[-1])
+    table = pd.DataFrame(rows)
+    table.to_csv(output / "denoisers.csv", index=False, float_format="%.4f")
+    print(table.pivot_table(index=["prior", "parameters", "minutes", "steps"], columns="r", values="error", sort=False))
 
 
 def study(

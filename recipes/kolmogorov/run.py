@@ -9,9 +9,11 @@ Every step can be killed and run again.
 
 from __future__ import annotations
 
+import json
 import logging
 import time
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +27,11 @@ from sdaxr import baselines
 from sdaxr import operators as op
 
 HERE = Path(__file__).parent
+# A half turn, and a reflection beside a shift by half a wave of the forcing; the forcing is the same after them.
+SYMMETRIES = [
+    {"flip": ["x", "y"], "negate": ["u", "v", "forcing"]},
+    {"flip": ["x"], "shift": {"y": 8}, "negate": ["u", "forcing"]},
+]
 # Options of `sdaxr.train`. The network of Rozet & Louppe (2023, appendix D), and the same idea at the size of ours.
 CONFIGURATIONS: dict[str, dict[str, Any]] = {
     "sdaxr": {
@@ -90,6 +97,7 @@ def train(store: str, prior: str, configuration: str, minutes: float, batch: int
         variables=["u", "v"],
         context=["forcing"],
         homogeneous=["x"],
+        symmetries=SYMMETRIES,
         minutes=minutes,
         batch=batch,
         name="kolmogorov" if configuration == "sdaxr" else f"kolmogorov-{configuration}",
@@ -135,6 +143,20 @@ def evaluate(store: str, prior: str, members: int, length: int, count: int, meth
     table = pd.DataFrame(rows)
     table.to_csv(output, index=False, float_format="%.4f")
     print(table.drop(columns="trajectory").groupby("estimate", sort=False).agg(["mean", "sem"]).round(4).T.to_string())
+
+
+@main.command()
+@click.option("--prior", default="kolmogorov.safetensors")
+@click.option("--results", type=Path, default=HERE / "results.csv", help="What `evaluate` wrote of it.")
+@click.option("--sampling", default="{}", help="Settings that the file is to ask for, as JSON.")
+@click.option("--output", default=str(Path(sdaxr.__file__).parent / "priors" / "kolmogorov.safetensors"))
+def ship(prior: str, results: Path, sampling: str, output: str) -> None:
+    """Write the prior in half precision, with its settings and what was measured of it."""
+    model = sdaxr.open_prior(prior).with_sampling(**json.loads(sampling))
+    table = pd.read_csv(results)
+    found = table[table.estimate == "posterior"].drop(columns=["estimate", "trajectory"]).mean().round(4).to_dict()
+    about = {"scenario": "assimilation, 32 states", "test_trajectories": int(table.trajectory.nunique())}
+    replace(model, metadata=model.metadata | {"measurements": about | found}).save(output, dtype=torch.float16)
 
 
 if __name__ == "__main__":

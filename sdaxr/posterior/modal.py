@@ -22,8 +22,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sdaxr.posterior.likelihood import GaussianObservation
+from sdaxr.posterior.linear import Linearised, misfit, solve
 from sdaxr.prior.modes import Modes
 from sdaxr.prior.preconditioning import DenoisingNetwork
+
+_DOUBT = 0.05
+_TOLERANCE = 1e-2
 
 
 @dataclass(frozen=True)
@@ -105,10 +110,11 @@ class ModalCovariance:
         share, memory = (torch.stack(row) for row in zip(*rows, strict=True))
         return cls(modes, bands, tuple(tabulated), share.clamp(1e-3, 10.0), memory)
 
-    def given(self, u: Tensor, r: float) -> Tensor:
-        """Cov[x | z] times u (batch, time, channel, *space), at the times at which u is not zero."""
+    def given(self, u: Tensor, r: float, *, everywhere: bool = False) -> Tensor:
+        """Cov[x | z] times u (batch, time, channel, *space), at the times at which u is not zero, or ``everywhere``."""
         share, memory = self._at(r)
-        (times,) = torch.nonzero(u.flatten(2).abs().amax((0, 2)), as_tuple=True)
+        there = u.flatten(2).abs().amax((0, 2)) > 0
+        (times,) = torch.nonzero(there | everywhere, as_tuple=True)
         variances = self.modes.variances
         parts = self.modes(u.index_select(1, times)) * (share[self.bands, None] * variances * r**2 / (variances + r**2))
         fade = memory[self.bands, None] ** times.diff().reshape(-1, *[1] * variances.ndim)
@@ -128,6 +134,20 @@ class ModalCovariance:
         between: Any = place - lower
         share = torch.lerp(self.share[lower].log(), self.share[lower + 1].log(), between).exp()
         return share, torch.lerp(self.memory[lower], self.memory[lower + 1], between)
+
+
+def weigh(
+    observations: Sequence[GaussianObservation], xhat: Tensor, covariance: ModalCovariance, r: float
+) -> tuple[Linearised, Tensor]:
+    """The misfit around xhat, and its weights (R + H Cov[x | z] H^T)^-1 (y - H(xhat)), in units of the errors.
+
+    The covariance is known to some percent. So much of the measured variance of each observation is taken for its own,
+    which bounds the number of steps that it takes to solve for the weights.
+    """
+    around = misfit(observations, xhat)
+    known = [0 * o.errors if o.unresolved is None else o.unresolved(r) for o in observations]
+    own = torch.cat([_DOUBT * v / o.errors.square() for v, o in zip(known, observations, strict=True)])
+    return around, solve(around, lambda u: covariance.given(u, r), None, own=own, tolerance=_TOLERANCE)
 
 
 def _bands(modes: Modes) -> Tensor:

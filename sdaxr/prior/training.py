@@ -8,7 +8,7 @@ import json
 import logging
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -52,6 +52,7 @@ class Settings:
     weighting: str
     precision: str
     homogeneous: tuple[str, ...]
+    symmetries: tuple[Mapping[str, Any], ...]
     seed: int
     data: dict[str, Any] = field(default_factory=dict)
     layout: dict[str, Any] = field(default_factory=dict)
@@ -71,6 +72,7 @@ def train(
     cycles: Sequence[str] | None = None,
     normalise: str = "channel",
     homogeneous: Sequence[str] = (),
+    symmetries: Sequence[Mapping[str, Any]] = (),
     steps: int | None = None,
     minutes: float | None = None,
     batch: int = 32,
@@ -116,6 +118,9 @@ def train(
     homogeneous
         Periodic dimensions along which the statistics do not change; windows are rolled along them at random, which is
         as good as having more data.
+    symmetries
+        Transformations that leave the statistics as they are, each a mapping such as
+        ``{"flip": ["x"], "shift": {"y": 8}, "negate": ["u"]}``; see `sdaxr.prior.symmetries`.
     steps, minutes
         Length of the training: a number of steps (default 20 000), or minutes of wall clock.
     batch, learning_rate, weight_decay, ema
@@ -170,12 +175,14 @@ def train(
     shortest = window if shortest is None else shortest
     settings = Settings(
         window, shortest, network, dict(network_options or {}), parameterisation, steps, minutes, batch, learning_rate,
-        weight_decay, ema, (levels[0], levels[1]), weighting, precision, tuple(homogeneous), seed,
+        weight_decay, ema, (levels[0], levels[1]), weighting, precision, tuple(homogeneous), tuple(symmetries), seed,
         fingerprint(data, layout), layout.to_file()[1],
     )  # fmt: skip
     _check(settings, windowed)
     torch.manual_seed(seed)
-    windows = Windows(training, layout, window, seed=seed, homogeneous=homogeneous, memory=memory)
+    windows = Windows(
+        training, layout, window, seed=seed, homogeneous=homogeneous, symmetries=symmetries, memory=memory
+    )
     model = assemble(layout, asdict(settings)).to(target)
     if model.modes is not None:
         model.modes.measure(_states(windows))

@@ -6,14 +6,16 @@ reads the next blocks while windows are drawn from the present ones.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 import xarray as xr
 
 from sdaxr import schema
 from sdaxr.fields import StateLayout
+from sdaxr.prior.symmetries import parse
 from sdaxr.schema import TIME, DataError, OptionError, nearest
 
 
@@ -32,6 +34,8 @@ class Windows:
         Seed of the order of the blocks and of the windows.
     homogeneous
         Periodic dimensions along which the statistics do not change: windows are rolled along them at random.
+    symmetries
+        Transformations that the statistics have (`sdaxr.prior.symmetries`); each is applied at random.
     memory
         Bytes that the buffer may take.
     renew
@@ -46,6 +50,7 @@ class Windows:
         *,
         seed: int,
         homogeneous: Sequence[str] = (),
+        symmetries: Sequence[Mapping[str, Any]] = (),
         memory: float = 4e9,
         renew: int = 64,
     ) -> None:
@@ -55,6 +60,7 @@ class Windows:
                 "shorter window or generate longer trajectories"
             )
         self._axes = _homogeneous_axes(layout, homogeneous)
+        self._symmetries = parse(layout, symmetries)
         self.layout = layout
         self.length = length
         self.seed = seed
@@ -88,6 +94,9 @@ class Windows:
         for axis in self._axes:
             shifts = draw.integers(states.shape[axis], size=size)
             states = np.stack([np.roll(s, shift, axis) for s, shift in zip(states, shifts, strict=True)])
+        for symmetry in self._symmetries:
+            times = draw.integers(symmetry.order, size=size)
+            states = np.stack([symmetry(s, int(n)) for s, n in zip(states, times, strict=True)])
         if not self.layout.cycles:
             return states, held[0][1][None, : self.length]
         context = np.stack([held[b][1][f : f + self.length] for b, f in zip(which, first, strict=True)])

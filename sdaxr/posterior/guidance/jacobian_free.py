@@ -4,7 +4,8 @@ r"""Guidance without the network's Jacobian: an analysis step on the denoised st
 
 This is optimal interpolation with :math:`\hat x` as the background and V as its error covariance; H is linearised
 around :math:`\hat x`. Nothing goes back through the network. With :math:`V = r^2 C (C + r^2 I)^{-1}` from the prior's
-covariance in time (`sdaxr.posterior.covariance`) it is exact for Gaussian priors. Without one, V is
+covariance in time (`sdaxr.posterior.covariance`) it is exact for Gaussian priors. V may also be the measured covariance
+of fields (`sdaxr.posterior.modal`). Without either, V is
 :math:`r^2 / (1 + r^2)\, I`, exact for white noise of unit variance; the update is then the proximal step of Zhu et al.
 (2023, DiffPIR), and what is observed spreads to the rest of the state only through the prior, at later steps.
 """
@@ -19,6 +20,7 @@ from torch import Tensor
 from sdaxr.posterior.covariance import PriorCovariance
 from sdaxr.posterior.guidance.base import Guidance
 from sdaxr.posterior.linear import misfit, solve
+from sdaxr.posterior.modal import ModalCovariance, weigh
 from sdaxr.schema import OptionError
 
 INDEPENDENT = "independent"
@@ -31,16 +33,16 @@ class JacobianFree(Guidance):
     Attributes
     ----------
     gamma
-        The covariance of the prior, or ``"independent"`` for white noise of unit variance.
+        The covariance of the prior, or of its fields, or ``"independent"`` for white noise of unit variance.
     """
 
-    gamma: PriorCovariance | str = INDEPENDENT
+    gamma: PriorCovariance | ModalCovariance | str = INDEPENDENT
 
     method = "jacobian_free"
     remedy = "the analysis steps overshoot: pass more steps= or corrections=, or take method='sda'"
 
     def __post_init__(self) -> None:
-        if not isinstance(self.gamma, PriorCovariance) and self.gamma != INDEPENDENT:
+        if isinstance(self.gamma, str) and self.gamma != INDEPENDENT:
             raise OptionError(
                 f"gamma={self.gamma!r}, expected 'covariance' or 'independent' for the method 'jacobian_free'"
             )
@@ -49,6 +51,9 @@ class JacobianFree(Guidance):
         """E[x | z, y], of the shape of z (batch, time, channel, *space)."""
         with torch.no_grad():
             xhat = self.denoiser(z, r)
+        if isinstance(self.gamma, ModalCovariance):
+            around, weights = weigh(self.observations, xhat, self.gamma, r)
+            return xhat + self.gamma.given(around.adjoint(weights), r, everywhere=True)
         around = misfit(self.observations, xhat)
         weights = solve(around, lambda u: self._spread(u, r), self.operators(z).matrix)
         return xhat + self._spread(around.adjoint(weights), r)

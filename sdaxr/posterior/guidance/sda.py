@@ -27,11 +27,8 @@ from sdaxr.posterior.covariance import PriorCovariance
 from sdaxr.posterior.guidance.base import Guidance, through_network, weighted_slope
 from sdaxr.posterior.likelihood import GaussianObservation, joint_covariance, solve_positive
 from sdaxr.posterior.linear import misfit, solve
-from sdaxr.posterior.modal import ModalCovariance
+from sdaxr.posterior.modal import ModalCovariance, weigh
 from sdaxr.schema import OptionError
-
-_DOUBT = 0.05
-_TOLERANCE = 1e-2
 
 
 @dataclass(frozen=True)
@@ -63,13 +60,8 @@ class SDA(Guidance):
     def _slope(self, xhat: Tensor, r: float) -> Tensor:
         gamma = self.gamma
         if isinstance(gamma, ModalCovariance):
-            around = misfit(self.observations, xhat)
-            # The covariance is known to some percent, which also bounds the number of steps that it takes to solve for.
-            known = [0 * o.errors if o.unresolved is None else o.unresolved(r) for o in self.observations]
-            own = [_DOUBT * v / o.errors.square() for v, o in zip(known, self.observations, strict=True)]
-            return around.adjoint(
-                solve(around, lambda u: gamma.given(u, r), None, own=torch.cat(own), tolerance=_TOLERANCE)
-            )
+            around, weights = weigh(self.observations, xhat, gamma, r)
+            return around.adjoint(weights)
         if isinstance(gamma, PriorCovariance):
             around = misfit(self.observations, xhat)
             return around.adjoint(solve(around, lambda u: gamma.given(u, r), self.operators(xhat).matrix))
