@@ -44,7 +44,7 @@ def run(
     directory
         Where truth, observations, posterior, scores, picture and animation are written.
     members
-        Size of the ensemble; 8 over 17 states on a CPU, 32 over 65 states on a GPU.
+        Size of the ensemble; 8 over 32 states on a CPU, 32 over 65 states on a GPU.
     seed
         Of the truth, the observations' noise and the samples.
     quiet
@@ -63,7 +63,7 @@ def run(
     folder = Path(directory)
     gpu = choose_device("auto").type == "cuda"
     members = members or (32 if gpu else 8)
-    length = 65 if gpu else 17
+    length = 65 if gpu else 32
     prior = open_prior("kolmogorov")
     start = time.perf_counter()
 

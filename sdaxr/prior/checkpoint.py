@@ -14,12 +14,12 @@ from safetensors.torch import save_file
 from sdaxr.schema import ArchiveError
 
 if TYPE_CHECKING:
-    from sdaxr.prior.training import _Run
+    from sdaxr.prior.run import TrainingRun
 
 _MOMENTS = ("exp_avg", "exp_avg_sq", "step")
 
 
-def save(path: Path, run: _Run) -> None:
+def save(path: Path, run: TrainingRun) -> None:
     """Write weights, averaged weights, optimiser moments, step and history."""
     tensors = {f"model.{k}": v for k, v in run.model.state_dict().items()}
     tensors |= {f"averaged.{k}": v for k, v in run.averaged.state_dict().items()}
@@ -36,7 +36,7 @@ def save(path: Path, run: _Run) -> None:
         raise ArchiveError(f"the checkpoint cannot be written to '{path}': {error}") from error
 
 
-def load(path: Path, run: _Run) -> bool:
+def load(path: Path, run: TrainingRun) -> bool:
     """Bring ``run`` to where the checkpoint is; False if there is none.
 
     Raises
@@ -74,7 +74,7 @@ def load(path: Path, run: _Run) -> bool:
     return True
 
 
-def _fixed(run: _Run) -> str:
+def _fixed(run: TrainingRun) -> str:
     # A run may be prolonged, so its length is not compared; the layout is, by its arrays' shapes and names.
     settings = {k: v for k, v in asdict(run.settings).items() if k not in ("steps", "minutes")}
     return json.dumps(settings, sort_keys=True, default=str)

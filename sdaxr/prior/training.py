@@ -5,57 +5,25 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
-import logging
-import math
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 import xarray as xr
-from tqdm.auto import tqdm
 
 from sdaxr import schema
 from sdaxr.fields import StateLayout
 from sdaxr.hardware import choose_device, choose_precision
 from sdaxr.infer import infer_layout
-from sdaxr.prior import checkpoint
 from sdaxr.prior.files import Prior, assemble
 from sdaxr.prior.networks import default_network
-from sdaxr.prior.preconditioning import PARAMETERISATIONS, DenoisingNetwork
-from sdaxr.prior.weighting import WEIGHTINGS
-from sdaxr.prior.windows import Windows, cut
-from sdaxr.schema import ArchiveError, DataError, OptionError, nearest
-
-log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Settings:
-    """Everything that decides what a training run does; two runs with equal settings can be resumed as one."""
-
-    window: int
-    shortest: int
-    network: str
-    network_options: dict[str, Any]
-    parameterisation: str
-    steps: int | None
-    minutes: float | None
-    batch: int
-    learning_rate: float
-    weight_decay: float
-    ema: float
-    levels: tuple[float, float]
-    weighting: str
-    precision: str
-    homogeneous: tuple[str, ...]
-    symmetries: tuple[Mapping[str, Any], ...]
-    seed: int
-    data: dict[str, Any] = field(default_factory=dict)
-    layout: dict[str, Any] = field(default_factory=dict)
+from sdaxr.prior.run import TrainingRun
+from sdaxr.prior.settings import Settings
+from sdaxr.prior.windows import Windows
+from sdaxr.schema import ArchiveError, DataError
 
 
 def train(
@@ -178,7 +146,7 @@ def train(
         weight_decay, ema, (levels[0], levels[1]), weighting, precision, tuple(homogeneous), tuple(symmetries), seed,
         fingerprint(data, layout), layout.to_file()[1],
     )  # fmt: skip
-    _check(settings, windowed)
+    settings.check(windowed)
     torch.manual_seed(seed)
     windows = Windows(
         training, layout, window, seed=seed, homogeneous=homogeneous, symmetries=symmetries, memory=memory
@@ -188,7 +156,7 @@ def train(
         model.modes.measure(_states(windows))
     averaged = copy.deepcopy(model)
     held_out = Windows(validation, layout, window, seed=seed + 1, memory=memory / 4)
-    run = _Run(settings, layout, model, averaged, windows, held_out, target, compile)
+    run = TrainingRun(settings, layout, model, averaged, windows, held_out, target, compile)
     checkpoint_path = store.with_name(store.name + ".checkpoint")
     if store.exists() and not overwrite and not checkpoint_path.exists():
         raise ArchiveError(f"'{store}' exists; pass overwrite=True to train it anew, or choose another store")
@@ -208,124 +176,6 @@ def train(
     prior.save(store)
     checkpoint_path.unlink(missing_ok=True)
     return prior
-
-
-class _Run:
-    """The state of one training run."""
-
-    def __init__(
-        self,
-        settings: Settings,
-        layout: StateLayout,
-        model: DenoisingNetwork,
-        averaged: DenoisingNetwork,
-        windows: Windows,
-        held_out: Windows,
-        device: torch.device,
-        compile: bool,
-    ) -> None:
-        self.settings, self.model, self.averaged = settings, model, averaged
-        self.windows, self.held_out, self.device = windows, held_out, device
-        self.optimiser = torch.optim.AdamW(
-            model.parameters(), settings.learning_rate, weight_decay=settings.weight_decay
-        )
-        self.loss: Callable[..., torch.Tensor] = torch.compile(model.loss, dynamic=False) if compile else model.loss
-        self.weighting = WEIGHTINGS[settings.weighting](settings.levels, device)
-        self.valid = None if layout.mask is None else torch.as_tensor(layout.mask, device=device).float()
-        self.step, self.seconds = 0, 0.0
-        self.history: list[dict[str, float]] = []
-
-    def go(self, path: Path, validate_every: int, progress: bool) -> None:
-        """Train from the last checkpoint to the end."""
-        if checkpoint.load(path, self):
-            log.info("resumed from %s at step %d", path, self.step)
-        bar = tqdm(total=1.0, initial=self.done, disable=not progress, desc="training", bar_format=_BAR)
-        start, running = time.monotonic() - self.seconds, self.history[-1]["train"] if self.history else math.nan
-        while self.done < 1:
-            loss = self._update()
-            running = loss if math.isnan(running) else 0.98 * running + 0.02 * loss
-            self.step, self.seconds = self.step + 1, time.monotonic() - start
-            if not math.isfinite(loss):
-                raise schema.DivergenceError(f"the loss is {loss} at step {self.step}; lower learning_rate=")
-            if self.step % validate_every == 0 or self.done >= 1:
-                self.history.append({"step": self.step, "train": running, "valid": self._validate()})
-                checkpoint.save(path, self)
-                log.info("step %d: training loss %.4f, validation loss %.4f", *self.history[-1].values())
-            bar.n = min(1.0, self.done)
-            bar.set_postfix_str(f"step {self.step}, loss {running:.4f}", refresh=False)
-            bar.update(0)
-        bar.close()
-
-    @property
-    def done(self) -> float:
-        """Share of the budget that is spent."""
-        settings = self.settings
-        parts = [self.step / settings.steps] if settings.steps else []
-        return max([*parts, *([self.seconds / 60 / settings.minutes] if settings.minutes else [])])
-
-    def _update(self) -> float:
-        settings = self.settings
-        generator = _generator(settings.seed, self.step)
-        x, context = self.windows.batch(self.step, settings.batch)
-        halvings = int(math.log2(settings.window / settings.shortest))
-        if halvings:
-            x, context = cut(x, context, 2 ** int(torch.randint(halvings + 1, (), generator=generator)))
-        for group in self.optimiser.param_groups:
-            decay = (1 + math.cos(math.pi * self.done)) / 2
-            group["lr"] = settings.learning_rate * min(1.0, (self.step + 1) / 100) * decay
-        states, r, noise, told = self._noisy(x, context, generator)
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=settings.precision == "bfloat16"):
-            errors = self.loss(states, r, noise, told, self.valid)
-        self.optimiser.zero_grad(set_to_none=True)
-        (errors * self.weighting(r, errors.detach())).mean().backward()
-        torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
-        self.optimiser.step()
-        # The average forgets the first steps, when it would mostly be the initial weights.
-        decay = min(settings.ema, (1 + self.step) / (10 + self.step))
-        with torch.no_grad():
-            for average, weight in zip(self.averaged.parameters(), self.model.parameters(), strict=True):
-                average.lerp_(weight, 1 - decay)
-        return float(errors.detach().mean())
-
-    def _noisy(self, x: np.ndarray, context: np.ndarray, generator: torch.Generator) -> list[torch.Tensor]:
-        low, high = map(math.log, self.settings.levels)
-        states = torch.as_tensor(x)
-        # Stratified over the batch: less noise in the loss than independent levels.
-        place = (torch.randperm(len(x), generator=generator) + torch.rand(len(x), generator=generator)) / len(x)
-        r = torch.exp(low + (high - low) * place)
-        noise = torch.randn(states.shape, generator=generator)
-        noise = noise if self.valid is None else noise * self.valid.cpu()
-        return [t.to(self.device) for t in (states, r, noise, torch.as_tensor(context))]
-
-    @torch.no_grad()
-    def _validate(self, batches: int = 4) -> float:
-        losses = []
-        for number in range(batches):
-            x, context = self.held_out.batch(number, self.settings.batch)
-            generator = _generator(self.settings.seed + 1, number)
-            states, r, noise, told = self._noisy(x, context, generator)
-            losses.append(self.averaged.loss(states, r, noise, told, self.valid).mean())
-        return float(torch.stack(losses).mean())
-
-    def summary(self) -> dict[str, Any]:
-        """What the prior file says about its training."""
-        last = self.history[-1]
-        return {
-            "steps": self.step,
-            "minutes": round(self.seconds / 60, 2),
-            "device": str(self.device),
-            "training_loss": last["train"],
-            "validation_loss": last["valid"],
-            "history": self.history[:: max(1, len(self.history) // 50)],
-        }
-
-
-def _generator(seed: int, number: int) -> torch.Generator:
-    # Each step has a stream of its own, so that a resumed run sees the same noise.
-    return torch.Generator().manual_seed(int(np.random.SeedSequence((seed, number)).generate_state(1)[0]))
-
-
-_BAR = "{desc}: {percentage:3.0f}%|{bar}| {elapsed}<{remaining}, {postfix}"
 
 
 def fingerprint(data: xr.Dataset, layout: StateLayout) -> dict[str, Any]:
@@ -354,22 +204,6 @@ def _splits(data: xr.Dataset, least: int = 1) -> tuple[xr.Dataset, xr.Dataset]:
     schema.time_axis(data)
     cut = max(1, min(round(0.9 * data.sizes[schema.TIME]), data.sizes[schema.TIME] - least))
     return data.isel(time=slice(None, cut)), data.isel(time=slice(cut, None))
-
-
-def _check(settings: Settings, windowed: bool) -> None:
-    if settings.parameterisation not in PARAMETERISATIONS:
-        raise OptionError(f"parameterisation={nearest(settings.parameterisation, PARAMETERISATIONS)}")
-    if settings.weighting not in WEIGHTINGS:
-        raise OptionError(f"weighting={nearest(settings.weighting, WEIGHTINGS)}")
-    if not 1 <= settings.shortest <= settings.window or (windowed and settings.shortest < settings.window):
-        what = "the window itself for networks that have a fixed one" if windowed else "1 to the window"
-        raise OptionError(f"shortest={settings.shortest}, expected {what} ({settings.window})")
-    if settings.window < 1 or (windowed and settings.window % 2 == 0):
-        raise OptionError(f"window={settings.window}, expected an odd number 2k + 1 for {settings.network!r}")
-    for key in ("steps", "minutes", "batch", "learning_rate"):
-        value = getattr(settings, key)
-        if value is not None and value <= 0:
-            raise OptionError(f"{key}={value}, expected a positive number")
 
 
 def _writable(store: Path) -> None:
