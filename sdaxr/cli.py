@@ -174,6 +174,7 @@ def generate(quiet: bool, option: dict[str, Any], **values: Any) -> None:
     click.option(
         "--homogeneous", multiple=True, help="Periodic dimension along which the statistics do not change; repeat."
     ),
+    click.option("--symmetries", callback=_json, help="Flips, shifts, changes of sign that change nothing, as JSON."),
     click.option("--steps", type=int, help="Training steps."),
     click.option("--minutes", type=float, help="Training time instead of steps."),
     click.option("--batch", type=int, help="Windows in one step."),
@@ -185,7 +186,7 @@ def generate(quiet: bool, option: dict[str, Any], **values: Any) -> None:
     click.option("--name", help="Name recorded in the file."),
     _seed,
     _device,
-    click.option("--precision", help="float32 or bfloat16; by default bfloat16 on a GPU."),
+    click.option("--precision", help="float32 or bfloat16; by default bfloat16 for fields where it is quick."),
     click.option("--compile", is_flag=True, default=None, help="torch.compile; pays on long runs."),
     click.option("--memory", type=float, help="Bytes of data held at once."),
     click.option("--validate-every", type=int, help="Steps between two validations."),
