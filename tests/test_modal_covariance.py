@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+import xarray as xr
 from torch import nn
 
+import sdaxr
+from sdaxr import operators as op
+from sdaxr.infer import infer_layout
 from sdaxr.posterior import modal
 from sdaxr.posterior.guidance import SDA, JacobianFree
 from sdaxr.posterior.likelihood import GaussianObservation
 from sdaxr.posterior.modal import ModalCovariance
+from sdaxr.prior import Prior
+from sdaxr.prior.files import assemble
 from sdaxr.prior.modes import Modes
 from sdaxr.prior.preconditioning import DenoisingNetwork
 
@@ -111,6 +118,41 @@ def test_guidance_with_it_is_the_exact_posterior_mean(method: Any, r: float, mon
     exact = mean + (y - mean @ seen.T) @ gain.T
     error = np.sqrt(((guided(z, r).flatten(1).numpy() - exact) ** 2).mean())
     assert error < 0.05 * np.sqrt(((mean - exact) ** 2).mean())
+
+
+def test_posterior_of_a_gaussian_field(tmp_path: Path) -> None:
+    """The whole way, from labelled observations to members, against optimal interpolation."""
+    attrs = {"units": "K"}
+    x = ("x", np.arange(POINTS) + 0.5, {"period": float(POINTS), "units": "m"})
+    states = 280 + 3 * windows(600, 0.0, 5)[:, :, 0]
+    data = xr.Dataset({"t": (("trajectory", "time", "x"), states, attrs)}, {"time": np.arange(TIMES) * 1.0, "x": x})
+    layout = infer_layout(data)
+    about = {"name": "field", "network": "space-time-unet", "network_options": {"widths": [4], "blocks": 1, "patch": 1}}
+    about |= {"parameterisation": "spectral", "levels": [0.01, 50.0], "window": TIMES}
+    network = assemble(layout, about).requires_grad_(False)
+    for weight in network.network.last.parameters():
+        weight.zero_()
+    assert network.modes is not None
+    network.modes.measure([torch.as_tensor(layout.to_array(data))])
+    reference = layout.to_array(data)[:100], layout.context_array(data.time)[None]
+    prior = Prior(layout, network.eval(), reference, about)
+    truth = data.isel(trajectory=3)
+    seen = sdaxr.observe(truth, op.subsample(3), every=2, error=0.5, seed=1)
+    posterior = sdaxr.assimilate(
+        seen, prior, times=truth.time, members=400, steps=40, corrections=0, seed=1, progress=False
+    )
+    covariance = 9 * SPACE
+    h = np.eye(POINTS)[[list(data.x.values).index(v) for v in seen.x.values]]
+    gain = covariance @ h.T @ np.linalg.inv(h @ covariance @ h.T + 0.25 * np.eye(len(h)))
+    left = covariance - gain @ h @ covariance
+    for step in range(0, TIMES, 2):
+        mean = 280 + gain @ (seen.t.sel(time=float(step)).values - 280)
+        found = posterior.t.sel(time=float(step))
+        assert np.abs(found.mean("member").values - mean).max() < 0.35
+        ratio = found.var("member").values / left.diagonal()
+        assert abs(ratio.mean() - 1) < 0.15 and np.abs(ratio - 1).max() < 0.45
+    between = posterior.t.sel(time=1.0)
+    np.testing.assert_allclose(between.var("member").values, covariance.diagonal(), rtol=0.3)
 
 
 def test_networks_without_modes_have_none() -> None:

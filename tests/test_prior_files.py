@@ -66,6 +66,17 @@ def test_half_precision_halves_the_weights(prior: Prior, tmp_path: Path) -> None
         torch.testing.assert_close(weight, prior.network.state_dict()[name], rtol=1e-3, atol=1e-4)
 
 
+def test_modes_stay_in_single_precision(prior: Prior, tmp_path: Path) -> None:
+    """Half precision would turn small modes into large ones: their variances differ by a factor of a million."""
+    network = assemble(prior.layout, prior.metadata | {"parameterisation": "spectral"})
+    assert network.modes is not None
+    network.modes.measure([torch.randn(500, 2, 8, 8, generator=torch.Generator().manual_seed(0))])
+    spectral = Prior(prior.layout, network, prior.reference, prior.metadata | {"parameterisation": "spectral"})
+    again = open_prior(spectral.save(tmp_path / "p.safetensors", dtype=torch.float16)).network.modes
+    assert again is not None
+    assert torch.equal(again.vectors, network.modes.vectors) and torch.equal(again.variances, network.modes.variances)
+
+
 def test_sampling_settings_are_kept(prior: Prior, tmp_path: Path) -> None:
     tuned = prior.with_sampling(gamma=0.003)
     assert tuned.metadata["sampling"] == {"corrections": 2, "gamma": 0.003}

@@ -1,7 +1,7 @@
 """Seconds of one posterior sample of the paper's assimilation scenario on Kolmogorov flow: the default against theirs.
 
 python recipes/kolmogorov/run.py generate --store kolmogorov.zarr
-python recipes/kolmogorov/run.py train --configuration windows --minutes 20 --prior windows.safetensors
+python recipes/kolmogorov/run.py train --configuration windows --minutes 7 --prior windows.safetensors
 python recipes/benchmarks/kolmogorov.py --store kolmogorov.zarr --windows windows.safetensors
 
 The paper's setting has windows of five states at every state, 256 steps with one correction each, and single precision.
