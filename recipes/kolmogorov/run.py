@@ -32,29 +32,15 @@ SYMMETRIES = [
     {"flip": ["x", "y"], "negate": ["u", "v", "forcing"]},
     {"flip": ["x"], "shift": {"y": 8}, "negate": ["u", "forcing"]},
 ]
-# Options of `sdaxr.train`. The network of Rozet & Louppe (2023, appendix D), and the same idea at the size of ours.
+OURS: dict[str, Any] = {"weighting": "relative", "ema": 0.999, "levels": (0.005, 60.0)}
+SIZE = {"widths": (64, 96, 128), "patch": 4}
+# Options of `sdaxr.train`: ours, the same without spectral preconditioning, the network of Rozet & Louppe (2023, appendix
+# D), and one that works like it at the size of ours.
 CONFIGURATIONS: dict[str, dict[str, Any]] = {
-    "sdaxr": {
-        "window": 8,
-        "network_options": {"widths": (64, 96, 128), "patch": 4},
-        "weighting": "relative",
-        "ema": 0.999,
-        "levels": (0.005, 60.0),
-    },
-    "paper": {
-        "network": "unet",
-        "window": 5,
-        "parameterisation": "epsilon",
-        "learning_rate": 2e-4,
-    },
-    "windows": {
-        "network": "unet",
-        "window": 5,
-        "network_options": {"widths": (64, 96, 128), "patch": 4, "blocks": 2},
-        "weighting": "relative",
-        "ema": 0.999,
-        "levels": (0.005, 60.0),
-    },
+    "sdaxr": OURS | {"window": 8, "network_options": SIZE},
+    "edm": OURS | {"window": 8, "network_options": SIZE, "parameterisation": "edm"},
+    "paper": {"network": "unet", "window": 5, "parameterisation": "epsilon", "learning_rate": 2e-4},
+    "windows": OURS | {"network": "unet", "window": 5, "network_options": SIZE | {"blocks": 2}},
 }
 
 
