@@ -34,8 +34,8 @@ SYMMETRIES = [
 ]
 OURS: dict[str, Any] = {"weighting": "relative", "ema": 0.999, "levels": (0.005, 60.0)}
 SIZE = {"widths": (64, 96, 128), "patch": 4}
-# Options of `sdaxr.train`: ours, the same without spectral preconditioning, the network of Rozet & Louppe (2023), and one
-# that works like it at the size of ours.
+# Options of `sdaxr.train`: ours, the same without spectral preconditioning, the network of Rozet & Louppe (2023), and
+# one that works like it at the size of ours.
 CONFIGURATIONS: dict[str, dict[str, Any]] = {
     "sdaxr": OURS | {"window": 8, "network_options": SIZE},
     "edm": OURS | {"window": 8, "network_options": SIZE, "parameterisation": "edm"},
