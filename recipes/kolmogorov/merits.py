@@ -33,9 +33,11 @@ def scores(estimate: xr.Dataset, truth: xr.Dataset) -> dict[str, float]:
 
     if "member" not in estimate.dims:
         return {"rmse": pooled("rmse")}
+    merits = {"rmse": pooled("rmse"), "crps": float(np.mean([found[f"crps_{v}"].mean() / sd[v] for v in sd]))}
+    if estimate.sizes["member"] == 1:
+        return merits
     spread_skill = pooled("spread") / pooled("rmse") * np.sqrt(1 + 1 / estimate.sizes["member"])
-    crps = float(np.mean([found[f"crps_{v}"].mean() / sd[v] for v in sd]))
-    return {"rmse": pooled("rmse"), "crps": crps, "spread_skill": float(spread_skill)}
+    return merits | {"spread_skill": float(spread_skill)}
 
 
 def residual(posterior: xr.Dataset, observations: xr.Dataset) -> float:
