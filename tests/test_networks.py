@@ -83,10 +83,10 @@ def test_networks_convolutional_in_time_take_the_shortest_windows(name: str, len
 
 
 @pytest.mark.parametrize("shape", [(16,), (16, 16)])
-@pytest.mark.parametrize("name", ["unet", "space-time-unet"])
-def test_shifts_around_periodic_dimensions(name: str, shape: tuple[int, ...]) -> None:
+@pytest.mark.parametrize(("name", "more"), [("unet", {}), ("space-time-unet", {}), ("space-time-unet", {"refine": 3})])
+def test_shifts_around_periodic_dimensions(name: str, more: dict[str, int], shape: tuple[int, ...]) -> None:
     """A shift by patch * 2^(levels - 1) points commutes with the network; not so where the domain ends."""
-    options = SMALL[name] | {"patch": 2}
+    options = SMALL[name] | {"patch": 2} | more
     for periodic in (True, False):
         of = layout(shape, periodic)
         network = randomised(build_network(name, of, 3, options))
@@ -149,6 +149,18 @@ def test_space_time_unet_sees_one_temporal_convolution_a_block_to_either_side(op
     assert network.reach == side
     seen = reach(network, torch.randn(1, 15, 1, 8, 8).double(), torch.ones(1, 15, 1, 8, 8).double(), 7)
     assert seen == list(range(7 - side, 8 + side))
+
+
+def test_refinement_sees_beyond_the_patch() -> None:
+    """A patch that nothing but its own features reach is seen by its neighbours' points, and begins at zero."""
+    network = SpaceTimeUNet(1, 1, 1, (True, True), widths=(4,), blocks=0, patch=4, refine=3)
+    assert not network.refine.convolution.weight.any()
+    network = randomised(network)
+    x, context = torch.zeros(1, 1, 1, 8, 8), torch.ones(1, 1, 1, 8, 8)
+    other = x.clone()
+    other[..., 1, 1] = 1.0
+    changed = (network(other, torch.zeros(1), context) - network(x, torch.zeros(1), context))[0, 0, 0].abs() > 1e-6
+    assert bool(changed[4, :4].any()) and bool(changed[-1, :4].any()) and not bool(changed[5:-1].any())
 
 
 def test_window_networks_see_their_whole_window() -> None:

@@ -38,6 +38,8 @@ class SpaceTimeUNet(nn.Module):
         Lengths of the spatial and temporal convolutions (odd); 0 for no temporal convolution.
     patch
         Side of the squares of the grid that are folded into channels first.
+    refine
+        Channels of a last convolution on the whole grid, which takes away the seams between patches; 0 for none.
 
     Attributes
     ----------
@@ -45,7 +47,7 @@ class SpaceTimeUNet(nn.Module):
         States on each side that the output at one state depends on: one temporal convolution a block, down and up.
     """
 
-    options = ("widths", "blocks", "deepest", "kernel", "temporal", "patch")
+    options = ("widths", "blocks", "deepest", "kernel", "temporal", "patch", "refine")
 
     def __init__(
         self,
@@ -60,6 +62,7 @@ class SpaceTimeUNet(nn.Module):
         kernel: int = 3,
         temporal: int = 3,
         patch: int = 2,
+        refine: int = 0,
     ) -> None:
         super().__init__()
         self.window: int | None = None
@@ -74,8 +77,9 @@ class SpaceTimeUNet(nn.Module):
         area = self.patch[0] * self.patch[1]
         self.noise = NoiseEmbedding(2 * widths[0])
         self.first = nn.Linear((channels + context) * area, widths[0])
-        self.last = nn.Linear(widths[0], channels * area)
-        nn.init.zeros_(self.last.weight)
+        self.last = nn.Linear(widths[0], (refine or channels) * area)
+        self.refine = _SpaceConvolution(refine, kernel, wrap, line, channels) if refine else None
+        nn.init.zeros_(self.refine.convolution.weight if self.refine is not None else self.last.weight)
 
         def level(width: int, count: int) -> nn.ModuleList:
             return nn.ModuleList(_Block(width, 2 * widths[0], kernel, temporal, wrap, line) for _ in range(count))
@@ -104,6 +108,8 @@ class SpaceTimeUNet(nn.Module):
             for block in self.up[i]:
                 hidden = block(hidden, noise, time)
         out = _from_patches(self.last(F.silu(hidden)), self.patch)
+        if self.refine is not None:
+            out = self.refine(F.silu(out).permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
         return out[..., : images.shape[-2], : images.shape[-1]].reshape(batch, time, channels, *space)
 
     def _pad(self, images: Tensor) -> Tensor:
@@ -185,14 +191,16 @@ class _Block(nn.Module):
 
 
 class _SpaceConvolution(nn.Module):
-    """Convolution over the grid that wraps around periodic dimensions; (n, h, w, c) to the same."""
+    """Convolution over the grid that wraps around periodic dimensions; (n, h, w, c) to the same, or to ``channels``."""
 
-    def __init__(self, width: int, kernel: int, wrap: tuple[bool, ...], line: bool) -> None:
+    def __init__(
+        self, width: int, kernel: int, wrap: tuple[bool, ...], line: bool, channels: int | None = None
+    ) -> None:
         super().__init__()
         self.wrap = (wrap[0] and not line, wrap[1])
         self.reach = (0 if line else kernel // 2, kernel // 2)
         padding = (0 if self.wrap[0] else self.reach[0], 0 if self.wrap[1] else self.reach[1])
-        self.convolution = nn.Conv2d(width, width, (1 if line else kernel, kernel), padding=padding)
+        self.convolution = nn.Conv2d(width, channels or width, (1 if line else kernel, kernel), padding=padding)
 
     def forward(self, x: Tensor) -> Tensor:
         for axis, (wrap, reach) in enumerate(zip(self.wrap, self.reach, strict=True), start=1):
