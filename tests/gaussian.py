@@ -99,6 +99,7 @@ class ExactNetwork(torch.nn.Module):
     """The exact denoiser in the place of a `DenoisingNetwork`; any number of states, or windows of a fixed one."""
 
     levels = (5e-3, 100.0)
+    modes = None
 
     def __init__(self, chain: GaussianChain, window: int | None = None) -> None:
         super().__init__()
