@@ -27,6 +27,7 @@ import sdaxr
 from sdaxr import operators as op
 from sdaxr.posterior.guidance import SDA
 from sdaxr.posterior.likelihood import GaussianObservation
+from sdaxr.prior import Prior
 from sdaxr.prior.files import assemble
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "kolmogorov"))
@@ -81,7 +82,7 @@ def evaluation(prior: str, truth: xr.Dataset, count: int) -> float:
     """Seconds of one guided evaluation of the paper's network on 32 states."""
     layout = sdaxr.open_prior(prior).layout
     network = assemble(layout, NETWORK).requires_grad_(False)
-    model = sdaxr.Prior(layout, network, (np.zeros(0), np.zeros(0)), NETWORK)
+    model = Prior(layout, network, (np.zeros(0), np.zeros(0)), NETWORK)
     ones = torch.ones(8 * 2 * 8 * 8)
 
     def observe(x: torch.Tensor) -> torch.Tensor:
