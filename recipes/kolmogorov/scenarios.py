@@ -197,7 +197,7 @@ def distance(one: xr.Dataset, other: xr.Dataset) -> xr.DataArray:
 @main.command()
 @click.option("--output", type=Path, default=HERE)
 def report(output: Path) -> None:
-    """Means and standard errors over the trajectories (scenarios.md), and consistency.png."""
+    """Print means and standard errors over the trajectories, and draw consistency.png."""
     import matplotlib.pyplot as plt
 
     table = pd.read_csv(output / "scenarios.csv")
@@ -209,7 +209,6 @@ def report(output: Path) -> None:
         cells = [number(rows[c].mean(), rows[c].sem()) for c in columns]
         gone = f", {rows.diverged.sum()} diverged" if rows.diverged.any() else ""
         lines.append(f"| {scenario} | {method} | {len(rows)}{gone} | {' | '.join(cells)} |")
-    (output / "scenarios.md").write_text("\n".join(lines) + "\n")
     print("\n".join(lines))
     curves = pd.read_csv(output / "consistency.csv")
     names = list(curves.scenario.unique())
