@@ -112,9 +112,10 @@ def assimilate(
         Particles of the filter (65536 by default); trajectories that ``"4dvar"`` starts from.
     gamma
         Of ``"sda"``: a number, Gamma in units of the variance of what is observed; ``"covariance"``, from the prior's
-        covariance in time (state vectors); by default the variance that it stands for is measured on states that the
-        prior carries (`sdaxr.posterior.unresolved`). Of ``"bounded"``: a number. Of ``"jacobian_free"``:
-        ``"covariance"`` (default for state vectors) or ``"independent"``.
+        covariance in time (state vectors); by default what it stands for is measured on states that the prior carries,
+        for fields with spectral preconditioning as a covariance (`sdaxr.posterior.modal`), else as a variance
+        (`sdaxr.posterior.unresolved`). Of ``"bounded"``: a number. Of ``"jacobian_free"``: ``"covariance"`` (default
+        for state vectors), ``"independent"``, or nothing for the measured covariance of fields.
     zeta
         Of ``"dps"``: length of its steps.
     iterations
@@ -129,8 +130,8 @@ def assimilate(
         Amount of noise that is drawn anew on the way, for ``"sde-dpm++"`` (below the prior's standard deviation; from
         0) and ``"ddim"`` (0 to 1). More noise forgets more errors of the guidance, and needs more levels.
     corrections, tau
-        Langevin corrections on each level between r = 0.1 and 3 standard deviations of the prior, and their step in
-        units of the level's variance; for ``"exponential"`` on every level, with the paper's step.
+        Langevin corrections on each level between r = 0.1 and 3 standard deviations of the prior (or where its file
+        says), and their step in units of the level's variance; for ``"exponential"`` on every level, with the paper's.
     attempts
         Samples that end where the observations exclude them (`Guidance.misfit`) are drawn again, until there have been
         this many; the nearest is kept. Default 3, and 1 for ``"exponential"``.
@@ -300,8 +301,8 @@ def draw_batch(
 def _settings(settings: Sampling, guided: Guidance) -> dict[str, Any]:
     """Settings of the sampler and of the method, as attributes."""
     options = {k: getattr(guided, k) for k in guided.options()}
-    options = {k: "covariance" if isinstance(v, PriorCovariance) else v for k, v in options.items()}
-    options = {k: "measured" if isinstance(v, ModalCovariance) else v for k, v in options.items()}
+    if "gamma" in options and isinstance(options["gamma"], PriorCovariance | ModalCovariance):
+        options["gamma"] = "covariance" if isinstance(options["gamma"], PriorCovariance) else "measured"
     drawing = {k: v for k, v in asdict(settings).items() if k not in METHOD_OPTIONS}
     named = {k: "measured" if v is None else v for k, v in (drawing | options).items()}
     # Attributes of files have no booleans.

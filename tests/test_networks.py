@@ -163,6 +163,12 @@ def test_refinement_sees_beyond_the_patch() -> None:
     assert bool(changed[4, :4].any()) and bool(changed[-1, :4].any()) and not bool(changed[5:-1].any())
 
 
+def test_the_papers_network_has_the_papers_size() -> None:
+    """22.9 million parameters for two velocities and the forcing, windows of five (Rozet & Louppe 2023, appendix D)."""
+    network = WindowUNet(2, 2, 5, (True, True))
+    assert sum(p.numel() for p in network.parameters()) == pytest.approx(22.9e6, rel=0.05)
+
+
 def test_window_networks_see_their_whole_window() -> None:
     network = randomised(WindowUNet(1, 1, 5, (True, True), widths=(4, 4), blocks=1)).double()
     x, context = torch.randn(1, 5, 1, 8, 8).double(), torch.ones(1, 5, 1, 8, 8).double()

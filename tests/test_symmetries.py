@@ -13,6 +13,7 @@ from sdaxr.infer import infer_layout
 from sdaxr.prior.symmetries import parse
 from sdaxr.prior.windows import Windows
 from sdaxr.schema import OptionError
+from sdaxr.systems.kolmogorov import Kolmogorov
 
 TURN = {"flip": ["x", "y"], "negate": ["u", "v", "force"]}
 MIRROR = {"flip": ["x"], "shift": {"y": 2}, "negate": ["u", "force"]}
@@ -98,3 +99,31 @@ def test_land_has_no_symmetry() -> None:
     data["v"] = data.v.where((data.x > 1) | (data.y > 1))
     with pytest.raises(OptionError, match="beside land"):
         parse(infer_layout(data, variables=["u", "v"]), [{"flip": ["x"]}])
+
+
+def test_kolmogorov_flow_has_the_symmetries_that_its_recipe_trains_with() -> None:
+    """The solver takes the transformed state to the transformed next state; without a change of sign it does not."""
+    system = Kolmogorov(resolution=64, coarsen=2, spin_up=0)
+    start = {name: field[-1].astype(float) for name, field in system.trajectory(2, seed=3).items()}
+    y, x = (2 * np.pi * (np.arange(32) + 0.5) / 32 for _ in "yx")
+    attrs = {"period": 2 * np.pi}
+    fields = {v: (("time", "y", "x"), np.stack([f, f]), {"units": "1"}) for v, f in start.items()}
+    coords = {"time": [0.0, 1.0], "y": ("y", y, attrs), "x": ("x", x, attrs)}
+    data = xr.Dataset(fields, coords).assign(forcing=(("y", "x"), np.sin(4 * y)[:, None] * np.ones(32)))
+    turn = {"flip": ["x", "y"], "negate": ["u", "v", "forcing"]}
+    mirror = {"flip": ["x"], "shift": {"y": 4}, "negate": ["u", "forcing"]}
+    later = after(system, start)
+    for symmetry in parse(infer_layout(data, variables=["u", "v"], context=["forcing"]), [turn, mirror]):
+        signs = symmetry.signs.reshape(-1, 1, 1)
+        moved = symmetry.moved(np.stack([start["u"], start["v"]])) * signs
+        found = after(system, {"u": moved[0], "v": moved[1]})
+        assert np.abs(found - symmetry.moved(later) * signs).max() < 1e-4
+        unsigned = symmetry.moved(np.stack([start["u"], start["v"]]))
+        wrong = after(system, {"u": unsigned[0], "v": unsigned[1]})
+        assert np.abs(wrong - symmetry.moved(later)).max() > 0.05
+
+
+def after(system: Kolmogorov, state: dict[str, np.ndarray]) -> np.ndarray:
+    """The velocity two states later, (2, y, x)."""
+    states = system.advance(state, 2)
+    return np.stack([states["u"][-1], states["v"][-1]])

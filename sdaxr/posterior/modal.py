@@ -13,10 +13,8 @@ is to know. A guidance that takes them for independent counts the same informati
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -24,6 +22,7 @@ from torch import Tensor
 
 from sdaxr.posterior.likelihood import GaussianObservation
 from sdaxr.posterior.linear import Linearised, misfit, solve
+from sdaxr.posterior.unresolved import place_of
 from sdaxr.prior.modes import Modes
 from sdaxr.prior.preconditioning import DenoisingNetwork
 
@@ -128,12 +127,9 @@ class ModalCovariance:
 
     def _at(self, r: float) -> tuple[Tensor, Tensor]:
         """q and rho of the bands at level r, interpolated in log r."""
-        first, last = self.levels[0], self.levels[-1]
-        place = math.log(min(max(r, first), last) / first) / math.log(last / first) * (len(self.levels) - 1)
-        lower = min(int(place), len(self.levels) - 2)
-        between: Any = place - lower
-        share = torch.lerp(self.share[lower].log(), self.share[lower + 1].log(), between).exp()
-        return share, torch.lerp(self.memory[lower], self.memory[lower + 1], between)
+        lower, part = place_of(r, self.levels)
+        share = torch.lerp(self.share[lower].log(), self.share[lower + 1].log(), part).exp()
+        return share, torch.lerp(self.memory[lower], self.memory[lower + 1], part)
 
 
 def weigh(

@@ -8,7 +8,7 @@ prior file carries. This replaces a guessed Gamma by one that belongs to this pr
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -38,11 +38,18 @@ class UnresolvedVariance:
         bend at r = 1.
         """
         first, last = self.levels[0], self.levels[-1]
-        place = math.log(min(max(r, first), last) / first) / math.log(last / first) * (len(self.levels) - 1)
-        lower = min(int(place), len(self.levels) - 2)
+        lower, part = place_of(r, self.levels)
         below, above = ((self.table[i] / _white(self.levels[i])).log() for i in (lower, lower + 1))
-        row = torch.lerp(below, above, place - lower).exp() * _white(min(max(r, first), last))
+        row = torch.lerp(below, above, part).exp() * _white(min(max(r, first), last))
         return row * min(1.0, r / first) ** 2
+
+
+def place_of(r: float, levels: Sequence[float]) -> tuple[int, float]:
+    """Where r lies among levels evenly spaced in their logarithm: the one below, and the part of the step from it."""
+    first, last = levels[0], levels[-1]
+    place = math.log(min(max(r, first), last) / first) / math.log(last / first) * (len(levels) - 1)
+    lower = min(int(place), len(levels) - 2)
+    return lower, place - lower
 
 
 def _white(r: float) -> float:

@@ -132,7 +132,7 @@ class WindowUNet(nn.Module):
     window
         Number of states that the network sees at once.
     widths, blocks, deepest, kernel, patch
-        As in `SpaceTimeUNet`; the defaults are the paper's (22 million parameters for two channels), where the blocks
+        As in `SpaceTimeUNet`; the defaults are the paper's (23 million parameters for two channels), where the blocks
         of the coarsest grid come down and up, too.
     """
 
