@@ -131,7 +131,8 @@ def assimilate(
         0) and ``"ddim"`` (0 to 1). More noise forgets more errors of the guidance, and needs more levels.
     corrections, tau
         Langevin corrections on each level between r = 0.1 and 3 standard deviations of the prior (or where its file
-        says), and their step in units of the level's variance; for ``"exponential"`` on every level, with the paper's.
+        says), and the time of each, in which the noise forgets 1 - exp(-tau) of itself; for ``"exponential"`` on every
+        level, with the paper's step.
     attempts
         Samples that end where the observations exclude them (`Guidance.misfit`) are drawn again, until there have been
         this many; the nearest is kept. Default 3, and 1 for ``"exponential"``.

@@ -1,12 +1,20 @@
 r"""Langevin corrections: moves within one noise level, whose density they leave as it is for small steps.
 
-.. math:: z \leftarrow z + d\,s + \sqrt{2 d}\,\epsilon, \qquad s = \nabla \log p(z) = (\hat x - z) / r^2
+.. math:: dz = (\hat x - z)\, dt + \sqrt{2} r\, dw, \qquad \nabla \log p(z) = (\hat x - z) / r^2
 
-The variance of z in each direction becomes too large by about d / 2. `Langevin` takes :math:`d = \tau r^2`: a part of
-the noise of that level, which the steps after it take out. `ScoreLangevin` is the paper's,
-:math:`d = \tau \dim(z) / |s|^2`. This is a mean over all directions, at small r much more than :math:`r^2`, and too
-much for those in which the data vary least (the noise of a nearly deterministic chain). As it depends on z, the
-covariance is also inflated by about 2 / dim(z), which matters for very short state vectors only.
+`Langevin` solves it over a time :math:`\tau` with :math:`\hat x` held fixed, which is an Ornstein-Uhlenbeck process:
+
+.. math:: z \leftarrow \hat x + e^{-\tau} (z - \hat x) + \sqrt{1 - e^{-2 \tau}} r \epsilon .
+
+A part of the noise of that level is drawn anew, and its variance stays :math:`r^2` in every direction that prior and
+observations determine, for every :math:`\tau`. Euler's step, with :math:`\sqrt{2 \tau} r \epsilon`, makes it too large
+by :math:`\tau / 2` of itself there, and the denoiser sees states noisier than r says. In directions of which little is
+known the variance becomes too small by half of :math:`1 - e^{-\tau}` after many steps, but z hardly moves along these.
+
+`ScoreLangevin` is the paper's, :math:`z + d\,s + \sqrt{2 d}\,\epsilon` with :math:`d = \tau \dim(z) / |s|^2`. This is
+a mean over all directions, at small r much more than :math:`r^2`, and too much for those in which the data vary least
+(the noise of a nearly deterministic chain). As it depends on z, the covariance is also inflated by about 2 / dim(z),
+which matters for very short state vectors only.
 """
 
 from __future__ import annotations
@@ -21,14 +29,14 @@ from sdaxr.posterior.samplers.sampler import Noise
 
 @dataclass(frozen=True)
 class Langevin:
-    r"""Steps of :math:`d = \tau r^2`.
+    r"""Steps of a time :math:`\tau`, in which the noise forgets :math:`1 - e^{-\tau}` of itself.
 
     Attributes
     ----------
     count
         Corrections a level.
     tau
-        Their step.
+        Time of each.
     above, below
         Smallest and largest level that is corrected: around the standard deviation of the prior, where guidance is
         least exact and z still moves freely. Below, such steps are too long for what the data vary least in.
@@ -45,7 +53,8 @@ class Langevin:
 
     def __call__(self, z: Tensor, xhat: Tensor, r: float, noise: Noise) -> Tensor:
         """One correction at level ``r``."""
-        return z + self.tau * (xhat - z) + math.sqrt(2 * self.tau) * r * noise()
+        kept = math.exp(-self.tau)
+        return xhat + kept * (z - xhat) + math.sqrt(1 - kept**2) * r * noise()
 
 
 @dataclass(frozen=True)
