@@ -18,12 +18,14 @@ from sdaxr.systems.kolmogorov import Kolmogorov, _solver, _words
 from sdaxr.systems.linear import Linear
 from sdaxr.systems.lorenz63 import Lorenz63
 from sdaxr.systems.lorenz96 import Lorenz96
+from sdaxr.systems.quasigeostrophic import QuasiGeostrophic
 
 SMALL = {
     "kolmogorov": Kolmogorov(resolution=32, coarsen=2, spin_up=2),
     "linear": Linear(),
     "lorenz63": Lorenz63(spin_up=10),
     "lorenz96": Lorenz96(spin_up=10),
+    "quasigeostrophic": QuasiGeostrophic(resolution=16, coarsen=2, spin_up=0.01),
 }
 
 
@@ -51,7 +53,7 @@ class Decay(systems.System):
 
 def test_every_registered_system_is_tested_here():
     assert set(systems.systems()) >= set(SMALL)
-    assert set(SMALL) == {"kolmogorov", "linear", "lorenz63", "lorenz96"}
+    assert set(SMALL) == {"kolmogorov", "linear", "lorenz63", "lorenz96", "quasigeostrophic"}
 
 
 @pytest.mark.parametrize("name", SMALL)

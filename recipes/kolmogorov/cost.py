@@ -34,10 +34,12 @@ PAPER: dict[str, Any] = {"sampler": "exponential", "gamma": 0.01}
 SAMPLERS: dict[str, dict[str, Any]] = {
     **{
         f"sde-dpm++ {steps}, C = {c}": {"sampler": "sde-dpm++", "grid": "log-snr", "steps": steps, "corrections": c}
-        for steps, c in [(10, 0), (16, 0), (32, 0), (16, 1), (16, 3), (32, 1)]
+        | {"tau": 1.0 if c == 1 else 0.7}
+        for steps, c in [(10, 0), (16, 0), (32, 0), (10, 1), (16, 1), (16, 2), (16, 3), (32, 1), (32, 3)]
     },
     **{
         f"ancestral {steps}, C = {c}": {"sampler": "ancestral", "grid": "karras", "steps": steps, "corrections": c}
+        | {"tau": 1.0}
         for steps, c in [(16, 0), (32, 0), (16, 1), (32, 1)]
     },
     "dpm++ 16, C = 0": {"sampler": "dpm++", "grid": "log-snr", "steps": 16, "corrections": 0},
@@ -88,7 +90,7 @@ def methods(prior: str, **about: Any) -> None:
 @options
 def compositions(windows: str, space_time: str, **about: Any) -> None:
     """Windows at every state (the paper's), fewer of them, and temporal convolutions in their place."""
-    how = {"steps": 16, "corrections": 1}
+    how = {"steps": 16, "corrections": 1, "tau": 1.0}
     cases: dict[str, tuple[str, dict[str, Any]]] = {f"stride {n}": (windows, how | {"stride": n}) for n in STRIDES}
     study("compositions", cases | {"space-time": (space_time, how)}, **about)
 

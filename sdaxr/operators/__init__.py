@@ -11,6 +11,7 @@
 `points`                stations, by bilinear interpolation
 `locations`             single measurements, each with its own time and place
 `vorticity`             of a velocity, on a plane or on the sphere
+`pv_inversion`          velocities of two layers from potential vorticity
 `saturate`, `arctan`    sensors that saturate
 `sin`, `scale`          sine; factor and offset
 `time_difference`       between two times
@@ -27,6 +28,7 @@ from .calculus import vorticity
 from .function import function
 from .grid import coarsen, region, subsample
 from .interpolation import points
+from .inversion import pv_inversion
 from .locations import locations
 from .parsing import parse
 from .pointwise import arctan, identity, saturate, scale, select, sin
@@ -42,6 +44,7 @@ __all__ = [
     "points",
     "locations",
     "vorticity",
+    "pv_inversion",
     "saturate",
     "arctan",
     "sin",

@@ -10,7 +10,7 @@ from typing import Any
 from sdaxr import schema
 from sdaxr.schema import OperatorError
 
-from . import calculus, grid, interpolation, pointwise, temporal
+from . import calculus, grid, interpolation, inversion, pointwise, temporal
 from .base import Operator, from_json
 from .locations import locations
 
@@ -23,6 +23,7 @@ FACTORIES: dict[str, Callable[..., Operator]] = {
     "points": interpolation.points,
     "locations": locations,
     "vorticity": calculus.vorticity,
+    "pv_inversion": inversion.pv_inversion,
     "saturate": pointwise.saturate,
     "arctan": pointwise.arctan,
     "sin": pointwise.sin,

@@ -29,6 +29,7 @@ _REGISTRY: dict[str, str] = {
     "linear": "sdaxr.systems.linear:Linear",
     "lorenz63": "sdaxr.systems.lorenz63:Lorenz63",
     "lorenz96": "sdaxr.systems.lorenz96:Lorenz96",
+    "quasigeostrophic": "sdaxr.systems.quasigeostrophic:QuasiGeostrophic",
 }
 
 

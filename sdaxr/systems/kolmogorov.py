@@ -35,6 +35,7 @@ import numpy as np
 import xarray as xr
 
 from .base import State, System, require
+from .refinement import refine
 
 _LENGTH = 2 * math.pi
 
@@ -161,26 +162,8 @@ class Kolmogorov(System):
     def _faces(self, state: State) -> tuple[np.ndarray, np.ndarray]:
         """Cell means ``(y, x)`` to face velocities ``[x, y]`` on the solver's grid."""
         u, v = (np.asarray(state[name], float).T for name in ("u", "v"))
-        return self._interpolated(u, face_axis=0), self._interpolated(v, face_axis=1)
-
-    def _interpolated(self, mean: np.ndarray, face_axis: int) -> np.ndarray:
-        spectrum = np.fft.fft2(mean) * self.coarsen**2
-        padded = np.zeros((self.resolution, self.resolution), complex)
-        wavenumbers = np.rint(np.fft.fftfreq(self.cells, 1 / self.cells)).astype(int)
-        # The Nyquist mode has no phase, so it cannot be shifted.
-        kept = np.flatnonzero(2 * np.abs(wavenumbers) < self.cells)
-        half_cell = wavenumbers[kept] * math.pi / self.resolution
-        for axis in (0, 1):
-            to_face = axis == face_axis
-            block = np.sinc(self.coarsen * half_cell / math.pi) / np.sinc(half_cell / math.pi)
-            damping = block * np.cos(half_cell) if to_face else block
-            shift = np.exp(1j * half_cell * ((2 if to_face else 1) - self.coarsen))
-            # Without coarsening the mean of two faces nearly removes the shortest waves: do not blow them up.
-            factor = shift / np.maximum(damping, 0.3)
-            spectrum = np.take(spectrum, kept, axis) * (factor[:, None] if axis == 0 else factor[None, :])
-        rows = wavenumbers[kept] % self.resolution
-        padded[np.ix_(rows, rows)] = spectrum
-        return np.fft.ifft2(padded).real.astype(np.float32)
+        faces = refine(u, self.coarsen, face=0), refine(v, self.coarsen, face=1)
+        return faces[0].astype(np.float32), faces[1].astype(np.float32)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,165 @@
+r"""Inversion of quasi-geostrophic potential vorticity in two layers.
+
+.. math:: q_1 = \nabla^2 \psi_1 + F_1 (\psi_2 - \psi_1), \qquad q_2 = \nabla^2 \psi_2 + F_2 (\psi_1 - \psi_2)
+
+with :math:`F_1 = r_d^{-2} / (1 + \delta)` and :math:`F_2 = \delta F_1`: for each wave of a doubly periodic plane, two
+equations for its amplitudes in the layers. Then :math:`u = -\partial_y \psi`, :math:`v = \partial_x \psi` and
+:math:`\zeta = \nabla^2 \psi`, in Fourier space.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from sdaxr import schema
+from sdaxr.schema import OperatorError
+
+from .base import Bound, Constant, Fields, Operator, axis_of, register
+from .calculus import divide_units
+from .pointwise import check_variable, number
+from .template import Template, VariableTemplate
+
+OUTPUTS = {
+    "streamfunction": "streamfunction",
+    "u": "velocity along x",
+    "v": "velocity along y",
+    "vorticity": "relative vorticity",
+}
+
+
+def pv_inversion(*outputs: str, variable: str = "q", rd: float = 15e3, delta: float = 0.25) -> Operator:
+    """Streamfunction, velocities and relative vorticity of both layers from potential vorticity, all linear.
+
+    Parameters
+    ----------
+    *outputs
+        Some of ``"streamfunction"``, ``"u"``, ``"v"``, ``"vorticity"``; by default ``"u", "v"``.
+    variable
+        The anomaly of potential vorticity, with a dimension of two layers (the upper one first) and a doubly periodic,
+        evenly spaced plane. Physical values: a normalised field has another inversion.
+    rd
+        Deformation radius, in units of the coordinates (the model's default, in m).
+    delta
+        Ratio of the layers' thicknesses, upper to lower.
+    """
+    return PVInversion(outputs or ("u", "v"), variable, rd, delta)
+
+
+@register
+@dataclass(frozen=True, repr=False)
+class PVInversion(Operator):
+    """Linear functions of the streamfunction that belongs to a potential vorticity."""
+
+    outputs: tuple[str, ...] = ("u", "v")
+    variable: str = "q"
+    rd: float = 15e3
+    delta: float = 0.25
+
+    name = "pv_inversion"
+    linear = True
+
+    def __post_init__(self) -> None:
+        outputs = (self.outputs,) if isinstance(self.outputs, str) else tuple(self.outputs)
+        for output in outputs:
+            if output not in OUTPUTS:
+                raise OperatorError(f"pv_inversion: there is no output {schema.nearest(output, OUTPUTS)}")
+        if not outputs or len(set(outputs)) < len(outputs):
+            raise OperatorError(f"pv_inversion: found the outputs {outputs}, expected one or more different ones")
+        object.__setattr__(self, "outputs", outputs)
+        for key in ("rd", "delta"):
+            value = number("pv_inversion", key, getattr(self, key))
+            if value <= 0:
+                raise OperatorError(f"pv_inversion: {key} is {value:g}, expected a positive number")
+            object.__setattr__(self, key, value)
+
+    def bind(self, template: Template) -> Bound:
+        check_variable("pv_inversion", self.variable, template)
+        q = template.variables[self.variable]
+        y, x = self._plane(template)
+        layers = [d for d in q.dims if d not in (y, x) and template.sizes[d] == 2]
+        if len(layers) != 1:
+            raise OperatorError(
+                f"pv_inversion: '{self.variable}' has the dimensions { {d: template.sizes[d] for d in q.dims} }, "
+                f"expected one with two layers beside '{y}' and '{x}'"
+            )
+        axes = tuple(axis_of(q.dims, d) for d in (layers[0], y, x))
+        kx, ky = self._wavenumber(template, x), self._wavenumber(template, y)
+        inverse = Constant(self._inverse(kx, ky))
+        factors = {
+            n: (Constant(f.real), Constant(f.imag)) for n, f in self._factors(kx, ky).items() if n in self.outputs
+        }
+        size = template.sizes[y], template.sizes[x]
+
+        def function(fields: Fields) -> Fields:
+            q = fields[self.variable].movedim(axes, (-3, -2, -1))
+            spectrum = torch.fft.rfft2(q)
+            # (to, from, ky, kx) times (..., from, ky, kx)
+            psi = (inverse.like(q) * spectrum.unsqueeze(-4)).sum(-3)
+            out = {}
+            for name in self.outputs:
+                real, imaginary = (part.like(q) for part in factors[name])
+                out[name] = torch.fft.irfft2(torch.complex(real, imaginary) * psi, s=size).movedim((-3, -2, -1), axes)
+            return out
+
+        labels = self._labels(q, template.coords[x].attrs.get("units", ""))
+        return Bound(template.with_variables({n: labels[n] for n in self.outputs}), function)
+
+    def _plane(self, template: Template) -> tuple[str, str]:
+        space = [d for d in template.variables[self.variable].dims if template.period(d) is not None]
+        if len(space) != 2 or len({template.coords[d].attrs.get("units") for d in space}) != 1:
+            raise OperatorError(
+                f"pv_inversion: the periodic dimensions of '{self.variable}' are {space}, expected two of the same "
+                "units, y and x; mark their coordinates with the attributes periodic=1 and period"
+            )
+        y, x = space
+        return (x, y) if template.coords[y].attrs.get("axis") == "X" else (y, x)
+
+    def _wavenumber(self, template: Template, dim: str) -> np.ndarray:
+        values, period = template.coordinate(dim).astype(float), template.period(dim)
+        steps = np.diff(values)
+        assert period is not None
+        if not np.allclose(steps, period / values.size, rtol=1e-4):
+            raise OperatorError(
+                f"pv_inversion: '{dim}' runs from {values[0]:g} to {values[-1]:g} in {values.size} values, expected "
+                f"even rising steps of {period / values.size:g}, all around the period of {period:g}"
+            )
+        return 2 * np.pi * np.fft.fftfreq(values.size, period / values.size)
+
+    def _inverse(self, kx: np.ndarray, ky: np.ndarray) -> np.ndarray:
+        """psi of q by wave, (to layer, from layer, ky, kx); nothing for the mean, which has no streamfunction."""
+        half = kx[: kx.size // 2 + 1]
+        square = ky[:, None] ** 2 + half**2
+        upper = self.rd**-2 / (1 + self.delta)
+        lower = self.delta * upper
+        one = np.ones_like(square)
+        matrix = np.array([[-(square + upper), upper * one], [lower * one, -(square + lower)]])
+        # With q in s-1 and lengths in m the entries are of all sizes: in closed form, in double precision.
+        determinant = square * (square + upper + lower)
+        adjugate = np.array([[matrix[1, 1], -matrix[0, 1]], [-matrix[1, 0], matrix[0, 0]]])
+        return np.divide(adjugate, determinant, out=np.zeros_like(adjugate), where=determinant > 0)
+
+    @staticmethod
+    def _factors(kx: np.ndarray, ky: np.ndarray) -> dict[str, np.ndarray]:
+        """What makes the outputs of psi, by wave (ky, kx)."""
+        half = np.abs(kx[: kx.size // 2 + 1])
+        along_y, along_x = (np.broadcast_to(a, (ky.size, half.size)).astype(complex) for a in (ky[:, None], half))
+        return {
+            "streamfunction": np.ones_like(along_x),
+            "u": -1j * along_y,
+            "v": 1j * along_x,
+            "vorticity": -(along_x**2 + along_y**2),
+        }
+
+    def _labels(self, q: VariableTemplate, length: str) -> dict[str, VariableTemplate]:
+        per = divide_units(q.units, "1") if q.units else ""
+        known = bool(per and length)
+        units = {
+            "streamfunction": f"{length}2 {per}" if known else "",
+            "u": f"{length} {per}" if known else "",
+            "v": f"{length} {per}" if known else "",
+            "vorticity": per,
+        }
+        return {n: VariableTemplate(q.dims, units[n], {"long_name": OUTPUTS[n]}) for n in OUTPUTS}

@@ -1,0 +1,240 @@
+r"""Two-layer quasi-geostrophic turbulence on a doubly periodic beta plane.
+
+.. math::
+    \partial_t q_i + J(\psi_i, q_i) + U_i \partial_x q_i + Q_{y,i} \partial_x \psi_i
+    = -\delta_{i2} r_{ek} \nabla^2 \psi_2, \qquad q_i = \nabla^2 \psi_i + (-1)^i F_i (\psi_1 - \psi_2)
+
+with :math:`F_1 = r_d^{-2} / (1 + \delta)`, :math:`F_2 = \delta F_1`, the background gradients
+:math:`Q_{y,i} = \beta - (-1)^i F_i (U_1 - U_2)`, and a filter of the smallest scales in the place of viscosity. The
+solver is PyQG-JAX's, pseudo-spectral with third-order Adams-Bashforth steps, and so are the parameters' defaults.
+States are anomalies of potential vorticity, means over ``coarsen`` x ``coarsen`` cells; `operators.pv_inversion` makes
+streamfunction, velocities and vorticity of them.
+
+References
+----------
+.. [1] Abernathey, R. et al. (2022). PyQG: v0.7.2. doi:10.5281/zenodo.6563667
+.. [2] Otness, K. et al. (2024). PyQG-JAX. https://pyqg-jax.readthedocs.io
+.. [3] Li, Z., Dong, B. & Zhang, P. (2024). State-observation augmented diffusion model for nonlinear assimilation.
+   arXiv:2407.21314
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import xarray as xr
+
+from .base import State, System, require
+from .refinement import refine
+
+DAY = 86400.0
+
+
+@dataclass(frozen=True)
+class QuasiGeostrophic(System):
+    """Two-layer quasi-geostrophic flow; states are ``q(layer, y, x)``, upper layer first.
+
+    Parameters
+    ----------
+    step
+        Time between two states, in days; divided into as many solver steps as stability asks for.
+    resolution
+        Cells of the solver's grid per side; Li, Dong & Zhang have 512.
+    coarsen
+        Cells per side that are averaged into one cell of the output; they have 2.
+    spin_up
+        Time that is dropped at the start of each trajectory, in years of 365 days.
+    length
+        Side of the domain, in m.
+    rek
+        Linear drag in the lower layer, in s-1.
+    filterfac
+        Amplitude of the spectral filter.
+    beta
+        Gradient of the Coriolis parameter, in m-1 s-1.
+    rd
+        Deformation radius, in m.
+    delta
+        Ratio of the layers' thicknesses, upper to lower.
+    H1
+        Thickness of the upper layer, in m; for budgets only, the flow depends on ``delta``.
+    U1, U2
+        Background flow along x in the layers, in m s-1.
+    cfl_velocity
+        Speed, in m s-1, for which the solver's step has the Courant number 0.5.
+    precision
+        ``"single"`` or ``"double"``; the inversion of potential vorticity is in double precision always.
+    """
+
+    name: ClassVar[str] = "quasigeostrophic"
+    references: ClassVar[str] = "doi:10.5281/zenodo.6563667; arXiv:2407.21314"
+
+    step: float = 1.0
+    resolution: int = 128
+    coarsen: int = 2
+    spin_up: float = 5.0
+    length: float = 1e6
+    rek: float = 5.787e-7
+    filterfac: float = 23.6
+    beta: float = 1.5e-11
+    rd: float = 15e3
+    delta: float = 0.25
+    H1: float = 500.0
+    U1: float = 0.025
+    U2: float = 0.0
+    cfl_velocity: float = 1.0
+    precision: str = "single"
+
+    def __post_init__(self) -> None:
+        for key in ("step", "length", "rd", "delta", "H1", "cfl_velocity"):
+            require(getattr(self, key) > 0, f"found {key}={getattr(self, key)}, expected a positive number")
+        for key in ("spin_up", "rek", "filterfac"):
+            require(getattr(self, key) >= 0, f"found {key}={getattr(self, key)}, expected 0 or more")
+        require(
+            self.coarsen >= 1 and self.resolution >= 4 and self.resolution % self.coarsen == 0,
+            f"found resolution={self.resolution} and coarsen={self.coarsen}; expected a resolution that coarsen "
+            "divides, such as 128 and 2",
+        )
+        require(
+            self.precision in ("single", "double"), f"found precision={self.precision!r}, expected 'single' or 'double'"
+        )
+
+    @property
+    def cells(self) -> int:
+        """Cells of the output per side."""
+        return self.resolution // self.coarsen
+
+    @property
+    def substeps(self) -> int:
+        """Solver steps from one state to the next."""
+        stable = 0.5 * self.length / self.resolution / self.cfl_velocity
+        return math.ceil(self.step * DAY / stable)
+
+    @property
+    def time_attrs(self) -> dict[str, Any]:
+        # "days" would be decoded to durations by xarray.
+        return {"units": "day", "long_name": "model time", "axis": "T"}
+
+    def template(self) -> xr.Dataset:
+        """One state of zeros with its labels."""
+        centres = (np.arange(self.cells) + 0.5) * self.length / self.cells
+        coordinates: dict[str, Any] = {
+            name: (
+                name,
+                centres,
+                {
+                    "units": "m",
+                    "standard_name": f"projection_{name}_coordinate",
+                    "long_name": f"{name} of the cell centre",
+                    "axis": name.upper(),
+                    "periodic": 1,
+                    "period": self.length,
+                },
+            )
+            for name in ("y", "x")
+        }
+        coordinates["layer"] = ("layer", np.array([1, 2]), {"units": "1", "long_name": "layer, from above"})
+        attrs = {"units": "s-1", "long_name": "anomaly of quasi-geostrophic potential vorticity"}
+        zeros = np.zeros((2, self.cells, self.cells), np.float32)
+        return xr.Dataset({"q": (("layer", "y", "x"), zeros, attrs)}, coordinates)
+
+    def trajectory(self, steps: int, seed: int) -> State:
+        """A trajectory from a random upper layer, after the spin-up; ``(steps, layer, y, x)``."""
+        return self.trajectories(steps, [seed])[0]
+
+    def trajectories(self, steps: int, seeds: Sequence[int]) -> list[State]:
+        """Trajectories side by side, as one computation; each is that of its seed up to rounding."""
+        solver = _solver(self)
+        words = np.array([[seed >> 32 & 0xFFFFFFFF, seed & 0xFFFFFFFF] for seed in seeds], np.uint32)
+        flow = solver.initial(words)
+        for _ in range(math.ceil(self.spin_up * 365 / self.step)):
+            flow = solver.next_state(flow)
+        frames = self._frames(solver, flow, steps)
+        return [{"q": frames[:, i]} for i in range(len(seeds))]
+
+    def advance(self, state: Mapping[str, np.ndarray], steps: int, seed: int = 0) -> State:
+        """The next states after a state; ``(steps, layer, y, x)``.
+
+        The state is interpolated to the solver's grid in Fourier space, with the damping by the cell means divided
+        out. Scales below the grid of the state are unknown and start at zero.
+        """
+        del seed
+        solver = _solver(self)
+        q = refine(np.asarray(self.check_state(state)["q"], float), self.coarsen)
+        return {"q": self._frames(solver, solver.start(q[None]), steps)[:, 0]}
+
+    def _frames(self, solver: _Solver, flow: Any, steps: int) -> np.ndarray:
+        """The next states, (steps, batch, layer, y, x)."""
+        frames = []
+        for _ in range(steps):
+            flow = solver.next_state(flow)
+            frames.append(solver.output(flow))
+        if not frames:
+            return np.zeros((0, *flow.state.qh.shape[:2], self.cells, self.cells), np.float32)
+        return np.stack(frames).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class _Solver:
+    """Compiled functions of batches of flows; a flow is PyQG-JAX's state of its time stepper."""
+
+    initial: Callable[[np.ndarray], Any]
+    start: Callable[[np.ndarray], Any]
+    next_state: Callable[[Any], Any]
+    output: Callable[[Any], np.ndarray]
+
+
+# Once per process, so that a worker compiles for its first trajectory only.
+@functools.lru_cache(maxsize=4)
+def _solver(system: QuasiGeostrophic) -> _Solver:
+    # JAX would otherwise claim most of the memory of a GPU that PyTorch needs too.
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+    import jax
+    from pyqg_jax import qg_model, state, steppers
+
+    parameters = ("rek", "filterfac", "beta", "rd", "delta", "H1", "U1", "U2")
+    double = _double(
+        lambda: qg_model.QGModel(
+            nx=system.resolution,
+            L=system.length,
+            precision=state.Precision[system.precision.upper()],
+            **{key: getattr(system, key) for key in parameters},
+        )
+    )
+    model = steppers.SteppedModel(double(), steppers.AB3Stepper(dt=system.step * DAY / system.substeps))
+
+    def initial(words: Any) -> Any:
+        return model.create_initial_state(jax.random.wrap_key_data(words, impl="threefry2x32"))
+
+    def start(q: Any) -> Any:
+        blank = model.model.create_initial_state(jax.random.key(0))
+        return model.initialize_stepper_state(blank.update(q=q.astype(blank.q.dtype)))
+
+    def next_state(flow: Any) -> Any:
+        return jax.lax.scan(lambda f, _: (model.step_model(f), None), flow, length=system.substeps)[0]
+
+    def output(flow: Any) -> Any:
+        block = (system.cells, system.coarsen) * 2
+        return flow.state.q.reshape(2, *block).mean((2, 4))
+
+    many = {f.__name__: _double(jax.jit(jax.vmap(f))) for f in (initial, start, next_state, output)}
+    return _Solver(**many)
+
+
+def _double(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function where JAX has double precision, which PyQG-JAX needs and other solvers do not expect."""
+
+    @functools.wraps(function)
+    def wrapped(*args: Any) -> Any:
+        import jax
+
+        with jax.enable_x64(True):
+            return function(*args)
+
+    return wrapped
