@@ -27,7 +27,7 @@ from sdaxr.prior import Prior, open_prior, priors
 from sdaxr.problem import Problem
 from sdaxr.provenance import count_observations, describe_networks
 from sdaxr.sampling import METHOD_OPTIONS, Sampling, resolve_sampling
-from sdaxr.schema import OptionError, nearest
+from sdaxr.schema import MEMBER, OptionError, nearest
 from sdaxr.systems import System
 from sdaxr.window import (
     BACKGROUND,
@@ -245,8 +245,10 @@ def draw(
     progress: bool,
 ) -> xr.Dataset:
     """Sample members in batches, here or on the workers of the active client, into memory or into an archive."""
-    layout = problem.layout
-    ensemble = Ensemble.create(layout, problem.times, attrs, members=members, store=store, overwrite=overwrite)
+    states = problem.opened.augmentation.without(dict.fromkeys(problem.layout.variables))
+    template = problem.layout.template(problem.times, {MEMBER: np.arange(members)})[list(states)]
+    finite = problem.layout.mask is None
+    ensemble = Ensemble.create(template, attrs, store=store, overwrite=overwrite, finite=finite)
     client = active_client()
     size = batch or batch_size(problem.guided, problem.shape, members, problem.target)
     if client is not None and batch is None:
@@ -290,7 +292,9 @@ def draw_batch(
         problem.guided, problem.sampler, members, problem.shape, seed=seed, device=problem.target,
         attempts=problem.settings.attempts, tick=tick,
     )  # fmt: skip
-    fields = {m: problem.layout.to_physical(state) for m, state in zip(members, states.numpy(), strict=True)}
+    layout, augmentation = problem.layout, problem.opened.augmentation
+    pairs = zip(members, states.numpy(), strict=True)
+    fields = {m: augmentation.without(layout.to_physical(state)) for m, state in pairs}
     if archive is None:
         return fields
     for member, values in fields.items():

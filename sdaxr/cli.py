@@ -119,6 +119,14 @@ def _json(ctx: click.Context, parameter: click.Parameter, text: str | None) -> A
         raise click.BadParameter(f"{text!r} is not JSON: {error}") from error
 
 
+def _named(ctx: click.Context, parameter: click.Parameter, pairs: tuple[str, ...]) -> dict[str, str] | None:
+    """``name=text`` as a dictionary; None where nothing is given."""
+    for pair in pairs:
+        if not pair.partition("=")[2]:
+            raise click.BadParameter(f"found {pair!r}, expected name=operator")
+    return {name: text for name, _, text in (pair.partition("=") for pair in pairs)} or None
+
+
 def _settings(ctx: click.Context, parameter: click.Parameter, pairs: tuple[str, ...]) -> dict[str, Any]:
     """``key=value`` texts as a dictionary; values that are JSON are read as such."""
     settings = {}
@@ -175,6 +183,9 @@ def generate(quiet: bool, option: dict[str, Any], **values: Any) -> None:
         "--homogeneous", multiple=True, help="Periodic dimension along which the statistics do not change; repeat."
     ),
     click.option("--symmetries", callback=_json, help="Flips, shifts, changes of sign that change nothing, as JSON."),
+    click.option(
+        "--augment", multiple=True, callback=_named, help="name=operator, such as 'velocity=pv_inversion()'; repeat."
+    ),
     click.option("--steps", type=int, help="Training steps."),
     click.option("--minutes", type=float, help="Training time instead of steps."),
     click.option("--batch", type=int, help="Windows in one step."),

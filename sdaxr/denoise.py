@@ -118,6 +118,11 @@ def denoise(
     if method not in METHODS:
         raise OptionError(f"method={nearest(method, METHODS)}")
     _check(members, step_size, n_steps, level, method)
+    if prior.augmentation.operators:
+        raise OptionError(
+            f"the prior {prior.name!r} knows {list(prior.augmentation.variables)} besides the states, expected one of "
+            "the states alone; train it without augment="
+        )
     ensemble = schema.ensemble_dimension(noisy)
     if members > 1 and ensemble == MEMBER:
         raise OptionError(f"members={members}, expected 1 for fields that have a dimension 'member'; rename it")

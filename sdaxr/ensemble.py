@@ -10,8 +10,7 @@ import numpy as np
 import xarray as xr
 
 from sdaxr.archive import Archive, open_archive
-from sdaxr.fields import StateLayout
-from sdaxr.schema import MEMBER
+from sdaxr.schema import MEMBER, TIME
 
 
 @dataclass
@@ -36,29 +35,29 @@ class Ensemble:
     @classmethod
     def create(
         cls,
-        layout: StateLayout,
-        times: xr.DataArray,
+        template: xr.Dataset,
         attrs: dict[str, Any],
         *,
-        members: int,
         store: str | Path | None,
         overwrite: bool,
+        finite: bool,
     ) -> Ensemble:
-        """An ensemble of ``members`` on ``times``; its archive is resumed if it is there with the same ``attrs``.
+        """An ensemble with the labels of ``template``; its archive is resumed if it is there with the same ``attrs``.
+
+        ``finite`` says whether all of its values have to be.
 
         Raises
         ------
         ArchiveError
             If the store cannot be written, or holds something else.
         """
-        template = layout.template(times, {MEMBER: np.arange(members)})
+        template = template.assign_attrs(attrs)
         template[MEMBER].attrs.update(standard_name="realization", long_name="posterior sample", units="1")
-        template.attrs.update(attrs)
+        members, times = template.sizes[MEMBER], template[TIME]
         if store is None:
             return cls(template, None, set(range(members)))
         config = {k: v for k, v in attrs.items() if k != "sdaxr_version"} | {"members": members}
         config |= {"start": str(times.values[0]), "states": times.size}
-        finite = layout.mask is None
         archive = Archive.create(store, template, MEMBER, config, attrs, overwrite=overwrite, finite=finite)
         return cls(template, archive, set(archive.pending()))
 

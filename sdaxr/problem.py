@@ -93,10 +93,16 @@ class Problem:
         measured = (self.method == "sda" or fields) and self.settings.gamma is None
         return [
             bind_observations(
-                data, self.operators[name], self.opened, self.times, self.target, self.outside, measured=measured
+                data, self._operator(name), self.opened, self.times, self.target, self.outside, measured=measured
             )
             for name, data in self.networks.items()
         ]
+
+    def _operator(self, name: str) -> Operator:
+        """That of a network; for states that hold what it sees, where the method needs them."""
+        operator = self.operators[name]
+        known = self.opened.augmentation.channels(operator) if self.method == "soad" else None
+        return known or operator
 
     @cached_property
     def guided(self) -> Guidance:

@@ -32,7 +32,12 @@ def generate(system: str, store: str, **options: Any) -> xr.Dataset:
 
 
 def train(trajectories: str, store: str, **options: Any) -> Any:
-    """A prior of ``trajectories`` to the file ``store``."""
+    """A prior of ``trajectories`` to the file ``store``; operators of ``augment`` are text, or JSON as a mapping."""
+    from . import operators
+
+    if options.get("augment"):
+        texts = {n: o if isinstance(o, str) else json.dumps(o) for n, o in options["augment"].items()}
+        options["augment"] = {name: operators.parse(text) for name, text in texts.items()}
     return sdaxr.train(sdaxr.open_archive(trajectories), store, **options)
 
 

@@ -23,7 +23,7 @@ from sdaxr.fields import StateLayout
 from sdaxr.infer import system_layout
 from sdaxr.operators import identity
 from sdaxr.provenance import count_observations, describe_networks, fingerprint
-from sdaxr.schema import TIME, DataError, OptionError, nearest
+from sdaxr.schema import MEMBER, TIME, DataError, OptionError, nearest
 from sdaxr.systems import MarkovChain, System, open_system
 from sdaxr.window import Observations, Operators, as_networks, background_network, operator_of, window_times
 
@@ -121,7 +121,8 @@ def smooth(
         seen, chosen = seen | {name: background_network(background, axis)}, chosen | {name: identity()}
     model, used = build_model(seen, chosen, chain, axis, outside)
     attrs |= count_observations(networks, used[: len(networks)])
-    ensemble = Ensemble.create(layout, axis, attrs, members=members, store=store, overwrite=overwrite)
+    template = layout.template(axis, {MEMBER: np.arange(members)})
+    ensemble = Ensemble.create(template, attrs, store=store, overwrite=overwrite, finite=True)
     if ensemble.complete:
         return ensemble.dataset()
     paths, about = _draw(model, method, members, seed, particles or PARTICLES, guess)

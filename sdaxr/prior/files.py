@@ -20,6 +20,7 @@ import xarray as xr
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
+from sdaxr.augmentation import Augmentation
 from sdaxr.fields import StateLayout
 from sdaxr.hardware import choose_precision
 from sdaxr.prior.blanket import TrajectoryDenoiser
@@ -59,6 +60,11 @@ class Prior:
     def window(self) -> int:
         """Number of states of the windows of the training."""
         return int(self.metadata["window"])
+
+    @property
+    def augmentation(self) -> Augmentation:
+        """What the prior knows besides the states."""
+        return Augmentation.from_file(self.metadata.get("augment", {}))
 
     @property
     def name(self) -> str:

@@ -15,9 +15,11 @@ import torch
 import xarray as xr
 
 from sdaxr import schema
+from sdaxr.augmentation import Augmentation
 from sdaxr.fields import StateLayout
 from sdaxr.hardware import choose_device, choose_precision
 from sdaxr.infer import infer_layout
+from sdaxr.operators import Operator
 from sdaxr.prior.files import Prior, assemble
 from sdaxr.prior.networks import default_network
 from sdaxr.prior.run import TrainingRun
@@ -41,6 +43,7 @@ def train(
     normalise: str = "channel",
     homogeneous: Sequence[str] = (),
     symmetries: Sequence[Mapping[str, Any]] = (),
+    augment: Mapping[str, Operator] | None = None,
     steps: int | None = None,
     minutes: float | None = None,
     batch: int = 32,
@@ -89,6 +92,10 @@ def train(
     symmetries
         Transformations that leave the statistics as they are, each a mapping such as
         ``{"flip": ["x"], "shift": {"y": 8}, "negate": ["u"]}``; see `sdaxr.prior.symmetries`.
+    augment
+        Observation operators by name, such as ``{"velocity": operators.pv_inversion()}``: the prior is one of the
+        states and of what these make of them, for ``method="soad"``; see `sdaxr.augmentation`. Observed quantities
+        are variables of it (``velocity_u``), which ``symmetries`` have to negate like the others.
     steps, minutes
         Length of the training: a number of steps (default 20 000), or minutes of wall clock.
     batch, learning_rate, weight_decay, ema
@@ -125,6 +132,11 @@ def train(
     data = _open(trajectories)
     store = Path(store)
     options: dict[str, Any] = {"variables": variables, "context": context, "cycles": cycles, "normalise": normalise}
+    names = [str(v) for v in (variables or data.data_vars) if v in data and schema.TIME in data[v].dims]
+    augmentation = Augmentation.of(augment, data[names])
+    data = augmentation.apply(data, names)
+    if variables is not None:
+        options["variables"] = [*variables, *augmentation.variables]
     training, validation = _splits(data)
     layout = infer_layout(training, **options)
     if steps is None and minutes is None:
@@ -166,6 +178,7 @@ def train(
     run.go(checkpoint_path, validate_every, progress)
     about = asdict(settings) | {
         "name": name or store.stem,
+        "augment": augmentation.to_file(),
         "training": run.summary(),
         "sdaxr_version": schema.version(),
     }

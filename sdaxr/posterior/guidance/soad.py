@@ -100,8 +100,8 @@ class _Rows:
         if not is_linear(network, like) or not torch.allclose(back, probe, atol=1e-3):
             raise OptionError(
                 "method='soad' is for observations that are a part of the state (or means over parts that do not "
-                "overlap), found an operator of another kind; train a prior whose states hold what is observed, or "
-                "take method='sda'"
+                "overlap), found an operator of another kind; train a prior that knows what is observed, "
+                "train(augment={'name': operator}), or take method='sda'"
             )
         if network.correlation is None:
             return cls(norm, (network.errors / norm).square(), None)
