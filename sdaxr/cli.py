@@ -216,6 +216,7 @@ def train(quiet: bool, **values: Any) -> None:
     click.option("--error", type=float, required=True, help="Standard deviation of the noise, in the units observed."),
     click.option("--every", type=int, help="Observe every so many states."),
     click.option("--start", type=int, help="First state that is observed."),
+    click.option("--noise", help="gaussian, laplace, uniform or lognormal; all with the deviation --error."),
     click.option(
         "--correlation", callback=_json, help="Distances of correlated errors as JSON, e.g. '{\"time\": 0.1}'."
     ),

@@ -19,6 +19,7 @@ import xarray as xr
 from . import schema
 from .correlation import ATTRIBUTE, check_scales, correlate
 from .matching import ERROR, OBS, Alignment, align, observed_variables, validate
+from .noise import noise_of
 from .operators import Operator, Template, from_json, identity, locations
 from .operators.locations import write_times
 from .schema import TIME, WINDOW_BOUND, DataError, GridError, OptionError
@@ -43,11 +44,12 @@ def observe(
     every: int = 1,
     start: int = 0,
     error: float | Mapping[str, float | xr.DataArray] | xr.DataArray,
+    noise: str = "gaussian",
     correlation: Mapping[str, float] | None = None,
     seed: int = 0,
     missing: float = 0.0,
 ) -> xr.Dataset:
-    """Synthetic observations of a truth: y = H(x) + error, Gaussian, independent or correlated.
+    """Synthetic observations of a truth: y = H(x) + error, independent or correlated.
 
     Parameters
     ----------
@@ -60,10 +62,14 @@ def observe(
     error
         One standard deviation of the error, in the units of the operator's output: a number, a DataArray that
         broadcasts against it, or one of them for each variable.
+    noise
+        Family of the errors: ``"gaussian"``, ``"laplace"``, ``"uniform"`` or ``"lognormal"`` (`sdaxr.noise`), each with
+        mean zero and the standard deviation ``error``.
     correlation
         Distances over which the correlation of the errors falls to 1 / e, for some coordinates of the operator's output
         and in their units (seconds where time is a calendar), such as ``{"time": 0.1}``: the correlation is
-        exp(-sum |difference| / distance). Along other dimensions, and between variables, errors are independent.
+        exp(-sum |difference| / distance). Along other dimensions, and between variables, errors are independent. For
+        Gaussian errors.
     seed
         Of the noise and of what is missing.
     missing
@@ -82,11 +88,14 @@ def observe(
         If the truth has several trajectories, no time, or NaN at some times only; if the error is not positive, or
         correlated along a coordinate that is not there.
     OptionError
-        If ``every``, ``start`` or ``missing`` is impossible.
+        If ``every``, ``start``, ``noise`` or ``missing`` is impossible.
     OperatorError
         If the operator cannot be applied to the truth.
     """
     _check_options(every, start, missing)
+    standard = noise_of(noise)
+    if correlation is not None and noise != "gaussian":
+        raise OptionError(f"found correlation= beside noise={noise!r}, expected 'gaussian'; leave one of them out")
     truth = _one_trajectory(truth)
     _check_gaps(truth)
     clean = operator.apply(truth)
@@ -102,12 +111,14 @@ def observe(
     scales = None if correlation is None else check_scales(correlation, "correlation=")
     template = Template.from_dataset(clean)
     draw, gaps = np.random.default_rng(seed), np.random.default_rng([seed, 1])
-    out = xr.Dataset(coords=clean.coords, attrs=_provenance(clean, operator, every, start, seed, missing, scales))
+    out = xr.Dataset(
+        coords=clean.coords, attrs=_provenance(clean, operator, every, start, seed, missing, noise, scales)
+    )
     for name, value in clean.data_vars.items():
-        noise = value.copy(data=draw.standard_normal(value.shape))
-        noise = (noise if scales is None else correlate(noise, template, scales)) * errors[str(name)]
+        unit = value.copy(data=standard(draw, value.shape))
+        added = (unit if scales is None else correlate(unit, template, scales)) * errors[str(name)]
         keep = gaps.random(value.shape) >= missing
-        out[name] = (value + noise).where(keep).transpose(*value.dims).astype(value.dtype)
+        out[name] = (value + added).where(keep).transpose(*value.dims).astype(value.dtype)
         out[name].attrs = {**value.attrs, "ancillary_variables": f"{name}{ERROR}"}
         out[f"{name}{ERROR}"] = errors[str(name)].astype(value.dtype)
         out[f"{name}{ERROR}"].attrs = _error_attrs(value) | ({} if scales is None else {ATTRIBUTE: json.dumps(scales)})
@@ -240,13 +251,14 @@ def _provenance(
     start: int,
     seed: int,
     missing: float,
+    noise: str,
     scales: Mapping[str, float] | None,
 ) -> dict[str, Any]:
     return {
         "Conventions": "CF-1.11",
         "title": "Synthetic observations",
         "operator": json.dumps(operator.to_dict()),
-        "error_model": f"{'independent' if scales is None else 'correlated'} Gaussian",
+        "error_model": f"{'independent' if scales is None else 'correlated'} {noise.replace('gaussian', 'Gaussian')}",
         "every": int(every),
         "start": int(start),
         "seed": int(seed),
