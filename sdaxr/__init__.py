@@ -9,6 +9,7 @@ The names below are loaded when they are first used, so that ``import sdaxr`` co
 `open_prior`, `priors`  a prior by name or path; the names of the shipped ones
 `observe`               truth + operator -> synthetic observations
 `assimilate`            observations + (prior | system) -> posterior ensemble
+`cycle`                 the same window after window, each from the last one's ensemble
 `innovations`           observation minus H(posterior)
 `forecast`              posterior + (system | prior) -> forecast
 `denoise`               noisy fields + prior -> clean fields
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from . import baselines, densities, operators, systems
     from .archive import open_archive
     from .assimilate import assimilate
+    from .cycling import cycle
     from .denoise import denoise
     from .forecast import forecast
     from .generate import generate
@@ -57,6 +59,7 @@ __all__ = [
     "priors",
     "observe",
     "assimilate",
+    "cycle",
     "innovations",
     "forecast",
     "denoise",
@@ -81,6 +84,7 @@ _FUNCTIONS = {
     "priors": "prior",
     "observe": "observations",
     "assimilate": "assimilate",
+    "cycle": "cycling",
     "innovations": "innovations",
     "forecast": "forecast",
     "denoise": "denoise",

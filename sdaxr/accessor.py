@@ -53,7 +53,7 @@ def _delegate(method: _Method) -> _Method:
 
 
 class _Accessor:
-    """What Dataset and DataTree have in common: the data, and a description of them."""
+    """What Dataset and DataTree have in common: they hold observations, and can say what they are."""
 
     def __init__(self, data: Any) -> None:
         self._data = data
@@ -71,6 +71,104 @@ class _Accessor:
             rows.append(f'<tr><th colspan="2" style="text-align:left">{html.escape(title)}</th></tr>')
             rows += [f"<tr><td>{html.escape(k)}</td><td>{html.escape(v)}</td></tr>" for k, v in facts.items()]
         return f"<table>{''.join(rows)}</table>"
+
+    @_delegate
+    def assimilate(
+        self,
+        prior: str | Path | Prior | None = None,
+        *,
+        members: int = 16,
+        seed: int = 0,
+        store: str | Path | None = None,
+        operator: Operators = None,
+        times: Any = None,
+        background: xr.Dataset | None = None,
+        method: str = "sda",
+        system: str | System | None = None,
+        particles: int | None = None,
+        first_guess: xr.Dataset | None = None,
+        gamma: float | str | None = None,
+        zeta: float | None = None,
+        iterations: int | None = None,
+        sampler: str | None = None,
+        grid: str | None = None,
+        steps: int | None = None,
+        eta: float | None = None,
+        corrections: int | None = None,
+        tau: float | None = None,
+        attempts: int | None = None,
+        stride: int | None = None,
+        precision: str | None = None,
+        outside: str = "error",
+        batch: int | None = None,
+        device: str = "auto",
+        overwrite: bool = False,
+        progress: bool = True,
+    ) -> xr.Dataset:
+        return sdaxr.assimilate(
+            self._data,
+            prior,
+            members=members,
+            seed=seed,
+            store=store,
+            operator=operator,
+            times=times,
+            background=background,
+            method=method,
+            system=system,
+            particles=particles,
+            first_guess=first_guess,
+            gamma=gamma,
+            zeta=zeta,
+            iterations=iterations,
+            sampler=sampler,
+            grid=grid,
+            steps=steps,
+            eta=eta,
+            corrections=corrections,
+            tau=tau,
+            attempts=attempts,
+            stride=stride,
+            precision=precision,
+            outside=outside,
+            batch=batch,
+            device=device,
+            overwrite=overwrite,
+            progress=progress,
+        )
+
+    @_delegate
+    def cycle(
+        self,
+        prior: str | Path | Prior,
+        *,
+        window: int | None = None,
+        carry: str | Path | System | Prior | None = None,
+        members: int = 16,
+        seed: int = 0,
+        store: str | Path | None = None,
+        times: Any = None,
+        background: xr.Dataset | None = None,
+        inflation: float = 1.0,
+        overwrite: bool = False,
+        progress: bool = True,
+        **options: Any,
+    ) -> xr.Dataset:
+        return sdaxr.cycle(
+            self._data,
+            prior,
+            window=window,
+            carry=carry,
+            members=members,
+            seed=seed,
+            store=store,
+            times=times,
+            background=background,
+            inflation=inflation,
+            overwrite=overwrite,
+            progress=progress,
+            **options,
+        )
 
 
 @xr.register_dataset_accessor("sda")
@@ -169,71 +267,6 @@ class DatasetAccessor(_Accessor):
             correlation=correlation,
             seed=seed,
             missing=missing,
-        )
-
-    @_delegate
-    def assimilate(
-        self,
-        prior: str | Path | Prior | None = None,
-        *,
-        members: int = 16,
-        seed: int = 0,
-        store: str | Path | None = None,
-        operator: Operators = None,
-        times: Any = None,
-        background: xr.Dataset | None = None,
-        method: str = "sda",
-        system: str | System | None = None,
-        particles: int | None = None,
-        first_guess: xr.Dataset | None = None,
-        gamma: float | str | None = None,
-        zeta: float | None = None,
-        iterations: int | None = None,
-        sampler: str | None = None,
-        grid: str | None = None,
-        steps: int | None = None,
-        eta: float | None = None,
-        corrections: int | None = None,
-        tau: float | None = None,
-        attempts: int | None = None,
-        stride: int | None = None,
-        precision: str | None = None,
-        outside: str = "error",
-        batch: int | None = None,
-        device: str = "auto",
-        overwrite: bool = False,
-        progress: bool = True,
-    ) -> xr.Dataset:
-        return sdaxr.assimilate(
-            self._data,
-            prior,
-            members=members,
-            seed=seed,
-            store=store,
-            operator=operator,
-            times=times,
-            background=background,
-            method=method,
-            system=system,
-            particles=particles,
-            first_guess=first_guess,
-            gamma=gamma,
-            zeta=zeta,
-            iterations=iterations,
-            sampler=sampler,
-            grid=grid,
-            steps=steps,
-            eta=eta,
-            corrections=corrections,
-            tau=tau,
-            attempts=attempts,
-            stride=stride,
-            precision=precision,
-            outside=outside,
-            batch=batch,
-            device=device,
-            overwrite=overwrite,
-            progress=progress,
         )
 
     @_delegate
@@ -357,72 +390,7 @@ class DatasetAccessor(_Accessor):
 
 @xr.register_datatree_accessor("sda")
 class DataTreeAccessor(_Accessor):
-    """The functions of sdaxr that take several networks of observations, as methods of a DataTree."""
-
-    @_delegate
-    def assimilate(
-        self,
-        prior: str | Path | Prior | None = None,
-        *,
-        members: int = 16,
-        seed: int = 0,
-        store: str | Path | None = None,
-        operator: Operators = None,
-        times: Any = None,
-        background: xr.Dataset | None = None,
-        method: str = "sda",
-        system: str | System | None = None,
-        particles: int | None = None,
-        first_guess: xr.Dataset | None = None,
-        gamma: float | str | None = None,
-        zeta: float | None = None,
-        iterations: int | None = None,
-        sampler: str | None = None,
-        grid: str | None = None,
-        steps: int | None = None,
-        eta: float | None = None,
-        corrections: int | None = None,
-        tau: float | None = None,
-        attempts: int | None = None,
-        stride: int | None = None,
-        precision: str | None = None,
-        outside: str = "error",
-        batch: int | None = None,
-        device: str = "auto",
-        overwrite: bool = False,
-        progress: bool = True,
-    ) -> xr.Dataset:
-        return sdaxr.assimilate(
-            self._data,
-            prior,
-            members=members,
-            seed=seed,
-            store=store,
-            operator=operator,
-            times=times,
-            background=background,
-            method=method,
-            system=system,
-            particles=particles,
-            first_guess=first_guess,
-            gamma=gamma,
-            zeta=zeta,
-            iterations=iterations,
-            sampler=sampler,
-            grid=grid,
-            steps=steps,
-            eta=eta,
-            corrections=corrections,
-            tau=tau,
-            attempts=attempts,
-            stride=stride,
-            precision=precision,
-            outside=outside,
-            batch=batch,
-            device=device,
-            overwrite=overwrite,
-            progress=progress,
-        )
+    """The functions of sdaxr that take observations, as methods of a DataTree of several networks."""
 
     def _facts(self) -> dict[str, dict[str, str]]:
         nodes = {node.path: node.to_dataset() for node in self._data.leaves}

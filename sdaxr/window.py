@@ -50,6 +50,8 @@ def window_times(
     if times is not None:
         axis = times if isinstance(times, xr.DataArray) else xr.DataArray(np.asarray(times), dims=TIME, name=TIME)
         axis = axis.rename(TIME).drop_vars([c for c in axis.coords if c != TIME])
+        if axis.size == 1 and schema.time_kind(axis) == layout.time.kind:
+            return layout.times(axis.values[0], 1)
         found = schema.time_axis(xr.Dataset(coords={TIME: (TIME, axis.values, axis.attrs)}))
         if found.kind != layout.time.kind or abs(found.step - layout.time.step) > 1e-3 * layout.time.step:
             raise DataError(

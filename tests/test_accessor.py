@@ -13,7 +13,7 @@ from sdaxr.accessor import DatasetAccessor, DataTreeAccessor
 METHODS = [
     (accessor, name)
     for accessor in (DatasetAccessor, DataTreeAccessor)
-    for name in vars(accessor)
+    for name in dir(accessor)
     if not name.startswith("_")
 ]
 
@@ -23,6 +23,7 @@ def test_every_function_that_begins_with_data_is_a_method():
         "train",
         "observe",
         "assimilate",
+        "cycle",
         "innovations",
         "forecast",
         "denoise",
@@ -31,7 +32,7 @@ def test_every_function_that_begins_with_data_is_a_method():
         "animate",
     }
     assert {name for accessor, name in METHODS if accessor is DatasetAccessor} == expected
-    assert {name for accessor, name in METHODS if accessor is DataTreeAccessor} == {"assimilate"}
+    assert {name for accessor, name in METHODS if accessor is DataTreeAccessor} == {"assimilate", "cycle"}
 
 
 @pytest.mark.parametrize(("accessor", "name"), METHODS)

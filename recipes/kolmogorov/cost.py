@@ -1,11 +1,13 @@
-"""What an evaluation of the network buys: denoisers, samplers, methods of guidance, and compositions of windows.
+r"""What an evaluation of the network buys: denoisers, samplers, methods of guidance, and compositions of windows.
 
     python recipes/kolmogorov/cost.py samplers --store kolmogorov.zarr
     python recipes/kolmogorov/cost.py methods --store kolmogorov.zarr
     python recipes/kolmogorov/run.py train --configuration windows --minutes 7 --prior windows.safetensors
     python recipes/kolmogorov/run.py train --minutes 7 --prior space-time.safetensors
     python recipes/kolmogorov/run.py train --configuration paper --minutes 7 --prior paper.safetensors
-    python recipes/kolmogorov/cost.py denoisers space-time.safetensors windows.safetensors paper.safetensors
+    python recipes/kolmogorov/run.py train --configuration edm --minutes 7 --prior edm.safetensors
+    python recipes/kolmogorov/cost.py denoisers kolmogorov space-time.safetensors edm.safetensors \
+           windows.safetensors paper.safetensors
     python recipes/kolmogorov/cost.py compositions --windows windows.safetensors --space-time space-time.safetensors
 
 The assimilation scenario of the paper with 32 states, on validation trajectories; rows that are in the table are not
@@ -105,7 +107,7 @@ def denoisers(priors: tuple[str, ...], store: str, count: int, output: Path) -> 
     trajectories, rows = open_trajectories(store), []
     for name in priors:
         prior = sdaxr.open_prior(name)
-        about = {"prior": prior.name, "parameters": sum(p.numel() for p in prior.network.parameters())}
+        about = {"prior": Path(name).stem, "parameters": sum(p.numel() for p in prior.network.parameters())}
         about |= {k: prior.metadata["training"][k] for k in ("minutes", "steps")}
         for r in LEVELS:
             errors = []

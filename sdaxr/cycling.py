@@ -1,0 +1,167 @@
+"""Assimilation window after window, each from the ensemble of the last one.
+
+Between two windows the ensemble is carried one step ahead, by a physical model or by the prior itself. Its mean and
+spread there are the background of the first state of the next window: what the past says, beside the observations.
+Errors of the background are taken for independent of each other, as its few members cannot say how they are correlated.
+"""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from sdaxr import schema
+from sdaxr.archive import open_archive
+from sdaxr.assimilate import assimilate
+from sdaxr.fields import StateLayout
+from sdaxr.forecast import forecast
+from sdaxr.generate import unit_seed
+from sdaxr.matching import ERROR, observed_variables
+from sdaxr.observations import OBS
+from sdaxr.prior import Prior, open_prior
+from sdaxr.schema import MEMBER, TIME, DataError, OptionError
+from sdaxr.systems import System
+from sdaxr.window import BACKGROUND, Observations, as_networks, background_network, window_times
+
+log = logging.getLogger(__name__)
+
+# The least spread that a background is given, in standard deviations of the prior: an ensemble of few members that
+# happen to agree knows no more than this.
+_LEAST = 1e-2
+
+
+def cycle(
+    observations: Observations,
+    prior: str | Path | Prior,
+    *,
+    window: int | None = None,
+    carry: str | Path | System | Prior | None = None,
+    members: int = 16,
+    seed: int = 0,
+    store: str | Path | None = None,
+    times: Any = None,
+    background: xr.Dataset | None = None,
+    inflation: float = 1.0,
+    overwrite: bool = False,
+    progress: bool = True,
+    **options: Any,
+) -> xr.Dataset:
+    """Assimilate a long series of observations window after window.
+
+    Parameters
+    ----------
+    observations, prior, members, times
+        As in `sdaxr.assimilate`. A window without observations is carried on by its background alone.
+    window
+        States a window; default: the window of the prior's training.
+    carry
+        What takes the ensemble from the last state of a window to the first of the next: a system or a prior, as in
+        `sdaxr.forecast`. Default: the prior.
+    seed
+        Of the samples; each window has a seed of its own.
+    store
+        Path of a Zarr archive for the result. Windows are archives of their own in ``<store>.windows`` until all of
+        them are there, so that a killed run goes on when it is run again.
+    background
+        An estimate of the first state of all, with its error.
+    inflation
+        Factor on the ensemble's spread where it becomes the error of a background; somewhat more than 1 keeps small
+        ensembles from trusting themselves too much.
+    overwrite
+        Replace an archive that is there.
+    progress
+        Show a progress bar for each window.
+    **options
+        Further options of `sdaxr.assimilate`, such as ``method`` and ``steps``.
+
+    Returns
+    -------
+    The analyses as one Dataset on (member, time, ...). Members are joined in the order of their numbers: within a
+    window each is a trajectory, between two of them there is one only as far as the background says.
+
+    Raises
+    ------
+    OptionError
+        If a number is impossible, or a network of observations has no time.
+    DataError
+        If the first window has neither observations nor a background; else as `sdaxr.assimilate` and
+        `sdaxr.forecast`.
+    """
+    opened = open_prior(prior)
+    window = window or opened.window
+    for key, value, least in (("window", window, 1), ("members", members, 2)):
+        if value < least:
+            raise OptionError(f"{key}={value}, expected at least {least}")
+    if not inflation > 0:
+        raise OptionError(f"inflation={inflation}, expected a positive number")
+    if store is not None and Path(store).exists() and not overwrite:
+        return open_archive(store)
+    networks = as_networks(observations)
+    axis = window_times(networks, opened.layout, times)
+    parts = [axis.isel({TIME: slice(first, first + window)}) for first in range(0, axis.size, window)]
+    folder = None if store is None else Path(f"{store}.windows")
+    analyses = []
+    for number, part in enumerate(parts):
+        seen = {n: d for n, data in networks.items() if (d := within(n, data, part, opened.layout.time.step))}
+        log.info("window %d of %d: %d networks of observations", number + 1, len(parts), len(seen))
+        if not seen:
+            if background is None:
+                raise DataError(
+                    "found no observation in the first window, expected some, or background=; pass times= to begin "
+                    "where the observations do"
+                )
+            seen, background = {BACKGROUND: background_network(background, part)}, None
+        analyses.append(
+            assimilate(
+                seen, prior, times=part, members=members, seed=unit_seed(seed, number), background=background,
+                store=folder and folder / f"{number:05d}.zarr", overwrite=overwrite, progress=progress, **options,
+            )
+        )  # fmt: skip
+        if part is not parts[-1]:
+            ahead = forecast(
+                analyses[-1], opened if carry is None else carry, steps=1, seed=unit_seed(seed, number), progress=False
+            )
+            background = as_background(ahead, opened.layout, inflation)
+    about = {"cycle_windows": len(parts), "cycle_window": window, "cycle_inflation": float(inflation)}
+    joined = xr.concat(analyses, TIME, data_vars="minimal", coords="minimal", compat="override", join="override")
+    joined = joined.drop_vars("status", errors="ignore").assign_attrs(analyses[0].attrs | about | {"seed": seed})
+    if store is None or folder is None:
+        return joined.load()
+    from sdaxr import steps
+
+    steps.save(joined, store)
+    steps.remove(folder)
+    return open_archive(store)
+
+
+def within(name: str, data: xr.Dataset, times: xr.DataArray, step: float) -> xr.Dataset | None:
+    """The observations of a network at these times; None if there is none."""
+    dim = OBS if OBS in data.dims else TIME
+    if TIME not in data.coords or data[TIME].dims != (dim,):
+        raise OptionError(
+            f"the network '{name}' has no times of its own (dimensions {tuple(map(str, data.dims))}), so that it "
+            "cannot be cut into windows; assimilate it as a whole"
+        )
+    offsets = schema.elapsed(data[TIME], times.values[0]) / step
+    chosen = data.isel({dim: np.flatnonzero((offsets > -0.5) & (offsets < times.size - 0.5))})
+    if not any(bool(np.isfinite(chosen[v]).any()) for v in observed_variables(chosen)):
+        return None
+    return chosen.drop_vars("window", errors="ignore")
+
+
+def as_background(ahead: xr.Dataset, layout: StateLayout, inflation: float) -> xr.Dataset:
+    """Mean and spread of a forecast by one step, as a background of the state it reaches."""
+    first = ahead.isel(lead_time=0, drop=True).drop_vars(["init_time", "valid_time"], errors="ignore")
+    found = first.mean(MEMBER, keep_attrs=True)
+    shape = (layout.channels, *layout.shape)
+    one, none = (layout.to_physical(np.full(shape, value)) for value in (_LEAST, 0.0))
+    for variable in [str(v) for v in found.data_vars]:
+        floor = xr.DataArray(one[variable] - none[variable], dims=layout.dims(variable))
+        error = (first[variable].std(MEMBER, ddof=1) * inflation).clip(min=floor)
+        found[f"{variable}{ERROR}"] = error.transpose(*found[variable].dims)
+        found[f"{variable}{ERROR}"].attrs = {k: v for k, v in found[variable].attrs.items() if k == "units"}
+    return found
