@@ -100,12 +100,14 @@ class Augmentation:
         corner = self._computed(states.isel({d: slice(0, 1) for d in states.dims if d not in whole}).compute())
         sizes, chunks = states.sizes, states.chunksizes
         blank = {
-            v: (a.dims, dask.array.zeros([sizes[d] for d in a.dims], a.dtype, chunks=tuple(chunks[d] for d in a.dims)))
+            v: (
+                a.dims,
+                dask.array.zeros([sizes[d] for d in a.dims], a.dtype, chunks=tuple(chunks[d] for d in a.dims)),
+                a.attrs,
+            )
             for v, a in corner.items()
         }
-        template = xr.Dataset(blank, states.coords).assign_attrs(corner.attrs)
-        labelled = template.assign({v: template[v].assign_attrs(corner[v].attrs) for v in blank})
-        return xr.map_blocks(self._computed, states, template=labelled)
+        return xr.map_blocks(self._computed, states, template=xr.Dataset(blank, states.coords, corner.attrs))
 
     def _computed(self, states: xr.Dataset) -> xr.Dataset:
         seen = {name: operator.apply(states) for name, operator in self.operators.items()}
