@@ -27,7 +27,7 @@ from sdaxr.prior.preconditioning import DenoisingNetwork
 from sdaxr.schema import DataError, OptionError
 
 # The default sizes of a piece, for state vectors and for fields: states of a convolutional network, windows of others.
-_STATES = (512, 192)
+_STATES = (512, 160)
 _WINDOWS = (4096, 32)
 
 
