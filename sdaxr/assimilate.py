@@ -245,8 +245,7 @@ def draw(
     progress: bool,
 ) -> xr.Dataset:
     """Sample members in batches, here or on the workers of the active client, into memory or into an archive."""
-    states = problem.opened.augmentation.without(dict.fromkeys(problem.layout.variables))
-    template = problem.layout.template(problem.times, {MEMBER: np.arange(members)})[list(states)]
+    template = problem.layout.template(problem.times, {MEMBER: np.arange(members)})[problem.opened.states]
     finite = problem.layout.mask is None
     ensemble = Ensemble.create(template, attrs, store=store, overwrite=overwrite, finite=finite)
     client = active_client()

@@ -89,8 +89,7 @@ class PriorForecast:
         held, new = _lengths(prior, context, block)
         check_times(data, layout.time.kind, layout.time.step, layout.time.units, f"the prior {prior.name!r}")
         last = data.isel({TIME: slice(-held, None)})
-        states = list(prior.augmentation.without(dict.fromkeys(layout.variables)))
-        known = torch.as_tensor(layout.to_array(prior.augmentation.apply(last, states)), device=target)
+        known = torch.as_tensor(layout.to_array(prior.augmentation.apply(last, prior.states)), device=target)
         times = layout.times(last[TIME].values[0], known.shape[1] + steps + held + new)
         covariance: float | ModalCovariance | None = gamma
         variance = None
@@ -101,7 +100,8 @@ class PriorForecast:
         chosen = {k: getattr(settings, k) for k in _SAMPLING.values()}
         about |= {f"sampling_{k}": "measured" if v is None else v for k, v in chosen.items()}
         attrs = provenance(about, f"the prior {prior.name}", {"known": known.cpu().numpy()}, seed)
-        template = labels(layout.template(times[:1])[states].isel({TIME: 0}, drop=True), data, layout.time.step, steps)
+        blank = layout.template(times[:1])[prior.states].isel({TIME: 0}, drop=True)
+        template = labels(blank, data, layout.time.step, steps)
         return cls(
             prior, settings, known, times, steps, held, new, error, covariance, variance, seed, batch, template, attrs
         )

@@ -7,6 +7,7 @@ Errors of the background are taken for independent of each other, as its few mem
 
 from __future__ import annotations
 
+import json
 import logging
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from sdaxr.generate import unit_seed
 from sdaxr.matching import ERROR, observed_variables
 from sdaxr.observations import OBS
 from sdaxr.prior import Prior, open_prior
-from sdaxr.schema import MEMBER, TIME, DataError, OptionError
+from sdaxr.schema import MEMBER, TIME, ArchiveError, DataError, OptionError
 from sdaxr.systems import System
 from sdaxr.window import BACKGROUND, Observations, as_networks, background_network, window_times
 
@@ -90,16 +91,22 @@ def cycle(
     DataError
         If the first window has neither observations nor a background; else as `sdaxr.assimilate` and
         `sdaxr.forecast`.
+    ArchiveError
+        If ``store`` holds something else, such as a cycle with other settings.
     """
     opened = open_prior(prior)
-    window = window or opened.window
+    window = opened.window if window is None else window
     for key, value, least in (("window", window, 1), ("members", members, 2)):
         if value < least:
             raise OptionError(f"{key}={value}, expected at least {least}")
     if not inflation > 0:
         raise OptionError(f"inflation={inflation}, expected a positive number")
+    about = {
+        "prior_sha256": opened.sha256, "seed": seed, "cycle_window": window, "cycle_members": members,
+        "cycle_inflation": float(inflation), "cycle_options": json.dumps(options, sort_keys=True, default=str),
+    }  # fmt: skip
     if store is not None and Path(store).exists() and not overwrite:
-        return open_archive(store)
+        return _finished(store, about)
     networks = as_networks(observations)
     axis = window_times(networks, opened.layout, times)
     parts = [axis.isel({TIME: slice(first, first + window)}) for first in range(0, axis.size, window)]
@@ -126,9 +133,8 @@ def cycle(
                 analyses[-1], opened if carry is None else carry, steps=1, seed=unit_seed(seed, number), progress=False
             )
             background = as_background(ahead, opened.layout, inflation)
-    about = {"cycle_windows": len(parts), "cycle_window": window, "cycle_inflation": float(inflation)}
     joined = xr.concat(analyses, TIME, data_vars="minimal", coords="minimal", compat="override", join="override")
-    joined = joined.drop_vars("status", errors="ignore").assign_attrs(analyses[0].attrs | about | {"seed": seed})
+    joined = joined.drop_vars("status", errors="ignore").assign_attrs(analyses[0].attrs | about)
     if store is None or folder is None:
         return joined.load()
     from sdaxr import steps
@@ -136,6 +142,18 @@ def cycle(
     steps.save(joined, store)
     steps.remove(folder)
     return open_archive(store)
+
+
+def _finished(store: str | Path, about: dict[str, Any]) -> xr.Dataset:
+    """The archive of an earlier call with the same settings."""
+    found = open_archive(store)
+    for key, value in about.items():
+        if found.attrs.get(key) != value:
+            raise ArchiveError(
+                f"'{store}' has {key}={found.attrs.get(key)!r}, expected {value!r}; choose another store, or pass "
+                "overwrite=True"
+            )
+    return found
 
 
 def within(name: str, data: xr.Dataset, times: xr.DataArray, step: float) -> xr.Dataset | None:

@@ -13,10 +13,12 @@ import xarray as xr
 from gaussian import GaussianChain
 
 import sdaxr
+from sdaxr import cycling, steps
 from sdaxr import operators as op
 from sdaxr.cycling import as_background, within
 from sdaxr.prior import Prior
-from sdaxr.schema import DataError, OptionError
+from sdaxr.schema import ArchiveError, DataError, OptionError
+from sdaxr.steps import remove
 from sdaxr.systems import System
 
 CHAIN = GaussianChain(60, damping=0.98)
@@ -61,7 +63,7 @@ def test_what_comes_out_is_one_ensemble_of_all_times(prior: Prior, truth: xr.Dat
     found = sdaxr.cycle(observations, prior, window=7, members=3, seed=5, **QUICK)
     assert found.sizes == {"member": 3, "time": 60} and list(found.data_vars) == ["a", "b"]
     np.testing.assert_allclose(found.time, truth.time)
-    assert found.attrs["cycle_windows"] == 9 and found.attrs["cycle_window"] == 7
+    assert found.attrs["cycle_window"] == 7
     again = observations.sda.cycle(prior, window=7, members=3, seed=5, **QUICK)
     xr.testing.assert_identical(found, again)
     assert abs(found - sdaxr.cycle(observations, prior, window=7, members=3, seed=6, **QUICK)).a.max() > 0.1
@@ -122,20 +124,40 @@ def test_carried_by_a_model(prior: Prior, truth: xr.Dataset):
     np.testing.assert_allclose([first.a, first.b], [last.b, last.a], atol=0.1)
 
 
-def test_a_killed_cycle_goes_on_and_leaves_one_archive(prior: Prior, observations: xr.Dataset, tmp_path: Path):
-    store, options = tmp_path / "c.zarr", {"window": 20, "members": 2, "seed": 1}
-    with pytest.raises(OptionError):
-        sdaxr.cycle(observations, prior, store=store, **options, **(QUICK | {"steps": 0}))
-    whole = sdaxr.cycle(observations, prior, store=store, **options, **QUICK)
-    assert [p.name for p in tmp_path.iterdir()] == ["c.zarr"]
-    xr.testing.assert_allclose(whole.load(), sdaxr.cycle(observations, prior, **options, **QUICK))
-    xr.testing.assert_identical(whole, sdaxr.cycle(observations, prior, store=store, **options, **QUICK).load())
+def test_a_killed_cycle_goes_on_and_leaves_one_archive(
+    prior: Prior, observations: xr.Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    store, options = tmp_path / "c.zarr", {"window": 20, "members": 2, "seed": 1} | QUICK
+    drawn, real = [], cycling.assimilate
+
+    def dies(*args, **kwargs):
+        drawn.append(kwargs["store"].name)
+        if len(drawn) == 2:
+            raise KeyboardInterrupt
+        return real(*args, **kwargs)
+
+    monkeypatch.setattr(cycling, "assimilate", dies)
+    with pytest.raises(KeyboardInterrupt):
+        sdaxr.cycle(observations, prior, store=store, **options)
+    first = tmp_path / "c.zarr.windows" / "00000.zarr"
+    written = {p: p.stat().st_mtime_ns for p in first.rglob("*") if p.is_file() and "a" in p.parts}
+    monkeypatch.setattr(cycling, "assimilate", real)
+    monkeypatch.setattr(steps, "remove", lambda path: None if path.name.endswith(".windows") else remove(path))
+    whole = sdaxr.cycle(observations, prior, store=store, **options)
+    assert written and {p: p.stat().st_mtime_ns for p in written} == written
+    monkeypatch.undo()
+    xr.testing.assert_allclose(whole.load(), sdaxr.cycle(observations, prior, **options))
+    xr.testing.assert_identical(whole, sdaxr.cycle(observations, prior, store=store, **options).load())
+    with pytest.raises(ArchiveError, match="has seed=1, expected 2"):
+        sdaxr.cycle(observations, prior, store=store, **(options | {"seed": 2}))
+    fresh = sdaxr.cycle(observations, prior, store=tmp_path / "d.zarr", **options)
+    assert not (tmp_path / "d.zarr.windows").exists() and fresh.sizes == whole.sizes
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"window": -1}, "window=-1"),
+        ({"window": 0}, "window=0, expected at least 1"),
         ({"members": 1}, "members=1, expected at least 2"),
         ({"inflation": 0.0}, "inflation=0.0"),
     ],

@@ -67,6 +67,11 @@ class Prior:
         return Augmentation.from_file(self.metadata.get("augment", {}))
 
     @property
+    def states(self) -> list[str]:
+        """Variables of the states, without what the prior knows besides."""
+        return list(self.augmentation.without(dict.fromkeys(self.layout.variables)))
+
+    @property
     def name(self) -> str:
         """Name under which the prior is recorded in what is made with it."""
         return str(self.metadata.get("name", "unnamed"))
