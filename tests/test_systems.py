@@ -14,7 +14,8 @@ from scipy import stats
 
 from sdaxr import systems
 from sdaxr.schema import DataError, OptionError
-from sdaxr.systems.kolmogorov import Kolmogorov, _solver, _words
+from sdaxr.systems.base import seed_words
+from sdaxr.systems.kolmogorov import Kolmogorov, _solver
 from sdaxr.systems.linear import Linear
 from sdaxr.systems.lorenz63 import Lorenz63
 from sdaxr.systems.lorenz96 import Lorenz96
@@ -348,7 +349,7 @@ def test_kolmogorov_coarse_velocity_has_little_divergence():
 
 def test_kolmogorov_solver_keeps_the_flux_through_each_cell_at_zero():
     solver = _solver(SMALL["kolmogorov"])
-    velocity = solver.initial(_words(0))
+    velocity = solver.initial(seed_words(0))
     speed = np.sqrt(sum(np.asarray(c.data) ** 2 for c in velocity))
     assert speed.max() == pytest.approx(SMALL["kolmogorov"].max_velocity, rel=0.01)
     for _ in range(3):

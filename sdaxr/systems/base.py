@@ -93,6 +93,11 @@ def require(condition: bool, message: str) -> None:
         raise OptionError(message)
 
 
+def seed_words(seed: int) -> np.ndarray:
+    """The 64 bits of a seed as JAX takes them, (2,)."""
+    return np.array([seed >> 32 & 0xFFFFFFFF, seed & 0xFFFFFFFF], np.uint32)
+
+
 def rk4(derivative: Callable[[np.ndarray], np.ndarray], state: np.ndarray, step: float) -> np.ndarray:
     """One step of the classical fourth-order Runge-Kutta method."""
     k1 = derivative(state)

@@ -34,7 +34,7 @@ from typing import Any, ClassVar
 import numpy as np
 import xarray as xr
 
-from .base import State, System, require
+from .base import State, System, require, seed_words
 from .refinement import refine
 
 _LENGTH = 2 * math.pi
@@ -126,11 +126,11 @@ class Kolmogorov(System):
 
     def trajectory(self, steps: int, seed: int) -> State:
         """A trajectory from a random initial velocity, after the spin-up; ``(steps, y, x)`` each."""
-        return self._run(_solver(self), steps, _words(seed))
+        return self._run(_solver(self), steps, seed_words(seed))
 
     def trajectories(self, steps: int, seeds: Sequence[int]) -> list[State]:
         """Trajectories side by side, as one computation; each is that of its seed up to rounding."""
-        together = self._run(_batched(self), steps, np.stack([_words(seed) for seed in seeds]))
+        together = self._run(_batched(self), steps, np.stack([seed_words(seed) for seed in seeds]))
         return [{name: values[:, i] for name, values in together.items()} for i in range(len(seeds))]
 
     def _run(self, solver: _Solver, steps: int, words: np.ndarray) -> State:
@@ -241,11 +241,6 @@ def _batched(system: Kolmogorov) -> _Solver:
     one = _solver(system)
     many = {name: jax.jit(jax.vmap(getattr(one, name))) for name in ("initial", "next_state", "output")}
     return replace(one, **many)
-
-
-def _words(seed: int) -> np.ndarray:
-    """The 64 bits of a seed as JAX takes them."""
-    return np.array([seed >> 32 & 0xFFFFFFFF, seed & 0xFFFFFFFF], np.uint32)
 
 
 def _stacked(frames: list[Any]) -> State:

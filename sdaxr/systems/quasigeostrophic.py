@@ -30,7 +30,7 @@ from typing import Any, ClassVar
 import numpy as np
 import xarray as xr
 
-from .base import State, System, require
+from .base import State, System, require, seed_words
 from .refinement import refine
 
 DAY = 86400.0
@@ -151,8 +151,7 @@ class QuasiGeostrophic(System):
     def trajectories(self, steps: int, seeds: Sequence[int]) -> list[State]:
         """Trajectories side by side, as one computation; each is that of its seed up to rounding."""
         solver = _solver(self)
-        words = np.array([[seed >> 32 & 0xFFFFFFFF, seed & 0xFFFFFFFF] for seed in seeds], np.uint32)
-        flow = solver.initial(words)
+        flow = solver.initial(np.stack([seed_words(seed) for seed in seeds]))
         for _ in range(math.ceil(self.spin_up * 365 / self.step)):
             flow = solver.next_state(flow)
         frames = self._frames(solver, flow, steps)
