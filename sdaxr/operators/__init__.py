@@ -14,6 +14,7 @@
 `pv_inversion`          velocities of two layers from potential vorticity
 `saturate`, `arctan`    sensors that saturate
 `sin`, `scale`          sine; factor and offset
+`standardise`           by mean and standard deviation, for each layer
 `time_difference`       between two times
 `function`              a torch function of one's own
 `compose`               the same as ``first >> second``
@@ -32,6 +33,7 @@ from .inversion import pv_inversion
 from .locations import locations
 from .parsing import parse
 from .pointwise import arctan, identity, saturate, scale, select, sin
+from .standardise import standardise, standardise_like
 from .template import CoordTemplate, Template, VariableTemplate
 from .temporal import time_difference
 
@@ -49,6 +51,8 @@ __all__ = [
     "arctan",
     "sin",
     "scale",
+    "standardise",
+    "standardise_like",
     "time_difference",
     "function",
     "compose",

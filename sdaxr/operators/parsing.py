@@ -10,7 +10,7 @@ from typing import Any
 from sdaxr import schema
 from sdaxr.schema import OperatorError
 
-from . import calculus, grid, interpolation, inversion, pointwise, temporal
+from . import calculus, grid, interpolation, inversion, pointwise, standardise, temporal
 from .base import Operator, from_json
 from .locations import locations
 
@@ -28,6 +28,7 @@ FACTORIES: dict[str, Callable[..., Operator]] = {
     "arctan": pointwise.arctan,
     "sin": pointwise.sin,
     "scale": pointwise.scale,
+    "standardise": standardise.standardise,
     "time_difference": temporal.time_difference,
 }
 
