@@ -25,6 +25,7 @@ from sdaxr.matching import ERROR, observed_variables
 from sdaxr.observations import OBS
 from sdaxr.prior import Prior, open_prior
 from sdaxr.schema import MEMBER, TIME, ArchiveError, DataError, OptionError
+from sdaxr.storage import remove, save
 from sdaxr.systems import System
 from sdaxr.window import BACKGROUND, Observations, as_networks, background_network, window_times
 
@@ -137,10 +138,8 @@ def cycle(
     joined = joined.drop_vars("status", errors="ignore").assign_attrs(analyses[0].attrs | about)
     if store is None or folder is None:
         return joined.load()
-    from sdaxr import steps
-
-    steps.save(joined, store)
-    steps.remove(folder)
+    save(joined, store)
+    remove(folder)
     return open_archive(store)
 
 

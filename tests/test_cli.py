@@ -13,6 +13,7 @@ from click.testing import CliRunner
 import sdaxr
 from sdaxr import cli, steps
 from sdaxr.archive import Archive
+from sdaxr.storage import save
 
 # Flags of a command that are no parameter of its step, and parameters that have no flag.
 NOT_A_PARAMETER = {"generate": {"option"}, "assimilate": {"option"}, "forecast": {"option"}}
@@ -139,7 +140,7 @@ def chain(tmp_path_factory):
         truth, folder / "prior.safetensors", window=8, steps=4, network_options=network, device="cpu", progress=False
     )
     observations = sdaxr.observe(truth.isel(trajectory=-1), sdaxr.operators.select("a"), every=4, error=0.5)
-    steps.save(observations, folder / "obs.nc")
+    save(observations, folder / "obs.nc")
     return folder
 
 
@@ -181,7 +182,7 @@ def test_assimilate_by_a_system_is_the_function(chain, tmp_path):
     settings = ("assimilate", chain / "obs.nc", "--members", 2, "--seed", 3, "--quiet")
     system = ("--system", "lorenz63", "--option", "spin_up=10", "--option", "noise=2")
     background = xr.Dataset({"b": 1.0, "b_error": 2.0})
-    steps.save(background, tmp_path / "background.nc")
+    save(background, tmp_path / "background.nc")
     filtered = ("--method", "ffbs", "--particles", 500, "--background", tmp_path / "background.nc")
     run(*settings, *system, *filtered, "--store", tmp_path / "ffbs.zarr")
     model = sdaxr.open_system("lorenz63", spin_up=10, noise=2)
