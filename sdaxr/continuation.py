@@ -87,10 +87,8 @@ class PriorForecast:
         gamma = _gamma(options.get("gamma"))
         settings = replace(settings, gamma=gamma)
         held, new = _lengths(prior, context, block)
-        check_times(data, layout.time.kind, layout.time.step, layout.time.units, f"the prior {prior.name!r}")
-        last = data.isel({TIME: slice(-held, None)})
-        known = torch.as_tensor(layout.to_array(prior.augmentation.apply(last, prior.states)), device=target)
-        times = layout.times(last[TIME].values[0], known.shape[1] + steps + held + new)
+        known = torch.as_tensor(last_states(prior, data, held), device=target)
+        times = layout.times(data[TIME].values[-known.shape[1]], known.shape[1] + steps + held + new)
         covariance: float | ModalCovariance | None = gamma
         variance = None
         if gamma is None:
@@ -141,6 +139,20 @@ class PriorForecast:
         likelihood = observe_states(self.known, self.error, self.variance)
         guided = SDA(self._denoiser_at(0, length), [likelihood], self.gamma)
         return batch_size(guided, (length, *self.known.shape[2:]), len(self.known), self.known.device)
+
+
+def last_states(prior: Prior, data: xr.Dataset, count: int) -> np.ndarray:
+    """The last ``count`` states (or as many as there are), normalised: (member, time, channel, *space).
+
+    Raises
+    ------
+    DataError, GridError, UnitsError
+        If they have not the variables, grid, units or step of the prior.
+    """
+    time = prior.layout.time
+    check_times(data, time.kind, time.step, time.units, f"the prior {prior.name!r}")
+    last = data.isel({TIME: slice(-count, None)})
+    return prior.layout.to_array(prior.augmentation.apply(last, prior.states))
 
 
 def _gamma(gamma: Any) -> float | None:

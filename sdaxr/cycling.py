@@ -19,13 +19,14 @@ from sdaxr import schema
 from sdaxr.archive import open_archive
 from sdaxr.assimilate import assimilate
 from sdaxr.fields import StateLayout
-from sdaxr.forecast import forecast
+from sdaxr.forecast import forecast, open_model
 from sdaxr.generate import unit_seed
 from sdaxr.matching import ERROR, observed_variables
 from sdaxr.observations import OBS
 from sdaxr.prior import Prior, open_prior
-from sdaxr.schema import MEMBER, TIME, ArchiveError, DataError, OptionError
-from sdaxr.storage import remove, save
+from sdaxr.provenance import fingerprint
+from sdaxr.schema import MEMBER, TIME, ArchiveError, DataError, OptionError, SdaxrError
+from sdaxr.storage import check_free, remove, save
 from sdaxr.systems import System
 from sdaxr.window import BACKGROUND, Observations, as_networks, background_network, window_times
 
@@ -62,11 +63,11 @@ def cycle(
         States a window; default: the window of the prior's training.
     carry
         What takes the ensemble from the last state of a window to the first of the next: a system or a prior, as in
-        `sdaxr.forecast`. Default: the prior.
+        `sdaxr.forecast`; it is checked before the first window. Default: the prior.
     seed
         Of the samples; each window has a seed of its own.
     store
-        Path of a Zarr archive for the result. Windows are archives of their own in ``<store>.windows`` until all of
+        Path of the result, ``.zarr`` or ``.nc``. Windows are archives of their own in ``<store>.windows`` until all of
         them are there, so that a killed run goes on when it is run again.
     background
         An estimate of the first state of all, with its error.
@@ -88,12 +89,12 @@ def cycle(
     Raises
     ------
     OptionError
-        If a number is impossible, or a network of observations has no time.
-    DataError
-        If the first window has neither observations nor a background; else as `sdaxr.assimilate` and
-        `sdaxr.forecast`.
+        If a number is impossible, there is no such system, or a network of observations has no time.
+    DataError, GridError, UnitsError, PriorError
+        If the first window has neither observations nor a background, or ``carry`` does not fit the prior; else as
+        `sdaxr.assimilate` and `sdaxr.forecast`.
     ArchiveError
-        If ``store`` holds something else, such as a cycle with other settings.
+        If ``store`` holds something else, such as a cycle with other settings or observations.
     """
     opened = open_prior(prior)
     window = opened.window if window is None else window
@@ -102,14 +103,18 @@ def cycle(
             raise OptionError(f"{key}={value}, expected at least {least}")
     if not inflation > 0:
         raise OptionError(f"inflation={inflation}, expected a positive number")
+    networks = as_networks(observations)
+    axis = window_times(networks, opened.layout, times)
+    model = opened if carry is None else _carrier(carry, opened, axis.values[0])
     about = {
-        "prior_sha256": opened.sha256, "seed": seed, "cycle_window": window, "cycle_members": members,
+        "prior_sha256": opened.sha256, "seed": seed, "observations_sha256": fingerprint(networks.values()),
+        "cycle_times": f"{axis.values[0]} to {axis.values[-1]}", "cycle_window": window, "cycle_carry": _named(model),
+        "cycle_background": fingerprint([] if background is None else [background]), "cycle_members": members,
         "cycle_inflation": float(inflation), "cycle_options": json.dumps(options, sort_keys=True, default=str),
     }  # fmt: skip
     if store is not None and Path(store).exists() and not overwrite:
         return _finished(store, about)
-    networks = as_networks(observations)
-    axis = window_times(networks, opened.layout, times)
+    check_free(store, overwrite)
     parts = [axis.isel({TIME: slice(first, first + window)}) for first in range(0, axis.size, window)]
     folder = None if store is None else Path(f"{store}.windows")
     analyses = []
@@ -130,9 +135,7 @@ def cycle(
             )
         )  # fmt: skip
         if part is not parts[-1]:
-            ahead = forecast(
-                analyses[-1], opened if carry is None else carry, steps=1, seed=unit_seed(seed, number), progress=False
-            )
+            ahead = forecast(analyses[-1], model, steps=1, seed=unit_seed(seed, number), progress=False)
             background = as_background(ahead, opened.layout, inflation)
     joined = xr.concat(analyses, TIME, data_vars="minimal", coords="minimal", compat="override", join="override")
     joined = joined.drop_vars("status", errors="ignore").assign_attrs(analyses[0].attrs | about)
@@ -141,6 +144,21 @@ def cycle(
     save(joined, store)
     remove(folder)
     return open_archive(store)
+
+
+def _carrier(carry: str | Path | System | Prior, prior: Prior, start: Any) -> System | Prior:
+    """What carries the ensemble, tried on the labels of two states of the prior before anything is drawn."""
+    layout = prior.layout
+    try:
+        return open_model(carry, layout.template(layout.times(start, 2))[prior.states])
+    except SdaxrError as error:
+        raise type(error)(f"carry= does not go on from states of the prior {prior.name!r}: {error}") from error
+
+
+def _named(model: System | Prior) -> str:
+    if isinstance(model, System):
+        return f"{model.name} {json.dumps(model.options(), sort_keys=True)}"
+    return f"{model.name} {model.sha256}"
 
 
 def _finished(store: str | Path, about: dict[str, Any]) -> xr.Dataset:

@@ -147,6 +147,26 @@ def forecast(
     return template.assign({v: (template[v].dims, a, template[v].attrs) for v, a in stacked.items()})
 
 
+def open_model(model: str | Path | System | Prior, ensemble: xr.Dataset) -> System | Prior:
+    """The system or the prior ``model``, as `forecast` understands it, if it can go on from such an ensemble.
+
+    Raises
+    ------
+    DataError, GridError, UnitsError, OptionError, PriorError
+        As `forecast`; nothing is integrated or sampled.
+    """
+    data = with_time(ensemble)
+    found = _resolve(model, {}, data)
+    if isinstance(found, System):
+        _system_step(found, data)
+        _check_grid(found, data)
+    else:
+        from sdaxr.continuation import last_states
+
+        last_states(found, data, 1)
+    return found
+
+
 @dataclass(frozen=True)
 class _SystemForecast:
     """Members integrated by a system, each from its own state."""

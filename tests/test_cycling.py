@@ -17,7 +17,7 @@ from sdaxr import cycling
 from sdaxr import operators as op
 from sdaxr.cycling import as_background, within
 from sdaxr.prior import Prior
-from sdaxr.schema import ArchiveError, DataError, OptionError
+from sdaxr.schema import ArchiveError, DataError, OptionError, PriorError
 from sdaxr.systems import System
 
 CHAIN = GaussianChain(60, damping=0.98)
@@ -147,8 +147,11 @@ def test_a_killed_cycle_goes_on_and_leaves_one_archive(
     monkeypatch.undo()
     xr.testing.assert_allclose(whole.load(), sdaxr.cycle(observations, prior, **options))
     xr.testing.assert_identical(whole, sdaxr.cycle(observations, prior, store=store, **options).load())
-    with pytest.raises(ArchiveError, match="has seed=1, expected 2"):
-        sdaxr.cycle(observations, prior, store=store, **(options | {"seed": 2}))
+    for change, message in [({"seed": 2}, "seed=1, expected 2"), ({"carry": Swap()}, "cycle_carry=.*expected 'swap")]:
+        with pytest.raises(ArchiveError, match=message):
+            sdaxr.cycle(observations, prior, store=store, **(options | change))
+    with pytest.raises(ArchiveError, match="observations_sha256="):
+        sdaxr.cycle(observations + 1.0, prior, store=store, **options)
     fresh = sdaxr.cycle(observations, prior, store=tmp_path / "d.zarr", **options)
     assert not (tmp_path / "d.zarr.windows").exists() and fresh.sizes == whole.sizes
 
@@ -164,6 +167,42 @@ def test_a_killed_cycle_goes_on_and_leaves_one_archive(
 def test_impossible_numbers_are_refused(prior: Prior, observations: xr.Dataset, options: dict, message: str):
     with pytest.raises(OptionError, match=message):
         sdaxr.cycle(observations, prior, **(QUICK | options))
+
+
+@dataclass(frozen=True)
+class Third(Swap):
+    """A model with a variable that the chain has not."""
+
+    name: ClassVar[str] = "third"
+
+    def template(self) -> xr.Dataset:
+        return super().template().assign(c=((), np.zeros((), np.float32)))
+
+
+@pytest.mark.parametrize(
+    ("carry", "error", "message"),
+    [
+        ("lorentz63", OptionError, "Did you mean 'lorenz63'"),
+        ("missing.safetensors", PriorError, "missing.safetensors.*no system.*no prior"),
+        (Third(), DataError, "variable 'c'.*third needs it"),
+        (Swap(step=0.25), DataError, "step 0.5 .*swap has 0.25"),
+        (sdaxr.open_prior("lorenz63"), DataError, "the prior 'lorenz63' has"),
+    ],
+)
+def test_what_cannot_carry_the_ensemble_is_refused_before_anything_is_drawn(
+    prior: Prior, observations: xr.Dataset, monkeypatch: pytest.MonkeyPatch, carry, error: type, message: str
+):
+    monkeypatch.setattr(cycling, "assimilate", lambda *args, **options: pytest.fail("a window was drawn"))
+    with pytest.raises(error, match=f"carry= does not go on from states of the prior.*{message}"):
+        sdaxr.cycle(observations, prior, window=1, carry=carry, **QUICK)
+
+
+def test_a_store_that_is_no_archive_is_not_replaced(prior: Prior, observations: xr.Dataset, tmp_path: Path):
+    (tmp_path / "mine.zarr").mkdir()
+    with pytest.raises(ArchiveError, match="no Zarr archive, so it is not overwritten"):
+        sdaxr.cycle(observations, prior, store=tmp_path / "mine.zarr", overwrite=True, **QUICK)
+    with pytest.raises(OptionError, match="ends in .zarr or .nc"):
+        sdaxr.cycle(observations, prior, store=tmp_path / "cycle", **QUICK)
 
 
 def test_a_network_without_times_is_refused(prior: Prior, truth: xr.Dataset):
