@@ -58,6 +58,7 @@ def assimilate(
     gamma: float | str | None = None,
     zeta: float | None = None,
     iterations: int | None = None,
+    corrector: bool | None = None,
     sampler: str | None = None,
     grid: str | None = None,
     steps: int | None = None,
@@ -120,6 +121,9 @@ def assimilate(
         Of ``"dps"``: length of its steps.
     iterations
         Of ``"mmps"``: Krylov steps, each one product with the network's Jacobian.
+    corrector
+        Of ``"soad"``: whether what is observed is replaced by the noised observations as long as the noise is larger
+        than their errors (the paper's forward-diffusion corrector; default).
     sampler
         ``"sde-dpm++"``: stochastic and of second order, the default; ``"dpm++"``: DPM-Solver++(2M), deterministic;
         ``"ancestral"`` and ``"ddim"``: of first order; ``"exponential"``: the paper's setting as a whole.
@@ -168,7 +172,7 @@ def assimilate(
     given = {
         "sampler": sampler, "grid": grid, "steps": steps, "eta": eta, "corrections": corrections, "tau": tau,
         "attempts": attempts, "stride": stride, "precision": precision,
-        "gamma": gamma, "zeta": zeta, "iterations": iterations,
+        "gamma": gamma, "zeta": zeta, "iterations": iterations, "corrector": corrector,
     }  # fmt: skip
     if method in CLASSICAL:
         _refuse(method, {"prior": prior, "batch": batch} | given)

@@ -250,6 +250,7 @@ def observe(quiet: bool, **values: Any) -> None:
     click.option("--gamma", callback=_number_or_name, help="Widening of the observation error at high noise (sda)."),
     click.option("--zeta", type=float, help="Step of dps."),
     click.option("--iterations", type=int, help="Krylov steps of mmps."),
+    click.option("--corrector/--no-corrector", default=None, help="Forward-diffusion corrector of soad."),
     click.option("--sampler", help="sde-dpm++, dpm++, ancestral, ddim or exponential (the paper's)."),
     click.option("--grid", help="Noise levels: karras, log-snr or uniform."),
     click.option("--steps", type=int, help="Number of noise levels."),

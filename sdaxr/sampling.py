@@ -10,7 +10,7 @@ from sdaxr.posterior.samplers import SAMPLERS, Sampler, build_sampler
 from sdaxr.prior import Prior
 from sdaxr.schema import OptionError, nearest
 
-METHOD_OPTIONS = ("gamma", "zeta", "iterations")
+METHOD_OPTIONS = ("gamma", "zeta", "iterations", "corrector")
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class Sampling:
     ``largest`` and ``smallest`` bound the noise levels, within those that the prior was trained for; corrections are
     made on those from ``above`` to ``below``.
     ``stride`` is for networks on windows (`sdaxr.prior.blanket`), ``precision`` is that of the network's inner layers.
-    ``gamma``, ``zeta`` and ``iterations`` are options of some methods of guidance; None is the method's own default.
+    ``gamma``, ``zeta``, ``iterations`` and ``corrector`` are options of some methods; None is the method's own default.
     The choice of the default sampler is measured in ``recipes/samplers`` and ``recipes/lorenz63``.
     """
 
@@ -34,6 +34,7 @@ class Sampling:
     gamma: float | str | None = None
     zeta: float | None = None
     iterations: int | None = None
+    corrector: bool | None = None
     largest: float = 80.0
     smallest: float = 0.0
     above: float = 0.1

@@ -369,6 +369,10 @@ def test_what_a_prior_records_for_one_method_does_not_disturb_another(prior: Pri
     [
         ({"method": "dps", "gamma": 0.1}, r"method='dps' has no option 'gamma'; expected one of zeta.*sda, bounded"),
         (
+            {"method": "sda", "corrector": True},
+            r"has no option 'corrector'; expected one of gamma.*'corrector' is for soad",
+        ),
+        (
             {"method": "sda", "iterations": 2},
             r"has no option 'iterations'; expected one of gamma.*'iterations' is for mmps",
         ),

@@ -111,6 +111,9 @@ def test_observations_are_matched_to_their_channels(prior: Path, tmp_path: Path)
     background = truth.isel(time=0, drop=True).assign(h_error=0.1)
     with_background = sdaxr.assimilate(networks, prior, method="soad", background=background, members=2, **QUICK)
     assert list(with_background.data_vars) == ["h"]
+    plain = sdaxr.assimilate(networks, prior, method="soad", corrector=False, members=3, **QUICK)
+    assert (posterior.attrs["sampling_corrector"], plain.attrs["sampling_corrector"]) == (1, 0)
+    assert float(abs(plain.h - posterior.h).max()) > 0.01
 
 
 def test_a_network_that_the_prior_was_not_trained_for_is_refused(prior: Path):

@@ -165,7 +165,7 @@ def train(
     )
     model = assemble(layout, asdict(settings)).to(target)
     if model.modes is not None:
-        model.modes.measure(_states(windows))
+        model.modes.measure(_states(windows, layout))
     averaged = copy.deepcopy(model)
     held_out = Windows(validation, layout, window, seed=seed + 1, memory=memory / 4)
     run = TrainingRun(settings, layout, model, averaged, windows, held_out, target, compile)
@@ -229,10 +229,11 @@ def _writable(store: Path) -> None:
         raise ArchiveError(f"'{store}' cannot be written: {error}; choose another store") from error
 
 
-def _states(windows: Windows, elements: int = 2**25) -> Iterator[torch.Tensor]:
-    """States of the training, batch by batch, some thousands of them or so many numbers."""
+def _states(windows: Windows, layout: StateLayout, elements: int = 2**25) -> Iterator[torch.Tensor]:
+    """States of the training, batch by batch: so many numbers, and enough for the correlations of all channels."""
     batch = torch.as_tensor(windows.batch(0, 16)[0])
-    batches = int(np.clip(elements // batch.numel(), 4, 64))
+    together = layout.channels * 2 ** sum(layout.periodic)
+    batches = int(np.clip(elements // batch.numel(), max(4, 40 * together // (16 * batch.shape[1])), 64))
     yield from (torch.as_tensor(windows.batch(number, 16)[0]) for number in range(batches))
 
 
