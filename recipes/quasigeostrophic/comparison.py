@@ -1,0 +1,335 @@
+"""Which method recovers two-layer turbulence best: score-based data assimilation, SOAD and baselines.
+
+    python recipes/quasigeostrophic/run.py generate --store qg.zarr
+    python recipes/quasigeostrophic/comparison.py sample --store qg.zarr
+    python recipes/quasigeostrophic/comparison.py report
+
+One row of comparison.csv is a case (operator, mask, interval, background, noise), a test window and a method; all
+methods of a case see the same observations, and use priors of the same network and training. Rows that are there are
+not computed again. `sample` takes a part of the cases of Li, Dong & Zhang (2024), `sample --full` all of them.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+import pandas as pd
+import xarray as xr
+from baselines import interpolation
+from setting import NORMALISED, OPERATORS, POTENTIAL_VORTICITY, windows
+
+import sdaxr
+
+HERE = Path(__file__).parent
+LEAD = 8  # days before the window from which a background is a forecast
+ERROR = 0.1
+PLAIN, AUGMENTED = "quasigeostrophic", "quasigeostrophic-augmented"
+# A prior, and options of `sdaxr.assimilate`.
+METHODS: dict[str, tuple[str, dict[str, Any]]] = {
+    "default": (PLAIN, {}),
+    "sda": (PLAIN, {"gamma": 0.01}),
+    "bounded": (PLAIN, {"method": "bounded"}),
+    "soad": (AUGMENTED, {"method": "soad"}),
+    "soad, no corrector": (AUGMENTED, {"method": "soad", "corrector": False}),
+}
+NETWORKS = {"arctan": ("random 0.0625", 2), "sin": ("random 0.25", 4), "velocity": ("random 0.01", 1)}
+
+
+@dataclass(frozen=True)
+class Case:
+    """What is observed; ``operator="all"`` stands for three networks at once."""
+
+    operator: str
+    mask: str
+    every: int
+    background: str
+    noise: str = "gaussian"
+
+
+def cases(full: bool) -> list[Case]:
+    """The cases of the comparison."""
+    masks = ["random 1", "random 0.25", "random 0.01"]
+    if full:
+        masks += ["random 0.0625", "stride 2", "stride 4", "stride 10"]
+    every = (1, 2, 4, 8) if full else (1, 8)
+    backgrounds = ("none", "known", "unknown") if full else ("none", "known")
+    found = [Case(*parts) for parts in product(OPERATORS, masks, every, backgrounds)]
+    found += [Case("all", "several", 1, background) for background in backgrounds]
+    if not full:
+        found.append(Case("velocity", "random 0.25", 1, "unknown"))
+    for operator in OPERATORS if full else ("arctan",):
+        found += [Case(operator, "random 0.25", 1, "none", n) for n in ("laplace", "uniform", "lognormal")]
+    return found
+
+
+@click.group()
+def main() -> None:
+    """Sample the cases and compare the methods."""
+
+
+@main.command()
+@click.option("--store", default="qg.zarr", help="Archive of `run.py generate`.")
+@click.option("--prior", "files", nargs=2, default=(PLAIN, AUGMENTED), help="Names or files: plain, augmented.")
+@click.option("--full", is_flag=True, help="All cases.")
+@click.option("--count", default=5, show_default=True, help="Test windows, each with a seed of its own.")
+@click.option("--members", default=8, show_default=True)
+@click.option("--workers", default=2, show_default=True, help="Processes of one thread each; 1 on a GPU.")
+@click.option("--only", type=click.Choice(list(METHODS)), multiple=True, help="Only these methods, and no baselines.")
+@click.option("--output", type=Path, default=HERE / "comparison.csv", show_default=True)
+def sample(
+    store: str,
+    files: tuple[str, str],
+    full: bool,
+    count: int,
+    members: int,
+    workers: int,
+    only: tuple[str, ...],
+    output: Path,
+) -> None:
+    """Draw the posteriors of all cases that are not in the table yet."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    done = set()
+    if output.exists():
+        done = {tuple(row) for row in pd.read_csv(output)[[*Case.__annotations__, "window", "method"]].to_numpy()}
+    wanted = only or (*METHODS, "climatology", "background", "interpolation")
+    work = []
+    for number, case in product(range(count), cases(full)):
+        rest = [m for m in wanted if (*asdict(case).values(), number, m) not in done]
+        if rest:
+            work.append((store, dict(zip((PLAIN, AUGMENTED), files, strict=True)), case, number, rest, members))
+    with ProcessPoolExecutor(workers, initializer=_one_thread) as pool:
+        for rows in pool.map(_rows, work):
+            table = pd.DataFrame(rows)
+            table.to_csv(output, mode="a", header=not output.exists(), index=False, float_format="%.4f")
+            logging.info("%s", {**rows[0], "method": {r["method"]: round(r["rmse"], 3) for r in rows}} if rows else "")
+
+
+def _one_thread() -> None:
+    import torch
+
+    if not torch.cuda.is_available():
+        torch.set_num_threads(1)
+    os.nice(5)
+
+
+def _rows(work: tuple[str, dict[str, str], Case, int, list[str], int]) -> list[dict[str, Any]]:
+    """One row a method."""
+    store, files, case, number, wanted, members = work
+    span = windows(sdaxr.open_archive(store), number + 1, before=LEAD)[number]
+    truth = span.isel(time=slice(LEAD, None))
+    first = background(case.background, span, number)
+    networks = observations(case, truth, number)
+    rows = []
+    for method in wanted:
+        start = time.perf_counter()
+        estimate, evaluations = _estimate(method, networks, first, truth, files, members, number)
+        if estimate is None:
+            continue
+        cost = {"evaluations": evaluations, "seconds": (time.perf_counter() - start) / members}
+        rows.append(asdict(case) | {"window": number, "method": method} | merits(estimate, truth) | cost)
+    return rows
+
+
+def _estimate(
+    method: str,
+    networks: dict[str, xr.Dataset],
+    first: xr.Dataset | None,
+    truth: xr.Dataset,
+    files: dict[str, str],
+    members: int,
+    seed: int,
+) -> tuple[xr.Dataset | None, float]:
+    if method == "climatology":
+        return xr.zeros_like(truth), 0
+    if method == "background":
+        return (None if first is None else xr.zeros_like(truth) + first.q.squeeze("time", drop=True)), 0
+    if method == "interpolation":
+        return interpolation(networks, truth), 0
+    prior, options = METHODS[method]
+    posterior = sdaxr.assimilate(
+        networks,
+        files[prior],
+        background=first,
+        times=truth.time,
+        members=members,
+        seed=seed,
+        progress=False,
+        **options,
+    )
+    return posterior, posterior.attrs["evaluations_per_member"]
+
+
+def background(kind: str, span: xr.Dataset, seed: int) -> xr.Dataset | None:
+    """An estimate of the first state, said to be as good as the observations.
+
+    ``"known"``: it is, its errors are independent and of that size. ``"unknown"``: a state some days before with such
+    errors, carried on by the model.
+    """
+    if kind == "none":
+        return None
+    std = xr.DataArray(POTENTIAL_VORTICITY["q"], dims="layer", coords={"layer": span.layer})
+    start = span.isel(time=[LEAD if kind == "known" else 0])
+    noise = start.q.copy(data=np.random.default_rng([seed, 1]).standard_normal(start.q.shape))
+    found = start.assign(q=(start.q + ERROR * std * noise).astype("float32").assign_attrs(start.q.attrs))
+    if kind == "unknown":
+        ahead = sdaxr.forecast(found.expand_dims("member"), "quasigeostrophic", steps=LEAD, progress=False)
+        found = found.assign(q=(start.q.dims, ahead.q.isel(member=0, lead_time=[-1]).values, start.q.attrs))
+        found = found.assign_coords(time=span.time[LEAD : LEAD + 1])
+    return found.assign(q_error=(ERROR * std).assign_attrs(units=start.q.attrs["units"]))
+
+
+def observations(case: Case, truth: xr.Dataset, seed: int) -> dict[str, xr.Dataset]:
+    """The networks of a case, with errors of a tenth of the standard deviation of what is observed."""
+    several = NETWORKS if case.operator == "all" else {case.operator: (case.mask, case.every)}
+    how = {"error": ERROR, "noise": case.noise, "seed": seed}
+    return {
+        name: sdaxr.observe(truth, OPERATORS[name], every=every, where=_places(mask), **how)
+        for name, (mask, every) in several.items()
+    }
+
+
+def _places(mask: str) -> dict[str, float] | None:
+    """Random places are others at each time; those of a stride are the same."""
+    kind, number = mask.split()
+    if kind == "stride":
+        return {"stride": int(number)}
+    return None if float(number) == 1 else {"coverage": float(number)}
+
+
+def merits(estimate: xr.Dataset, truth: xr.Dataset) -> dict[str, float]:
+    """Of normalised potential vorticity, over both layers, all times and places; see the page for what they are."""
+    true = NORMALISED.apply(truth).q.values
+    found = NORMALISED.apply(estimate[["q"]]).q
+    if "member" not in found.dims:
+        return {"rmse": float(np.sqrt(np.mean((found.transpose("time", "layer", "y", "x").values - true) ** 2)))}
+    drawn = found.transpose("member", "time", "layer", "y", "x").values
+    count, mean = len(drawn), drawn.mean(0)
+    error, spread = mean - true, drawn.std(0, ddof=1) * np.sqrt(1 + 1 / count)
+    pairs = np.abs(drawn[:, None] - drawn[None]).mean((0, 1)) * count / (count - 1)
+    rmse = np.sqrt(np.mean(error**2))
+    return {
+        "rmse": float(rmse),
+        "rmse_sample": float(np.sqrt(np.mean((drawn - true) ** 2))),
+        "crps": float(np.mean(np.abs(drawn - true).mean(0) - pairs / 2)),
+        "spread_skill": float(np.sqrt(np.mean(spread**2)) / rmse),
+        "inside_90": float(np.mean(np.abs(error) < _student(count) * spread)),
+    }
+
+
+def _student(count: int) -> float:
+    """Half the width of a 90 % interval around the mean of so many members, in units of their corrected spread."""
+    from scipy.stats import t
+
+    return float(t.ppf(0.95, count - 1))
+
+
+# RMSE of SOAD in the paper, read off its plots: with observations at each state and at every eighth.
+PUBLISHED = {
+    ("known", "random 1"): {"arctan": (0.084, 0.112), "sin": (0.064, 0.110), "velocity": (0.103, 0.128)},
+    ("known", "random 0.25"): {"arctan": (0.110, 0.141), "sin": (0.107, 0.174), "velocity": (0.121, 0.147)},
+    ("known", "random 0.01"): {"arctan": (0.208, 0.222), "sin": (0.326, 0.332), "velocity": (0.168, 0.185)},
+    ("none", "random 1"): {"arctan": (0.138, 0.229), "sin": (0.110, 0.655), "velocity": (0.118, 0.181)},
+    ("none", "random 0.25"): {"arctan": (0.228, 0.385), "sin": (0.528, 1.137), "velocity": (0.165, 0.253)},
+    ("none", "random 0.01"): {"arctan": (0.891, 1.045), "sin": (1.44, 1.55), "velocity": (0.493, 0.685)},
+}
+KEYS = list(Case.__annotations__)
+
+
+@main.command()
+@click.option("--table", type=Path, default=HERE / "comparison.csv", show_default=True)
+def report(table: Path) -> None:
+    """Write the tables as comparison.md and the heat maps as comparison.png, beside the results."""
+    found = pd.read_csv(table)
+    table.with_suffix(".md").write_text("\n\n".join(_pages(found)) + "\n")
+    _heat_maps(found, table.with_suffix(".png"))
+
+
+def _pages(found: pd.DataFrame) -> Iterator[str]:
+    count = found.window.nunique()
+    yield (
+        f"RMSE of the ensemble mean, mean and standard error over {count} test windows; the best method of a case in "
+        "bold, with those within one standard error of the difference. Made by `comparison.py report`."
+    )
+    titles = {"all": "three networks at once"}
+    methods = [*METHODS, "interpolation", "background", "climatology"]
+    for operator, group in found[found.noise == "gaussian"].groupby("operator", sort=False):
+        yield f"### {titles.get(operator, operator)}\n\n" + _table(group, methods, operator)
+    others = found[found.noise != "gaussian"]
+    if len(others):
+        yield "### errors of other families\n\n" + _table(others, methods, None)
+    yield "### what a sample costs, and how honest the ensembles are\n\n" + _summary(found)
+
+
+def _table(group: pd.DataFrame, methods: list[str], operator: str | None) -> str:
+    methods = [m for m in methods if m in set(group.method)]
+    lines = [["mask", "every", "background", "noise", *methods, "paper's SOAD"]]
+    for key, rows in group.groupby(KEYS, sort=False):
+        case = dict(zip(KEYS, key, strict=True))
+        wide = rows.pivot(index="window", columns="method", values="rmse")
+        best = wide[[m for m in METHODS if m in wide]].mean().idxmin()
+        cells = []
+        for method in methods:
+            if method not in wide or wide[method].isna().all():
+                cells.append("")
+                continue
+            text = f"{wide[method].mean():.3f} ± {wide[method].sem():.3f}"
+            margin = wide[method] - wide[best]
+            winner = method in METHODS and margin.mean() <= max(margin.sem(), 0.0)
+            cells.append(f"**{text}**" if winner else text)
+        published = PUBLISHED.get((case["background"], case["mask"]), {}).get(str(operator))
+        known = published is not None and case["every"] in (1, 8)
+        cells.append(f"{published[case['every'] == 8]:.3f}" if known and published is not None else "")
+        lines.append([case["mask"], str(case["every"]), case["background"], case["noise"], *cells])
+    rule = ["---"] * len(lines[0])
+    return "\n".join(f"| {' | '.join(line)} |" for line in (lines[0], rule, *lines[1:]))
+
+
+def _summary(found: pd.DataFrame) -> str:
+    scores = ["rmse", "rmse_sample", "crps", "spread_skill", "inside_90", "evaluations", "seconds"]
+    mean = found[found.method.isin(METHODS)].groupby("method", sort=False)[scores].mean()
+    lines = [["method", *scores], ["---"] * (1 + len(scores))]
+    lines += [[str(name), *(f"{row[s]:.3g}" for s in scores)] for name, row in mean.iterrows()]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _heat_maps(found: pd.DataFrame, path: Path) -> None:
+    """RMSE by mask and interval: an operator and background a row, a method a column."""
+    import matplotlib.pyplot as plt
+
+    main = found[(found.noise == "gaussian") & (found.operator != "all") & (found.method != "climatology")]
+    methods = [m for m in (*METHODS, "interpolation") if m in set(main.method)]
+    rows = [(o, b) for o in OPERATORS for b in ("none", "known", "unknown")]
+    rows = [r for r in rows if ((main.operator == r[0]) & (main.background == r[1]) & (main.every > 1)).any()]
+    figure, axes = plt.subplots(
+        len(rows), len(methods), figsize=(2.1 * len(methods), 1.75 * len(rows)), layout="constrained", squeeze=False
+    )
+    for (operator, first), line in zip(rows, axes, strict=True):
+        for method, axis in zip(methods, line, strict=True):
+            part = main[(main.operator == operator) & (main.background == first) & (main.method == method)]
+            grid = part.pivot_table("rmse", "mask", "every", sort=False)
+            image = axis.imshow(grid, cmap="viridis_r", norm=plt.matplotlib.colors.LogNorm(0.05, 1.4), aspect="auto")
+            for (i, j), value in np.ndenumerate(grid.to_numpy()):
+                axis.text(j, i, f"{value:.2f}", ha="center", va="center", color="w" if value > 0.3 else "k", fontsize=8)
+            axis.set_xticks(range(grid.shape[1]), grid.columns)
+            axis.set_yticks(range(grid.shape[0]), grid.index if method == methods[0] else [""] * grid.shape[0])
+            if line is axes[0]:
+                axis.set_title(method, fontsize=10)
+            if line is axes[-1]:
+                axis.set_xlabel("observed every ... days", fontsize=8)
+        line[0].set_ylabel(f"{operator}\nbackground: {first}", fontsize=9)
+    figure.colorbar(image, ax=axes, label="RMSE of the mean, in standard deviations", shrink=0.6)
+    figure.savefig(path, dpi=90)
+
+
+if __name__ == "__main__":
+    main()

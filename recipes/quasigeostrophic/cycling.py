@@ -1,0 +1,79 @@
+"""Window after window: does an ensemble that is carried on drift away from the truth, or lose its spread?
+
+python recipes/quasigeostrophic/run.py generate --store qg.zarr
+python recipes/quasigeostrophic/cycling.py --store qg.zarr
+
+Velocities at 1 of 16 places every second day. The ensemble is carried from window to window by the prior, by the model,
+or not at all; one row of cycling.csv is a window.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+import matplotlib.pyplot as plt
+import pandas as pd
+from comparison import ERROR, merits
+from setting import OPERATORS, windows
+
+import sdaxr
+
+HERE = Path(__file__).parent
+CARRIED: dict[str, Any] = {"by the prior": {}, "by the model": {"carry": "quasigeostrophic"}}
+
+
+@click.command()
+@click.option("--store", default="qg.zarr", help="Archive of `run.py generate`.")
+@click.option("--prior", default="quasigeostrophic", help="Name or file.")
+@click.option("--count", default=24, show_default=True, help="Windows.")
+@click.option("--states", default=9, show_default=True, help="States a window.")
+@click.option("--members", default=8, show_default=True)
+@click.option("--coverage", default=0.0625, show_default=True)
+@click.option("--output", type=Path, default=HERE / "cycling.csv", show_default=True)
+def main(store: str, prior: str, count: int, states: int, members: int, coverage: float, output: Path) -> None:
+    """Cycle, and write the scores of each window and a picture of them."""
+    truth = windows(sdaxr.open_archive(store), 1, states=count * states)[0]
+    seen = sdaxr.observe(truth, OPERATORS["velocity"], every=2, error=ERROR, seed=0, where={"coverage": coverage})
+    parts = [truth.isel(time=slice(first, first + states)) for first in range(0, count * states, states)]
+    rows = []
+    for name, how in CARRIED.items():
+        analysis = sdaxr.cycle(seen, prior, window=states, members=members, seed=0, progress=False, **how)
+        rows += [
+            {"carried": name, "window": number} | merits(analysis.sel(time=part.time), part)
+            for number, part in enumerate(parts)
+        ]
+    for number, part in enumerate(parts):
+        alone = sdaxr.assimilate(
+            seen.sel(time=seen.time.isin(part.time)).drop_vars("window"),
+            prior,
+            times=part.time,
+            members=members,
+            seed=number,
+            progress=False,
+        )
+        rows.append({"carried": "not at all", "window": number} | merits(alone, part))
+    table = pd.DataFrame(rows)
+    table.to_csv(output, index=False, float_format="%.4f")
+    draw(table, output.with_suffix(".png"))
+    for name, group in table.groupby("carried", sort=False):
+        early, late = group[(group.window >= 5) & (group.window < 10)].rmse.mean(), group.rmse[-5:].mean()
+        print(f"{name}: RMSE {early:.3f} in windows 5-9, {late:.3f} in the last five, {late / early - 1:+.1%}")
+
+
+def draw(table: pd.DataFrame, path: Path) -> None:
+    """RMSE and spread-skill by window."""
+    figure, axes = plt.subplots(1, 2, figsize=(9, 3.2), layout="constrained")
+    for axis, score, title in zip(
+        axes, ("rmse", "spread_skill"), ("RMSE of the mean, in standard deviations", "spread-skill ratio"), strict=True
+    ):
+        for name, group in table.groupby("carried", sort=False):
+            axis.plot(group.window, group[score], marker="o", markersize=3, label=name)
+        axis.set(xlabel="window of nine days", title=title, ylim=(0, None))
+    axes[0].legend(title="ensemble carried", frameon=False)
+    figure.savefig(path, dpi=110)
+
+
+if __name__ == "__main__":
+    main()
