@@ -8,6 +8,8 @@ The names below are loaded when they are first used, so that ``import sdaxr`` co
 `train`                 trajectories -> prior (one ``.safetensors`` file)
 `open_prior`, `priors`  a prior by name or path; the names of the shipped ones
 `observe`               truth + operator -> synthetic observations
+`random_mask`,          which places are observed, and when
+`strided_mask`
 `assimilate`            observations + (prior | system) -> posterior ensemble
 `cycle`                 the same window after window, each from the last one's ensemble
 `innovations`           observation minus H(posterior)
@@ -44,6 +46,7 @@ if TYPE_CHECKING:
     from .forecast import forecast
     from .generate import generate
     from .innovations import innovations
+    from .masks import random_mask, strided_mask
     from .observations import observe
     from .plot import animate, plot
     from .prior import open_prior, priors, train
@@ -58,6 +61,8 @@ __all__ = [
     "open_prior",
     "priors",
     "observe",
+    "random_mask",
+    "strided_mask",
     "assimilate",
     "cycle",
     "innovations",
@@ -83,6 +88,8 @@ _FUNCTIONS = {
     "open_prior": "prior",
     "priors": "prior",
     "observe": "observations",
+    "random_mask": "masks",
+    "strided_mask": "masks",
     "assimilate": "assimilate",
     "cycle": "cycling",
     "innovations": "innovations",

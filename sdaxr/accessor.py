@@ -258,6 +258,7 @@ class DatasetAccessor(_Accessor):
         correlation: Mapping[str, float] | None = None,
         seed: int = 0,
         missing: float = 0.0,
+        where: xr.DataArray | Mapping[str, Any] | None = None,
     ) -> xr.Dataset:
         return sdaxr.observe(
             self._data,
@@ -269,6 +270,7 @@ class DatasetAccessor(_Accessor):
             correlation=correlation,
             seed=seed,
             missing=missing,
+            where=where,
         )
 
     @_delegate

@@ -108,7 +108,7 @@ def _value(text: str) -> Any:
         return text
 
 
-def _number_or_name(ctx: click.Context, parameter: click.Parameter, text: str | None) -> Any:
+def _json_or_name(ctx: click.Context, parameter: click.Parameter, text: str | None) -> Any:
     return None if text is None else _value(text)
 
 
@@ -221,6 +221,11 @@ def train(quiet: bool, **values: Any) -> None:
         "--correlation", callback=_json, help="Distances of correlated errors as JSON, e.g. '{\"time\": 0.1}'."
     ),
     click.option("--missing", type=float, help="Fraction of the values that is missing at random."),
+    click.option(
+        "--where",
+        callback=_json_or_name,
+        help='Mask: its file, or JSON, {"coverage": 0.01, "fixed": true} or {"stride": 4, "shift": 1}.',
+    ),
     _seed,
     _trajectory,
     _overwrite,
@@ -247,7 +252,7 @@ def observe(quiet: bool, **values: Any) -> None:
     click.option("--particles", type=int, help="Particles of the filter (bpf, ffbs, 4dvar)."),
     click.option("--first-guess", help="File of the trajectories that 4dvar starts from."),
     click.option("--operator", help="JSON, where the observations do not say it themselves."),
-    click.option("--gamma", callback=_number_or_name, help="Widening of the observation error at high noise (sda)."),
+    click.option("--gamma", callback=_json_or_name, help="Widening of the observation error at high noise (sda)."),
     click.option("--zeta", type=float, help="Step of dps."),
     click.option("--iterations", type=int, help="Krylov steps of mmps."),
     click.option("--corrector/--no-corrector", default=None, help="Forward-diffusion corrector of soad."),

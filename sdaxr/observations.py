@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from . import schema
+from . import masks, schema
 from .correlation import ATTRIBUTE, check_scales, correlate
 from .matching import ERROR, OBS, Alignment, align, observed_variables, validate
 from .noise import noise_of
@@ -48,6 +48,7 @@ def observe(
     correlation: Mapping[str, float] | None = None,
     seed: int = 0,
     missing: float = 0.0,
+    where: xr.DataArray | Mapping[str, Any] | None = None,
 ) -> xr.Dataset:
     """Synthetic observations of a truth: y = H(x) + error, independent or correlated.
 
@@ -71,24 +72,32 @@ def observe(
         exp(-sum |difference| / distance). Along other dimensions, and between variables, errors are independent. For
         Gaussian errors.
     seed
-        Of the noise and of what is missing.
+        Of the noise, of what is missing, and of random places.
     missing
-        Fraction of the values that are missing at random, in [0, 1).
+        Fraction of the values that are missing at random, in [0, 1), each by itself.
+    where
+        Where and when there are observations: a boolean DataArray on some dimensions of the operator's output (it may
+        have more times than are observed), or parameters of a mask on that output at the observed times:
+        ``{"coverage": 0.01, "fixed": True}`` of `sdaxr.random_mask`, ``{"stride": 4, "shift": 1}`` of
+        `sdaxr.strided_mask`.
 
     Returns
     -------
     xr.Dataset
         Observations in the grid form (NaN = not observed), ``<variable>_error``, and ``window``, the first and the
         last time of the truth. ``correlation`` is recorded in the attribute ``correlation_scales`` of the errors, where
-        `sdaxr.assimilate` finds it.
+        `sdaxr.assimilate` finds it. With ``where``, the attribute ``coverage`` is the fraction that is True, and
+        ``where`` its parameters.
 
     Raises
     ------
     DataError
         If the truth has several trajectories, no time, or NaN at some times only; if the error is not positive, or
-        correlated along a coordinate that is not there.
+        correlated along a coordinate that is not there; if ``where`` is not boolean, or nothing is observed.
+    GridError
+        If ``error`` or ``where`` is on another grid.
     OptionError
-        If ``every``, ``start``, ``noise`` or ``missing`` is impossible.
+        If ``every``, ``start``, ``noise``, ``missing`` or ``where`` is impossible.
     OperatorError
         If the operator cannot be applied to the truth.
     """
@@ -109,16 +118,16 @@ def observe(
         )
     errors = _errors(error, clean)
     scales = None if correlation is None else check_scales(correlation, "correlation=")
+    mask = masks.mask_of(where, clean, seed)
     template = Template.from_dataset(clean)
     draw, gaps = np.random.default_rng(seed), np.random.default_rng([seed, 1])
-    out = xr.Dataset(
-        coords=clean.coords, attrs=_provenance(clean, operator, every, start, seed, missing, noise, scales)
-    )
+    attrs = _provenance(clean, operator, every, start, seed, missing, noise, scales) | masks.describe(where, mask)
+    out = xr.Dataset(coords=clean.coords, attrs=attrs)
     for name, value in clean.data_vars.items():
         unit = value.copy(data=standard(draw, value.shape))
         added = (unit if scales is None else correlate(unit, template, scales)) * errors[str(name)]
         keep = gaps.random(value.shape) >= missing
-        out[name] = (value + added).where(keep).transpose(*value.dims).astype(value.dtype)
+        out[name] = (value + added).where(keep).where(mask).transpose(*value.dims).astype(value.dtype)
         out[name].attrs = {**value.attrs, "ancillary_variables": f"{name}{ERROR}"}
         out[f"{name}{ERROR}"] = errors[str(name)].astype(value.dtype)
         out[f"{name}{ERROR}"].attrs = _error_attrs(value) | ({} if scales is None else {ATTRIBUTE: json.dumps(scales)})

@@ -25,7 +25,7 @@ import yaml
 
 import sdaxr
 
-from . import steps
+from . import masks, steps
 from .schema import ArchiveError, OptionError, SdaxrError, nearest
 
 logger = logging.getLogger(__name__)
@@ -164,6 +164,8 @@ def _step(name: str, given: dict[str, Any], base: Path, before: list[Step]) -> S
         raise OptionError(f"missing {', '.join(missing)}")
     if "operator" in values:
         steps.read_operator(values["operator"])
+    if isinstance(values.get("where"), Mapping):
+        masks.maker_of(values["where"])
     files = _resolve(values, base)
     output = next((files[key] for key in steps.OUTPUTS if key in files), None)
     inputs = tuple(p for key, p in files.items() if key not in steps.OUTPUTS)

@@ -45,13 +45,18 @@ def observe(
     operator: str | Mapping[str, Any],
     store: str,
     *,
+    where: str | Mapping[str, Any] | None = None,
     trajectory: int | None = None,
     overwrite: bool = False,
     **options: Any,
 ) -> xr.Dataset:
-    """Synthetic observations of ``truth`` through ``operator`` (JSON) to the file ``store``."""
+    """Synthetic observations of ``truth`` through ``operator`` (JSON) to the file ``store``.
+
+    ``where`` is the parameters of a mask, or the file of one.
+    """
     check_free(store, overwrite)
-    observations = sdaxr.observe(_open(truth, trajectory), read_operator(operator), **options)
+    mask = _only_variable(where) if isinstance(where, str) else where
+    observations = sdaxr.observe(_open(truth, trajectory), read_operator(operator), where=mask, **options)
     return save(observations, store)
 
 
@@ -155,7 +160,8 @@ STEPS: dict[str, Callable[..., Any]] = {
 }
 # Parameters that name a file which is read, and the one that names the file which is written.
 INPUTS = (
-    "trajectories", "truth", "observations", "background", "first_guess", "ensemble", "noisy", "posterior", "data"
+    "trajectories", "truth", "observations", "where", "background", "first_guess", "ensemble", "noisy", "posterior",
+    "data",
 )  # fmt: skip
 OUTPUTS = ("store", "path")
 
@@ -203,6 +209,13 @@ def _open(path: str, trajectory: int | None) -> xr.Dataset:
     if not -data.sizes[TRAJECTORY] <= trajectory < data.sizes[TRAJECTORY]:
         raise DataError(f"found trajectory={trajectory}, expected an index of the {data.sizes[TRAJECTORY]} in '{path}'")
     return data.isel({TRAJECTORY: trajectory})
+
+
+def _only_variable(path: str) -> xr.DataArray:
+    data = sdaxr.open_archive(path)
+    if len(data.data_vars) != 1:
+        raise DataError(f"'{path}' has the variables {list(data.data_vars)}, expected one mask; write it by itself")
+    return next(iter(data.data_vars.values()))
 
 
 def _panels(

@@ -104,6 +104,23 @@ def test_observe_is_the_function(tmp_path, trajectories, suffix):
         assert not np.allclose(written["u"], expected["u"])
 
 
+@pytest.mark.parametrize("suffix", ["nc", "zarr"])
+def test_a_mask_is_a_file_or_parameters(tmp_path, trajectories, suffix):
+    truth, store, file = tmp_path / "truth.nc", tmp_path / "obs.nc", tmp_path / f"mask.{suffix}"
+    trajectories.to_netcdf(truth)
+    mask = sdaxr.random_mask(trajectories, 0.25, seed=4)
+    save(mask.to_dataset(), file)
+    flags = ("--operator", '{"op": "identity"}', "--error", 0.1, "--trajectory", 0, "--store", store, "--overwrite")
+    for text, where in [(file, mask), ('{"stride": 4, "shift": 1}', {"stride": 4, "shift": 1})]:
+        run("observe", truth, *flags, "--where", text, "--quiet")
+        expected = sdaxr.observe(trajectories.isel(trajectory=0), sdaxr.operators.identity(), error=0.1, where=where)
+        with sdaxr.open_archive(store) as written:
+            xr.testing.assert_identical(written.load(), expected)
+    assert "expected one mask" in one_line("observe", truth, *flags, "--where", truth)
+    assert "parameter 'shft'" in one_line("observe", truth, *flags, "--where", '{"stride": 4, "shft": 1}')
+    assert "nothing at" in one_line("observe", truth, *flags, "--where", tmp_path / "none.nc")
+
+
 def test_messages_go_to_standard_error_unless_quiet(tmp_path, trajectories):
     truth = tmp_path / "truth.nc"
     trajectories.to_netcdf(truth)

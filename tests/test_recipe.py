@@ -12,6 +12,7 @@ import yaml
 import sdaxr
 from sdaxr import continuation, recipe
 from sdaxr.schema import ArchiveError, OptionError
+from sdaxr.storage import save
 
 GENERATE = {"system": "lorenz63", "store": "t.zarr", "trajectories": 3, "steps": 6, "seed": 0, "split": [0.4, 0.3, 0.3]}
 OBSERVE = {"truth": "t.zarr", "trajectory": -1, "operator": {"op": "identity"}, "every": 2, "error": 0.1}
@@ -83,6 +84,25 @@ def test_a_system_assimilates_with_its_options(tmp_path):
     ]:
         with pytest.raises(OptionError, match=message):
             recipe.read(write(tmp_path, **steps, assimilate=assimilate | change))
+
+
+def test_a_mask_is_a_file_or_parameters(tmp_path):
+    flow = {"system": "lorenz96", "store": "t.zarr", "trajectories": 3, "steps": 6, "split": [0.4, 0.3, 0.3]}
+    observe = OBSERVE | {"store": "obs.nc", "where": {"coverage": 0.25, "fixed": True}}
+    found = recipe.run(write(tmp_path, generate=flow, observe=observe), progress=False)["2 observe"]
+    truth = sdaxr.open_archive(tmp_path / "t.zarr").isel(trajectory=-1)
+    options = {"every": 2, "error": 0.1}
+    expected = sdaxr.observe(truth, sdaxr.operators.identity(), where=observe["where"], **options)
+    xr.testing.assert_identical(found, expected)
+
+    mask = sdaxr.strided_mask(truth, 2)
+    save(mask.to_dataset(), tmp_path / "mask.nc")
+    of_file = observe | {"store": "b.nc", "where": "mask.nc"}
+    found = recipe.run(write(tmp_path, generate=flow, observe=of_file), progress=False)["2 observe"]
+    xr.testing.assert_identical(found, sdaxr.observe(truth, sdaxr.operators.identity(), where=mask, **options))
+    for where, message in [({"covrage": 0.25}, "step 2 .observe.*'coverage'"), ("none.nc", "there is no .*none.nc")]:
+        with pytest.raises(OptionError, match=message):
+            recipe.read(write(tmp_path, generate=flow, observe=observe | {"where": where}))
 
 
 def test_a_command_may_come_twice_in_a_list(tmp_path):
