@@ -127,7 +127,7 @@ def _rows(work: tuple[str, dict[str, str], Case, int, list[str], int]) -> list[d
     store, files, case, number, wanted, members = work
     span = windows(sdaxr.open_archive(store), number + 1, before=LEAD)[number]
     truth = span.isel(time=slice(LEAD, None))
-    first = background(case.background, span, number)
+    first = None if case.background == "none" else background(case.background, span, number, LEAD)
     networks = observations(case, truth, number)
     rows = []
     for method in wanted:
@@ -169,22 +169,20 @@ def _estimate(
     return posterior, posterior.attrs["evaluations_per_member"]
 
 
-def background(kind: str, span: xr.Dataset, seed: int) -> xr.Dataset | None:
-    """An estimate of the first state, said to be as good as the observations.
+def background(kind: str, span: xr.Dataset, seed: int, lead: int = 0) -> xr.Dataset:
+    """An estimate of the state after ``lead`` days, said to be as good as the observations.
 
-    ``"known"``: it is, its errors are independent and of that size. ``"unknown"``: a state some days before with such
-    errors, carried on by the model.
+    ``"known"``: it is, its errors are independent and of that size. ``"unknown"``: the first state with such errors,
+    carried on by the model.
     """
-    if kind == "none":
-        return None
     std = xr.DataArray(POTENTIAL_VORTICITY["q"], dims="layer", coords={"layer": span.layer})
-    start = span.isel(time=[LEAD if kind == "known" else 0])
+    start = span.isel(time=[lead if kind == "known" else 0])
     noise = start.q.copy(data=np.random.default_rng([seed, 1]).standard_normal(start.q.shape))
     found = start.assign(q=(start.q + ERROR * std * noise).astype("float32").assign_attrs(start.q.attrs))
     if kind == "unknown":
-        ahead = sdaxr.forecast(found.expand_dims("member"), "quasigeostrophic", steps=LEAD, progress=False)
+        ahead = sdaxr.forecast(found.expand_dims("member"), "quasigeostrophic", steps=lead, progress=False)
         found = found.assign(q=(start.q.dims, ahead.q.isel(member=0, lead_time=[-1]).values, start.q.attrs))
-        found = found.assign_coords(time=span.time[LEAD : LEAD + 1])
+        found = found.assign_coords(time=span.time[lead : lead + 1])
     return found.assign(q_error=(ERROR * std).assign_attrs(units=start.q.attrs["units"]))
 
 
