@@ -22,6 +22,7 @@ CONFIG = "sdaxr_config"
 HASH = "sdaxr_config_sha256"
 UNIT = "sdaxr_unit"
 VARIABLES = "sdaxr_variables"
+BOOKKEEPING = frozenset({CONFIG, HASH, UNIT, VARIABLES})
 FAILURES = "failures"
 _CHUNK_BYTES = 2**26
 

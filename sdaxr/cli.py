@@ -147,6 +147,29 @@ _device = click.option("--device", help="cpu, cuda, or auto.")
 _truth = click.option("--truth", help="File of the truth.")
 _observations = click.option("--observations", help="File of the observations.")
 _variable = click.option("--variable", help="Which variable.")
+_members = click.option("--members", type=int, help="Size of the ensemble.")
+_background = click.option("--background", help="File with an earlier estimate of the first state, and its error.")
+# How a posterior is drawn with a prior, at once or window after window.
+_sampling = (
+    click.option("--operator", help="JSON, where the observations do not say it themselves."),
+    click.option("--gamma", callback=_json_or_name, help="Widening of the observation error at high noise (sda)."),
+    click.option("--zeta", type=float, help="Step of dps."),
+    click.option("--iterations", type=int, help="Krylov steps of mmps."),
+    click.option("--corrector/--no-corrector", default=None, help="Forward-diffusion corrector of soad."),
+    click.option("--sampler", help="sde-dpm++, dpm++, ancestral, ddim or exponential (the paper's)."),
+    click.option("--grid", help="Noise levels: karras, log-snr or uniform."),
+    click.option("--steps", type=int, help="Number of noise levels."),
+    click.option("--eta", type=float, help="Amount of noise drawn anew (sde-dpm++, ddim)."),
+    click.option("--corrections", type=int, help="Langevin corrections on each level around the prior's deviation."),
+    click.option("--tau", type=float, help="Size of a correction."),
+    click.option("--attempts", type=int, help="How often a member that the observations exclude is drawn."),
+    click.option("--stride", type=int, help="States from one window to the next, for networks on windows."),
+    click.option("--precision", help="float32 or bfloat16; by default bfloat16 for fields where it is quick."),
+    click.option("--outside", help="error, or drop what lies outside the window or off its steps."),
+    click.option("--batch", type=int, help="Members computed at once."),
+    _device,
+    _overwrite,
+)
 
 
 @main.command()
@@ -240,9 +263,9 @@ def observe(quiet: bool, **values: Any) -> None:
 @_flags(
     click.option("--prior", help="Name of a shipped prior (sdaxr priors) or file."),
     _store,
-    click.option("--members", type=int, help="Size of the ensemble."),
+    _members,
     _seed,
-    click.option("--background", help="File with an earlier estimate of the first state, and its error."),
+    _background,
     click.option(
         "--method",
         help="sda, bounded, mmps, jacobian_free, dmps, soad or dps; with --system: bpf, ffbs, kalman or 4dvar.",
@@ -251,29 +274,33 @@ def observe(quiet: bool, **values: Any) -> None:
     _option,
     click.option("--particles", type=int, help="Particles of the filter (bpf, ffbs, 4dvar)."),
     click.option("--first-guess", help="File of the trajectories that 4dvar starts from."),
-    click.option("--operator", help="JSON, where the observations do not say it themselves."),
-    click.option("--gamma", callback=_json_or_name, help="Widening of the observation error at high noise (sda)."),
-    click.option("--zeta", type=float, help="Step of dps."),
-    click.option("--iterations", type=int, help="Krylov steps of mmps."),
-    click.option("--corrector/--no-corrector", default=None, help="Forward-diffusion corrector of soad."),
-    click.option("--sampler", help="sde-dpm++, dpm++, ancestral, ddim or exponential (the paper's)."),
-    click.option("--grid", help="Noise levels: karras, log-snr or uniform."),
-    click.option("--steps", type=int, help="Number of noise levels."),
-    click.option("--eta", type=float, help="Amount of noise drawn anew (sde-dpm++, ddim)."),
-    click.option("--corrections", type=int, help="Langevin corrections on each level around the prior's deviation."),
-    click.option("--tau", type=float, help="Size of a correction."),
-    click.option("--attempts", type=int, help="How often a member that the observations exclude is drawn."),
-    click.option("--stride", type=int, help="States from one window to the next, for networks on windows."),
-    click.option("--precision", help="float32 or bfloat16; by default bfloat16 for fields where it is quick."),
-    click.option("--outside", help="error, or drop what lies outside the window or off its steps."),
-    click.option("--batch", type=int, help="Members computed at once."),
-    _device,
-    _overwrite,
+    *_sampling,
 )
 def assimilate(quiet: bool, option: dict[str, Any], **values: Any) -> None:
     """The posterior ensemble given OBSERVATIONS, one file for each network."""
-    observations = values.pop("observations")
-    _run("assimilate", quiet, values | {"observations": list(observations)} | option)
+    _run("assimilate", quiet, values | option)
+
+
+@main.command()
+@click.argument("observations", nargs=-1, required=True)
+@_flags(
+    click.option("--prior", required=True, help="Name of a shipped prior (sdaxr priors) or file."),
+    _store,
+    click.option("--window", type=int, help="States in a window."),
+    click.option(
+        "--carry", help="System or prior that goes on from one window to the next, in the place of the prior."
+    ),
+    _option,
+    click.option("--inflation", type=float, help="Factor on the spread of the ensemble that goes on."),
+    _members,
+    _seed,
+    _background,
+    click.option("--method", help="sda, bounded, mmps, jacobian_free, dmps, soad or dps."),
+    *_sampling,
+)
+def cycle(quiet: bool, option: dict[str, Any], **values: Any) -> None:
+    """The posterior window after window given OBSERVATIONS of a long time, one file for each network."""
+    _run("cycle", quiet, values | option)
 
 
 @main.command()
@@ -304,7 +331,7 @@ def forecast(quiet: bool, option: dict[str, Any], **values: Any) -> None:
     _store,
     click.option("--noise-std", type=float, required=True, help="Standard deviation of the noise, data's units."),
     click.option("--method", help="posterior or langevin."),
-    click.option("--members", type=int, help="Size of the ensemble."),
+    _members,
     click.option("--step-size", type=float, help="Step of the Langevin iteration."),
     click.option("--n-steps", type=int, help="Number of its steps, or of noise levels."),
     click.option("--level", type=float, help="Noise level of the Langevin iteration."),
@@ -398,7 +425,7 @@ def run(quiet: bool, recipe: str, overwrite: bool) -> None:
 
 @main.command()
 @click.argument("directory", default="sdaxr-demo")
-@_flags(click.option("--members", type=int, help="Size of the ensemble."), _seed)
+@_flags(_members, _seed)
 def demo(quiet: bool, directory: str, **values: Any) -> None:
     """The whole chain on the shipped prior; writes a posterior, a picture and an animation into DIRECTORY."""
     from . import demo as module

@@ -17,6 +17,7 @@ import xarray as xr
 
 from sdaxr import schema
 from sdaxr.archive import open_archive
+from sdaxr.archive_format import BOOKKEEPING
 from sdaxr.assimilate import assimilate
 from sdaxr.fields import StateLayout
 from sdaxr.forecast import forecast, open_model
@@ -109,7 +110,7 @@ def cycle(
     about = {
         "prior_sha256": opened.sha256, "seed": seed, "observations_sha256": fingerprint(networks.values()),
         "cycle_times": f"{axis.values[0]} to {axis.values[-1]}", "cycle_window": window, "cycle_carry": _named(model),
-        "cycle_background": fingerprint([] if background is None else [background]), "cycle_members": members,
+        "cycle_background": "none" if background is None else fingerprint([background]), "cycle_members": members,
         "cycle_inflation": float(inflation), "cycle_options": json.dumps(options, sort_keys=True, default=str),
     }  # fmt: skip
     if store is not None and Path(store).exists() and not overwrite:
@@ -138,7 +139,8 @@ def cycle(
             ahead = forecast(analyses[-1], model, steps=1, seed=unit_seed(seed, number), progress=False)
             background = as_background(ahead, opened.layout, inflation)
     joined = xr.concat(analyses, TIME, data_vars="minimal", coords="minimal", compat="override", join="override")
-    joined = joined.drop_vars("status", errors="ignore").assign_attrs(analyses[0].attrs | about)
+    joined = joined.drop_vars("status", errors="ignore")
+    joined.attrs = {k: v for k, v in analyses[0].attrs.items() if k not in BOOKKEEPING} | about
     if store is None or folder is None:
         return joined.load()
     save(joined, store)

@@ -232,7 +232,7 @@ def _resolve(model: Any, options: Mapping[str, Any], data: xr.Dataset) -> System
     from sdaxr.prior import open_prior, priors
 
     if isinstance(model, str) and not Path(model).exists() and model not in priors() and not Path(model).suffix:
-        raise OptionError(f"model={nearest(model, [*systems(), *priors()])} (or the path of a prior)")
+        raise OptionError(f"model={nearest(model, {*systems(), *priors()})} (or the path of a prior)")
     try:
         return open_prior(model)
     except PriorError as error:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from .archive_format import BOOKKEEPING
 from .schema import LEAD_TIME, MEMBER, TIME, TRAJECTORY, ArchiveError, SdaxrError, ensemble_dimension, space_dimensions
 
 _STATUS = {0: "pending", 1: "complete", 2: "failed"}
@@ -22,7 +23,6 @@ _NEXT = {
     "innovations": "plot",
     "scores": "print, plot with xarray",
 }
-_BOOKKEEPING = {"sdaxr_config", "sdaxr_config_sha256", "sdaxr_unit", "sdaxr_variables"}
 _LONGEST = 100
 
 
@@ -68,7 +68,7 @@ def describe(data: xr.Dataset) -> dict[str, str]:
 
 def provenance(data: xr.Dataset) -> dict[str, str]:
     """The attributes of ``data`` as short text, and what else is in the configuration of an archive in full."""
-    facts = {str(name): _short(value) for name, value in data.attrs.items() if name not in _BOOKKEEPING}
+    facts = {str(name): _short(value) for name, value in data.attrs.items() if name not in BOOKKEEPING}
     if "sdaxr_config" in data.attrs:
         settings = json.loads(data.attrs["sdaxr_config"]).items()
         rest = [f"{k}: {v}" for k, v in settings if not {k, f"sdaxr_{k}"} & set(map(str, data.attrs))]

@@ -31,7 +31,9 @@ from .schema import ArchiveError, OptionError, SdaxrError, nearest
 logger = logging.getLogger(__name__)
 
 # These archives know their own configuration: called again, the function resumes, returns or refuses.
-_RESUMABLE = ("generate", "assimilate", "forecast")
+_RESUMABLE = ("generate", "assimilate", "cycle", "forecast")
+# The parameter of each of these that names a system, or may.
+_MODELS = {"generate": "system", "assimilate": "system", "cycle": "carry", "forecast": "model"}
 # What `sdaxr.forecast` takes beyond its parameters where the model is a prior.
 PRIOR_OPTIONS = ("levels", "sampler", "grid", "eta", "corrections", "tau", "gamma")
 
@@ -181,8 +183,8 @@ def _step(name: str, given: dict[str, Any], base: Path, before: list[Step]) -> S
 
 
 def _check_names(name: str, values: Mapping[str, Any], accepted: set[str]) -> None:
-    model: Any = values.get({"generate": "system", "assimilate": "system", "forecast": "model"}.get(name, ""))
-    is_system = model is not None and (name != "forecast" or model in sdaxr.systems.systems())
+    model: Any = values.get(_MODELS.get(name, ""))
+    is_system = model is not None and (_MODELS[name] == "system" or model in sdaxr.systems.systems())
     known = set(accepted)
     if is_system:
         known |= set(sdaxr.open_system(model).options())
@@ -206,8 +208,10 @@ def _resolve(values: dict[str, Any], base: Path) -> dict[str, Path]:
         elif isinstance(value, str) and (is_file or value.endswith(".safetensors")):
             files[key] = base / value
             values[key] = str(files[key])
-    if "prior" in values and "prior" not in files and values["prior"] not in sdaxr.priors():
-        raise OptionError(f"found the prior {nearest(values['prior'], sdaxr.priors())} Or give a .safetensors file")
+    models = {*sdaxr.systems.systems(), *sdaxr.priors()}
+    for key, names in {"prior": sdaxr.priors(), "model": models, "carry": models}.items():
+        if key in values and key not in files and values[key] not in names:
+            raise OptionError(f"found the {key} {nearest(values[key], names)} Or give a .safetensors file")
     return files
 
 

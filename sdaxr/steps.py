@@ -74,24 +74,41 @@ def assimilate(
 
     What is no parameter of the function is an option of the system, such as ``noise=0.5``.
     """
-    paths = [observations] if isinstance(observations, str | Path) else list(observations)
-    networks = {Path(path).stem: sdaxr.open_archive(path) for path in paths}
-    if len(networks) < len(paths):
-        raise DataError(f"found several networks of the same file name in {paths}; rename the files")
     if "operator" in options:
         options["operator"] = read_operator(options["operator"])
-    known = parameters("assimilate")
-    of_system = {key: options.pop(key) for key in list(options) if key not in known}
-    if of_system and system is None:
-        raise OptionError(f"found the parameter {nearest(next(iter(of_system)), known)}")
+    of_system = _take_system_options("assimilate", options, system)
     options |= {
         "prior": None if prior is None else sdaxr.open_prior(prior),
         "system": None if system is None else sdaxr.open_system(system, **of_system),
         "background": None if background is None else sdaxr.open_archive(background),
         "first_guess": None if first_guess is None else sdaxr.open_archive(first_guess),
     }
-    data = next(iter(networks.values())) if len(paths) == 1 else networks
-    return sdaxr.assimilate(data, store=store, **options)
+    return sdaxr.assimilate(_networks(observations), store=store, **options)
+
+
+def cycle(
+    observations: str | Iterable[str],
+    store: str,
+    *,
+    prior: str,
+    carry: str | None = None,
+    background: str | None = None,
+    **options: Any,
+) -> xr.Dataset:
+    """The posterior window after window given ``observations``, files as of `assimilate`, to the archive ``store``.
+
+    What is no parameter of the function, nor one that it passes on to `assimilate`, is an option of the system
+    ``carry``.
+    """
+    if "operator" in options:
+        options["operator"] = read_operator(options["operator"])
+    system = carry if carry in sdaxr.systems.systems() else None
+    of_system = _take_system_options("cycle", options, system)
+    options |= {
+        "carry": carry if system is None else sdaxr.open_system(system, **of_system),
+        "background": None if background is None else sdaxr.open_archive(background),
+    }
+    return sdaxr.cycle(_networks(observations), prior, store=store, **options)
 
 
 def forecast(ensemble: str, model: str, store: str, *, trajectory: int | None = None, **options: Any) -> xr.Dataset:
@@ -156,7 +173,8 @@ def animate(
 
 
 STEPS: dict[str, Callable[..., Any]] = {
-    step.__name__: step for step in (generate, train, observe, assimilate, forecast, denoise, verify, plot, animate)
+    step.__name__: step
+    for step in (generate, train, observe, assimilate, cycle, forecast, denoise, verify, plot, animate)
 }
 # Parameters that name a file which is read, and the one that names the file which is written.
 INPUTS = (
@@ -167,12 +185,20 @@ OUTPUTS = ("store", "path")
 
 
 def parameters(name: str) -> dict[str, inspect.Parameter]:
-    """The parameters of step ``name``: its own, and the keyword-only ones of the function behind it."""
+    """The parameters of step ``name``: its own, and the keyword-only ones of the function behind it.
+
+    `cycle` has also those that it passes on to `assimilate`: all but what is for systems in the place of the prior.
+    """
     own = dict(inspect.signature(STEPS[name]).parameters)
-    behind = inspect.signature(getattr(sdaxr, name)).parameters
     own.pop("options", None)
-    further = {n: p for n, p in behind.items() if p.kind is p.KEYWORD_ONLY and n not in own}
-    return own | further
+    behind = _keywords(name)
+    if name == "cycle":
+        behind |= {n: p for n, p in _keywords("assimilate").items() if n not in ("system", "particles", "first_guess")}
+    return own | {n: p for n, p in behind.items() if n not in own}
+
+
+def _keywords(name: str) -> dict[str, inspect.Parameter]:
+    return {n: p for n, p in inspect.signature(getattr(sdaxr, name)).parameters.items() if p.kind is p.KEYWORD_ONLY}
 
 
 def read_operator(operator: str | Mapping[str, Any]) -> Any:
@@ -196,6 +222,24 @@ def table(scores: xr.Dataset) -> str:
     frame = summary(scores)
     units = frame.attrs.get("units", {})
     return frame.rename(columns=lambda name: f"{name} [{units.get(name, '1')}]").to_string(float_format="%.4g")
+
+
+def _networks(observations: str | Iterable[str]) -> xr.Dataset | dict[str, xr.Dataset]:
+    """The one Dataset, or several by the names of their files."""
+    paths = [observations] if isinstance(observations, str | Path) else list(observations)
+    networks = {Path(path).stem: sdaxr.open_archive(path) for path in paths}
+    if len(networks) < len(paths):
+        raise DataError(f"found several networks of the same file name in {paths}; rename the files")
+    return next(iter(networks.values())) if len(paths) == 1 else networks
+
+
+def _take_system_options(name: str, options: dict[str, Any], system: str | None) -> dict[str, Any]:
+    """Take out of ``options`` what is no parameter of step ``name``: options of the system, where there is one."""
+    known = parameters(name)
+    taken = {key: options.pop(key) for key in list(options) if key not in known}
+    if taken and system is None:
+        raise OptionError(f"found the parameter {nearest(next(iter(taken)), known)}")
+    return taken
 
 
 def _open(path: str, trajectory: int | None) -> xr.Dataset:

@@ -16,8 +16,8 @@ from sdaxr.archive import Archive
 from sdaxr.storage import save
 
 # Flags of a command that are no parameter of its step, and parameters that have no flag.
-NOT_A_PARAMETER = {"generate": {"option"}, "assimilate": {"option"}, "forecast": {"option"}}
-NO_FLAG = {"assimilate": {"progress", "times"}}
+NOT_A_PARAMETER = {name: {"option"} for name in ("generate", "assimilate", "cycle", "forecast")}
+NO_FLAG = {name: {"progress", "times"} for name in ("assimilate", "cycle")}
 
 
 def run(*arguments: object, code: int = 0):
@@ -193,6 +193,23 @@ def test_assimilate_verify_forecast_and_denoise_are_the_functions(chain, tmp_pat
     clean = sdaxr.denoise(truth.isel(trajectory=-1), prior, noise_std=0.5, n_steps=3, **options)
     with sdaxr.open_archive(tmp_path / "clean.nc") as written:
         xr.testing.assert_equal(written.load(), clean)
+
+
+def test_cycle_is_the_function(chain, tmp_path):
+    cycle = ("cycle", chain / "obs.nc", "--prior", chain / "prior.safetensors", "--seed", 3, "--quiet")
+    settings = ("--window", 12, "--members", 2, "--steps", 3, "--inflation", 1.1, "--device", "cpu")
+    carry = ("--carry", "lorenz63", "--option", "noise=0")
+    run(*cycle, *settings, *carry, "--store", tmp_path / "cycle.zarr")
+    expected = sdaxr.cycle(
+        sdaxr.open_archive(chain / "obs.nc"), chain / "prior.safetensors", seed=3, window=12, members=2, steps=3,
+        inflation=1.1, carry=sdaxr.open_system("lorenz63", noise=0), device="cpu", progress=False,
+    )  # fmt: skip
+    xr.testing.assert_identical(sdaxr.open_archive(tmp_path / "cycle.zarr").load(), expected)
+
+    other = (*cycle, "--store", tmp_path / "other.nc")
+    assert "Did you mean 'lorenz63'" in one_line(*other, "--carry", "lorentz63")
+    assert "parameter 'noise'" in one_line(*other, "--option", "noise=0")
+    assert "nois" in one_line(*other, "--carry", "lorenz63", "--option", "nois=0")
 
 
 def test_assimilate_by_a_system_is_the_function(chain, tmp_path):

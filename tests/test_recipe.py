@@ -86,6 +86,22 @@ def test_a_system_assimilates_with_its_options(tmp_path):
             recipe.read(write(tmp_path, **steps, assimilate=assimilate | change))
 
 
+def test_a_cycle_is_carried_by_a_system_with_its_options(tmp_path):
+    cycle = {"observations": "obs.nc", "store": "p.zarr", "prior": "lorenz63", "window": 3, "members": 2, "steps": 3}
+    steps = {"generate": GENERATE, "observe": OBSERVE | {"store": "obs.nc"}}
+    path = write(tmp_path, **steps, cycle=cycle | {"carry": "lorenz63", "noise": 0, "device": "cpu"})
+    posterior = recipe.run(path, progress=False)["3 cycle"]
+    assert posterior.sizes["time"] == 6 and '"noise": 0' in posterior.attrs["cycle_carry"]
+    for change, message in [
+        ({"carry": "lorenz63", "nois": 0}, "Did you mean 'noise'"),
+        ({"carry": "lorentz63"}, "found the carry 'lorentz63'.*Did you mean 'lorenz63'.*safetensors"),
+        ({"noise": 0}, "found the parameter 'noise'"),
+        ({"background": "b.nc"}, "there is no .*b.nc"),
+    ]:
+        with pytest.raises(OptionError, match=message):
+            recipe.read(write(tmp_path, **steps, cycle=cycle | change))
+
+
 def test_a_mask_is_a_file_or_parameters(tmp_path):
     flow = {"system": "lorenz96", "store": "t.zarr", "trajectories": 3, "steps": 6, "split": [0.4, 0.3, 0.3]}
     observe = OBSERVE | {"store": "obs.nc", "where": {"coverage": 0.25, "fixed": True}}
@@ -156,6 +172,12 @@ def test_options_of_a_forecast_are_those_of_its_model(tmp_path, model, wrong, ri
 
 def test_the_options_of_a_forecast_by_a_prior_are_known():
     assert set(recipe.PRIOR_OPTIONS) == set(continuation._SAMPLING)
+
+
+def test_a_model_that_is_not_there_is_refused_before_anything_runs(tmp_path):
+    step = {"ensemble": "t.zarr", "model": "lorentz63", "store": "later.zarr", "steps": 4}
+    with pytest.raises(OptionError, match="found the model 'lorentz63'.*Did you mean 'lorenz63'"):
+        recipe.read(write(tmp_path, generate=GENERATE, forecast=step))
 
 
 def test_a_key_given_twice_is_refused(tmp_path):
