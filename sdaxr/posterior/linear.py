@@ -131,7 +131,7 @@ def solve(
     matrix
         G if it is known, see `examine`: the system is then solved directly, else by conjugate gradients.
     own
-        A variance of each observation of its own, in units of its error; shape (n,).
+        A variance of each observation of its own, in units of its error; shape (n,), or (batch, n) without ``matrix``.
     tolerance
         Of the conjugate gradients.
 

@@ -13,8 +13,10 @@ is to know. A guidance that takes them for independent counts the same informati
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -22,12 +24,14 @@ from torch import Tensor
 
 from sdaxr.posterior.likelihood import GaussianObservation
 from sdaxr.posterior.linear import Linearised, misfit, solve
+from sdaxr.posterior.statistical import linearise
 from sdaxr.posterior.unresolved import place_of
 from sdaxr.prior.modes import Modes
 from sdaxr.prior.preconditioning import DenoisingNetwork
 
 _DOUBT = 0.05
 _TOLERANCE = 1e-2
+_PAIRS = 4
 
 
 @dataclass(frozen=True)
@@ -125,6 +129,19 @@ class ModalCovariance:
         spread = torch.stack(ahead, 1) + torch.stack(behind, 1) - parts
         return torch.zeros_like(u).index_copy_(1, times, self.modes.inverse(spread).to(u.dtype))
 
+    def draw(self, shape: Sequence[int], r: float, count: int) -> Tensor:
+        """Deviations of x from its mean given z, (count, time, channel, *space); the same ones for the same r."""
+        share, memory = self._at(r)
+        variances = self.modes.variances
+        random = torch.Generator().manual_seed(int.from_bytes(struct.pack("<d", r), "little") % 2**63)
+        fresh = torch.randn(count, shape[0], *variances.shape, generator=random).to(variances)
+        kept = memory[self.bands, None]
+        parts = list(fresh.unbind(1))
+        for before, now in pairwise(range(shape[0])):
+            parts[now] = kept * parts[before] + (1 - kept.square()).sqrt() * parts[now]
+        scale = (share[self.bands, None] * variances * r**2 / (variances + r**2)).sqrt()
+        return self.modes.inverse(scale * torch.stack(parts, dim=1))
+
     def _at(self, r: float) -> tuple[Tensor, Tensor]:
         """q and rho of the bands at level r, interpolated in log r."""
         lower, part = place_of(r, self.levels)
@@ -133,16 +150,26 @@ class ModalCovariance:
 
 
 def weigh(
-    observations: Sequence[GaussianObservation], xhat: Tensor, covariance: ModalCovariance, r: float
+    observations: Sequence[GaussianObservation],
+    linear: Sequence[bool],
+    xhat: Tensor,
+    covariance: ModalCovariance,
+    r: float,
 ) -> tuple[Linearised, Tensor]:
     """The misfit around xhat, and its weights (R + H Cov[x | z] H^T)^-1 (y - H(xhat)), in units of the errors.
+
+    ``linear`` says of each network whether its operator is; others are linearised statistically.
 
     The covariance is known to some percent. So much of the measured variance of each observation is taken for its own,
     which bounds the number of steps that it takes to solve for the weights.
     """
-    around = misfit(observations, xhat)
     known = [0 * o.errors if o.unresolved is None else o.unresolved(r) for o in observations]
     own = torch.cat([_DOUBT * v / o.errors.square() for v, o in zip(known, observations, strict=True)])
+    if all(linear):
+        around = misfit(observations, xhat)
+    else:
+        around, missed = linearise(observations, linear, xhat, covariance.draw(xhat.shape[1:], r, _PAIRS))
+        own = own + missed
     return around, solve(around, lambda u: covariance.given(u, r), None, own=own, tolerance=_TOLERANCE)
 
 

@@ -17,7 +17,7 @@ from scipy.stats import chi2
 from torch import Tensor
 
 from sdaxr.posterior.likelihood import GaussianObservation
-from sdaxr.posterior.linear import Operators, examine
+from sdaxr.posterior.linear import Operators, examine, is_linear
 from sdaxr.schema import DivergenceError
 
 Weigh = Callable[[list[Tensor]], Sequence[Tensor]]
@@ -97,6 +97,13 @@ class Guidance(ABC):
         if "_operators" not in self.__dict__:
             object.__setattr__(self, "_operators", examine(self.observations, like))
         known: Operators = self.__dict__["_operators"]
+        return known
+
+    def linear(self, like: Tensor) -> tuple[bool, ...]:
+        """Whether the operator of each network is linear, up to a constant, found out at the first call."""
+        if "_linear" not in self.__dict__:
+            object.__setattr__(self, "_linear", tuple(is_linear(o, like) for o in self.observations))
+        known: tuple[bool, ...] = self.__dict__["_linear"]
         return known
 
     def _diagnosis(self, z: Tensor, r: float, largest: float) -> str:

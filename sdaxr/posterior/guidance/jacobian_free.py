@@ -52,7 +52,7 @@ class JacobianFree(Guidance):
         with torch.no_grad():
             xhat = self.denoiser(z, r)
         if isinstance(self.gamma, ModalCovariance):
-            around, weights = weigh(self.observations, xhat, self.gamma, r)
+            around, weights = weigh(self.observations, self.linear(xhat), xhat, self.gamma, r)
             return xhat + self.gamma.given(around.adjoint(weights), r, everywhere=True)
         around = misfit(self.observations, xhat)
         weights = solve(around, lambda u: self._spread(u, r), self.operators(z).matrix)

@@ -5,7 +5,8 @@ r"""Score-based data assimilation (Rozet & Louppe 2023, section 3.2).
 with :math:`r = \sigma / \mu`. :math:`r^2 \Gamma` stands for the covariance of H(x) given z. It is
 
 - measured, our default: for priors of fields that know their modes the covariance of all observations
-  (`sdaxr.posterior.modal`), for others the variance of each (`sdaxr.posterior.unresolved`);
+  (`sdaxr.posterior.modal`), nonlinear H being linearised statistically (`sdaxr.posterior.statistical`); for others the
+  variance of each (`sdaxr.posterior.unresolved`);
 - or :math:`\gamma r^2` in units of the natural scale of each observed quantity, with a scalar as in the paper;
 - or :math:`\gamma r^2` with a matrix;
 - or :math:`H V H^T` with V from the prior's covariance in time (appendix B, see `sdaxr.posterior.covariance`), H being
@@ -60,7 +61,7 @@ class SDA(Guidance):
     def _slope(self, xhat: Tensor, r: float) -> Tensor:
         gamma = self.gamma
         if isinstance(gamma, ModalCovariance):
-            around, weights = weigh(self.observations, xhat, gamma, r)
+            around, weights = weigh(self.observations, self.linear(xhat), xhat, gamma, r)
             return around.adjoint(weights)
         if isinstance(gamma, PriorCovariance):
             around = misfit(self.observations, xhat)
