@@ -116,7 +116,8 @@ def assimilate(
         covariance in time (state vectors); by default what it stands for is measured on states that the prior carries,
         for fields with spectral preconditioning as a covariance (`sdaxr.posterior.modal`), else as a variance
         (`sdaxr.posterior.unresolved`). Of ``"bounded"``: a number. Of ``"jacobian_free"``: ``"covariance"`` (default
-        for state vectors), ``"independent"``, or nothing for the measured covariance of fields.
+        for state vectors), ``"independent"``, or nothing for the measured covariance of fields. Of ``"soad"``:
+        ``"bounded"``, the paper's variance, or nothing for the measured covariance of fields.
     zeta
         Of ``"dps"``: length of its steps.
     iterations
@@ -233,8 +234,9 @@ def _check_options(method: str, given: Mapping[str, Any]) -> None:
             others = [m for m, cls in METHODS.items() if name in cls.options()]
             expected = nearest(name, known) if known else f"{name!r}, nor any other"
             raise OptionError(f"method={method!r} has no option {expected} ('{name}' is for {', '.join(others)})")
-    if method == "jacobian_free" and isinstance(given["gamma"], float | int):
-        raise OptionError(f"gamma={given['gamma']}, expected 'covariance' or 'independent' for method={method!r}")
+    words = {"jacobian_free": "'covariance' or 'independent'", "soad": "'bounded'"}.get(method)
+    if words and isinstance(given["gamma"], float | int):
+        raise OptionError(f"gamma={given['gamma']}, expected {words} for method={method!r}")
 
 
 def draw(

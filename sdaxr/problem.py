@@ -17,7 +17,6 @@ from sdaxr.likelihood import bind_observations
 from sdaxr.operators import Operator
 from sdaxr.posterior.covariance import LARGEST, PriorCovariance
 from sdaxr.posterior.guidance import METHODS, Guidance
-from sdaxr.posterior.guidance.jacobian_free import INDEPENDENT
 from sdaxr.posterior.likelihood import GaussianObservation
 from sdaxr.posterior.modal import ModalCovariance
 from sdaxr.posterior.samplers import Sampler
@@ -89,7 +88,7 @@ class Problem:
     @cached_property
     def likelihood(self) -> list[GaussianObservation]:
         """Terms of the likelihood, one a network."""
-        fields = self.method == "jacobian_free" and self.opened.network.modes is not None
+        fields = self.method in ("jacobian_free", "soad") and self.opened.network.modes is not None
         measured = (self.method == "sda" or fields) and self.settings.gamma is None
         return [
             bind_observations(
@@ -131,18 +130,23 @@ def build_guidance(
         If the method does not know its options, or the observations do not suit it.
     """
     options = {k: v for k in METHODS[method].options() if (v := getattr(settings, k, None)) is not None}
-    gamma, layout = options.get("gamma"), prior.layout
-    if method == "jacobian_free" and not isinstance(gamma, str):
-        # A number that a prior's file records is for other methods.
-        small = not layout.space and times.size * layout.channels <= LARGEST
-        gamma = "covariance" if small else ModalCovariance.of(prior.network, prior.reference, device) or INDEPENDENT
-    if gamma is None and method == "sda":
-        gamma = ModalCovariance.of(prior.network, prior.reference, device)
-    if gamma == "covariance":
-        gamma = PriorCovariance.estimate(torch.as_tensor(prior.reference[0], device=device), times.size)
-    if gamma is not None:
+    if (gamma := _gamma(method, prior, times, options.get("gamma"), device)) is not None:
         options["gamma"] = gamma
     denoiser = prior.denoiser(times, device, stride=settings.stride, precision=settings.precision)
     guided = METHODS[method](denoiser, likelihood, **options)
+    layout = prior.layout
     guided.check(torch.zeros(1, times.size, layout.channels, *layout.shape, device=device))
     return guided
+
+
+def _gamma(method: str, prior: Prior, times: xr.DataArray, given: float | str | None, device: torch.device) -> Any:
+    """The option gamma of a method; what is not given is measured, where the prior knows its modes."""
+    if method in ("jacobian_free", "soad") and not isinstance(given, str):
+        # A number that a prior's file records is for other methods.
+        small = not prior.layout.space and times.size * prior.layout.channels <= LARGEST
+        given = "covariance" if small and method == "jacobian_free" else None
+    if given is None and method in ("sda", "jacobian_free", "soad"):
+        return ModalCovariance.of(prior.network, prior.reference, device)
+    if given == "covariance" and method != "soad":
+        return PriorCovariance.estimate(torch.as_tensor(prior.reference[0], device=device), times.size)
+    return given

@@ -378,6 +378,8 @@ def test_what_a_prior_records_for_one_method_does_not_disturb_another(prior: Pri
         ),
         ({"method": "dmps", "gamma": 0.1}, "method='dmps' has no option 'gamma', nor any other"),
         ({"method": "jacobian_free", "gamma": 0.1}, "gamma=0.1, expected 'covariance' or 'independent'"),
+        ({"method": "soad", "gamma": 0.1}, "gamma=0.1, expected 'bounded'"),
+        ({"method": "soad", "gamma": "covariance"}, "gamma='covariance', expected 'bounded'"),
         ({"method": "sda", "gamma": "covarance"}, "gamma='covarance', expected a number"),
         ({"method": "sda", "gamma": -1.0}, "gamma=-1.0, expected a number from 0 on"),
         ({"method": "mmps", "iterations": 0}, "iterations=0, expected at least 1"),

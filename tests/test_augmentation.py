@@ -114,6 +114,10 @@ def test_observations_are_matched_to_their_channels(prior: Path, tmp_path: Path)
     plain = sdaxr.assimilate(networks, prior, method="soad", corrector=False, members=3, **QUICK)
     assert (posterior.attrs["sampling_corrector"], plain.attrs["sampling_corrector"]) == (1, 0)
     assert float(abs(plain.h - posterior.h).max()) > 0.01
+    assert posterior.attrs["sampling_gamma"] == "measured"
+    bounded = sdaxr.assimilate(networks, prior, method="soad", gamma="bounded", members=3, **QUICK)
+    assert bounded.attrs["sampling_gamma"] == "bounded"
+    assert float(abs(bounded.h - posterior.h).max()) > 0.01
 
 
 def test_a_network_that_the_prior_was_not_trained_for_is_refused(prior: Path):

@@ -15,7 +15,7 @@ import sdaxr
 from sdaxr import operators as op
 from sdaxr.infer import infer_layout
 from sdaxr.posterior import modal
-from sdaxr.posterior.guidance import SDA, JacobianFree
+from sdaxr.posterior.guidance import SDA, SOAD, JacobianFree
 from sdaxr.posterior.likelihood import GaussianObservation
 from sdaxr.posterior.modal import ModalCovariance
 from sdaxr.prior import Prior
@@ -57,7 +57,7 @@ def test_it_is_symmetric_and_positive_and_acts_where_something_is() -> None:
     assert not found[:, [0, 2, 3, 6, 7]].any()
 
 
-@pytest.mark.parametrize("method", [SDA, JacobianFree])
+@pytest.mark.parametrize("method", [SDA, JacobianFree, SOAD])
 @pytest.mark.parametrize("r", [0.05, 0.7, 5.0, 40.0])
 def test_guidance_with_it_is_the_exact_posterior_mean(method: Any, r: float, monkeypatch: pytest.MonkeyPatch) -> None:
     """Means over three points at every third state, which a guidance of independent variances overshoots."""

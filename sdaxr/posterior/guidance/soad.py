@@ -5,6 +5,10 @@ linear, with orthogonal rows (here: any such S, means over blocks too). With a r
 
 .. math:: p(y | z) \approx N(y | S \hat z, R + V), \qquad V = \frac{s^2 a^2 r^2}{s^2 + a^2 r^2} .
 
+That is the paper's bounded variance, one for each observation. Where a prior has large scales in which neighbouring
+observations agree, it counts them many times, overshoots at large r, and takes very many levels to recover; there the
+measured covariance of z (`sdaxr.posterior.modal`) is the default, :math:`S V S^T`.
+
 Forward-diffusion corrector: y itself, noised, is what S z looks like as long as the noise of z is larger than that of
 the observation. While :math:`a^2 r^2 > R`, after every step
 
@@ -25,7 +29,11 @@ from torch import Tensor
 from sdaxr.posterior.guidance.base import Guidance, through_network, weighted_slope
 from sdaxr.posterior.likelihood import GaussianObservation
 from sdaxr.posterior.linear import Linearised, is_linear
+from sdaxr.posterior.modal import ModalCovariance
+from sdaxr.posterior.modal import weigh as modal_weigh
 from sdaxr.schema import OptionError
+
+BOUNDED = "bounded"
 
 
 @dataclass(frozen=True)
@@ -34,14 +42,21 @@ class SOAD(Guidance):
 
     Attributes
     ----------
+    gamma
+        ``"bounded"``, or the covariance of the prior's fields.
     corrector
         Whether samplers shall `pin` what is observed.
     """
 
+    gamma: ModalCovariance | str = BOUNDED
     corrector: bool = True
 
     method = "soad"
     remedy = "the observations contradict each other or the prior: give them larger errors, or pass more steps="
+
+    def __post_init__(self) -> None:
+        if isinstance(self.gamma, str) and self.gamma != BOUNDED:
+            raise OptionError(f"gamma={self.gamma!r}, expected 'bounded' or nothing for the method 'soad'")
 
     def check(self, like: Tensor) -> None:
         """Raise `OptionError` if an operator is not linear with orthogonal rows."""
@@ -49,6 +64,9 @@ class SOAD(Guidance):
 
     def mean(self, z: Tensor, r: float) -> Tensor:
         """E[x | z, y], of the shape of z (batch, time, channel, *space)."""
+        if isinstance(self.gamma, ModalCovariance):
+            covariance = self.gamma
+            return through_network(self.denoiser, z, r, lambda xhat: self._slope(xhat, covariance, r))
         networks = list(zip(self.observations, self._rows(z), strict=True))
 
         def weigh(innovations: list[Tensor]) -> list[Tensor]:
@@ -74,6 +92,10 @@ class SOAD(Guidance):
             fresh = around.forward(noise()) / rows.norm
             z = z + around.adjoint(rows.pinned(missing, fresh, r) / rows.norm)
         return z
+
+    def _slope(self, xhat: Tensor, covariance: ModalCovariance, r: float) -> Tensor:
+        around, weights = modal_weigh(self.observations, self.linear(xhat), xhat, covariance, r)
+        return around.adjoint(weights)
 
     def _rows(self, like: Tensor) -> list[_Rows]:
         if "_found" not in self.__dict__:
