@@ -83,7 +83,10 @@ def assimilate(
     Parameters
     ----------
     observations
-        What `sdaxr.observe` returns, or your own in the same form; several networks as a mapping or DataTree.
+        What `sdaxr.observe` returns, or your own in the same form; several networks as a mapping or DataTree. The
+        attribute ``distribution`` of ``<variable>_error`` names the family of errors that are not Gaussian
+        (`sdaxr.noise`). Methods use its density (`sdaxr.posterior.mixture`), but ``"dmps"`` and ``"dps"``, and
+        ``"kalman"`` and ``"4dvar"``, which refuse them.
     prior
         Name of a shipped prior, path of a prior file, or a `Prior`; for the score-based methods.
     members

@@ -10,8 +10,10 @@ import xarray as xr
 
 from sdaxr import schema
 from sdaxr.infer import system_layout
+from sdaxr.noise import family_of
 from sdaxr.observations import align
 from sdaxr.operators import Template
+from sdaxr.posterior.mixture import log_density
 from sdaxr.schema import DataError, OptionError
 from sdaxr.systems import MarkovChain, System, open_system
 from sdaxr.window import Observations, Operators, as_networks, operator_of
@@ -57,7 +59,9 @@ def log_prior(states: xr.Dataset, system: str | System) -> xr.DataArray:
 
 
 def log_likelihood(states: xr.Dataset, observations: Observations, *, operator: Operators = None) -> xr.DataArray:
-    r"""Log-density of observations given trajectories, :math:`\log p(y | x)`, with independent Gaussian errors.
+    r"""Log-density of observations given trajectories, :math:`\log p(y | x)`, with independent errors.
+
+    Those that name another distribution (`sdaxr.noise`) are not Gaussian (`sdaxr.posterior.mixture`).
 
     Parameters
     ----------
@@ -85,7 +89,7 @@ def log_likelihood(states: xr.Dataset, observations: Observations, *, operator: 
         for variable, (values, errors) in align(data, Template.from_dataset(one)).items():
             lead = [] if ensemble is None else [ensemble]
             predicted = projected[variable].transpose(*lead, *one[variable].dims).values.astype(float)
-            density = -(((values - predicted) / errors) ** 2) / 2 - np.log(errors) - np.log(2 * np.pi) / 2
+            density = log_density((values - predicted) / errors, family_of(data, variable)) - np.log(errors)
             total = total + np.nansum(density, axis=tuple(range(len(lead), density.ndim)))
     return _labelled(total, states, "log_likelihood", "log-density of the observations given the states")
 

@@ -11,10 +11,12 @@ import xarray as xr
 from torch import Tensor
 
 from sdaxr.correlation import error_correlation
+from sdaxr.noise import GAUSSIAN, family_of
 from sdaxr.observations import align
 from sdaxr.operators import Operator, Template
 from sdaxr.operators.base import Bound
 from sdaxr.posterior.likelihood import GaussianObservation
+from sdaxr.posterior.mixture import Mixture, MixtureObservation
 from sdaxr.posterior.unresolved import UnresolvedVariance, measure
 from sdaxr.prior import Prior
 from sdaxr.schema import TIME, DataError
@@ -32,8 +34,9 @@ def bind_observations(
 ) -> GaussianObservation:
     """One network of observations, for normalised trajectories of ``prior`` on ``times``.
 
-    Their errors are independent, or correlated as the observations say (`sdaxr.correlation`).
-    With ``measured``, the variance of what is observed given z is measured, too (`sdaxr.posterior.unresolved`).
+    Their errors are independent, or correlated as the observations say (`sdaxr.correlation`); Gaussian, or of the
+    family that these name (`sdaxr.noise`). With ``measured``, and for such a family, the variance of what is observed
+    given z is measured, too (`sdaxr.posterior.unresolved`).
 
     Raises
     ------
@@ -51,11 +54,17 @@ def bind_observations(
         parts = [pair[which].reshape(-1)[seen.where[name]] for name, pair in aligned.items()]
         return torch.as_tensor(np.concatenate(parts), dtype=torch.float32, device=device)
 
-    unresolved = unresolved_variance(seen, prior, times.size) if measured else None
+    families = [family_of(data, name) for name in aligned]
+    gaussian = set(families) == {GAUSSIAN}
+    unresolved = unresolved_variance(seen, prior, times.size) if measured or not gaussian else None
     matrix = error_correlation(data, bound.template, seen.where)
     correlation = None if matrix is None else torch.as_tensor(matrix, device=device)
     scale = natural_scale(seen, prior, times.size)
-    return GaussianObservation(seen, chosen(0), chosen(1), scale, unresolved, correlation)
+    found = seen, chosen(0), chosen(1), scale, unresolved
+    if gaussian:
+        return GaussianObservation(*found, correlation)
+    mixture = Mixture.of(np.repeat(families, [len(i) for i in seen.where.values()]), scale)
+    return MixtureObservation(*found, mixture=mixture)
 
 
 @dataclass(frozen=True)

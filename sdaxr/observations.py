@@ -4,7 +4,8 @@ Observations are a Dataset. In the *grid form* its dimensions are those of the o
 observed, and the operator is JSON in the attribute ``operator`` (none: the state itself is observed). In the *point
 form* there is one dimension ``obs``, and each measurement has its own ``time`` and place as coordinates. In both,
 ``<variable>_error`` is one standard deviation of the error, in the units of the variable; where errors are correlated,
-its attribute ``correlation_scales`` says over what distances (`sdaxr.correlation`).
+its attribute ``correlation_scales`` says over what distances (`sdaxr.correlation`), and where they are not Gaussian,
+``distribution`` of which family they are (`sdaxr.noise`).
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import xarray as xr
 from . import masks, schema
 from .correlation import ATTRIBUTE, check_scales, correlate
 from .matching import ERROR, OBS, Alignment, align, observed_variables, validate
-from .noise import noise_of
+from .noise import DISTRIBUTION, GAUSSIAN, noise_of
 from .operators import Operator, Template, from_json, identity, locations
 from .operators.locations import write_times
 from .schema import TIME, WINDOW_BOUND, DataError, GridError, OptionError
@@ -65,7 +66,8 @@ def observe(
         broadcasts against it, or one of them for each variable.
     noise
         Family of the errors: ``"gaussian"``, ``"laplace"``, ``"uniform"`` or ``"lognormal"`` (`sdaxr.noise`), each with
-        mean zero and the standard deviation ``error``.
+        mean zero and the standard deviation ``error``. One that is not Gaussian is recorded in the attribute
+        ``distribution`` of the errors, where `sdaxr.assimilate` finds it.
     correlation
         Distances over which the correlation of the errors falls to 1 / e, for some coordinates of the operator's output
         and in their units (seconds where time is a calendar), such as ``{"time": 0.1}``: the correlation is
@@ -102,9 +104,9 @@ def observe(
         If the operator cannot be applied to the truth.
     """
     _check_options(every, start, missing)
-    standard = noise_of(noise)
-    if correlation is not None and noise != "gaussian":
-        raise OptionError(f"found correlation= beside noise={noise!r}, expected 'gaussian'; leave one of them out")
+    transform = noise_of(noise)
+    if correlation is not None and noise != GAUSSIAN:
+        raise OptionError(f"found correlation= beside noise={noise!r}, expected {GAUSSIAN!r}; leave one of them out")
     truth = _one_trajectory(truth)
     _check_gaps(truth)
     clean = operator.apply(truth)
@@ -119,18 +121,20 @@ def observe(
     errors = _errors(error, clean)
     scales = None if correlation is None else check_scales(correlation, "correlation=")
     mask = masks.mask_of(where, clean, seed)
+    model = {} if scales is None else {ATTRIBUTE: json.dumps(scales)}
+    model |= {} if noise == GAUSSIAN else {DISTRIBUTION: noise}
     template = Template.from_dataset(clean)
     draw, gaps = np.random.default_rng(seed), np.random.default_rng([seed, 1])
     attrs = _provenance(clean, operator, every, start, seed, missing, noise, scales) | masks.describe(where, mask)
     out = xr.Dataset(coords=clean.coords, attrs=attrs)
     for name, value in clean.data_vars.items():
-        unit = value.copy(data=standard(draw, value.shape))
+        unit = value.copy(data=transform(draw.standard_normal(value.shape)))
         added = (unit if scales is None else correlate(unit, template, scales)) * errors[str(name)]
         keep = gaps.random(value.shape) >= missing
         out[name] = (value + added).where(keep).where(mask).transpose(*value.dims).astype(value.dtype)
         out[name].attrs = {**value.attrs, "ancillary_variables": f"{name}{ERROR}"}
         out[f"{name}{ERROR}"] = errors[str(name)].astype(value.dtype)
-        out[f"{name}{ERROR}"].attrs = _error_attrs(value) | ({} if scales is None else {ATTRIBUTE: json.dumps(scales)})
+        out[f"{name}{ERROR}"].attrs = _error_attrs(value) | model
     bounds = truth[TIME].values[[0, -1]]
     attrs = {**truth[TIME].attrs, "long_name": "first and last time of the observed window"}
     return out.assign_coords(

@@ -10,6 +10,7 @@ import numpy as np
 import xarray as xr
 
 from sdaxr.correlation import ATTRIBUTE
+from sdaxr.noise import DISTRIBUTION
 from sdaxr.observations import observed_variables
 from sdaxr.window import Operators
 
@@ -31,14 +32,15 @@ def count_observations(networks: Mapping[str, xr.Dataset], used: Sequence[int]) 
 
 
 def fingerprint(datasets: Iterable[xr.Dataset]) -> str:
-    """A hash of the names and values of all variables, and of how errors are correlated."""
+    """A hash of the names and values of all variables, and of how errors are distributed and correlated."""
     digest = hashlib.sha256()
     for data in datasets:
         for name in sorted(map(str, data.variables)):
             values = np.ascontiguousarray(data[name].values)
             values = values if values.dtype.kind in "biufmM" else values.astype(str)
             digest.update(name.encode() + values.tobytes())
-            digest.update(str(data[name].attrs.get(ATTRIBUTE, "")).encode())
+            for attribute in (ATTRIBUTE, DISTRIBUTION):
+                digest.update(str(data[name].attrs.get(attribute, "")).encode())
     return digest.hexdigest()
 
 

@@ -53,7 +53,8 @@ def smooth(
     ----------
     observations
         What `sdaxr.observe` returns, or your own in the same form; several networks as a mapping or DataTree. Every
-        observation is of one state: operators that join several times are refused.
+        observation is of one state: operators that join several times are refused. Errors that are not Gaussian
+        (attribute ``distribution``, `sdaxr.noise`) are for ``"bpf"`` and ``"ffbs"``.
     system
         Name of a system with Gaussian noise, or a `sdaxr.systems.MarkovChain`.
     method
@@ -120,6 +121,8 @@ def smooth(
         name = "the background"
         seen, chosen = seen | {name: background_network(background, axis)}, chosen | {name: identity()}
     model, used = build_model(seen, chosen, chain, axis, outside)
+    if method in ("kalman", "4dvar"):
+        model.check_gaussian(method)
     attrs |= count_observations(networks, used[: len(networks)])
     template = layout.template(axis, {MEMBER: np.arange(members)})
     ensemble = Ensemble.create(template, attrs, store=store, overwrite=overwrite, finite=True)

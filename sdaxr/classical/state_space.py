@@ -19,28 +19,38 @@ from torch import Tensor
 
 from sdaxr.correlation import error_correlation
 from sdaxr.infer import system_layout
+from sdaxr.noise import DISTRIBUTION, GAUSSIAN, family_of
 from sdaxr.observations import align
 from sdaxr.operators import Bound, Operator, Template, compose
 from sdaxr.operators.base import steps_of
 from sdaxr.operators.locations import Locations, nearest_times
-from sdaxr.schema import TIME, DataError, OperatorError
+from sdaxr.posterior.mixture import log_density
+from sdaxr.schema import TIME, DataError, OperatorError, OptionError
 from sdaxr.systems import MarkovChain
 
 
 @dataclass(frozen=True)
-class GaussianErrors:
-    """Observation errors N(0, R): the one place that knows what R is.
+class ObservationErrors:
+    """The distribution of observation errors, N(0, R) as a rule: the one place that knows what R is.
 
     Attributes
     ----------
     std
         The root of R's diagonal, shape (m,).
+    families
+        The family of each (`sdaxr.noise`), shape (m,).
     correlation
-        Shape (m, m); None where the errors are independent.
+        Shape (m, m), of Gaussian errors; None where they are independent.
     """
 
     std: np.ndarray
+    families: np.ndarray
     correlation: np.ndarray | None = None
+
+    @property
+    def gaussian(self) -> bool:
+        """Whether all of them are."""
+        return bool((self.families == GAUSSIAN).all())
 
     @property
     def covariance(self) -> np.ndarray:
@@ -54,19 +64,22 @@ class GaussianErrors:
 
     def log_density(self, innovation: np.ndarray) -> np.ndarray:
         """Log-density of errors, (..., m) to (...)."""
-        normalisation = np.log(self.std).sum() + len(self.std) / 2 * math.log(2 * math.pi)
+        normalisation = np.log(self.std).sum()
         if self.correlation is not None:
             normalisation += np.log(np.diag(self._root)).sum()
-        return -(self.whiten(innovation) ** 2).sum(-1) / 2 - normalisation
+        white = self.whiten(innovation)
+        if self.gaussian:
+            return -(white**2).sum(-1) / 2 - (normalisation + len(self.std) / 2 * math.log(2 * math.pi))
+        return sum(log_density(white[..., i], family) for i, family in enumerate(self.families)) - normalisation
 
     @classmethod
-    def joined(cls, parts: Sequence[GaussianErrors]) -> GaussianErrors:
+    def joined(cls, parts: Sequence[ObservationErrors]) -> ObservationErrors:
         """The errors of several networks, which do not depend on each other."""
-        std = np.concatenate([part.std for part in parts])
+        std, families = (np.concatenate(arrays) for arrays in zip(*((p.std, p.families) for p in parts), strict=True))
         if all(part.correlation is None for part in parts):
-            return cls(std)
+            return cls(std, families)
         blocks = [np.eye(len(p.std)) if p.correlation is None else p.correlation for p in parts]
-        return cls(std, scipy.linalg.block_diag(*blocks))
+        return cls(std, families, scipy.linalg.block_diag(*blocks))
 
     @cached_property
     def _root(self) -> np.ndarray:
@@ -75,7 +88,7 @@ class GaussianErrors:
 
 @dataclass(frozen=True)
 class StateObservation:
-    """What is observed of one state: y = H(x) + N(0, R).
+    """What is observed of one state: y = H(x) + error.
 
     Attributes
     ----------
@@ -84,12 +97,12 @@ class StateObservation:
     values
         y, shape (m,).
     errors
-        The distribution N(0, R).
+        Distribution of the errors.
     """
 
     operator: Callable[[Tensor], Tensor]
     values: np.ndarray
-    errors: GaussianErrors
+    errors: ObservationErrors
 
     def predict(self, x: np.ndarray) -> np.ndarray:
         """H of states, (count, n) to (count, m)."""
@@ -130,6 +143,16 @@ class StateSpaceModel:
     def __len__(self) -> int:
         return len(self.observations)
 
+    def check_gaussian(self, method: str) -> None:
+        """Raise `OptionError` if the errors of some observation are not Gaussian."""
+        for observation in self.observations:
+            if observation is not None and not observation.errors.gaussian:
+                found = sorted(set(observation.errors.families.tolist()))
+                raise OptionError(
+                    f"method={method!r} is for Gaussian errors, found {', '.join(found)}; use method='ffbs', or drop "
+                    f"the attribute '{DISTRIBUTION}' of the errors to take them for Gaussian"
+                )
+
 
 def build_model(
     networks: Mapping[str, xr.Dataset],
@@ -167,7 +190,7 @@ def _joined(parts: Sequence[StateObservation]) -> StateObservation | None:
     return StateObservation(
         lambda x: torch.cat([part.operator(x) for part in parts], dim=1),
         np.concatenate([part.values for part in parts]),
-        GaussianErrors.joined([part.errors for part in parts]),
+        ObservationErrors.joined([part.errors for part in parts]),
     )
 
 
@@ -262,7 +285,8 @@ class _Seen:
 
         values, errors = (np.concatenate(list(arrays.values())) for arrays in (self.values, self.errors))
         correlation = error_correlation(self.data, self.bound.template, self.where)
-        return StateObservation(operator, values, GaussianErrors(errors, correlation))
+        families = np.repeat([family_of(self.data, n) for n in self.where], [len(i) for i in self.where.values()])
+        return StateObservation(operator, values, ObservationErrors(errors, families, correlation))
 
 
 def _check_split(

@@ -81,6 +81,14 @@ class GaussianObservation:
             return values / self.errors
         return torch.linalg.solve_triangular(self.root, values.double().T, upper=False).T.to(values.dtype)
 
+    def matched(self, x: Tensor, r: float) -> GaussianObservation:
+        """Gaussian observations for the members x (batch, time, channel, *space) at the level r: these themselves."""
+        return self
+
+    def deviance(self, x: Tensor) -> Tensor:
+        """Sum of the squared innovations in units of the errors, shape (batch,)."""
+        return (self.innovation(x) / self.errors).square().sum(1)
+
     def weigh(self, values: Tensor, variance: Tensor) -> Tensor:
         """(R + diag(variance))^-1 of values (batch, n), for a variance of shape (n,)."""
         if self.correlation is None:

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from sdaxr.posterior.krylov import conjugate_gradients
 from sdaxr.posterior.likelihood import GaussianObservation, solve_positive
+from sdaxr.posterior.mixture import MixtureObservation
 
 DENSE_OBSERVATIONS, DENSE_ELEMENTS = 1024, 2**25
 
@@ -83,7 +84,8 @@ class Operators:
     linear
         Whether all operators are linear, up to a constant.
     matrix
-        G, shape (n, states), in double precision; None where they are not linear, or where it is large.
+        G, shape (n, states), in double precision; None where they are not linear, where it is large, or where errors
+        are not Gaussian, as L is then another one for each member.
     """
 
     linear: bool
@@ -94,7 +96,8 @@ def examine(observations: Sequence[GaussianObservation], like: Tensor) -> Operat
     """Try the operators on states of the shape of ``like`` (any batch, time, channel, *space)."""
     linear = all(is_linear(o, like) for o in observations)
     count, size = sum(len(o.errors) for o in observations), like[0].numel()
-    if not linear or count > DENSE_OBSERVATIONS or count * size > DENSE_ELEMENTS:
+    gaussian = not any(isinstance(o, MixtureObservation) for o in observations)
+    if not (linear and gaussian) or count > DENSE_OBSERVATIONS or count * size > DENSE_ELEMENTS:
         return Operators(linear, None)
     # Members do not depend on each other: member i of one batch gives row i.
     zero = like.new_zeros(count, *like.shape[1:])

@@ -163,12 +163,14 @@ def weigh(
     The covariance is known to some percent. So much of the measured variance of each observation is taken for its own,
     which bounds the number of steps that it takes to solve for the weights.
     """
-    known = [0 * o.errors if o.unresolved is None else o.unresolved(r) for o in observations]
-    own = torch.cat([_DOUBT * v / o.errors.square() for v, o in zip(known, observations, strict=True)])
+    matched = [o.matched(xhat, r) for o in observations]
+    known = [0 * o.errors if o.unresolved is None else o.unresolved(r) for o in matched]
+    shares = [_DOUBT * v / o.errors.square() for v, o in zip(known, matched, strict=True)]
+    own = torch.cat([share.expand(len(xhat), -1) for share in shares], dim=1)
     if all(linear):
-        around = misfit(observations, xhat)
+        around = misfit(matched, xhat)
     else:
-        around, missed = linearise(observations, linear, xhat, covariance.draw(xhat.shape[1:], r, _PAIRS))
+        around, missed = linearise(matched, linear, xhat, covariance.draw(xhat.shape[1:], r, _PAIRS))
         own = own + missed
     return around, solve(around, lambda u: covariance.given(u, r), None, own=own, tolerance=_TOLERANCE)
 

@@ -52,7 +52,7 @@ def linearise(
 
     around = Linearised(mean, x)
     slopes = torch.stack([around.forward(d.expand_as(x)) for d in draws], dim=1)
-    parts = slopes.split([len(o.errors) for o in observations], dim=-1)
+    parts = slopes.split([o.values.shape[-1] for o in observations], dim=-1)
     missed = [
         torch.zeros_like(slope[:, 0]) if exact else _missed(o, seen(o, x.detach()), slope)
         for (o, exact), slope in zip(networks, parts, strict=True)
@@ -65,7 +65,7 @@ def _missed(network: GaussianObservation, seen: Tensor, slopes: Tensor) -> Tenso
     plus, minus = seen.detach().chunk(2, dim=1)
     even = (plus + minus) / 2
     even, odd = (
-        network.whiten(v.flatten(0, 1)).unflatten(0, v.shape[:2])
+        torch.stack([network.whiten(draw) for draw in v.unbind(1)], dim=1)
         for v in (even - even.mean(1, keepdim=True), (plus - minus) / 2)
     )
     return (even.square() + (odd - slopes).square()).mean(1)

@@ -3,6 +3,9 @@ r"""What the methods have in common.
 A method approximates :math:`p(y | z)`, or the posterior mean itself, from :math:`\hat x = E[x | z]`. Most take
 :math:`N(y | H(\hat x), R + H V H^T)` with V in the place of the covariance of x given z, and
 :math:`\nabla_z = J^T H^T (R + H V H^T)^{-1} (y - H(\hat x))` with :math:`J = d \hat x / d z`, V held fixed.
+
+Of errors that are not Gaussian, methods that know a variance of each observation convolve the density with it; those
+that solve a linear system have in R the variance of the Gaussian with the same score (`sdaxr.posterior.mixture`).
 """
 
 from __future__ import annotations
@@ -78,15 +81,15 @@ class Guidance(ABC):
         return mean
 
     def misfit(self, x: Tensor) -> Tensor:
-        """Sum of the squared innovations of samples, in units of the errors, over the largest that may be; (batch,).
+        """Deviance of samples (the squared innovations, in units of Gaussian errors), over the largest that may be.
 
         That is what one sample in a million exceeds, and four times the number of observations at least: errors that
-        are somewhat too small are no fault of the sample.
+        are somewhat too small are no fault of the sample. Shape (batch,).
         """
         with torch.no_grad():
-            square = [(o.innovation(x) / o.errors).square().sum(1) for o in self.observations]
+            deviance = [o.deviance(x) for o in self.observations]
         count = sum(o.values.shape[-1] for o in self.observations)
-        return torch.stack(square).sum(0) / max(4.0 * count, float(chi2.isf(1e-6, count)))
+        return torch.stack(deviance).sum(0) / max(4.0 * count, float(chi2.isf(1e-6, count)))
 
     @abstractmethod
     def mean(self, z: Tensor, r: float) -> Tensor:

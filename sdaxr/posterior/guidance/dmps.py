@@ -6,7 +6,7 @@ as if nothing were known of x but z, so that nothing goes back through the netwo
 uninformative; otherwise the prior counts twice as much as it should where r is large: for one number of prior variance
 c, an observation of variance R, and the deterministic sampler from level T, the variance of the samples is
 :math:`T^2 c R / ((c + T^2)(R + T^2))` and not :math:`c R / (c + R)`. Langevin corrections repair that, as the score at
-r = 0 is right.
+r = 0 is right. Errors that are not Gaussian are taken for Gaussian ones of the same standard deviation.
 """
 
 from __future__ import annotations

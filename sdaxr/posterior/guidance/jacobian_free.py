@@ -54,7 +54,7 @@ class JacobianFree(Guidance):
         if isinstance(self.gamma, ModalCovariance):
             around, weights = weigh(self.observations, self.linear(xhat), xhat, self.gamma, r)
             return xhat + self.gamma.given(around.adjoint(weights), r, everywhere=True)
-        around = misfit(self.observations, xhat)
+        around = misfit([o.matched(xhat, r) for o in self.observations], xhat)
         weights = solve(around, lambda u: self._spread(u, r), self.operators(z).matrix)
         return xhat + self._spread(around.adjoint(weights), r)
 

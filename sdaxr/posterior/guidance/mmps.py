@@ -55,7 +55,7 @@ class MMPS(Guidance):
         with torch.enable_grad():
             z = z.detach().requires_grad_()
             xhat = self.denoiser(z, r)
-        around = misfit(self.observations, xhat)
+        around = misfit([o.matched(xhat, r) for o in self.observations], xhat)
         products: list[Tensor] = []
 
         def system(w: Tensor) -> Tensor:

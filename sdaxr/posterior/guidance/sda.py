@@ -8,7 +8,7 @@ with :math:`r = \sigma / \mu`. :math:`r^2 \Gamma` stands for the covariance of H
   (`sdaxr.posterior.modal`), nonlinear H being linearised statistically (`sdaxr.posterior.statistical`); for others the
   variance of each (`sdaxr.posterior.unresolved`);
 - or :math:`\gamma r^2` in units of the natural scale of each observed quantity, with a scalar as in the paper;
-- or :math:`\gamma r^2` with a matrix;
+- or :math:`\gamma r^2` with a matrix, where all errors are taken for Gaussian;
 - or :math:`H V H^T` with V from the prior's covariance in time (appendix B, see `sdaxr.posterior.covariance`), H being
   linearised around :math:`\hat x`. With it, or its matrix, a Gaussian prior is treated exactly.
 
@@ -64,7 +64,7 @@ class SDA(Guidance):
             around, weights = weigh(self.observations, self.linear(xhat), xhat, gamma, r)
             return around.adjoint(weights)
         if isinstance(gamma, PriorCovariance):
-            around = misfit(self.observations, xhat)
+            around = misfit([o.matched(xhat, r) for o in self.observations], xhat)
             return around.adjoint(solve(around, lambda u: gamma.given(u, r), self.operators(xhat).matrix))
         return weighted_slope(self.observations, xhat, lambda innovations: self._weigh(innovations, r))
 

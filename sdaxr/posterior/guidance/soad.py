@@ -15,7 +15,7 @@ the observation. While :math:`a^2 r^2 > R`, after every step
 .. math:: S z \leftarrow y + \sqrt{a^2 r^2 - R}\, \xi .
 
 It knows nothing of the prior, so that near :math:`a^2 r^2 = R` it counts y twice (once in z, once in the likelihood):
-the ensemble is too narrow where the errors are not small.
+the ensemble is too narrow where the errors are not small. It takes errors for Gaussian; the likelihood does not.
 """
 
 from __future__ import annotations
