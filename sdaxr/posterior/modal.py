@@ -30,7 +30,7 @@ from sdaxr.prior.modes import Modes
 from sdaxr.prior.preconditioning import DenoisingNetwork
 
 _DOUBT = 0.05
-_TOLERANCE = 1e-2
+_TOLERANCE = 0.1
 _PAIRS = 4
 
 
