@@ -29,6 +29,7 @@ from baselines import interpolation
 from setting import NORMALISED, OPERATORS, POTENTIAL_VORTICITY, windows
 
 import sdaxr
+from sdaxr.schema import DivergenceError
 
 HERE = Path(__file__).parent
 LEAD = 8  # days before the window from which a background is a forecast
@@ -37,11 +38,11 @@ PLAIN, AUGMENTED = "quasigeostrophic", "quasigeostrophic-augmented"
 # A prior, and options of `sdaxr.assimilate`.
 METHODS: dict[str, tuple[str, dict[str, Any]]] = {
     "default": (PLAIN, {}),
-    "sda": (PLAIN, {"gamma": 0.01}),
+    "sda": (PLAIN, {"gamma": 0.01, "attempts": 1}),
     "soad": (AUGMENTED, {"method": "soad"}),
-    "bounded": (PLAIN, {"method": "bounded"}),
+    "bounded": (PLAIN, {"method": "bounded", "attempts": 1}),
     "soad, no corrector": (AUGMENTED, {"method": "soad", "corrector": False}),
-    "soad, bounded": (AUGMENTED, {"method": "soad", "gamma": "bounded"}),
+    "soad, bounded": (AUGMENTED, {"method": "soad", "gamma": "bounded", "attempts": 1}),
 }
 # The others are variants, which `sample` leaves out where observations are sparse in time.
 MAIN = ("default", "sda", "soad", "climatology", "background", "interpolation")
@@ -147,7 +148,7 @@ def _rows(work: tuple[str, dict[str, str], Case, int, list[str], int]) -> list[d
             if estimate is not None:
                 seconds = (time.perf_counter() - start) / members
                 found = merits(estimate, truth) | {"evaluations": evaluations, "seconds": seconds}
-        except sdaxr.DivergenceError as error:
+        except DivergenceError as error:
             logging.warning("%s %s", method, error)
         rows.append(asdict(case) | {"window": number, "method": method} | found)
     return rows
