@@ -92,8 +92,8 @@ class PriorForecast:
         covariance: float | ModalCovariance | None = gamma
         variance = None
         if gamma is None:
-            covariance = ModalCovariance.of(prior.network, prior.reference, target)
-            variance = channel_variance(prior.network, prior.network.levels, prior.reference, target)
+            covariance = ModalCovariance.of(prior, target)
+            variance = channel_variance(prior.held_out(target))
         about = {"model": prior.name, "model_sha256": prior.sha256, "context": held, "block": new, "error": error}
         chosen = {k: getattr(settings, k) for k in _SAMPLING.values()}
         about |= {f"sampling_{k}": "measured" if v is None else v for k, v in chosen.items()}

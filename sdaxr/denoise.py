@@ -143,11 +143,11 @@ def denoise(
         route = Reverse(float(ratio.mean()), resolve_sampling(prior, {"steps": n_steps}).steps)
     else:
         settings = resolve_sampling(prior, {"steps": n_steps})
-        variance = channel_variance(prior.network, prior.network.levels, prior.reference, target)
+        variance = channel_variance(prior.held_out(target))
         errors = torch.as_tensor(ratio, dtype=torch.float32, device=target)
         route = Guided(
             settings.build(prior.network.levels), errors, lambda values, e: observe_states(values, e, variance),
-            ModalCovariance.of(prior.network, prior.reference, target),
+            ModalCovariance.of(prior, target),
         )  # fmt: skip
     samples = _sample(route, denoiser, y, members, seed, batch, progress)
     about = {"prior": prior.name, "prior_sha256": prior.sha256, "denoising": method, "seed": seed} | _options(route)

@@ -146,9 +146,9 @@ def natural_scale(seen: _Seen, prior: Prior, length: int, draws: int = 4) -> Ten
 
 def unresolved_variance(seen: _Seen, prior: Prior, length: int) -> UnresolvedVariance:
     """Variance of the observed quantities given z, measured on the windows that the prior carries."""
-    states, context = (torch.as_tensor(a, device=seen.device) for a in prior.reference)
-    network = prior.network.to(seen.device).eval()
-    repeats = -(-length // states.shape[1])
+    held_out = prior.held_out(seen.device)
+    window = held_out.states.shape[1]
+    repeats = -(-length // window)
 
     def long(x: Tensor) -> Tensor:
         # Operators are bound to the times of the whole trajectory; a window is repeated to fill them.
@@ -157,14 +157,6 @@ def unresolved_variance(seen: _Seen, prior: Prior, length: int) -> UnresolvedVar
     def error(true: Tensor, denoised: Tensor) -> Tensor:
         a, b = seen.fields(long(true)), seen.fields(long(denoised))
         errors = {name: a[name] - b[name] for name in a}
-        return seen.pooled({name: e.square() * seen.redundancy(name, e, states.shape[1]) for name, e in errors.items()})
+        return seen.pooled({name: e.square() * seen.redundancy(name, e, window) for name, e in errors.items()})
 
-    mask = prior.layout.mask
-    present = 1.0 if mask is None else torch.as_tensor(mask, device=seen.device).float()
-
-    def denoise(z: Tensor, r: float) -> Tensor:
-        # As in the training, there is no noise on land.
-        return network(z * present, torch.full((len(z),), r, device=z.device), context)
-
-    smallest, largest = prior.network.levels
-    return measure(denoise, states, error, largest, smallest)
+    return measure(held_out, error)

@@ -146,7 +146,7 @@ def _gamma(method: str, prior: Prior, times: xr.DataArray, given: float | str | 
         small = not prior.layout.space and times.size * prior.layout.channels <= LARGEST
         given = "covariance" if small and method == "jacobian_free" else None
     if given is None and method in ("sda", "jacobian_free", "soad"):
-        return ModalCovariance.of(prior.network, prior.reference, device)
+        return ModalCovariance.of(prior, device)
     if given == "covariance" and method != "soad":
         return PriorCovariance.estimate(torch.as_tensor(prior.reference[0], device=device), times.size)
     return given

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from sdaxr.posterior.modal import ModalCovariance
+from sdaxr.prior.held_out import HeldOut
 from sdaxr.prior.modes import Modes
 from sdaxr.prior.preconditioning import DenoisingNetwork
 
@@ -37,10 +38,13 @@ def prior(phi: float) -> tuple[DenoisingNetwork, ModalCovariance]:
     modes = Modes(1, (POINTS,), (True,))
     modes.measure([torch.as_tensor(windows(4000, phi, 0))])
     network = DenoisingNetwork(Nothing(), "spectral", LEVELS, modes)
-    reference = windows(2000, phi, 1), np.ones((1, TIMES, 1, POINTS), np.float32)
-    covariance = ModalCovariance.of(network, reference, torch.device("cpu"))
-    assert covariance is not None
-    return network, covariance
+    context = torch.ones(1, TIMES, 1, POINTS)
+
+    def denoise(z: torch.Tensor, r: float) -> torch.Tensor:
+        return network(z, torch.full((len(z),), r), context)
+
+    held_out = HeldOut.of(denoise, torch.as_tensor(windows(2000, phi, 1)), LEVELS)
+    return network, ModalCovariance.measure(modes, held_out)
 
 
 def dense(covariance: ModalCovariance, r: float) -> np.ndarray:

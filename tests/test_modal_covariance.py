@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 import xarray as xr
-from ring import FOURIER, LEVELS, PHI, POINTS, SPACE, TIMES, VARIANCES, Nothing, dense, prior, windows
+from ring import FOURIER, PHI, POINTS, SPACE, TIMES, VARIANCES, dense, prior, windows
 
 import sdaxr
 from sdaxr import operators as op
@@ -20,7 +20,6 @@ from sdaxr.posterior.likelihood import GaussianObservation
 from sdaxr.posterior.modal import ModalCovariance
 from sdaxr.prior import Prior
 from sdaxr.prior.files import assemble
-from sdaxr.prior.preconditioning import DenoisingNetwork
 
 
 @pytest.mark.parametrize("r", [0.05, 0.7, 5.0])
@@ -116,5 +115,4 @@ def test_posterior_of_a_gaussian_field(tmp_path: Path) -> None:
 
 
 def test_networks_without_modes_have_none() -> None:
-    network = DenoisingNetwork(Nothing(), "edm", LEVELS)
-    assert ModalCovariance.of(network, (np.ones((1, 2, 1, 3)), np.ones((1, 2, 1, 3))), torch.device("cpu")) is None
+    assert ModalCovariance.of(sdaxr.open_prior("lorenz63"), torch.device("cpu")) is None

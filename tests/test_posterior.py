@@ -16,6 +16,7 @@ from sdaxr.posterior.guidance import DPS, SDA
 from sdaxr.posterior.likelihood import GaussianObservation
 from sdaxr.posterior.samplers import DDIM, DPMSolver, Langevin, Sampler, karras_levels, log_snr_levels, member_noise
 from sdaxr.posterior.unresolved import UnresolvedVariance, measure
+from sdaxr.prior.held_out import HeldOut
 from sdaxr.schema import DivergenceError, OptionError
 
 LENGTH, MEMBERS = 8, 2500
@@ -215,7 +216,7 @@ def test_measured_variance_of_a_gaussian_is_the_closed_form() -> None:
     def error(true: torch.Tensor, denoised: torch.Tensor) -> torch.Tensor:
         return ((true - denoised).flatten(1) @ h.T).square().mean(dim=0)
 
-    measured = measure(CHAIN.denoise, windows, error, largest=50.0, smallest=0.02, count=14)
+    measured = measure(HeldOut.of(CHAIN.denoise, windows, (0.02, 50.0)), error)
     for r in (0.02, 0.1, 1.0, 7.0, 50.0):
         expected = r**2 * np.diag(matrix @ CHAIN.unresolved(r) @ matrix.T)
         np.testing.assert_allclose(measured(r), expected, rtol=0.12)

@@ -14,11 +14,10 @@ is to know. A guidance that takes them for independent counts the same informati
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -26,8 +25,9 @@ from sdaxr.posterior.likelihood import GaussianObservation
 from sdaxr.posterior.linear import Linearised, misfit, solve
 from sdaxr.posterior.statistical import linearise
 from sdaxr.posterior.unresolved import place_of
+from sdaxr.prior import Prior
+from sdaxr.prior.held_out import HeldOut
 from sdaxr.prior.modes import Modes
-from sdaxr.prior.preconditioning import DenoisingNetwork
 
 _DOUBT = 0.05
 _TOLERANCE = 0.1
@@ -57,50 +57,22 @@ class ModalCovariance:
     memory: Tensor
 
     @classmethod
-    def of(
-        cls, network: DenoisingNetwork, reference: Sequence[np.ndarray], device: torch.device
-    ) -> ModalCovariance | None:
-        """That of a prior's network; None where it does not know the modes of its states."""
-        network = network.to(device).eval()
-        if network.modes is None:
-            return None
-        return cls.measure(network, network.modes, network.levels, reference, device)
+    def of(cls, prior: Prior, device: torch.device) -> ModalCovariance | None:
+        """That of a prior; None where it does not know the modes of its states."""
+        modes = prior.network.to(device).modes
+        return None if modes is None else cls.measure(modes, prior.held_out(device))
 
     @classmethod
-    def measure(
-        cls,
-        denoise: Callable[[Tensor, Tensor, Tensor], Tensor],
-        modes: Modes,
-        levels: tuple[float, float],
-        reference: Sequence[np.ndarray],
-        device: torch.device,
-        count: int = 14,
-    ) -> ModalCovariance:
-        """Measure q and rho.
-
-        Parameters
-        ----------
-        denoise
-            (z, r, context) to E[x | z] for windows.
-        modes
-            Modes of a state.
-        levels, count
-            Smallest and largest noise level, and their number.
-        reference
-            Held-out normalised windows (sample, time, channel, *space) and their context.
-        """
-        states, context = (torch.as_tensor(a, device=device) for a in reference)
-        noise = torch.randn(states.shape, generator=torch.Generator().manual_seed(0)).to(device)
+    def measure(cls, modes: Modes, held_out: HeldOut) -> ModalCovariance:
+        """Measure q and rho on held-out windows."""
+        states = held_out.states
         bands = _bands(modes)
         lag = max(1, states.shape[1] // 2)
-        sizes = _pooled(torch.ones(bands.shape, device=device), bands, total=True).clamp(min=1)
-        tabulated = np.geomspace(*levels, count).tolist()
+        sizes = _pooled(torch.ones(bands.shape, device=states.device), bands, total=True).clamp(min=1)
         rows = []
-        for r in tabulated:
+        for r, denoised in zip(held_out.levels, held_out.denoised, strict=True):
             with torch.no_grad():
-                errors = modes(
-                    states - denoise(states + r * noise, torch.full((len(states),), r, device=device), context)
-                )
+                errors = modes(states - denoised)
             left = modes.variances * r**2 / (modes.variances + r**2)
             # Everything but the wavenumbers is pooled.
             over = (0, 1, errors.ndim - 1)
@@ -111,7 +83,7 @@ class ModalCovariance:
             kept = (later / pairs / square - 2 / pairs.sqrt()).clamp(0.0, 0.95)
             rows.append((square / _pooled(left.mean(-1), bands), kept ** (1 / lag)))
         share, memory = (torch.stack(row) for row in zip(*rows, strict=True))
-        return cls(modes, bands, tuple(tabulated), share.clamp(1e-3, 10.0), memory)
+        return cls(modes, bands, held_out.levels, share.clamp(1e-3, 10.0), memory)
 
     def given(self, u: Tensor, r: float, *, everywhere: bool = False) -> Tensor:
         """Cov[x | z] times u (batch, time, channel, *space), at the times at which u is not zero, or ``everywhere``."""

@@ -11,13 +11,14 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from sdaxr.posterior.guidance import SDA
 from sdaxr.posterior.likelihood import GaussianObservation
 from sdaxr.posterior.modal import ModalCovariance
 from sdaxr.posterior.samplers import Denoiser, Sampler, member_noise
 from sdaxr.posterior.unresolved import UnresolvedVariance, measure
+from sdaxr.prior.held_out import HeldOut
 
 DenoiserAt = Callable[[int, int], Denoiser]
 
@@ -47,30 +48,9 @@ def observe_states(
     )
 
 
-def channel_variance(
-    network: nn.Module, levels: tuple[float, float], reference: Sequence[np.ndarray], device: torch.device
-) -> UnresolvedVariance:
-    """Variance of each channel given z, table (level, channel), measured on states whose truth is known.
-
-    Parameters
-    ----------
-    network
-        (z, r, context) to E[x | z].
-    levels
-        Smallest and largest noise level.
-    reference
-        Windows of normalised states (sample, time, channel, *space), and their context.
-    """
-    states, context = (torch.as_tensor(a, device=device) for a in reference)
-    network = network.to(device).eval()
-
-    def denoise(z: Tensor, r: float) -> Tensor:
-        return network(z, torch.full((len(z),), r, device=z.device), context)
-
-    def error(true: Tensor, denoised: Tensor) -> Tensor:
-        return (true - denoised).square().transpose(0, 2).flatten(1).mean(dim=1)
-
-    return measure(denoise, states, error, levels[1], levels[0])
+def channel_variance(held_out: HeldOut) -> UnresolvedVariance:
+    """Variance of each channel given z, table (level, channel), measured on states whose truth is known."""
+    return measure(held_out, lambda true, denoised: (true - denoised).square().transpose(0, 2).flatten(1).mean(dim=1))
 
 
 def blocks(known: int, steps: int, context: int, block: int) -> list[int]:

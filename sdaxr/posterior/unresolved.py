@@ -11,9 +11,10 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
+
+from sdaxr.prior.held_out import HeldOut
 
 
 @dataclass(frozen=True)
@@ -57,29 +58,16 @@ def _white(r: float) -> float:
     return r**2 / (1 + r**2)
 
 
-def measure(
-    denoise: Callable[[Tensor, float], Tensor],
-    windows: Tensor,
-    error: Callable[[Tensor, Tensor], Tensor],
-    largest: float,
-    smallest: float,
-    count: int = 14,
-) -> UnresolvedVariance:
+def measure(held_out: HeldOut, error: Callable[[Tensor, Tensor], Tensor]) -> UnresolvedVariance:
     """Measure the variance on windows of known states.
 
     Parameters
     ----------
-    denoise
-        (z, r) to E[x | z] for windows.
-    windows
-        Held-out normalised states, shape (sample, time, channel, *space).
+    held_out
+        True and denoised windows.
     error
-        True and denoised windows to the mean square error of each observed quantity, shape (n,).
-    largest, smallest, count
-        Range and number of the noise levels.
+        Both of them to the mean square error of each observed quantity, shape (n,).
     """
-    levels = np.geomspace(smallest, largest, count).tolist()
-    noise = torch.randn(windows.shape, generator=torch.Generator().manual_seed(0)).to(windows.device)
     with torch.no_grad():
-        rows = [error(windows, denoise(windows + r * noise, r)).clamp_min(1e-20) for r in levels]
-    return UnresolvedVariance(tuple(levels), torch.stack(rows))
+        rows = [error(held_out.states, denoised).clamp_min(1e-20) for denoised in held_out.denoised]
+    return UnresolvedVariance(held_out.levels, torch.stack(rows))

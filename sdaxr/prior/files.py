@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from sdaxr.augmentation import Augmentation
 from sdaxr.fields import StateLayout
 from sdaxr.hardware import choose_precision
 from sdaxr.prior.blanket import TrajectoryDenoiser
+from sdaxr.prior.held_out import HeldOut
 from sdaxr.prior.modes import Modes
 from sdaxr.prior.networks import build_network
 from sdaxr.prior.preconditioning import DenoisingNetwork
@@ -83,6 +84,25 @@ class Prior:
         for tensor in self.network.state_dict().values():
             digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
         return digest.hexdigest()
+
+    def held_out(self, device: torch.device) -> HeldOut:
+        """What the network makes of the reference windows; computed once for each device."""
+        known: dict[str, HeldOut] = self.__dict__.setdefault("_held_out", {})
+        if str(device) not in known:
+            states, context = (torch.as_tensor(a, device=device) for a in self.reference)
+            network, mask = self.network.to(device).eval(), self.layout.mask
+            present = 1.0 if mask is None else torch.as_tensor(mask, device=device).float()
+
+            def denoise(z: torch.Tensor, r: float) -> torch.Tensor:
+                # As in the training, there is no noise on land.
+                return network(z * present, torch.full((len(z),), r, device=device), context)
+
+            known[str(device)] = HeldOut.of(denoise, states, network.levels)
+        return known[str(device)]
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Without what can be computed again where it is needed.
+        return {field.name: getattr(self, field.name) for field in fields(self)}
 
     def denoiser(
         self,
