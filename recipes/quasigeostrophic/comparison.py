@@ -11,6 +11,7 @@ not computed again. `sample` takes a part of the cases of Li, Dong & Zhang (2024
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 import time
@@ -29,6 +30,7 @@ from baselines import interpolation
 from setting import NORMALISED, OPERATORS, POTENTIAL_VORTICITY, windows
 
 import sdaxr
+from sdaxr.prior import Prior
 from sdaxr.schema import DivergenceError
 
 HERE = Path(__file__).parent
@@ -172,7 +174,7 @@ def _estimate(
     prior, options = METHODS[method]
     posterior = sdaxr.assimilate(
         networks,
-        files[prior],
+        _opened(files[prior]),
         background=first,
         times=truth.time,
         members=members,
@@ -181,6 +183,12 @@ def _estimate(
         **options,
     )
     return posterior, posterior.attrs["evaluations_per_member"]
+
+
+@functools.cache
+def _opened(file: str) -> Prior:
+    # What is measured of a prior is measured once for each process.
+    return sdaxr.open_prior(file)
 
 
 def background(kind: str, span: xr.Dataset, seed: int, lead: int = 0) -> xr.Dataset:
