@@ -46,7 +46,7 @@ METHODS: dict[str, tuple[str, dict[str, Any]]] = {
     "soad, no corrector": (AUGMENTED, {"method": "soad", "corrector": False}),
     "soad, bounded": (AUGMENTED, {"method": "soad", "gamma": "bounded", "attempts": 1}),
 }
-# The others are variants, which `sample` leaves out where observations are sparse in time.
+# The others are variants, which `sample` draws where there are observations every day and no background.
 MAIN = ("default", "sda", "soad", "climatology", "background", "interpolation")
 SCORES = ["rmse", "rmse_sample", "crps", "spread_skill", "inside_90", "evaluations", "seconds"]
 NETWORKS = {"arctan": ("random 0.0625", 2), "sin": ("random 0.25", 4), "velocity": ("random 0.01", 1)}
@@ -115,7 +115,7 @@ def sample(
     wanted = only or (*METHODS, "climatology", "background", "interpolation")
     work = []
     for number, case in product(range(count), cases(full)):
-        here = [m for m in wanted if full or only or m in MAIN or case.every == 1]
+        here = [m for m in wanted if full or only or m in MAIN or (case.every == 1 and case.background == "none")]
         rest = [m for m in here if (*asdict(case).values(), number, m) not in done]
         if rest:
             work.append((store, dict(zip((PLAIN, AUGMENTED), files, strict=True)), case, number, rest, members))
