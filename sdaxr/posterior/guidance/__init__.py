@@ -11,7 +11,7 @@ method             variance of H(x) given z                        exact for Gau
 ``mmps``           the network's Jacobian, a few Krylov steps       with enough steps
 ``jacobian_free``  the prior's covariance, or independent           with the prior's covariance
 ``dmps``           r^2 H H^T around z itself (linear H)             for an uninformative prior
-``soad``           measured, or bounded; the state holds what is seen   bounded: for white noise, without the corrector
+``soad``           measured or bounded; what is seen is a state    measured: with the prior's covariance
 ``dps``            none: steps of a given length                    no
 =================  ==============================================  ==================================================
 """
