@@ -122,7 +122,7 @@ def test_foreign_files(tmp_path: Path) -> None:
 
 def test_unknown_names_are_answered_with_the_nearest(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr("sdaxr.prior.files._shipped", lambda: {"kolmogorov": tmp_path, "lorenz63": tmp_path})
-    assert priors() == ["kolmogorov", "lorenz63", "quasigeostrophic", "quasigeostrophic-augmented"]
+    assert priors() == ["kolmogorov", "lorenz63"]
     with pytest.raises(
         PriorError, match=r"'kolmogorow'; expected one of kolmogorov, lorenz63. Did you mean 'kolmogorov'"
     ):
