@@ -25,11 +25,12 @@ from sdaxr.generate import unit_seed
 from sdaxr.matching import ERROR, observed_variables
 from sdaxr.observations import OBS
 from sdaxr.prior import Prior, open_prior
-from sdaxr.provenance import fingerprint
+from sdaxr.provenance import describe_networks, fingerprint
 from sdaxr.schema import MEMBER, TIME, ArchiveError, DataError, OptionError, SdaxrError
 from sdaxr.storage import check_free, remove, save
 from sdaxr.systems import System
 from sdaxr.window import BACKGROUND, Observations, as_networks, background_network, window_times
+from sdaxr.workers import active_client
 
 log = logging.getLogger(__name__)
 
@@ -118,6 +119,8 @@ def cycle(
     check_free(store, overwrite)
     parts = [axis.isel({TIME: slice(first, first + window)}) for first in range(0, axis.size, window)]
     folder = None if store is None else Path(f"{store}.windows")
+    # What is measured of an opened prior is measured once; workers open it by themselves.
+    source = opened if active_client() is None else prior
     analyses = []
     for number, part in enumerate(parts):
         seen = {n: d for n, data in networks.items() if (d := within(n, data, part, opened.layout.time.step))}
@@ -131,7 +134,7 @@ def cycle(
             seen, background = {BACKGROUND: background_network(background, part)}, None
         analyses.append(
             assimilate(
-                seen, prior, times=part, members=members, seed=unit_seed(seed, number), background=background,
+                seen, source, times=part, members=members, seed=unit_seed(seed, number), background=background,
                 store=folder and folder / f"{number:05d}.zarr", overwrite=overwrite, progress=progress, **options,
             )
         )  # fmt: skip
@@ -140,7 +143,9 @@ def cycle(
             background = as_background(ahead, opened.layout, inflation)
     joined = xr.concat(analyses, TIME, data_vars="minimal", coords="minimal", compat="override", join="override")
     joined = joined.drop_vars("status", errors="ignore")
-    joined.attrs = {k: v for k, v in analyses[0].attrs.items() if k not in BOOKKEEPING} | about
+    own = (*BOOKKEEPING, "observations_used", "observations_dropped")
+    joined.attrs = {k: v for k, v in analyses[0].attrs.items() if k not in own}
+    joined.attrs |= describe_networks(networks, options.get("operator")) | about
     if store is None or folder is None:
         return joined.load()
     save(joined, store)
