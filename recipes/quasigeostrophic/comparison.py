@@ -48,7 +48,7 @@ METHODS: dict[str, tuple[str, dict[str, Any]]] = {
     "soad, no corrector": (AUGMENTED, {"method": "soad", "corrector": False}),
     "soad, bounded": (AUGMENTED, PAPERS | {"method": "soad", "gamma": "bounded"}),
 }
-# The others are variants, which `sample` draws where there are observations every day and no background.
+# The others are variants, which `sample` draws for one case of each operator.
 MAIN = ("default", "sda", "soad", "climatology", "background", "interpolation")
 SCORES = ["rmse", "rmse_sample", "crps", "spread_skill", "inside_90", "evaluations", "seconds"]
 NETWORKS = {"arctan": ("random 0.0625", 2), "sin": ("random 0.25", 4), "velocity": ("random 0.01", 1)}
@@ -70,13 +70,16 @@ COLUMNS = [*KEYS, "window", "method", *SCORES]
 
 
 def cases(full: bool) -> list[Case]:
-    """The cases of the comparison."""
-    masks = ["random 1", "random 0.25", "random 0.01"]
+    """The cases of the comparison, all of them or those of some hours."""
     if full:
-        masks += ["random 0.0625", "stride 2", "stride 4", "stride 10"]
-    every = (1, 2, 4, 8) if full else (1, 8)
-    backgrounds = ("none", "known", "unknown") if full else ("none", "known")
-    found = [Case(*parts) for parts in product(OPERATORS, masks, every, backgrounds)]
+        masks = [*(f"random {c}" for c in ("1", "0.25", "0.0625", "0.01")), *(f"stride {n}" for n in (2, 4, 10))]
+        where, backgrounds = list(product(masks, (1, 2, 4, 8))), ("none", "known", "unknown")
+    else:
+        where, backgrounds = (
+            [("random 0.25", 1), ("random 0.01", 1), ("random 0.25", 8), ("random 1", 1)],
+            ("none", "known"),
+        )
+    found = [Case(o, *place, b) for place, o, b in product(where, OPERATORS, backgrounds)]
     found += [Case("all", "several", 1, background) for background in backgrounds]
     if not full:
         found.append(Case("velocity", "random 0.25", 1, "unknown"))
@@ -117,7 +120,8 @@ def sample(
     wanted = only or (*METHODS, "climatology", "background", "interpolation")
     work = []
     for number, case in product(range(count), cases(full)):
-        here = [m for m in wanted if full or only or m in MAIN or (case.every == 1 and case.background == "none")]
+        one = case.mask == "random 0.25" and case.every == 1 and case.background == "none" and case.noise == "gaussian"
+        here = [m for m in wanted if full or only or one or m in MAIN]
         rest = [m for m in here if (*asdict(case).values(), number, m) not in done]
         if rest:
             work.append((store, dict(zip((PLAIN, AUGMENTED), files, strict=True)), case, number, rest, members))
