@@ -282,8 +282,8 @@ def report(table: Path) -> None:
 def _pages(found: pd.DataFrame) -> Iterator[str]:
     count = found.window.nunique()
     yield (
-        f"RMSE of the ensemble mean, mean and standard error over {count} test windows; the best method of a case in "
-        "bold, with those within one standard error of the difference. Made by `comparison.py report`."
+        f"RMSE of the ensemble mean, mean and standard error over test windows (at most {count}); the best method of a case "
+        "in bold, with those within one standard error of the difference. Made by `comparison.py report`."
     )
     titles = {"all": "three networks at once"}
     methods = [*METHODS, "interpolation", "background", "climatology"]
@@ -305,11 +305,11 @@ def _table(group: pd.DataFrame, methods: list[str], operator: str | None) -> str
         cells = []
         for method in methods:
             if method not in wide or wide[method].isna().all():
-                cells.append("")
+                cells.append("diverged" if method in wide and method in METHODS else "")
                 continue
-            text = f"{wide[method].mean():.3f} ± {wide[method].sem():.3f}"
+            text = f"{wide[method].mean():.3f}" + (f" ± {wide[method].sem():.3f}" if wide[method].count() > 1 else "")
             margin = wide[method] - wide[best]
-            winner = method in METHODS and margin.mean() <= max(margin.sem(), 0.0)
+            winner = method in METHODS and margin.mean() <= (margin.sem() if margin.count() > 1 else 0.0)
             cells.append(f"**{text}**" if winner else text)
         published = PUBLISHED.get((case["background"], case["mask"]), {}).get(str(operator))
         known = published is not None and case["every"] in (1, 8)
@@ -341,6 +341,9 @@ def _heat_maps(found: pd.DataFrame, path: Path) -> None:
         for method, axis in zip(methods, line, strict=True):
             part = main[(main.operator == operator) & (main.background == first) & (main.method == method)]
             grid = part.pivot_table("rmse", "mask", "every", sort=False)
+            if grid.empty:
+                axis.set_axis_off()
+                continue
             image = axis.imshow(grid, cmap="viridis_r", norm=plt.matplotlib.colors.LogNorm(0.05, 1.4), aspect="auto")
             for (i, j), value in np.ndenumerate(grid.to_numpy()):
                 axis.text(j, i, f"{value:.2f}", ha="center", va="center", color="w" if value > 0.3 else "k", fontsize=8)
