@@ -282,8 +282,8 @@ def report(table: Path) -> None:
 def _pages(found: pd.DataFrame) -> Iterator[str]:
     count = found.window.nunique()
     yield (
-        f"RMSE of the ensemble mean, mean and standard error over test windows (at most {count}); the best method of a case "
-        "in bold, with those within one standard error of the difference. Made by `comparison.py report`."
+        f"RMSE of the ensemble mean, mean and standard error over test windows (at most {count}); the best method "
+        "of a case in bold, with those within one standard error of the difference. Made by `comparison.py report`."
     )
     titles = {"all": "three networks at once"}
     methods = [*METHODS, "interpolation", "background", "climatology"]
@@ -330,30 +330,30 @@ def _heat_maps(found: pd.DataFrame, path: Path) -> None:
     """RMSE by mask and interval: an operator and background a row, a method a column."""
     import matplotlib.pyplot as plt
 
-    main = found[(found.noise == "gaussian") & (found.operator != "all") & (found.method != "climatology")]
-    methods = [m for m in (*METHODS, "interpolation") if m in set(main.method)]
+    shown = found[(found.noise == "gaussian") & (found.operator != "all")]
+    methods = [m for m in MAIN if m in METHODS] + ["interpolation"]
     rows = [(o, b) for o in OPERATORS for b in ("none", "known", "unknown")]
-    rows = [r for r in rows if ((main.operator == r[0]) & (main.background == r[1]) & (main.every > 1)).any()]
-    figure, axes = plt.subplots(
-        len(rows), len(methods), figsize=(2.1 * len(methods), 1.75 * len(rows)), layout="constrained", squeeze=False
-    )
-    for (operator, first), line in zip(rows, axes, strict=True):
-        for method, axis in zip(methods, line, strict=True):
-            part = main[(main.operator == operator) & (main.background == first) & (main.method == method)]
-            grid = part.pivot_table("rmse", "mask", "every", sort=False)
-            if grid.empty:
-                axis.set_axis_off()
-                continue
-            image = axis.imshow(grid, cmap="viridis_r", norm=plt.matplotlib.colors.LogNorm(0.05, 1.4), aspect="auto")
-            for (i, j), value in np.ndenumerate(grid.to_numpy()):
-                axis.text(j, i, f"{value:.2f}", ha="center", va="center", color="w" if value > 0.3 else "k", fontsize=8)
-            axis.set_xticks(range(grid.shape[1]), grid.columns)
-            axis.set_yticks(range(grid.shape[0]), grid.index if method == methods[0] else [""] * grid.shape[0])
-            if line is axes[0]:
-                axis.set_title(method, fontsize=10)
-            if line is axes[-1]:
-                axis.set_xlabel("observed every ... days", fontsize=8)
-        line[0].set_ylabel(f"{operator}\nbackground: {first}", fontsize=9)
+    rows = [r for r in rows if ((shown.operator == r[0]) & (shown.background == r[1])).any()]
+    masks, every = list(dict.fromkeys(shown["mask"])), sorted(set(shown.every))
+    size = (1.5 + 2.0 * len(methods), 1.2 + (0.6 + 0.25 * len(masks)) * len(rows))
+    figure, axes = plt.subplots(len(rows), len(methods), figsize=size, layout="constrained", squeeze=False)
+    for i, (operator, first) in enumerate(rows):
+        for j, method in enumerate(methods):
+            axis = axes[i, j]
+            part = shown[(shown.operator == operator) & (shown.background == first) & (shown.method == method)]
+            grid = part.pivot_table("rmse", "mask", "every").reindex(index=masks, columns=every)
+            norm = plt.matplotlib.colors.LogNorm(0.05, 1.4)
+            image = axis.imshow(grid.to_numpy(), cmap="viridis_r", norm=norm, aspect="auto")
+            for (k, n), value in np.ndenumerate(grid.to_numpy()):
+                if np.isfinite(value):
+                    colour = "w" if value > 0.3 else "k"
+                    axis.text(n, k, f"{value:.2f}", ha="center", va="center", color=colour, fontsize=8)
+            axis.set_xticks(range(len(every)), every if i == len(rows) - 1 else [""] * len(every))
+            axis.set_yticks(range(len(masks)), masks if j == 0 else [""] * len(masks))
+            axis.set_title(method if i == 0 else "", fontsize=10)
+        axes[i, 0].set_ylabel(f"{operator}\nbackground: {first}", fontsize=9)
+    for axis in axes[-1]:
+        axis.set_xlabel("observed every ... days", fontsize=8)
     figure.colorbar(image, ax=axes, label="RMSE of the mean, in standard deviations", shrink=0.6)
     figure.savefig(path, dpi=90)
 
