@@ -41,7 +41,7 @@ CASES = [Case("velocity", "random 0.25", 1, "none"), Case("arctan", "random 0.25
 def main(store: str, files: tuple[str, str], members: int) -> None:
     """Time samples of each setting on the first test window."""
     load = os.getloadavg()[0]
-    truth = windows(sdaxr.open_archive(store), 1)[0]
+    truth = windows(sdaxr.open_archive(store), 1)[0].load()
     rows = []
     for case in CASES:
         first = None if case.background == "none" else background(case.background, truth, 0)

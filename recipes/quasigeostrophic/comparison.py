@@ -143,7 +143,7 @@ def _one_thread() -> None:
 def _rows(work: tuple[str, dict[str, str], Case, int, list[str], int]) -> list[dict[str, Any]]:
     """One row a method."""
     store, files, case, number, wanted, members = work
-    span = windows(sdaxr.open_archive(store), number + 1, before=LEAD)[number]
+    span = windows(sdaxr.open_archive(store), number + 1, before=LEAD)[number].load()
     truth = span.isel(time=slice(LEAD, None))
     first = None if case.background == "none" else background(case.background, span, number, LEAD)
     networks = observations(case, truth, number)
@@ -234,21 +234,22 @@ def _places(mask: str) -> dict[str, float] | None:
 
 def merits(estimate: xr.Dataset, truth: xr.Dataset) -> dict[str, float]:
     """Of normalised potential vorticity, over both layers, all times and places; see the page for what they are."""
-    true = NORMALISED.apply(truth).q.values
-    found = NORMALISED.apply(estimate[["q"]]).q
+    found, true = NORMALISED.apply(estimate[["q"]]), NORMALISED.apply(truth)
+    scores = sdaxr.verify(found, true)
+
+    def pooled(metric: str) -> float:
+        return float(np.sqrt((scores[f"{metric}_q"] ** 2).mean()))
+
     if "member" not in found.dims:
-        return {"rmse": float(np.sqrt(np.mean((found.transpose("time", "layer", "y", "x").values - true) ** 2)))}
-    drawn = found.transpose("member", "time", "layer", "y", "x").values
-    count, mean = len(drawn), drawn.mean(0)
-    error, spread = mean - true, drawn.std(0, ddof=1) * np.sqrt(1 + 1 / count)
-    pairs = np.abs(drawn[:, None] - drawn[None]).mean((0, 1)) * count / (count - 1)
-    rmse = np.sqrt(np.mean(error**2))
+        return {"rmse": pooled("rmse")}
+    count = found.sizes["member"]
+    error, spread = found.q.mean("member") - true.q, found.q.std("member", ddof=1) * np.sqrt(1 + 1 / count)
     return {
-        "rmse": float(rmse),
-        "rmse_sample": float(np.sqrt(np.mean((drawn - true) ** 2))),
-        "crps": float(np.mean(np.abs(drawn - true).mean(0) - pairs / 2)),
-        "spread_skill": float(np.sqrt(np.mean(spread**2)) / rmse),
-        "inside_90": float(np.mean(np.abs(error) < _student(count) * spread)),
+        "rmse": pooled("rmse"),
+        "rmse_sample": float(np.sqrt(((found.q - true.q) ** 2).mean())),
+        "crps": float(scores.crps_q.mean()),
+        "spread_skill": float(pooled("spread") * np.sqrt(1 + 1 / count) / pooled("rmse")),
+        "inside_90": float((abs(error) < _student(count) * spread).mean()),
     }
 
 

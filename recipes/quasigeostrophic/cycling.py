@@ -34,7 +34,7 @@ CARRIED: dict[str, Any] = {"by the prior": {}, "by the model": {"carry": "quasig
 @click.option("--output", type=Path, default=HERE / "cycling.csv", show_default=True)
 def main(store: str, prior: str, count: int, states: int, members: int, coverage: float, output: Path) -> None:
     """Cycle, and write the scores of each window and a picture of them."""
-    truth = windows(sdaxr.open_archive(store), 1, states=count * states)[0]
+    truth = windows(sdaxr.open_archive(store), 1, states=count * states)[0].load()
     seen = sdaxr.observe(truth, OPERATORS["velocity"], every=2, error=ERROR, seed=0, where={"coverage": coverage})
     parts = [truth.isel(time=slice(first, first + states)) for first in range(0, count * states, states)]
     rows = []
@@ -46,9 +46,10 @@ def main(store: str, prior: str, count: int, states: int, members: int, coverage
         ]
     for number, part in enumerate(parts):
         alone = sdaxr.assimilate(
-            seen.sel(time=seen.time.isin(part.time)).drop_vars("window"),
+            seen,
             prior,
             times=part.time,
+            outside="drop",
             members=members,
             seed=number,
             progress=False,

@@ -24,7 +24,7 @@ def windows(
 ) -> list[xr.Dataset]:
     """Windows of the test trajectories, so many days apart that they have little in common.
 
-    Each begins the days ``before`` its states.
+    Each begins the days ``before`` its states; nothing is loaded.
     """
     test = trajectories.isel(trajectory=trajectories.split.values == "test")
     starts = range(0, test.sizes["time"] - before - states + 1, between)
@@ -32,4 +32,4 @@ def windows(
     if len(places) < count:
         raise ValueError(f"found {len(places)} test windows {between} days apart, expected {count} or more")
     lengths = slice(0, before + states)
-    return [test.isel(trajectory=i, time=slice(start, None)).isel(time=lengths).load() for i, start in places[:count]]
+    return [test.isel(trajectory=i, time=slice(start, None)).isel(time=lengths) for i, start in places[:count]]
