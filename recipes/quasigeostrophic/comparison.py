@@ -240,9 +240,9 @@ def merits(estimate: xr.Dataset, truth: xr.Dataset) -> dict[str, float]:
     def pooled(metric: str) -> float:
         return float(np.sqrt((scores[f"{metric}_q"] ** 2).mean()))
 
-    if "member" not in found.dims:
+    count = found.sizes.get("member", 1)
+    if count == 1:
         return {"rmse": pooled("rmse")}
-    count = found.sizes["member"]
     error, spread = found.q.mean("member") - true.q, found.q.std("member", ddof=1) * np.sqrt(1 + 1 / count)
     return {
         "rmse": pooled("rmse"),
