@@ -19,6 +19,7 @@ import click
 from report import report
 
 import sdaxr
+from sdaxr.schema import DivergenceError
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "quasigeostrophic"))
 from comparison import AUGMENTED, PLAIN, Case, background, merits, observations
@@ -28,7 +29,7 @@ PAPER: dict[str, Any] = {"sampler": "exponential", "steps": 256, "corrections": 
 SETTINGS: dict[str, tuple[int, dict[str, Any]]] = {
     "default": (0, {}),
     "soad": (1, {"method": "soad"}),
-    "paper's setting, soad": (1, PAPER | {"method": "soad"}),
+    "paper's setting, soad": (1, PAPER | {"method": "soad", "gamma": "bounded"}),
     "paper's setting, sda": (0, PAPER | {"gamma": 0.01}),
 }
 CASES = [Case("velocity", "random 0.25", 1, "none"), Case("arctan", "random 0.25", 1, "known")]
@@ -48,11 +49,15 @@ def main(store: str, files: tuple[str, str], members: int) -> None:
         networks = observations(case, truth, 0)
         for name, (which, how) in SETTINGS.items():
             start = time.perf_counter()
-            posterior = sdaxr.assimilate(
-                networks, files[which], background=first, times=truth.time, members=members, progress=False, **how
-            )
-            seconds = (time.perf_counter() - start) / members
             row = {"observed": f"{case.operator}, {case.mask}, background {case.background}", "setting": name}
+            how = {"background": first, "times": truth.time, "members": members, "progress": False} | how
+            try:
+                posterior = sdaxr.assimilate(networks, files[which], **how)
+            except DivergenceError as error:
+                rows.append(row)
+                click.echo(f"{row}: {error}", err=True)
+                continue
+            seconds = (time.perf_counter() - start) / members
             row |= {"evaluations": posterior.attrs["evaluations_per_member"], "seconds": seconds}
             rows.append(row | {k: v for k, v in merits(posterior, truth).items() if k in ("rmse", "rmse_sample")})
             rows[-1]["times"] = seconds / next(r for r in rows if r["observed"] == row["observed"])["seconds"]
