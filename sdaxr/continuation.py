@@ -164,7 +164,7 @@ def _gamma(gamma: Any) -> float | None:
 def _lengths(prior: Prior, context: int | None, block: int | None) -> tuple[int, int]:
     held = max(1, prior.window // 2) if context is None else context
     new = max(1, prior.window - held) if block is None else block
-    needed = prior.network.network.window or 1
+    needed = prior.network.window or 1
     if held < 1 or new < 1 or held + new < needed:
         raise OptionError(
             f"context={held} and block={new}, expected at least 1 each and {needed} together, the window of the prior "

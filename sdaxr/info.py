@@ -83,7 +83,7 @@ def info(path: str | Path) -> dict[str, str]:
     ----------
     path
         Trajectories, observations, posterior or forecast (Zarr, NetCDF, also an unfinished ``.partial``
-        archive), a prior (``.safetensors``) or a recipe (``.yaml``).
+        archive), a prior (``.safetensors``, or the name of a shipped one) or a recipe (``.yaml``).
 
     Returns
     -------
@@ -97,7 +97,7 @@ def info(path: str | Path) -> dict[str, str]:
     from .archive import open_archive
 
     path = Path(path)
-    if path.suffix == ".safetensors":
+    if path.suffix == ".safetensors" or _is_shipped(path):
         return _prior_info(path)
     if path.suffix in (".yaml", ".yml"):
         from .recipe import status
@@ -113,9 +113,19 @@ def info(path: str | Path) -> dict[str, str]:
         return {**facts, "complete": complete, "size": _size(path), **provenance(data)}
 
 
-def _prior_info(path: Path) -> dict[str, str]:
-    from .prior import open_prior
+def _is_shipped(path: Path) -> bool:
+    if path.exists() or path.name != str(path) or path.suffix:
+        return False
+    from .prior import priors
 
+    return str(path) in priors()
+
+
+def _prior_info(name: Path) -> dict[str, str]:
+    from .prior import open_prior
+    from .prior.files import prior_path
+
+    path = prior_path(name)
     prior = open_prior(path)
     facts = {"kind": "prior", "summary": repr(prior).strip("<>"), "complete": "yes", "size": _size(path)}
     facts |= {str(name): _short(value) for name, value in prior.metadata.items()}

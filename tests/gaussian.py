@@ -103,7 +103,7 @@ class ExactNetwork(torch.nn.Module):
 
     def __init__(self, chain: GaussianChain, window: int | None = None) -> None:
         super().__init__()
-        self.network = SimpleNamespace(window=window)
+        self.network, self.window = SimpleNamespace(), window
         self._chains = {chain.length: chain}
         self._like = chain
 

@@ -139,8 +139,7 @@ class _Echo(nn.Module):
 
     def __init__(self, window: int | None) -> None:
         super().__init__()
-        self.network = nn.Module()
-        self.network.window = window
+        self.network, self.window = nn.Module(), window
 
     def forward(self, z: torch.Tensor, r: torch.Tensor, context: torch.Tensor) -> torch.Tensor:
         return context[:, :, :1].expand_as(z)

@@ -249,6 +249,7 @@ def test_plot_and_animate_write_pictures(chain, tmp_path):
 
 def test_info_knows_each_kind(chain):
     assert "kind" in run("info", chain / "prior.safetensors").stdout
+    assert "q on 64 x 64" in run("info", "quasigeostrophic").stdout
     assert "observations" in run("info", chain / "obs.nc").stdout
     text = run("info", chain / "truth.zarr").stdout
     assert "trajectories" in text and "train 6, valid 1, test 1" in text and "lorenz63" in text

@@ -96,8 +96,7 @@ class _Unknowing(torch.nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.network = torch.nn.Module()
-        self.network.window = None
+        self.network, self.window = torch.nn.Module(), None
         self.asked: list[torch.Tensor] = []
 
     def forward(self, z: torch.Tensor, r: torch.Tensor, context: torch.Tensor) -> torch.Tensor:

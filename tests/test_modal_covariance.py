@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 import xarray as xr
-from ring import FOURIER, PHI, POINTS, SPACE, TIMES, VARIANCES, dense, prior, windows
+from ring import FOURIER, PHI, POINTS, SLOW, SPACE, TIMES, VARIANCES, dense, prior, prior_of_windows, smooth, windows
 
 import sdaxr
 from sdaxr import operators as op
@@ -56,22 +56,48 @@ def test_it_is_symmetric_and_positive_and_acts_where_something_is() -> None:
     assert not found[:, [0, 2, 3, 6, 7]].any()
 
 
+@pytest.mark.parametrize("r", [0.05, 0.7, 5.0])
+def test_windows_have_the_covariance_of_their_smoother(r: float) -> None:
+    _, covariance = prior_of_windows()
+    exact = np.linalg.inv(np.linalg.inv(np.kron(SLOW, SPACE)) + np.eye(TIMES * POINTS) / r**2)
+    whole = dense(covariance, r)
+    np.testing.assert_allclose(whole, exact, atol=0.06 * exact.max())
+    draws = covariance.draw((TIMES, 1, POINTS), r, 20_000).flatten(1).numpy()
+    np.testing.assert_allclose(draws.T @ draws / len(draws), whole, atol=0.03 * exact.max())
+    u = torch.zeros(1, TIMES, 1, POINTS)
+    u[:, [1, 4]] = torch.randn(1, 2, 1, POINTS, generator=torch.Generator().manual_seed(0))
+    some = covariance.given(u, r).numpy()
+    np.testing.assert_allclose(some[:, [1, 4]], (u.flatten(1).numpy() @ whole).reshape(u.shape)[:, [1, 4]], atol=1e-4)
+
+
+def test_longer_trajectories_than_windows_have_a_covariance_too() -> None:
+    _, covariance = prior_of_windows()
+    u = torch.randn(1, 2 * TIMES, 1, POINTS, generator=torch.Generator().manual_seed(0))
+    assert float((u * covariance.given(u, 0.7)).sum()) > 0
+    assert covariance.draw((2 * TIMES, 1, POINTS), 0.7, 3).shape == (3, 2 * TIMES, 1, POINTS)
+
+
 @pytest.mark.parametrize("method", [SDA, JacobianFree, SOAD])
 @pytest.mark.parametrize("r", [0.05, 0.7, 5.0, 40.0])
-def test_guidance_with_it_is_the_exact_posterior_mean(method: Any, r: float, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("slow", [False, True])
+def test_guidance_with_it_is_the_exact_posterior_mean(
+    method: Any, r: float, slow: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Means over three points at every third state, which a guidance of independent variances overshoots."""
     monkeypatch.setattr(modal, "_TOLERANCE", 1e-5)
-    network, covariance = prior(0.0)
+    network, covariance = prior_of_windows() if slow else prior(0.0)
+    states = np.kron(SLOW if slow else np.eye(TIMES), SPACE)
+    random_states = smooth if slow else lambda count, seed: windows(count, 0.0, seed)
     seen = np.kron(np.eye(TIMES)[::3], np.kron(np.eye(4), np.full((1, 3), 1 / 3)))
     random = np.random.default_rng(2)
-    y = seen @ windows(1, 0.0, 3).ravel() + 0.1 * random.normal(size=len(seen))
+    y = seen @ random_states(1, 3).ravel() + 0.1 * random.normal(size=len(seen))
     h = torch.as_tensor(seen, dtype=torch.float32)
     ones = torch.ones(len(seen))
     observed = GaussianObservation(lambda x: x.flatten(1) @ h.T, torch.as_tensor(y).float(), 0.1 * ones, ones)
     context = torch.ones(1, TIMES, 1, POINTS)
     guided = method(lambda z, r: network(z, torch.full((len(z),), r), context), [observed], covariance)
-    z = torch.as_tensor(windows(3, 0.0, 4)) + r * torch.randn(3, TIMES, 1, POINTS)
-    joint = np.linalg.inv(np.kron(np.eye(TIMES), np.linalg.inv(SPACE)) + np.eye(TIMES * POINTS) / r**2)
+    z = torch.as_tensor(random_states(3, 4)) + r * torch.randn(3, TIMES, 1, POINTS)
+    joint = np.linalg.inv(np.linalg.inv(states) + np.eye(TIMES * POINTS) / r**2)
     mean = (z.flatten(1).numpy() / r**2) @ joint
     gain = joint @ seen.T @ np.linalg.inv(seen @ joint @ seen.T + 0.01 * np.eye(len(seen)))
     exact = mean + (y - mean @ seen.T) @ gain.T

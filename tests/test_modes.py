@@ -107,3 +107,29 @@ def test_correlations_are_left_out_where_there_are_too_few_states() -> None:
     modes = Modes(4, (6,), (True,))
     modes.measure([torch.randn(20, 1, 6).expand(20, 4, 6)])
     assert bool((modes.vectors.abs().amax(-2) == 1).all())
+
+
+@pytest.mark.parametrize("r", [0.03, 0.5, 3.0])
+def test_without_a_network_a_process_with_modes_in_time_is_smoothed_exactly(r: float) -> None:
+    """A field on a ring times cosines in time: the modes of windows are its eigenvectors."""
+    time, points = 5, 8
+    angles = torch.pi * torch.arange(time)[:, None] * (torch.arange(time) + 0.5) / time
+    cosines = angles.cos() * (2 / time) ** 0.5
+    cosines[0] /= 2**0.5
+    quick = 0.1 ** torch.arange(time)
+    field, spatial = stationary(40_000, (points,), 0)
+    amplitudes = field.reshape(-1, time, 1, points) * quick.sqrt().reshape(time, 1, 1)
+    x = torch.einsum("ft,bfcx->btcx", cosines, amplitudes)
+    modes = Modes(1, (points,), (True,), time)
+    modes.measure(x.split(500))
+    torch.testing.assert_close(modes.spectrum.mean(0), modes.variances, rtol=1e-3, atol=0)
+    z = x[:200] + r * torch.randn(200, time, 1, points, generator=torch.Generator().manual_seed(1))
+    spectrum = torch.fft.fft(torch.einsum("ft,btcx->bfcx", cosines, z))
+    gain = quick[:, None, None] * spatial / (quick[:, None, None] * spatial + r**2)
+    exact = torch.einsum("ft,bfcx->btcx", cosines, torch.fft.ifft(spectrum * gain).real)
+    network = DenoisingNetwork(Nothing(), "space-time", (0.01, 100.0), modes)
+    found = network(z, torch.full((200,), r), torch.ones(1, time, 1, points))
+    assert network.window == time
+    assert float((found - exact).square().mean()) < 2e-3 * float((z / (1 + r**2) - exact).square().mean())
+    levels = torch.tensor([r])
+    assert float(modes.estimated(levels)) == pytest.approx(float(exact.std()), rel=0.1)

@@ -51,6 +51,7 @@ def assert_same(one: Prior, other: Prior) -> None:
         ({}, 0.08),
         ({"parameterisation": "epsilon"}, 0.25),
         ({"parameterisation": "spectral"}, 0.08),
+        ({"parameterisation": "space-time"}, 0.08),
         ({"precision": "bfloat16"}, 0.1),
         ({"weighting": "relative"}, 0.08),
     ],
@@ -99,6 +100,36 @@ def test_networks_for_grids_by_name(network: str, periodic: bool, trajectories: 
     assert prior.layout.periodic == (periodic, periodic)
     assert prior.layout.context_channels == (1 if periodic else 3)
     assert prior.metadata["network"] == ("space-time-unet" if network == "auto" else network)
+
+
+@pytest.mark.parametrize("network", ["unet", "space-time-unet"])
+def test_priors_of_windows_know_their_modes_in_time(network: str, trajectories: xr.Dataset, tmp_path: Path) -> None:
+    options = QUICK | {"network": network, "network_options": {"widths": (4, 8), "blocks": 1}, "steps": 2}
+    prior = train(trajectories, tmp_path / "p.safetensors", parameterisation="space-time", **options)
+    again = open_prior(tmp_path / "p.safetensors")
+    assert prior.network.window == again.network.window == 5
+    # What is quick has less variance than what is slow.
+    spectrum = again.network.modes.spectrum.flatten(1).sum(1)
+    assert float(spectrum[0]) > 2 * float(spectrum[-1])
+    z = torch.randn(2, 9, prior.layout.channels, *prior.layout.shape, generator=torch.Generator().manual_seed(0))
+    times = trajectories.time[:9]
+    with torch.no_grad():
+        found = [p.denoiser(times, precision="float32")(z, 0.3) for p in (prior, again)]
+        middle = again.network(
+            z[:, 2:7], torch.full((2,), 0.3), torch.as_tensor(again.layout.context_array(times[2:7]))[None]
+        )
+    torch.testing.assert_close(found[0], found[1])
+    torch.testing.assert_close(found[1][:, 4], middle[:, 2])
+    with pytest.raises(DataError, match="at least its window of 5"):
+        prior.denoiser(times[:3])
+    for wrong in ({"shortest": 3}, {"window": 4}):
+        with pytest.raises(OptionError, match=next(iter(wrong))):
+            train(
+                trajectories,
+                tmp_path / "q.safetensors",
+                **(options | wrong),
+                parameterisation="space-time",
+            )
 
 
 def test_several_variables_layers_land_context_and_cycles(tmp_path: Path) -> None:

@@ -27,7 +27,9 @@ NAME = "quasigeostrophic"
 MIRROR = ["q", "arctan_q", "sin_q", "velocity_v"]
 OURS: dict[str, Any] = {
     "window": 9,
-    "network_options": {"widths": (64, 96, 128), "patch": 4},
+    "parameterisation": "space-time",
+    "network": "unet",
+    "network_options": {"widths": (64, 96, 128, 192), "patch": 2, "blocks": 1, "deepest": 2},
     "weighting": "relative",
     "levels": (0.005, 60.0),
 }
@@ -78,8 +80,8 @@ def generate(store: str, trajectories: int, states: int, paper: bool, batch: int
 @click.option("--store", default="qg.zarr")
 @click.option("--prior", default="qg.safetensors")
 @click.option("--configuration", default="sdaxr", type=click.Choice(list(CONFIGURATIONS)), show_default=True)
-@click.option("--minutes", default=60.0, show_default=True)
-@click.option("--batch", default=4, show_default=True, help="Windows a step; some tens on a GPU.")
+@click.option("--minutes", default=25.0, show_default=True)
+@click.option("--batch", default=8, show_default=True, help="Windows a step; some tens on a GPU.")
 def train(store: str, prior: str, configuration: str, minutes: float, batch: int) -> None:
     """Train on one core, or on a GPU where there is one; a killed training goes on."""
     options = CONFIGURATIONS[configuration]

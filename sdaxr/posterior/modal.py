@@ -7,6 +7,9 @@ of :math:`x_m - \hat x_m` to that variance, and the correlation :math:`\rho` of 
 
 .. math:: \mathrm{Cov}[x_m(t), x_m(t') | z] = q \frac{S_m r^2}{S_m + r^2} \rho^{|t - t'|} .
 
+Of a prior of windows whose modes in time are known, too, the errors in these modes are measured instead, and taken for
+uncorrelated: no correlation in time is fitted, and what is quick is as small as it is.
+
 Neighbouring observations have errors in common, above all at large r, where a few of the largest scales are what there
 is to know. A guidance that takes them for independent counts the same information many times, and overshoots.
 """
@@ -60,7 +63,10 @@ class ModalCovariance:
     def of(cls, prior: Prior, device: torch.device) -> ModalCovariance | None:
         """That of a prior; None where it does not know the modes of its states."""
         modes = prior.network.to(device).modes
-        return None if modes is None else cls.measure(modes, prior.held_out(device))
+        if modes is None:
+            return None
+        kind = cls if modes.window is None else WindowCovariance
+        return kind.measure(modes, prior.held_out(device))
 
     @classmethod
     def measure(cls, modes: Modes, held_out: HeldOut) -> ModalCovariance:
@@ -105,8 +111,7 @@ class ModalCovariance:
         """Deviations of x from its mean given z, (count, time, channel, *space); the same ones for the same r."""
         share, memory = self._at(r)
         variances = self.modes.variances
-        random = torch.Generator().manual_seed(int.from_bytes(struct.pack("<d", r), "little") % 2**63)
-        fresh = torch.randn(count, shape[0], *variances.shape, generator=random).to(variances)
+        fresh = torch.randn(count, shape[0], *variances.shape, generator=self._seed(r)).to(variances)
         kept = memory[self.bands, None]
         parts = list(fresh.unbind(1))
         for before, now in pairwise(range(shape[0])):
@@ -114,11 +119,71 @@ class ModalCovariance:
         scale = (share[self.bands, None] * variances * r**2 / (variances + r**2)).sqrt()
         return self.modes.inverse(scale * torch.stack(parts, dim=1))
 
+    @staticmethod
+    def _seed(r: float) -> torch.Generator:
+        return torch.Generator().manual_seed(int.from_bytes(struct.pack("<d", r), "little") % 2**63)
+
     def _at(self, r: float) -> tuple[Tensor, Tensor]:
         """q and rho of the bands at level r, interpolated in log r."""
         lower, part = place_of(r, self.levels)
         share = torch.lerp(self.share[lower].log(), self.share[lower + 1].log(), part).exp()
         return share, torch.lerp(self.memory[lower], self.memory[lower + 1], part)
+
+
+@dataclass(frozen=True)
+class WindowCovariance(ModalCovariance):
+    """Cov[x | z] of windows whose modes in time are known; longer trajectories are those of `ModalCovariance`.
+
+    Attributes
+    ----------
+    quick
+        q of the cosines in time, shape (level, window, band).
+    """
+
+    quick: Tensor
+
+    @classmethod
+    def measure(cls, modes: Modes, held_out: HeldOut) -> WindowCovariance:
+        """Measure q on held-out windows."""
+        found = ModalCovariance.measure(modes, held_out)
+        rows = []
+        for r, denoised in zip(held_out.levels, held_out.denoised, strict=True):
+            with torch.no_grad():
+                square = modes(modes.in_time(held_out.states - denoised)).square().mean((0, -1))
+            left = (modes.spectrum * r**2 / (modes.spectrum + r**2)).mean(-1)
+            rows.append(
+                torch.stack(
+                    [_pooled(a, found.bands) / _pooled(b, found.bands) for a, b in zip(square, left, strict=True)]
+                )
+            )
+        quick = torch.stack(rows).clamp(1e-3, 10.0)
+        return cls(modes, found.bands, found.levels, found.share, found.memory, quick)
+
+    def given(self, u: Tensor, r: float, *, everywhere: bool = False) -> Tensor:
+        """As that of `ModalCovariance`."""
+        if u.shape[1] != self.modes.window:
+            return super().given(u, r, everywhere=everywhere)
+        there = u.flatten(2).abs().amax((0, 2)) > 0
+        (times,) = torch.nonzero(there | everywhere, as_tuple=True)
+        cosines = self.modes.cosines[:, times]
+        parts = torch.einsum("ft,bt...->bf...", cosines, self.modes(u.index_select(1, times))) * self._left(r)
+        spread = self.modes.inverse(torch.einsum("ft,bf...->bt...", cosines, parts))
+        return torch.zeros_like(u).index_copy_(1, times, spread.to(u.dtype))
+
+    def draw(self, shape: Sequence[int], r: float, count: int) -> Tensor:
+        """As that of `ModalCovariance`."""
+        if shape[0] != self.modes.window:
+            return super().draw(shape, r, count)
+        left = self._left(r)
+        fresh = torch.randn(count, *left.shape, generator=self._seed(r)).to(left)
+        return self.modes.states(self.modes.inverse(left.sqrt() * fresh))
+
+    def _left(self, r: float) -> Tensor:
+        """Variances of the modes, (window, *wavenumbers, n)."""
+        lower, part = place_of(r, self.levels)
+        share = torch.lerp(self.quick[lower].log(), self.quick[lower + 1].log(), part).exp()
+        spectrum = self.modes.spectrum
+        return share[:, self.bands, None] * spectrum * r**2 / (spectrum + r**2)
 
 
 def weigh(

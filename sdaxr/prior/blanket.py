@@ -64,7 +64,7 @@ class TrajectoryDenoiser:
         self.network = network
         self.context = context
         self.mask = mask
-        window = network.network.window
+        window = network.window
         if window is not None and len(context) < window:
             raise DataError(
                 f"the trajectory has {len(context)} states, the prior needs at least its window of {window}; "

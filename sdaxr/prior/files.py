@@ -173,9 +173,7 @@ def open_prior(prior: str | Path | Prior) -> Prior:
     """
     if isinstance(prior, Prior):
         return prior
-    path = _shipped().get(str(prior), Path(prior))
-    if not path.exists():
-        raise PriorError(f"found neither a file nor a shipped prior named {nearest(str(prior), _shipped())}")
+    path = prior_path(prior)
     try:
         with safe_open(path, framework="pt") as file:
             metadata: Mapping[str, str] = file.metadata() or {}
@@ -191,10 +189,24 @@ def open_prior(prior: str | Path | Prior) -> Prior:
     arrays = {k: t.numpy() for k, t in tensors.items() if k.startswith("layout.")}
     layout = StateLayout.from_file(arrays, about.pop("layout"))
     network = assemble(layout, about)
-    weights = {k.removeprefix("network."): t.float() for k, t in tensors.items() if k.startswith("network.")}
+    weights = {k.removeprefix("network."): t for k, t in tensors.items() if k.startswith("network.")}
     network.load_state_dict(weights)
     states, context = (tensors[key].float().numpy() for key in _REFERENCE)
     return Prior(layout, network.eval().requires_grad_(False), (states, context), about)
+
+
+def prior_path(prior: str | Path) -> Path:
+    """The file of a shipped prior of that name, else the path itself.
+
+    Raises
+    ------
+    PriorError
+        If there is neither.
+    """
+    path = _shipped().get(str(prior), Path(prior))
+    if not path.exists():
+        raise PriorError(f"found neither a file nor a shipped prior named {nearest(str(prior), _shipped())}")
+    return path
 
 
 def priors() -> list[str]:
@@ -204,11 +216,14 @@ def priors() -> list[str]:
 
 def assemble(layout: StateLayout, about: Mapping[str, Any]) -> DenoisingNetwork:
     """The untrained network that the metadata of a prior describe."""
-    network = build_network(about["network"], layout, about["window"], about["network_options"])
     low, high = about["levels"]
-    spectral = about["parameterisation"] == "spectral"
-    modes = Modes(layout.channels, layout.shape, layout.periodic) if spectral else None
-    return DenoisingNetwork(network, about["parameterisation"], (low, high), modes)
+    kind, window = about["parameterisation"], about["window"]
+    modes = None
+    if kind in ("spectral", "space-time"):
+        modes = Modes(layout.channels, layout.shape, layout.periodic, window if kind == "space-time" else None)
+    filtered = layout.channels if kind == "space-time" else 0
+    network = build_network(about["network"], layout, window, about["network_options"], filtered)
+    return DenoisingNetwork(network, kind, (low, high), modes)
 
 
 def _shipped() -> dict[str, Path]:

@@ -11,10 +11,15 @@ is the filter of Wiener,
 
 The network has the rest to learn, in units of the standard deviation that the filter leaves. What a linear relation
 between channels rules out has no variance: in a flow without divergence, so has its estimate from the first step on.
+
+States that follow each other closely are as steep in time. With modes of whole windows, which are those of the states
+times cosines in time, the filter also knows that what is quick is small: it is the smoother of a Gaussian process with
+these spectra, up to the ends of the window.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 
 import torch
@@ -25,7 +30,7 @@ _FLOOR = 1e-9
 
 
 class Modes(nn.Module):
-    """Orthonormal modes of states, one state at a time.
+    """Orthonormal modes of states, one state at a time, and of windows of them.
 
     Parameters
     ----------
@@ -33,6 +38,8 @@ class Modes(nn.Module):
         Number of channels.
     shape, periodic
         For each horizontal dimension, its size, and whether it is periodic.
+    window
+        States of a window whose modes in time are known; None for states by themselves.
 
     Attributes
     ----------
@@ -40,16 +47,25 @@ class Modes(nn.Module):
         Eigenvectors of the covariance of the numbers that share a wavenumber, shape (*wavenumbers, n, n).
     variances
         Their variances, shape (*wavenumbers, n).
+    shares
+        With a window: variances of the cosines in time over that of the state, (window, *wavenumbers, n), in half
+        precision.
     """
 
     vectors: Tensor
     variances: Tensor
+    shares: Tensor
+    cosines: Tensor
     basis0: Tensor
     basis1: Tensor
 
-    def __init__(self, channels: int, shape: Sequence[int], periodic: Sequence[bool]) -> None:
+    def __init__(
+        self, channels: int, shape: Sequence[int], periodic: Sequence[bool], window: int | None = None
+    ) -> None:
         super().__init__()
         self.dimensions = len(shape)
+        self.size = channels * math.prod(shape)
+        self.window = window
         waves, together = [], channels
         for number, (size, wraps) in enumerate(zip(shape, periodic, strict=True)):
             basis = _fourier(size) if wraps else _cosines(size)
@@ -58,21 +74,35 @@ class Modes(nn.Module):
             together *= basis.shape[0]
         self.register_buffer("vectors", torch.eye(together).repeat(*waves, 1, 1))
         self.register_buffer("variances", torch.ones(*waves, together))
+        if window is not None:
+            self.register_buffer("shares", torch.ones(window, *waves, together, dtype=torch.float16))
+            self.register_buffer("cosines", _cosines(window)[0], persistent=False)
 
     @torch.no_grad()
     def measure(self, batches: Iterable[Tensor]) -> None:
-        """Set the modes and their variances from normalised states, batches of shape (..., channel, *space)."""
-        total, count = torch.zeros_like(self.vectors, dtype=torch.float64), 0
+        """Set the modes and their variances from normalised states, batches of shape (..., channel, *space).
+
+        With a window, batches are of shape (batch, window, channel, *space).
+        """
+        times = self.window or 1
+        total, count = torch.zeros(times, *self.vectors.shape, dtype=torch.float64, device=self.vectors.device), 0
         for states in batches:
-            waves = self._waves(states.to(self.vectors)).double().flatten(0, -2 - self.dimensions)
-            total += torch.einsum("n...i,n...j->...ij", waves, waves)
+            waves = self._waves(self.in_time(states.to(self.vectors))).double()
+            waves = waves.flatten(0, -2 - self.dimensions).unflatten(0, (-1, times))
+            total += torch.einsum("nf...i,nf...j->f...ij", waves, waves)
             count += len(waves)
-        covariance = total / count
-        if count < 20 * covariance.shape[-1]:  # too few for the correlations
+        covariances = total / count
+        covariance = covariances.mean(0)
+        if count * times < 20 * covariance.shape[-1]:  # too few for the correlations
             covariance = torch.diag_embed(covariance.diagonal(dim1=-2, dim2=-1))
         variances, vectors = torch.linalg.eigh(covariance)
+        least = _FLOOR * float(variances.mean())
+        variances = variances.clamp_min(least)
         self.vectors.copy_(vectors)
-        self.variances.copy_(variances.clamp_min(_FLOOR * float(variances.mean())))
+        self.variances.copy_(variances)
+        if self.window is not None:
+            by_time = torch.einsum("...ij,f...ik,...kj->f...j", vectors, covariances, vectors)
+            self.shares.copy_(by_time.clamp_min(least) / variances)
 
     def forward(self, x: Tensor) -> Tensor:
         """Modes (..., *wavenumbers, n) of states (..., channel, *space); in single precision."""
@@ -93,11 +123,45 @@ class Modes(nn.Module):
             parts = waves.unflatten(-1, (-1, first.shape[0], second.shape[0]))
             return torch.einsum("pky,...kcpx->...cyx", first, torch.einsum("qlx,...klcpq->...kcpx", second, parts))
 
-    def denoise(self, z: Tensor, output: Tensor, r: Tensor) -> Tensor:
-        """Filtered z (batch, time, channel, *space), plus ``output`` in units of what the filter leaves; r (batch,)."""
+    @property
+    def spectrum(self) -> Tensor:
+        """Variances of the modes of a window, (window, *wavenumbers, n); of a state, (*wavenumbers, n), without one."""
+        return self.variances if self.window is None else self.shares.float() * self.variances
+
+    def in_time(self, x: Tensor) -> Tensor:
+        """Cosines in time of windows (batch, time, ...), in the place of the states; without a window, the states."""
+        if self.window is None:
+            return x
+        with torch.autocast(x.device.type, enabled=False):
+            return torch.einsum("ft,bt...->bf...", self.cosines, x.float())
+
+    def states(self, x: Tensor) -> Tensor:
+        """Inverse of `in_time`."""
+        if self.window is None:
+            return x
+        with torch.autocast(x.device.type, enabled=False):
+            return torch.einsum("ft,bf...->bt...", self.cosines, x)
+
+    def filter(self, z: Tensor, r: Tensor) -> Tensor:
+        """Wiener's estimate of the states from z (batch, time, channel, *space), for noise levels r (batch,)."""
+        return self._scale(z, self._gain(r))
+
+    def unfiltered(self, x: Tensor, r: Tensor) -> Tensor:
+        """x in units of what the filter leaves, (batch, time, channel, *space), for noise levels r (batch,)."""
         level = r.float().reshape(-1, *[1] * (2 + self.dimensions))
-        gain = self.variances / (self.variances + level.square())
-        return self.inverse(gain * self(z) + level * gain.sqrt() * self(output))
+        return self._scale(x, level * self._gain(r).sqrt())
+
+    def estimated(self, r: Tensor) -> Tensor:
+        """Standard deviation of `filter`, over all channels, times and places; (batch,)."""
+        known = (self._gain(r) * self.spectrum).flatten(1).sum(1)
+        return (known / (self.size * (self.window or 1))).sqrt()
+
+    def _gain(self, r: Tensor) -> Tensor:
+        level = r.float().reshape(-1, *[1] * (2 + self.dimensions))
+        return self.spectrum / (self.spectrum + level.square())
+
+    def _scale(self, x: Tensor, factor: Tensor) -> Tensor:
+        return self.states(self.inverse(factor * self(self.in_time(x))))
 
     def _waves(self, x: Tensor) -> Tensor:
         """Coefficients of sines and cosines, (..., *wavenumbers, n)."""

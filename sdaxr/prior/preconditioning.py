@@ -16,7 +16,9 @@ mathematics down. A denoiser returns :math:`\hat x = E[x | z]`; the score is
 ============  ========================  ====================
 
 ``edm`` is Karras et al. (2022), table 1, and ``spectral`` the same for each mode of the state, with its own variance S
-(`sdaxr.prior.modes`); ``epsilon`` predicts the noise, as in Rozet & Louppe (2023).
+(`sdaxr.prior.modes`); ``epsilon`` predicts the noise, as in Rozet & Louppe (2023). ``space-time`` is ``spectral`` with
+the modes of whole windows, and the network also sees what the filter makes of z: where states change little from one
+to the next, most of what can be known is what their neighbours say. Such a denoiser is one of windows.
 """
 
 from __future__ import annotations
@@ -24,11 +26,12 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from sdaxr.prior.modes import Modes
 
-PARAMETERISATIONS = ("spectral", "edm", "epsilon")
+PARAMETERISATIONS = ("spectral", "space-time", "edm", "epsilon")
 
 
 def expand(r: Tensor, like: Tensor) -> Tensor:
@@ -44,7 +47,7 @@ class DenoisingNetwork(nn.Module):
     network
         Maps (x, log_r, context) to a tensor like x; see `sdaxr.prior.networks`.
     parameterisation
-        ``"edm"``, ``"epsilon"``, or ``"spectral"``, which needs ``modes``.
+        ``"edm"``, ``"epsilon"``, or ``"spectral"`` and ``"space-time"``, which need ``modes``.
     levels
         Smallest and largest noise level r of the training; the network is never asked beyond them.
     modes
@@ -60,13 +63,24 @@ class DenoisingNetwork(nn.Module):
         self.levels = levels
         self.modes = modes
 
+    @property
+    def window(self) -> int | None:
+        """Number of states that it sees at once; None if any number."""
+        fixed = None if self.modes is None else self.modes.window
+        found: int | None = self.network.window if fixed is None else fixed
+        return found
+
     def forward(self, z: Tensor, r: Tensor, context: Tensor) -> Tensor:
         """Return E[x | z], of the shape of z (batch, time, channel, *space), for noise levels r (batch,)."""
         level = expand(r, z)
         scale = (1 + level.square()).rsqrt()
-        output = self.network(scale * z, self._log(r), context)
         if self.modes is not None:
-            return self.modes.denoise(z, output, r)
+            filtered = self.modes.filter(z, r)
+            if self.modes.window is not None:
+                seen = filtered / expand(self.modes.estimated(r), z)
+                context = torch.cat([context.expand(len(z), *context.shape[1:]), seen], dim=2)
+            return filtered + self.modes.unfiltered(self.network(scale * z, self._log(r), context), r)
+        output = self.network(scale * z, self._log(r), context)
         if self.parameterisation == "edm":
             return scale.square() * z + level * scale * output
         return z - level * output

@@ -36,16 +36,18 @@ class Settings:
     layout: dict[str, Any] = field(default_factory=dict)
 
     def check(self, windowed: bool) -> None:
-        """Raise `OptionError` if a setting is impossible; ``windowed`` networks take windows of one length only."""
+        """Raise `OptionError` if a setting is impossible; ``windowed`` priors take windows of one length only."""
         if self.parameterisation not in PARAMETERISATIONS:
             raise OptionError(f"parameterisation={nearest(self.parameterisation, PARAMETERISATIONS)}")
         if self.weighting not in WEIGHTINGS:
             raise OptionError(f"weighting={nearest(self.weighting, WEIGHTINGS)}")
         if not 1 <= self.shortest <= self.window or (windowed and self.shortest < self.window):
-            what = "the window itself for networks that have a fixed one" if windowed else "1 to the window"
+            what = "the window itself for priors of windows of one length" if windowed else "1 to the window"
             raise OptionError(f"shortest={self.shortest}, expected {what} ({self.window})")
         if self.window < 1 or (windowed and self.window % 2 == 0):
-            raise OptionError(f"window={self.window}, expected an odd number 2k + 1 for {self.network!r}")
+            raise OptionError(
+                f"window={self.window}, expected an odd number 2k + 1 for {self.network!r}, {self.parameterisation!r}"
+            )
         for key in ("steps", "minutes", "batch", "learning_rate"):
             value = getattr(self, key)
             if value is not None and value <= 0:

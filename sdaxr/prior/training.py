@@ -73,8 +73,8 @@ def train(
     store
         Path of the ``.safetensors`` file; ``<store>.checkpoint`` beside it allows a killed run to go on.
     window
-        Number of states a window; odd for the window networks ``mlp`` and ``unet``. Default: 33 states for vectors, 8
-        for grids, 5 for window networks.
+        Number of states a window; odd for priors of windows: the networks ``mlp`` and ``unet``, and the
+        parameterisation ``"space-time"``. Default: 33 states for vectors, 8 for grids, 5 for priors of windows.
     shortest
         Windows are cut into halves, quarters, ... for some of the batches, down to this length: a network with a long
         reach so learns trajectories whose two ends it sees, as well as those where it sees neither. Default: no cuts.
@@ -82,8 +82,9 @@ def train(
         ``"convolutional"`` (default for vectors), ``"space-time-unet"`` (default for grids), ``"mlp"``, ``"unet"``, and
         their options.
     parameterisation
-        ``"spectral"`` (default for grids), ``"edm"`` (default for vectors) or ``"epsilon"``; see
-        `sdaxr.prior.preconditioning`.
+        ``"spectral"`` (default for grids), ``"space-time"``, ``"edm"`` (default for vectors) or ``"epsilon"``; see
+        `sdaxr.prior.preconditioning`. ``"space-time"`` is for states that change little from one to the next; it makes
+        a prior of windows of one length.
     variables, context, cycles, normalise
         State variables, static fields, cyclic time context and normalisation; see `sdaxr.infer.infer_layout`.
     homogeneous
@@ -144,7 +145,7 @@ def train(
     network = default_network(layout) if network == "auto" else network
     if parameterisation == "auto":
         parameterisation = "spectral" if layout.space else "edm"
-    windowed = network in ("mlp", "unet")
+    windowed = network in ("mlp", "unet") or parameterisation == "space-time"
     window = window or (5 if windowed else 8 if layout.space else 33)
     if validation.sizes[schema.TIME] < window:
         # A tenth of a short series is less than one window.
@@ -229,7 +230,7 @@ def _writable(store: Path) -> None:
         raise ArchiveError(f"'{store}' cannot be written: {error}; choose another store") from error
 
 
-def _states(windows: Windows, layout: StateLayout, elements: int = 2**25) -> Iterator[torch.Tensor]:
+def _states(windows: Windows, layout: StateLayout, elements: int = 2**27) -> Iterator[torch.Tensor]:
     """States of the training, batch by batch: so many numbers, and enough for the correlations of all channels."""
     batch = torch.as_tensor(windows.batch(0, 16)[0])
     together = layout.channels * 2 ** sum(layout.periodic)

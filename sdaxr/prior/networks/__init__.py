@@ -26,8 +26,10 @@ NETWORKS: dict[str, type[nn.Module]] = {
 }
 
 
-def build_network(name: str, layout: StateLayout, window: int, options: dict[str, Any]) -> nn.Module:
-    """The network ``name`` for states of ``layout``.
+def build_network(
+    name: str, layout: StateLayout, window: int, options: dict[str, Any], more_context: int = 0
+) -> nn.Module:
+    """The network ``name`` for states of ``layout``, with so many context channels beside those of the layout.
 
     Raises
     ------
@@ -45,7 +47,8 @@ def build_network(name: str, layout: StateLayout, window: int, options: dict[str
     for key in options:
         if key not in allowed:
             raise OptionError(f"option of the network {name!r}: {nearest(key, allowed)}")
-    size: dict[str, Any] = {"channels": layout.channels, "context": layout.context_channels, "window": window}
+    context = layout.context_channels + more_context
+    size: dict[str, Any] = {"channels": layout.channels, "context": context, "window": window}
     if gridded:
         size["periodic"] = layout.periodic
     return kind(**size, **options)
