@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import logging
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +63,8 @@ def cycle(
     observations, prior, members, times
         As in `sdaxr.assimilate`. A window without observations is carried on by its background alone.
     window
-        States a window; default: the window of the prior's training.
+        States a window; default: the window of the prior's training. What is left over at the end is a window of its
+        own, or belongs to the last one where the prior is one of windows and needs more states.
     carry
         What takes the ensemble from the last state of a window to the first of the next: a system or a prior, as in
         `sdaxr.forecast`; it is checked before the first window. Default: the prior.
@@ -100,7 +102,8 @@ def cycle(
     """
     opened = open_prior(prior)
     window = opened.window if window is None else window
-    for key, value, least in (("window", window, 1), ("members", members, 2)):
+    needed = opened.network.window or 1
+    for key, value, least in (("window", window, needed), ("members", members, 2)):
         if value < least:
             raise OptionError(f"{key}={value}, expected at least {least}")
     if not inflation > 0:
@@ -117,7 +120,10 @@ def cycle(
     if store is not None and Path(store).exists() and not overwrite:
         return _finished(store, about)
     check_free(store, overwrite)
-    parts = [axis.isel({TIME: slice(first, first + window)}) for first in range(0, axis.size, window)]
+    starts = list(range(0, axis.size, window))
+    if len(starts) > 1 and axis.size - starts[-1] < needed:
+        starts.pop()
+    parts = [axis.isel({TIME: slice(*ends)}) for ends in pairwise([*starts, axis.size])]
     folder = None if store is None else Path(f"{store}.windows")
     # What is measured of an opened prior is measured once; workers open it by themselves.
     source = opened if active_client() is None else prior

@@ -211,3 +211,21 @@ def test_a_network_without_times_is_refused(prior: Prior, truth: xr.Dataset):
     whole = sdaxr.observe(truth, op.identity(), error=0.1).isel(time=0, drop=True)
     with pytest.raises(OptionError, match="no times of its own"):
         sdaxr.cycle({"whole": whole}, prior, times=truth.time, **QUICK)
+
+
+def test_a_rest_shorter_than_the_prior_needs_belongs_to_the_last_window(
+    observations: xr.Dataset, monkeypatch: pytest.MonkeyPatch
+):
+    prior = GaussianChain(6, damping=0.98).prior(samples=200, window=5)
+    lengths = []
+    assimilate = cycling.assimilate
+
+    def counted(*args, **options):
+        lengths.append(options["times"].size)
+        return assimilate(*args, **options)
+
+    monkeypatch.setattr(cycling, "assimilate", counted)
+    found = sdaxr.cycle(observations, prior, window=8, members=2, seed=5, **QUICK)
+    assert lengths == [8] * 6 + [12] and found.sizes["time"] == 60
+    with pytest.raises(OptionError, match="window=4, expected at least 5"):
+        sdaxr.cycle(observations, prior, window=4, members=2, **QUICK)

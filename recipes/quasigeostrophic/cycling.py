@@ -27,9 +27,9 @@ CARRIED: dict[str, Any] = {"by the prior": {}, "by the model": {"carry": "quasig
 @click.command()
 @click.option("--store", default="qg.zarr", help="Archive of `run.py generate`.")
 @click.option("--prior", default="quasigeostrophic", help="Name or file.")
-@click.option("--count", default=24, show_default=True, help="Windows.")
+@click.option("--count", default=20, show_default=True, help="Windows.")
 @click.option("--states", default=9, show_default=True, help="States a window.")
-@click.option("--members", default=8, show_default=True)
+@click.option("--members", default=6, show_default=True)
 @click.option("--coverage", default=0.0625, show_default=True)
 @click.option("--output", type=Path, default=HERE / "cycling.csv", show_default=True)
 def main(store: str, prior: str, count: int, states: int, members: int, coverage: float, output: Path) -> None:

@@ -169,8 +169,11 @@ class Modes(nn.Module):
             return x
         if self.dimensions == 1:
             return torch.einsum("pky,...cy->...kcp", self.basis0, x).flatten(-2)
-        half = torch.einsum("qlx,...cyx->...clqy", self.basis1, x)
-        return torch.einsum("pky,...clqy->...klcpq", self.basis0, half).flatten(-3)
+        (both, ky, _), (two, kx, _) = self.basis0.shape, self.basis1.shape
+        parts = self.basis0.flatten(0, 1) @ (x @ self.basis1.flatten(0, 1).T)
+        parts = parts.reshape(-1, x.shape[-3], both, ky, two, kx)
+        # In memory, each wavenumber has all states together, so that what follows is one product for each.
+        return parts.permute(3, 5, 0, 1, 2, 4).reshape(ky, kx, *x.shape[:-3], -1).movedim((0, 1), (-3, -2))
 
 
 def _fourier(size: int) -> Tensor:
