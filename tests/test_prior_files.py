@@ -12,6 +12,7 @@ import xarray as xr
 from safetensors import safe_open
 from safetensors.torch import save_file
 
+from sdaxr import operators as op
 from sdaxr.infer import infer_layout
 from sdaxr.prior import Prior, open_prior, priors
 from sdaxr.prior.files import assemble
@@ -75,6 +76,20 @@ def test_modes_stay_in_single_precision(prior: Prior, tmp_path: Path) -> None:
     again = open_prior(spectral.save(tmp_path / "p.safetensors", dtype=torch.float16)).network.modes
     assert again is not None
     assert torch.equal(again.vectors, network.modes.vectors) and torch.equal(again.variances, network.modes.variances)
+
+
+def test_the_many_vectors_of_an_augmented_prior_are_rounded_and_stay_orthonormal(prior: Prior, tmp_path: Path) -> None:
+    about = prior.metadata | {"parameterisation": "spectral"}
+    network = assemble(prior.layout, about)
+    assert network.modes is not None
+    network.modes.measure([torch.randn(500, 2, 8, 8, generator=torch.Generator().manual_seed(0))])
+    operator = {"operator": op.sin().to_dict(), "stored": {"u": "sin_u"}}
+    augmented = Prior(prior.layout, network, prior.reference, about | {"augment": {"sin": operator}})
+    again = open_prior(augmented.save(tmp_path / "p.safetensors", dtype=torch.float16)).network.modes
+    assert again is not None
+    torch.testing.assert_close(again.vectors, network.modes.vectors, rtol=0, atol=1e-3)
+    product = again.vectors.mT @ again.vectors
+    torch.testing.assert_close(product, torch.eye(product.shape[-1]).expand_as(product), rtol=0, atol=1e-6)
 
 
 def test_sampling_settings_are_kept(prior: Prior, tmp_path: Path) -> None:

@@ -44,12 +44,12 @@ METHODS: dict[str, tuple[str, dict[str, Any]]] = {
     "default": (PLAIN, {}),
     "sda": (PLAIN, PAPERS | {"gamma": 0.03}),
     "soad": (AUGMENTED, {"method": "soad"}),
-    "bounded": (PLAIN, PAPERS | {"method": "bounded"}),
+    "mmps": (PLAIN, {"method": "mmps"}),
     "soad, no corrector": (AUGMENTED, {"method": "soad", "corrector": False}),
     "soad, bounded": (AUGMENTED, PAPERS | {"method": "soad", "gamma": "bounded"}),
 }
-# The others are variants, which `sample` draws for one case of each operator.
-MAIN = ("default", "sda", "soad", "climatology", "background", "interpolation")
+BASELINES = ("climatology", "background", "interpolation")
+MAIN = ("default", "sda", "soad", *BASELINES)
 SCORES = ["rmse", "rmse_sample", "crps", "spread_skill", "inside_90", "evaluations", "seconds"]
 NETWORKS = {"arctan": ("random 0.0625", 2), "sin": ("random 0.25", 4), "velocity": ("random 0.01", 1)}
 
@@ -88,6 +88,13 @@ def cases(full: bool) -> list[Case]:
     return found
 
 
+def methods_of(case: Case) -> tuple[str, ...]:
+    """Those that a case of the shorter comparison is for; variants in one case of each operator."""
+    if case.noise != "gaussian":
+        return ("default", "soad", "interpolation")
+    return (*METHODS, *BASELINES) if (case.mask, case.every, case.background) == ("random 0.25", 1, "none") else MAIN
+
+
 @click.group()
 def main() -> None:
     """Sample the cases and compare the methods."""
@@ -117,11 +124,9 @@ def sample(
     done = set()
     if output.exists():
         done = {tuple(row) for row in pd.read_csv(output)[[*KEYS, "window", "method"]].to_numpy()}
-    wanted = only or (*METHODS, "climatology", "background", "interpolation")
     work = []
     for number, case in product(range(count), cases(full)):
-        one = case.mask == "random 0.25" and case.every == 1 and case.background == "none" and case.noise == "gaussian"
-        here = [m for m in wanted if full or only or one or m in MAIN]
+        here = only or ((*METHODS, *BASELINES) if full else methods_of(case))
         rest = [m for m in here if (*asdict(case).values(), number, m) not in done]
         if rest:
             work.append((store, dict(zip((PLAIN, AUGMENTED), files, strict=True)), case, number, rest, members))

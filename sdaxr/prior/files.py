@@ -31,6 +31,7 @@ from sdaxr.prior.preconditioning import DenoisingNetwork
 from sdaxr.schema import ArchiveError, PriorError, nearest
 
 FORMAT = "sdaxr prior 1"
+_VECTORS = "modes.vectors"
 _REFERENCE = ("reference.states", "reference.context")
 
 
@@ -132,7 +133,10 @@ class Prior:
         """Write one ``.safetensors`` file; ``dtype=torch.float16`` halves its weights."""
         path = Path(path)
         arrays, layout = self.layout.to_file()
-        learned = dict(self.network.named_parameters())
+        learned = set(dict(self.network.named_parameters()))
+        if self.augmentation.operators:
+            # With many channels these are most of the file; what they lose is far below errors of observations.
+            learned.add(_VECTORS)
         tensors = {
             f"network.{k}": v.detach().cpu().to(dtype if k in learned else v.dtype)
             for k, v in self.network.state_dict().items()
@@ -191,6 +195,8 @@ def open_prior(prior: str | Path | Prior) -> Prior:
     network = assemble(layout, about)
     weights = {k.removeprefix("network."): t for k, t in tensors.items() if k.startswith("network.")}
     network.load_state_dict(weights)
+    if network.modes is not None and weights[_VECTORS].dtype != torch.float32:
+        network.modes.orthonormalise()
     states, context = (tensors[key].float().numpy() for key in _REFERENCE)
     return Prior(layout, network.eval().requires_grad_(False), (states, context), about)
 

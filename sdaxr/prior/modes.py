@@ -104,6 +104,12 @@ class Modes(nn.Module):
             by_time = torch.einsum("...ij,f...ik,...kj->f...j", vectors, covariances, vectors)
             self.shares.copy_(by_time.clamp_min(least) / variances)
 
+    @torch.no_grad()
+    def orthonormalise(self) -> None:
+        """Make vectors that have been rounded orthonormal again."""
+        basis, upper = torch.linalg.qr(self.vectors.double())
+        self.vectors.copy_(basis * upper.diagonal(dim1=-2, dim2=-1).sign()[..., None, :])
+
     def forward(self, x: Tensor) -> Tensor:
         """Modes (..., *wavenumbers, n) of states (..., channel, *space); in single precision."""
         with torch.autocast(x.device.type, enabled=False):
