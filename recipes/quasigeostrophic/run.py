@@ -46,7 +46,7 @@ CONFIGURATIONS: dict[str, dict[str, Any]] = {
     },
 }
 PAPER = {"resolution": 512, "coarsen": 2, "precision": "double"}
-SAMPLING: dict[str, Any] = {"steps": 16, "corrections": 1, "tau": 0.7, "above": 0.1, "below": 100.0}
+SAMPLING: dict[str, Any] = {"steps": 18, "corrections": 1, "tau": 1.0, "above": 0.1, "below": 100.0, "smallest": 0.02}
 
 
 @click.group()
