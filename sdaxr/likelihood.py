@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import takewhile
 
 import numpy as np
 import torch
@@ -13,9 +14,10 @@ from torch import Tensor
 from sdaxr.correlation import error_correlation
 from sdaxr.noise import GAUSSIAN, family_of
 from sdaxr.observations import align
-from sdaxr.operators import Operator, Template
-from sdaxr.operators.base import Bound
-from sdaxr.posterior.likelihood import GaussianObservation
+from sdaxr.operators import Operator, Template, compose, identity
+from sdaxr.operators.base import Bound, steps_of
+from sdaxr.operators.pointwise import Elementwise
+from sdaxr.posterior.likelihood import GaussianObservation, Pointwise
 from sdaxr.posterior.mixture import Mixture, MixtureObservation
 from sdaxr.posterior.unresolved import UnresolvedVariance, measure
 from sdaxr.prior import Prior
@@ -61,10 +63,27 @@ def bind_observations(
     correlation = None if matrix is None else torch.as_tensor(matrix, device=device)
     scale = natural_scale(seen, prior, times.size)
     found = seen, chosen(0), chosen(1), scale, unresolved
+    inside = pointwise(operator, template, seen)
     if gaussian:
-        return GaussianObservation(*found, correlation)
+        return GaussianObservation(*found, correlation, inside)
     mixture = Mixture.of(np.repeat(families, [len(i) for i in seen.where.values()]), scale)
-    return MixtureObservation(*found, mixture=mixture)
+    return MixtureObservation(*found, pointwise=inside, mixture=mixture)
+
+
+def pointwise(operator: Operator, template: Template, seen: _Seen) -> Pointwise | None:
+    """How an operator is made up whose last steps are functions of each value by itself; None if it is another one."""
+    steps = steps_of(operator)
+    last = list(takewhile(lambda step: isinstance(step, Elementwise), reversed(steps)))[::-1]
+    first = compose(*steps[: len(steps) - len(last)]) if len(last) < len(steps) else identity()
+    if not last or not first.affine:
+        return None
+
+    def outer(x: Tensor) -> Tensor:
+        for step in last:
+            x = step.function(x)
+        return x
+
+    return Pointwise(replace(seen, bound=first.bind(template)), outer, seen.groups)
 
 
 @dataclass(frozen=True)
@@ -84,6 +103,23 @@ class _Seen:
     def count(self) -> int:
         """Number of observations."""
         return sum(len(i) for i in self.where.values())
+
+    @property
+    def groups(self) -> Tensor:
+        """Numbers from zero on, (n,): the same for the same variable, time and layer."""
+        found, most = [], 0
+        for name, index in self.where.items():
+            dims = self.bound.template.variables[name].dims
+            sizes = [self.bound.template.sizes[d] for d in dims]
+            kept = [d in (TIME, self.prior.layout.layer) for d in dims]
+            places = np.unravel_index(index, sizes) if dims else []
+            parts = [p for p, keep in zip(places, kept, strict=True) if keep]
+            widths = [n for n, keep in zip(sizes, kept, strict=True) if keep]
+            number = np.ravel_multi_index(parts, widths) if parts else np.zeros_like(index)
+            found.append(most + number)
+            most += int(np.prod(widths, dtype=int))
+        _, group = np.unique(np.concatenate(found), return_inverse=True)
+        return torch.as_tensor(group, device=self.device)
 
     def fields(self, x: Tensor) -> dict[str, Tensor]:
         """H of normalised trajectories, everywhere: {name: (batch, *dims)}."""

@@ -213,3 +213,16 @@ def test_innovations_are_weighed_and_whitened_with_their_covariance(dtype: torch
         assert white.dtype == dtype
         distance = np.einsum("bi,bi->b", values, np.linalg.solve(covariance, values.T).T)
         np.testing.assert_allclose(white.square().sum(1), distance, rtol=tolerance)
+
+
+def test_what_is_made_of_each_value_by_itself_is_known_as_such() -> None:
+    prior, truth = CHAIN.prior(), CHAIN.truth(1)
+    states = torch.as_tensor(prior.layout.to_array(truth))[None]
+    bent = op.standardise({"a": 2.0, "b": 2.0}, {"a": 280.0, "b": 280.0}) >> op.arctan(3.0) >> op.scale(2.0)
+    found = bound(observe(truth, bent, every=3, error=0.1, missing=0.3, seed=2), bent, prior)
+    assert found.pointwise is not None
+    torch.testing.assert_close(found.pointwise.outer(found.pointwise.inner(states)), found.operator(states))
+    # The same variable at the same time, in the order of the values.
+    assert found.pointwise.group.tolist() == list(range(len(found.values)))
+    for other in (op.identity(), op.arctan() >> op.select("a")):
+        assert bound(observe(truth, other, error=0.1), other, prior).pointwise is None

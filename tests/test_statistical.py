@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ import torch
 from ring import POINTS, SPACE, TIMES, dense, prior
 
 from sdaxr.posterior.guidance import SDA
-from sdaxr.posterior.likelihood import GaussianObservation
+from sdaxr.posterior.likelihood import GaussianObservation, Pointwise
 from sdaxr.posterior.linear import misfit
 from sdaxr.posterior.samplers import DPMSolver, Langevin, Sampler, log_snr_levels
 from sdaxr.posterior.statistical import linearise
@@ -35,6 +36,34 @@ def test_expectations_of_a_sine_are_in_closed_form() -> None:
     torch.testing.assert_close(around.adjoint(torch.ones(1, 3)).flatten(), slope, atol=1.0, rtol=0.03)
     expected = square - (mean + network.values / error) ** 2 - slope**2 * sd**2
     torch.testing.assert_close(missed[0], expected, atol=0.5, rtol=0.05)
+
+
+def test_quadrature_of_what_is_pointwise_is_exact() -> None:
+    m, sd, error = torch.tensor([[0.2, -0.7, 1.4, 0.9]]), torch.tensor([0.05, 0.3, 0.6, 0.6]), 0.1
+    network = replace(
+        observation(lambda x: 1.5 * torch.sin(3 * x), torch.tensor([0.3, 0.0, -1.0, 0.5]), error),
+        pointwise=Pointwise(lambda x: x.flatten(1), lambda a: 1.5 * torch.sin(3 * a), torch.tensor([0, 1, 2, 2])),
+    )
+    around, missed = linearise([network], [False], m.reshape(1, 1, 1, 4), sd.reshape(1, 1, 1, 4))
+    fade = torch.exp(-4.5 * sd**2)
+    mean, slope = 1.5 * torch.sin(3 * m) * fade, 4.5 * torch.cos(3 * m) * fade
+    torch.testing.assert_close(around.value, (mean - network.values) / error, atol=1e-2, rtol=1e-3)
+    torch.testing.assert_close(around.forward(torch.ones(1, 1, 1, 4)), slope / error, atol=2e-2, rtol=1e-3)
+    square = 1.125 * (1 - torch.cos(6 * m) * fade**4)
+    torch.testing.assert_close(missed, (square - mean**2 - slope**2 * sd**2) / error**2, atol=0.1, rtol=1e-2)
+
+
+def test_quadrature_and_draws_see_the_same() -> None:
+    x, y = torch.randn(2, 3, 1, 4, generator=torch.Generator().manual_seed(1)), torch.zeros(2, 12)
+    drawn = observation(torch.atan, y, 0.1)
+    whole = replace(drawn, pointwise=Pointwise(lambda s: s.flatten(1), torch.atan, torch.zeros(12, dtype=torch.long)))
+    direct = observation(lambda s: 2 * s[:, :5] - 1, torch.arange(5.0), 0.5)
+    draws = 0.6 * torch.randn(4000, 3, 1, 4, generator=torch.Generator().manual_seed(2))
+    (one, missed), (other, lacks) = (linearise([direct, o], [True, False], x, draws) for o in (drawn, whole))
+    torch.testing.assert_close(one.value, other.value, atol=0.1, rtol=0.01)
+    direction = torch.randn(2, 3, 1, 4, generator=torch.Generator().manual_seed(3))
+    torch.testing.assert_close(one.forward(direction), other.forward(direction), atol=0.2, rtol=0.02)
+    torch.testing.assert_close(missed, lacks, atol=0.05, rtol=0.1)
 
 
 def test_linear_networks_stay_as_they_are() -> None:

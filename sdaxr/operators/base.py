@@ -60,6 +60,11 @@ class Operator(ABC):
     linear: ClassVar[bool] = False
     saveable: ClassVar[bool] = True
 
+    @property
+    def affine(self) -> bool:
+        """Whether it is linear up to a constant."""
+        return self.linear
+
     @abstractmethod
     def bind(self, template: Template) -> Bound:
         """Resolve the labels.
@@ -154,6 +159,11 @@ class Compose(Operator):
     def linear(self) -> bool:  # type: ignore[override]
         """Whether every step is linear."""
         return all(step.linear for step in self.steps)
+
+    @property
+    def affine(self) -> bool:
+        """Whether every step is linear up to a constant."""
+        return all(step.affine for step in self.steps)
 
     @property
     def saveable(self) -> bool:  # type: ignore[override]

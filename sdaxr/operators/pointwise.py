@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from abc import abstractmethod
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -82,54 +82,86 @@ class Select(Operator):
         return Bound(out, lambda fields: {n: fields[n] for n in self.names})
 
 
+@dataclass(frozen=True, repr=False)
+class Elementwise(Operator):
+    """The same function of each value, wherever it is."""
+
+    word: ClassVar[str] = ""
+
+    @abstractmethod
+    def function(self, x: Tensor) -> Tensor:
+        """That of values of any shape."""
+
+    def bind(self, template: Template) -> Bound:
+        """Without units, and described by ``word``."""
+
+        def labels(name: str, variable: VariableTemplate) -> VariableTemplate:
+            attrs = {k: v for k, v in variable.attrs.items() if k != "standard_name"}
+            return replace(
+                variable, units="1", attrs={**attrs, "long_name": f"{self.word} {variable.long_name or name}"}
+            )
+
+        out = template.with_variables({n: labels(n, v) for n, v in template.variables.items()})
+        return Bound(out, self._each)
+
+    def _each(self, fields: Fields) -> Fields:
+        return {name: self.function(value) for name, value in fields.items()}
+
+
 @register
 @dataclass(frozen=True, repr=False)
-class Saturate(Operator):
+class Saturate(Elementwise):
     """x / (1 + abs(x))."""
 
     name = "saturate"
+    word = "saturated"
 
-    def bind(self, template: Template) -> Bound:
-        return _pointwise(template, lambda x: x / (1 + x.abs()), "saturated")
+    def function(self, x: Tensor) -> Tensor:
+        """That of values of any shape."""
+        return x / (1 + x.abs())
 
 
 @register
 @dataclass(frozen=True, repr=False)
-class Arctan(Operator):
+class Arctan(Elementwise):
     """arctan(scale x)."""
 
     scale: float = 1.0
 
     name = "arctan"
+    word = "arctangent of"
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "scale", number("arctan", "scale", self.scale))
 
-    def bind(self, template: Template) -> Bound:
-        return _pointwise(template, lambda x: torch.atan(self.scale * x), "arctangent of")
+    def function(self, x: Tensor) -> Tensor:
+        """That of values of any shape."""
+        return torch.atan(self.scale * x)
 
 
 @register
 @dataclass(frozen=True, repr=False)
-class Sin(Operator):
+class Sin(Elementwise):
     """amplitude sin(scale x)."""
 
     scale: float = 1.0
     amplitude: float = 1.0
 
     name = "sin"
+    word = "sine of"
 
     def __post_init__(self) -> None:
         for key in ("scale", "amplitude"):
             object.__setattr__(self, key, number("sin", key, getattr(self, key)))
 
-    def bind(self, template: Template) -> Bound:
-        return _pointwise(template, lambda x: self.amplitude * torch.sin(self.scale * x), "sine of")
+    def function(self, x: Tensor) -> Tensor:
+        """That of values of any shape."""
+        return self.amplitude * torch.sin(self.scale * x)
 
 
 @register
 @dataclass(frozen=True, repr=False)
-class Scale(Operator):
+class Scale(Elementwise):
     """factor x + offset."""
 
     factor: float
@@ -142,6 +174,8 @@ class Scale(Operator):
         for key in ("factor", "offset"):
             object.__setattr__(self, key, number("scale", key, getattr(self, key)))
 
+    affine = True
+
     @property
     def linear(self) -> bool:  # type: ignore[override]
         """Whether there is no offset: with one, the operator is affine."""
@@ -152,7 +186,11 @@ class Scale(Operator):
         if self.units is not None:
             units = str(self.units)
             out = template.with_variables({n: replace(v, units=units) for n, v in template.variables.items()})
-        return Bound(out, _each(lambda x: self.factor * x + self.offset))
+        return Bound(out, self._each)
+
+    def function(self, x: Tensor) -> Tensor:
+        """That of values of any shape."""
+        return self.factor * x + self.offset
 
 
 def number(operator: str, parameter: str, value: Any) -> float:
@@ -176,16 +214,3 @@ def check_variable(operator: str, name: str, template: Template) -> None:
     """Raise `OperatorError` if the fields have no variable ``name``."""
     if name not in template.variables:
         raise OperatorError(f"{operator}: there is no variable {schema.nearest(name, template.variables)}")
-
-
-def _pointwise(template: Template, function: Callable[[Tensor], Tensor], word: str) -> Bound:
-    def labels(name: str, variable: VariableTemplate) -> VariableTemplate:
-        attrs = {k: v for k, v in variable.attrs.items() if k != "standard_name"}
-        return replace(variable, units="1", attrs={**attrs, "long_name": f"{word} {variable.long_name or name}"})
-
-    out = template.with_variables({n: labels(n, v) for n, v in template.variables.items()})
-    return Bound(out, _each(function))
-
-
-def _each(function: Callable[[Tensor], Tensor]) -> Callable[[Fields], Fields]:
-    return lambda fields: {name: function(value) for name, value in fields.items()}

@@ -64,6 +64,8 @@ class Standardise(Operator):
             if np.min(value) <= 0:
                 raise OperatorError(f"standardise: std is {value}, expected positive numbers")
 
+    affine = True
+
     @property
     def linear(self) -> bool:  # type: ignore[override]
         """Whether no mean is taken away: with one, the operator is affine."""

@@ -13,6 +13,25 @@ from sdaxr.schema import DataError
 
 
 @dataclass(frozen=True)
+class Pointwise:
+    """Of observations :math:`H(x) = f(A x)`, the affine A and the f of each value by itself.
+
+    Attributes
+    ----------
+    inner
+        A: normalised trajectories (batch, time, channel, *space) to (batch, n).
+    outer
+        f, of any shape.
+    group
+        Numbers from zero on, shape (n,); values of the same number vary alike.
+    """
+
+    inner: Callable[[Tensor], Tensor]
+    outer: Callable[[Tensor], Tensor]
+    group: Tensor
+
+
+@dataclass(frozen=True)
 class GaussianObservation:
     r"""Observations :math:`y = H(x) + N(0, R)` with :math:`R = \mathrm{diag}(e)\, C\, \mathrm{diag}(e)`.
 
@@ -31,6 +50,8 @@ class GaussianObservation:
         Variance of each observed quantity given z, a function of r; shape (n,).
     correlation
         C, shape (n, n); None where the errors are independent, which is quicker.
+    pointwise
+        How the operator is made up, where it is a function of each value of something affine.
     """
 
     operator: Callable[[Tensor], Tensor]
@@ -39,6 +60,7 @@ class GaussianObservation:
     scale: Tensor
     unresolved: Callable[[float], Tensor] | None = None
     correlation: Tensor | None = None
+    pointwise: Pointwise | None = None
 
     def of(self, members: Tensor) -> GaussianObservation:
         """The observations of some members."""

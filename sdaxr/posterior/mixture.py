@@ -157,9 +157,8 @@ class MixtureObservation(GaussianObservation):
         with torch.no_grad():
             d = self.innovation(x) / self.errors
         b, variance = self.mixture.matched(d, self.unresolved(r) / self.errors.square())
-        return GaussianObservation(
-            self.operator, self.values - self.errors * b, self.errors * variance.sqrt(), self.scale, self.unresolved
-        )
+        values, errors = self.values - self.errors * b, self.errors * variance.sqrt()
+        return GaussianObservation(self.operator, values, errors, self.scale, self.unresolved, pointwise=self.pointwise)
 
     def deviance(self, x: Tensor) -> Tensor:
         """-2 log p(y | x), above its least value; shape (batch,)."""

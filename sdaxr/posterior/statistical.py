@@ -6,19 +6,25 @@ V, the linear function of x that is nearest to H in the mean square is (Gelb 197
 
 .. math:: E[H(x)] + E[H'(x)]\,(x - \hat x),
 
-and what it misses is noise of the observation. Expectations are means over pairs :math:`\hat x \pm \delta` with
-:math:`\delta \sim N(0, V)`; of a linear operator they are exact, and nothing is drawn.
+and what it misses is noise of the observation. Expectations of an operator that is a function f of each value of
+something affine are integrals in one dimension, by quadrature, and :math:`E[f'] = E[f(a) (a - E a)] / \mathrm{Var}[a]`
+(Stein's lemma). Of others they are means over pairs :math:`\hat x \pm \delta` with :math:`\delta \sim N(0, V)`; of a
+linear operator they are exact, and nothing is drawn.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from sdaxr.posterior.likelihood import GaussianObservation
+from sdaxr.posterior.likelihood import GaussianObservation, Pointwise
 from sdaxr.posterior.linear import Linearised
+
+_NODES = 16
 
 
 def linearise(
@@ -39,25 +45,55 @@ def linearise(
     -------
     Mean misfit with its mean slope, in units of the errors; and the mean square of what they miss, shape (batch, n).
     """
-    pairs = torch.cat([draws, -draws])
-    networks = list(zip(observations, linear, strict=True))
+    means, misses = zip(
+        *(_parts(o, exact, x, draws) for o, exact in zip(observations, linear, strict=True)), strict=True
+    )
 
-    def seen(network: GaussianObservation, states: Tensor) -> Tensor:
+    def misfit(states: Tensor) -> Tensor:
+        return torch.cat([o.whiten(m(states) - o.values) for o, m in zip(observations, means, strict=True)], dim=1)
+
+    around = Linearised(misfit, x)
+    parts: list[Tensor | None] = [None] * len(misses)
+    if any(callable(m) for m in misses):
+        slopes = torch.stack([around.forward(d.expand_as(x)) for d in draws], dim=1)
+        parts = list(slopes.split([o.values.shape[-1] for o in observations], dim=-1))
+    return around, torch.cat([m(slope) if callable(m) else m for m, slope in zip(misses, parts, strict=True)], dim=1)
+
+
+def _parts(
+    network: GaussianObservation, exact: bool, x: Tensor, draws: Tensor
+) -> tuple[Callable[[Tensor], Tensor], Any]:
+    """E[H] of the mean state, and what it misses: (batch, n), or a function of the slopes along the draws."""
+    if exact:
+        return network.operator, x.new_zeros(len(x), network.values.shape[-1])
+    if network.pointwise is not None and network.correlation is None:
+        return _by_quadrature(network, network.pointwise, x, draws)
+    pairs = torch.cat([draws, -draws])
+
+    def seen(states: Tensor) -> Tensor:
         """H of the pairs, (batch, 2 draws, n)."""
         return network.operator((states.unsqueeze(1) + pairs).flatten(0, 1)).unflatten(0, (len(states), len(pairs)))
 
-    def mean(states: Tensor) -> Tensor:
-        parts = [o.operator(states) if exact else seen(o, states).mean(1) for o, exact in networks]
-        return torch.cat([o.whiten(m - o.values) for o, m in zip(observations, parts, strict=True)], dim=1)
+    return lambda states: seen(states).mean(1), lambda slopes: _missed(network, seen(x.detach()), slopes)
 
-    around = Linearised(mean, x)
-    slopes = torch.stack([around.forward(d.expand_as(x)) for d in draws], dim=1)
-    parts = slopes.split([o.values.shape[-1] for o in observations], dim=-1)
-    missed = [
-        torch.zeros_like(slope[:, 0]) if exact else _missed(o, seen(o, x.detach()), slope)
-        for (o, exact), slope in zip(networks, parts, strict=True)
-    ]
-    return around, torch.cat(missed, dim=1)
+
+@torch.no_grad()
+def _by_quadrature(
+    network: GaussianObservation, pointwise: Pointwise, x: Tensor, draws: Tensor
+) -> tuple[Callable[[Tensor], Tensor], Tensor]:
+    centre = pointwise.inner(x)
+    deviations = pointwise.inner(draws) - pointwise.inner(torch.zeros_like(draws[:1]))
+    sizes = torch.bincount(pointwise.group)
+    square = torch.zeros(len(sizes)).to(x).index_add_(0, pointwise.group, deviations.square().mean(0)) / sizes
+    # Narrower than this, a function has no bend that single precision could tell.
+    sd = square.sqrt().clamp_min(1e-3 * float(centre.square().mean().sqrt()))[pointwise.group]
+    mean, slope, second = (torch.zeros_like(centre) for _ in range(3))
+    nodes, weights = np.polynomial.hermite_e.hermegauss(_NODES)
+    for node, weight in zip(nodes.tolist(), (weights / weights.sum()).tolist(), strict=True):
+        value = pointwise.outer(centre + node * sd)
+        mean, slope, second = mean + weight * value, slope + weight * node * value, second + weight * value.square()
+    missed = (second - mean.square() - slope.square()).clamp_min(0.0) / network.errors.square()
+    return lambda states: mean + slope / sd * (pointwise.inner(states) - centre), missed
 
 
 def _missed(network: GaussianObservation, seen: Tensor, slopes: Tensor) -> Tensor:
