@@ -133,3 +133,16 @@ def test_without_a_network_a_process_with_modes_in_time_is_smoothed_exactly(r: f
     assert float((found - exact).square().mean()) < 2e-3 * float((z / (1 + r**2) - exact).square().mean())
     levels = torch.tensor([r])
     assert float(modes.estimated(levels)) == pytest.approx(float(exact.std()), rel=0.1)
+
+
+@pytest.mark.parametrize(("shape", "periodic"), SHAPES)
+def test_some_channels_are_those_of_states_that_are_zero_in_others(
+    shape: tuple[int, ...], periodic: tuple[bool, ...]
+) -> None:
+    modes = Modes(3, shape, periodic)
+    modes.measure(torch.randn(4, 200, 3, *shape, generator=torch.Generator().manual_seed(0)))
+    x, some = torch.randn(2, 4, 3, *shape, generator=torch.Generator().manual_seed(1)), torch.tensor([0, 2])
+    x[:, :, 1] = 0
+    torch.testing.assert_close(modes(x[:, :, some], some), modes(x))
+    whole = torch.randn_like(modes(x))
+    torch.testing.assert_close(modes.inverse(whole, some), modes.inverse(whole)[:, :, some])

@@ -90,9 +90,12 @@ def cases(full: bool) -> list[Case]:
 
 def methods_of(case: Case) -> tuple[str, ...]:
     """Those that a case of the shorter comparison is for; variants in one case of each operator."""
-    if case.noise != "gaussian":
-        return ("default", "soad", "interpolation")
-    return (*METHODS, *BASELINES) if (case.mask, case.every, case.background) == ("random 0.25", 1, "none") else MAIN
+    first = (case.mask, case.every) == ("random 0.25", 1)
+    if first and case.background == "none" and case.noise == "gaussian":
+        return (*METHODS, *BASELINES)
+    # A scalar variance fails on sines and velocities at this coverage already.
+    scalar = case.noise == "gaussian" and (first or case.operator == "arctan")
+    return tuple(m for m in MAIN if scalar or m != "sda")
 
 
 @click.group()

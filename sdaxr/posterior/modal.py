@@ -92,20 +92,25 @@ class ModalCovariance:
         return cls(modes, bands, held_out.levels, share.clamp(1e-3, 10.0), memory)
 
     def given(self, u: Tensor, r: float, *, everywhere: bool = False) -> Tensor:
-        """Cov[x | z] times u (batch, time, channel, *space), at the times at which u is not zero, or ``everywhere``."""
+        """Cov[x | z] times u (batch, time, channel, *space), ``everywhere``, or at the times and channels of u != 0."""
+        size = u.flatten(3).abs().amax((0, 3)) if u.ndim > 3 else u.abs().amax(0)
+        (times,), (channels,) = (torch.nonzero((size.amax(d) > 0) | everywhere, as_tuple=True) for d in (1, 0))
+        parts = self.modes(u.index_select(1, times).index_select(2, channels), channels)
+        found = self.modes.inverse(self._spread(parts, r, times, u.shape[1]), channels).to(u.dtype)
+        return torch.zeros_like(u).index_copy_(1, times, _placed(found, channels, u.shape[2]))
+
+    def _spread(self, parts: Tensor, r: float, times: Tensor, length: int) -> Tensor:
+        """The covariance times modes at these times of a trajectory of this length, (batch, times, *wavenumbers, n)."""
         share, memory = self._at(r)
-        there = u.flatten(2).abs().amax((0, 2)) > 0
-        (times,) = torch.nonzero(there | everywhere, as_tuple=True)
         variances = self.modes.variances
-        parts = self.modes(u.index_select(1, times)) * (share[self.bands, None] * variances * r**2 / (variances + r**2))
+        parts = parts * (share[self.bands, None] * variances * r**2 / (variances + r**2))
         fade = memory[self.bands, None] ** times.diff().reshape(-1, *[1] * variances.ndim)
         # Sums over all times before and after with the weights rho^|t - t'|, one after the other.
         ahead, behind = list(parts.unbind(1)), list(parts.unbind(1))
         for i in range(1, len(times)):
             ahead[i] = ahead[i] + fade[i - 1] * ahead[i - 1]
             behind[-1 - i] = behind[-1 - i] + fade[-i] * behind[-i]
-        spread = torch.stack(ahead, 1) + torch.stack(behind, 1) - parts
-        return torch.zeros_like(u).index_copy_(1, times, self.modes.inverse(spread).to(u.dtype))
+        return torch.stack(ahead, 1) + torch.stack(behind, 1) - parts
 
     def draw(self, shape: Sequence[int], r: float, count: int) -> Tensor:
         """Deviations of x from its mean given z, (count, time, channel, *space); the same ones for the same r."""
@@ -159,16 +164,11 @@ class WindowCovariance(ModalCovariance):
         quick = torch.stack(rows).clamp(1e-3, 10.0)
         return cls(modes, found.bands, found.levels, found.share, found.memory, quick)
 
-    def given(self, u: Tensor, r: float, *, everywhere: bool = False) -> Tensor:
-        """As that of `ModalCovariance`."""
-        if u.shape[1] != self.modes.window:
-            return super().given(u, r, everywhere=everywhere)
-        there = u.flatten(2).abs().amax((0, 2)) > 0
-        (times,) = torch.nonzero(there | everywhere, as_tuple=True)
+    def _spread(self, parts: Tensor, r: float, times: Tensor, length: int) -> Tensor:
+        if length != self.modes.window:
+            return super()._spread(parts, r, times, length)
         cosines = self.modes.cosines[:, times]
-        parts = torch.einsum("ft,bt...->bf...", cosines, self.modes(u.index_select(1, times))) * self._left(r)
-        spread = self.modes.inverse(torch.einsum("ft,bf...->bt...", cosines, parts))
-        return torch.zeros_like(u).index_copy_(1, times, spread.to(u.dtype))
+        return torch.einsum("ft,bf...->bt...", cosines, torch.einsum("ft,bt...->bf...", cosines, parts) * self._left(r))
 
     def draw(self, shape: Sequence[int], r: float, count: int) -> Tensor:
         """As that of `ModalCovariance`."""
@@ -220,6 +220,13 @@ def _bands(modes: Modes) -> Tensor:
     for axis in torch.meshgrid(*axes, indexing="ij") if axes else ():
         square = square + axis.square()
     return square.sqrt().round().long().to(modes.variances.device)
+
+
+def _placed(x: Tensor, channels: Tensor, count: int) -> Tensor:
+    """Some channels (batch, time, channel, *space) among so many, the others zero."""
+    if len(channels) == count:
+        return x
+    return x.new_zeros(*x.shape[:2], count, *x.shape[3:]).index_copy_(2, channels, x)
 
 
 def _pooled(values: Tensor, bands: Tensor, *, total: bool = False) -> Tensor:

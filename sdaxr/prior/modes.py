@@ -64,7 +64,7 @@ class Modes(nn.Module):
     ) -> None:
         super().__init__()
         self.dimensions = len(shape)
-        self.size = channels * math.prod(shape)
+        self.channels, self.size = channels, channels * math.prod(shape)
         self.window = window
         waves, together = [], channels
         for number, (size, wraps) in enumerate(zip(shape, periodic, strict=True)):
@@ -110,15 +110,18 @@ class Modes(nn.Module):
         basis, upper = torch.linalg.qr(self.vectors.double())
         self.vectors.copy_(basis * upper.diagonal(dim1=-2, dim2=-1).sign()[..., None, :])
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Modes (..., *wavenumbers, n) of states (..., channel, *space); in single precision."""
-        with torch.autocast(x.device.type, enabled=False):
-            return torch.einsum("...i,...ij->...j", self._waves(x.float()), self.vectors)
+    def forward(self, x: Tensor, channels: Tensor | None = None) -> Tensor:
+        """Modes (..., *wavenumbers, n) of states (..., channel, *space); in single precision.
 
-    def inverse(self, modes: Tensor) -> Tensor:
-        """States (..., channel, *space) of modes (..., *wavenumbers, n)."""
+        With numbers of ``channels``, x is those of states that are zero in all others.
+        """
+        with torch.autocast(x.device.type, enabled=False):
+            return torch.einsum("...i,...ij->...j", self._waves(x.float()), self._rows(channels))
+
+    def inverse(self, modes: Tensor, channels: Tensor | None = None) -> Tensor:
+        """States (..., channel, *space) of modes (..., *wavenumbers, n), or these ``channels`` of them."""
         with torch.autocast(modes.device.type, enabled=False):
-            waves = torch.einsum("...j,...ij->...i", modes, self.vectors)
+            waves = torch.einsum("...j,...ij->...i", modes, self._rows(channels))
             if self.dimensions == 0:
                 return waves
             first = self.basis0
@@ -128,6 +131,13 @@ class Modes(nn.Module):
             second = self.basis1
             parts = waves.unflatten(-1, (-1, first.shape[0], second.shape[0]))
             return torch.einsum("pky,...kcpx->...cyx", first, torch.einsum("qlx,...klcpq->...kcpx", second, parts))
+
+    def _rows(self, channels: Tensor | None) -> Tensor:
+        """The vectors' rows of these channels, (*wavenumbers, n of them, n)."""
+        if channels is None or len(channels) == self.channels:
+            return self.vectors
+        by_channel = self.vectors.unflatten(-2, (self.channels, -1))
+        return by_channel.index_select(-3, channels).flatten(-3, -2)
 
     @property
     def spectrum(self) -> Tensor:
