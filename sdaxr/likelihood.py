@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from itertools import takewhile
 
 import numpy as np
 import torch
@@ -73,7 +72,11 @@ def bind_observations(
 def pointwise(operator: Operator, template: Template, seen: _Seen) -> Pointwise | None:
     """How an operator is made up whose last steps are functions of each value by itself; None if it is another one."""
     steps = steps_of(operator)
-    last = list(takewhile(lambda step: isinstance(step, Elementwise), reversed(steps)))[::-1]
+    last: list[Elementwise] = []
+    for step in reversed(steps):
+        if not isinstance(step, Elementwise):
+            break
+        last.insert(0, step)
     first = compose(*steps[: len(steps) - len(last)]) if len(last) < len(steps) else identity()
     if not last or not first.affine:
         return None

@@ -156,15 +156,13 @@ class WindowCovariance(ModalCovariance):
             with torch.no_grad():
                 square = modes(modes.in_time(held_out.states - denoised)).square().mean((0, -1))
             left = (modes.spectrum * r**2 / (modes.spectrum + r**2)).mean(-1)
-            rows.append(
-                torch.stack(
-                    [_pooled(a, found.bands) / _pooled(b, found.bands) for a, b in zip(square, left, strict=True)]
-                )
-            )
+            shares = [_pooled(a, found.bands) / _pooled(b, found.bands) for a, b in zip(square, left, strict=True)]
+            rows.append(torch.stack(shares))
         quick = torch.stack(rows).clamp(1e-3, 10.0)
         return cls(modes, found.bands, found.levels, found.share, found.memory, quick)
 
     def _spread(self, parts: Tensor, r: float, times: Tensor, length: int) -> Tensor:
+        """As that of `ModalCovariance`."""
         if length != self.modes.window:
             return super()._spread(parts, r, times, length)
         cosines = self.modes.cosines[:, times]

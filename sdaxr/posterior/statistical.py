@@ -15,7 +15,6 @@ linear operator they are exact, and nothing is drawn.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import numpy as np
 import torch
@@ -45,25 +44,18 @@ def linearise(
     -------
     Mean misfit with its mean slope, in units of the errors; and the mean square of what they miss, shape (batch, n).
     """
-    means, misses = zip(
-        *(_parts(o, exact, x, draws) for o, exact in zip(observations, linear, strict=True)), strict=True
-    )
+    parts = [_expected(o, exact, x, draws) for o, exact in zip(observations, linear, strict=True)]
 
     def misfit(states: Tensor) -> Tensor:
-        return torch.cat([o.whiten(m(states) - o.values) for o, m in zip(observations, means, strict=True)], dim=1)
+        return torch.cat([o.whiten(m(states) - o.values) for o, (m, _) in zip(observations, parts, strict=True)], dim=1)
 
-    around = Linearised(misfit, x)
-    parts: list[Tensor | None] = [None] * len(misses)
-    if any(callable(m) for m in misses):
-        slopes = torch.stack([around.forward(d.expand_as(x)) for d in draws], dim=1)
-        parts = list(slopes.split([o.values.shape[-1] for o in observations], dim=-1))
-    return around, torch.cat([m(slope) if callable(m) else m for m, slope in zip(misses, parts, strict=True)], dim=1)
+    return Linearised(misfit, x), torch.cat([missed for _, missed in parts], dim=1)
 
 
-def _parts(
+def _expected(
     network: GaussianObservation, exact: bool, x: Tensor, draws: Tensor
-) -> tuple[Callable[[Tensor], Tensor], Any]:
-    """E[H] of the mean state, and what it misses: (batch, n), or a function of the slopes along the draws."""
+) -> tuple[Callable[[Tensor], Tensor], Tensor]:
+    """E[H] as a function of the mean state, and the mean square of what its slope misses, in units of the errors."""
     if exact:
         return network.operator, x.new_zeros(len(x), network.values.shape[-1])
     if network.pointwise is not None and network.correlation is None:
@@ -74,7 +66,9 @@ def _parts(
         """H of the pairs, (batch, 2 draws, n)."""
         return network.operator((states.unsqueeze(1) + pairs).flatten(0, 1)).unflatten(0, (len(states), len(pairs)))
 
-    return lambda states: seen(states).mean(1), lambda slopes: _missed(network, seen(x.detach()), slopes)
+    around = Linearised(lambda states: network.whiten(seen(states).mean(1)), x)
+    slopes = torch.stack([around.forward(d.expand_as(x)) for d in draws], dim=1)
+    return lambda states: seen(states).mean(1), _missed(network, seen(x.detach()), slopes)
 
 
 @torch.no_grad()
