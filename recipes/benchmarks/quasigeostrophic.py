@@ -4,7 +4,8 @@ python recipes/quasigeostrophic/run.py generate --store qg.zarr
 python recipes/benchmarks/quasigeostrophic.py --store qg.zarr
 
 Theirs is an augmented prior, 256 steps with the forward-diffusion corrector and five Langevin corrections each, and
-single precision; our priors of the same size serve both.
+single precision; our priors of the same size serve both. Their variance may diverge with a prior that knows the large
+scales: "paper's steps" is theirs in all but that.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import click
 from report import report
 
 import sdaxr
+from sdaxr.hardware import choose_device
 from sdaxr.schema import DivergenceError
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "quasigeostrophic"))
@@ -30,6 +32,7 @@ SETTINGS: dict[str, tuple[int, dict[str, Any]]] = {
     "default": (0, {}),
     "soad": (1, {"method": "soad"}),
     "paper's setting, soad": (1, PAPER | {"method": "soad", "gamma": "bounded"}),
+    "paper's steps, soad": (1, PAPER | {"method": "soad"}),
     "paper's setting, sda": (0, PAPER | {"gamma": 0.01}),
 }
 CASES = [Case("velocity", "random 0.25", 1, "none"), Case("arctan", "random 0.25", 1, "known")]
@@ -38,11 +41,14 @@ CASES = [Case("velocity", "random 0.25", 1, "none"), Case("arctan", "random 0.25
 @click.command()
 @click.option("--store", default="qg.zarr")
 @click.option("--prior", "files", nargs=2, default=(PLAIN, AUGMENTED), help="Names or files: plain, augmented.")
-@click.option("--members", default=2, show_default=True)
+@click.option("--members", default=1, show_default=True)
 def main(store: str, files: tuple[str, str], members: int) -> None:
     """Time samples of each setting on the first test window."""
     load = os.getloadavg()[0]
     truth = windows(sdaxr.open_archive(store), 1)[0].load()
+    priors = [sdaxr.open_prior(file) for file in files]
+    for prior in priors:
+        prior.held_out(choose_device("auto"))  # what is measured of a prior is measured once
     rows = []
     for case in CASES:
         first = None if case.background == "none" else background(case.background, truth, 0)
@@ -52,7 +58,7 @@ def main(store: str, files: tuple[str, str], members: int) -> None:
             row = {"observed": f"{case.operator}, {case.mask}, background {case.background}", "setting": name}
             how = {"background": first, "times": truth.time, "members": members, "progress": False} | how
             try:
-                posterior = sdaxr.assimilate(networks, files[which], **how)
+                posterior = sdaxr.assimilate(networks, priors[which], **how)
             except DivergenceError as error:
                 rows.append(row)
                 click.echo(f"{row}: {error}", err=True)
