@@ -401,7 +401,7 @@ def test_the_same_seed_gives_the_same_prior(tmp_path: Path) -> None:
         ({"network": "mlp", "window": 4, "network_options": {}}, "odd number"),
         ({"shortest": 0}, r"shortest=0, expected 1 to the window \(5\)"),
         ({"shortest": 6}, r"shortest=6, expected 1 to the window \(5\)"),
-        ({"network": "mlp", "shortest": 3, "network_options": {}}, "expected the window itself for networks that have"),
+        ({"network": "mlp", "shortest": 3, "network_options": {}}, "expected the window itself for priors of windows"),
         ({"batch": 0}, "batch=0, expected a positive number"),
         ({"steps": -1}, "steps=-1, expected a positive number"),
     ],
