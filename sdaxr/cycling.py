@@ -76,8 +76,9 @@ def cycle(
     background
         An estimate of the first state of all, with its error.
     inflation
-        Factor on the ensemble's spread where it becomes the error of a background; somewhat more than 1 keeps small
-        ensembles from trusting themselves too much.
+        Factor on the ensemble's spread where it becomes the error of a background; more than 1 keeps small ensembles
+        from trusting themselves too much, and fields, whose errors are not independent, from counting the same
+        information many times (2 in ``recipes/quasigeostrophic/cycling.py``).
     overwrite
         Replace an archive that is there.
     progress

@@ -91,13 +91,13 @@ def info(path: str | Path) -> dict[str, str]:
 
     Raises
     ------
-    ArchiveError
-        If there is no such file, or it is none of these.
+    ArchiveError, PriorError
+        If there is no such file or shipped prior, or it is none of these.
     """
     from .archive import open_archive
 
     path = Path(path)
-    if path.suffix == ".safetensors" or _is_shipped(path):
+    if path.suffix == ".safetensors" or _is_name(path):
         return _prior_info(path)
     if path.suffix in (".yaml", ".yml"):
         from .recipe import status
@@ -113,12 +113,9 @@ def info(path: str | Path) -> dict[str, str]:
         return {**facts, "complete": complete, "size": _size(path), **provenance(data)}
 
 
-def _is_shipped(path: Path) -> bool:
-    if path.exists() or path.name != str(path) or path.suffix:
-        return False
-    from .prior import priors
-
-    return str(path) in priors()
+def _is_name(path: Path) -> bool:
+    """Whether this can only be the name of a shipped prior: a word, and no file."""
+    return path.name == str(path) and not path.suffix and not path.exists()
 
 
 def _prior_info(name: Path) -> dict[str, str]:

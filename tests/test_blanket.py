@@ -163,7 +163,7 @@ def test_land_stays_at_the_mean_and_is_not_seen() -> None:
 
 
 def test_too_few_states_for_a_window() -> None:
-    with pytest.raises(DataError, match=r"has 4 states, the prior needs at least its window of 5; assimilate"):
+    with pytest.raises(DataError, match=r"has 4 states, the prior needs at least its window of 5; take at least"):
         TrajectoryDenoiser(ExactNetwork(CHAIN, 5), ONES[:4])
 
 

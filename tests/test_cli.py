@@ -61,6 +61,7 @@ def test_every_command_is_explained_and_can_be_quiet(name):
 def test_unknown_names_offer_the_nearest():
     assert "Did you mean 'generate'" in one_line("genrate")
     assert "--every" in one_line("observe", "truth.zarr", "--evry", 4)
+    assert "Did you mean 'quasigeostrophic'" in one_line("info", "quasigeostropic")
 
 
 def test_an_unknown_system_or_option_offers_the_nearest(tmp_path):

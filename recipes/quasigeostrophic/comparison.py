@@ -82,7 +82,8 @@ def cases(full: bool) -> list[Case]:
     found = [Case(o, *place, b) for place, o, b in product(where, OPERATORS, backgrounds)]
     found += [Case("all", "several", 1, background) for background in backgrounds]
     if not full:
-        found.append(Case("velocity", "random 0.25", 1, "unknown"))
+        found += [Case(operator, "random 0.25", 1, "unknown") for operator in OPERATORS]
+        found += [Case(operator, "stride 4", 1, "none") for operator in ("arctan", "velocity")]
     for operator in OPERATORS if full else ("arctan",):
         found += [Case(operator, "random 0.25", 1, "none", n) for n in ("laplace", "uniform", "lognormal")]
     return found

@@ -31,15 +31,19 @@ CARRIED: dict[str, Any] = {"by the prior": {}, "by the model": {"carry": "quasig
 @click.option("--states", default=9, show_default=True, help="States a window.")
 @click.option("--members", default=6, show_default=True)
 @click.option("--coverage", default=0.0625, show_default=True)
+@click.option("--inflation", default=2.0, show_default=True, help="Factor on the spread that a background gets.")
 @click.option("--output", type=Path, default=HERE / "cycling.csv", show_default=True)
-def main(store: str, prior: str, count: int, states: int, members: int, coverage: float, output: Path) -> None:
+def main(
+    store: str, prior: str, count: int, states: int, members: int, coverage: float, inflation: float, output: Path
+) -> None:
     """Cycle, and write the scores of each window and a picture of them."""
     truth = windows(sdaxr.open_archive(store), 1, states=count * states)[0].load()
     seen = sdaxr.observe(truth, OPERATORS["velocity"], every=2, error=ERROR, seed=0, where={"coverage": coverage})
     parts = [truth.isel(time=slice(first, first + states)) for first in range(0, count * states, states)]
     rows = []
     for name, how in CARRIED.items():
-        analysis = sdaxr.cycle(seen, prior, window=states, members=members, seed=0, progress=False, **how)
+        how = {"window": states, "members": members, "seed": 0, "inflation": inflation, "progress": False} | how
+        analysis = sdaxr.cycle(seen, prior, **how)
         rows += [
             {"carried": name, "window": number} | merits(analysis.sel(time=part.time), part)
             for number, part in enumerate(parts)
