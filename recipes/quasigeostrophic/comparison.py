@@ -302,7 +302,8 @@ def _pages(found: pd.DataFrame) -> Iterator[str]:
     others = found[found.noise != "gaussian"]
     if len(others):
         yield "### errors of other families\n\n" + _table(others, methods, None)
-    yield "### what a sample costs, and how honest the ensembles are\n\n" + _summary(found)
+    yield "### how honest the ensembles are\n\n" + _honesty(found)
+    yield "### all cases of a method, and what a sample costs\n\n" + _summary(found)
 
 
 def _table(group: pd.DataFrame, methods: list[str], operator: str | None) -> str:
@@ -327,6 +328,19 @@ def _table(group: pd.DataFrame, methods: list[str], operator: str | None) -> str
         lines.append([case["mask"], str(case["every"]), case["background"], case["noise"], *cells])
     rule = ["---"] * len(lines[0])
     return "\n".join(f"| {' | '.join(line)} |" for line in (lines[0], rule, *lines[1:]))
+
+
+def _honesty(found: pd.DataFrame) -> str:
+    """Spread over error, and how often a 90 % interval has the truth, of the methods that sample every case."""
+    methods, scores = ("default", "soad"), ("crps", "spread_skill", "inside_90")
+    lines = [[*KEYS, *(f"{m}: {s}" for m in methods for s in scores)]]
+    lines.append(["---"] * len(lines[0]))
+    for key, rows in found.groupby(KEYS, sort=False):
+        mean = rows.groupby("method")[list(scores)].mean()
+        lines.append(
+            [*map(str, key), *(f"{mean.loc[m, s]:.3f}" if m in mean.index else "" for m in methods for s in scores)]
+        )
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def _summary(found: pd.DataFrame) -> str:
