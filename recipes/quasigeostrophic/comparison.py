@@ -350,6 +350,12 @@ def _summary(found: pd.DataFrame) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
+def _density(mask: str) -> tuple[str, float]:
+    """Random places before strides, each from the densest on."""
+    kind, number = mask.split()
+    return kind, float(number) if kind == "stride" else -float(number)
+
+
 def _heat_maps(found: pd.DataFrame, path: Path) -> None:
     """RMSE by mask and interval: an operator and background a row, a method a column."""
     import matplotlib.pyplot as plt
@@ -358,7 +364,7 @@ def _heat_maps(found: pd.DataFrame, path: Path) -> None:
     methods = [m for m in MAIN if m in METHODS] + ["interpolation"]
     rows = [(o, b) for o in OPERATORS for b in ("none", "known", "unknown")]
     rows = [r for r in rows if ((shown.operator == r[0]) & (shown.background == r[1])).any()]
-    masks, every = list(dict.fromkeys(shown["mask"])), sorted(set(shown.every))
+    masks, every = sorted(set(shown["mask"]), key=_density), sorted(set(shown.every))
     size = (1.5 + 2.0 * len(methods), 1.2 + (0.6 + 0.25 * len(masks)) * len(rows))
     figure, axes = plt.subplots(len(rows), len(methods), figsize=size, layout="constrained", squeeze=False)
     for i, (operator, first) in enumerate(rows):
