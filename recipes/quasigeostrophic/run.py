@@ -47,8 +47,8 @@ CONFIGURATIONS: dict[str, dict[str, Any]] = {
 }
 PAPER = {"resolution": 512, "coarsen": 2, "precision": "double"}
 # Chosen on the validation trajectory. The largest scales have twenty standard deviations; where observations leave
-# several branches open, members settle on one at high noise levels, and want corrections there. Those of the augmented
-# prior, for the corrector of SOAD, gain nothing from more.
+# several branches open, members settle on one at high noise levels, and want corrections there. SOAD has a corrector of
+# its own: with these settings the augmented prior gains 5 % in one of four cases and nothing in the others.
 CORRECTED: dict[str, Any] = {
     "grid": "karras", "steps": 16, "corrections": 3, "tau": 1.0,
     "above": 0.2, "below": 100.0, "largest": 40.0, "smallest": 0.02,

@@ -68,31 +68,34 @@ def _table(group: pd.DataFrame, methods: list[str], operator: str | None) -> str
             winner = method in METHODS and margin.mean() <= (margin.sem() if margin.count() > 1 else 0.0)
             cells.append(f"**{text}**" if winner else text)
         published = PUBLISHED.get((case["background"], case["mask"]), {}).get(str(operator))
-        known = published is not None and case["every"] in (1, 8)
-        cells.append(f"{published[case['every'] == 8]:.3f}" if known and published is not None else "")
+        cells.append(f"{published[case['every'] == 8]:.3f}" if published and case["every"] in (1, 8) else "")
         lines.append([case["mask"], str(case["every"]), case["background"], case["noise"], *cells])
-    rule = ["---"] * len(lines[0])
-    return "\n".join(f"| {' | '.join(line)} |" for line in (lines[0], rule, *lines[1:]))
+    return _markdown(lines)
 
 
 def _honesty(found: pd.DataFrame) -> str:
     """Spread over error, and how often a 90 % interval has the truth, of the methods that sample every case."""
     methods, scores = ("default", "soad"), ("crps", "spread_skill", "inside_90")
     lines = [[*KEYS, *(f"{m}: {s}" for m in methods for s in scores)]]
-    lines.append(["---"] * len(lines[0]))
     for key, rows in found.groupby(KEYS, sort=False):
         mean = rows.groupby("method")[list(scores)].mean()
         lines.append(
             [*map(str, key), *(f"{mean.loc[m, s]:.3f}" if m in mean.index else "" for m in methods for s in scores)]
         )
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return _markdown(lines)
 
 
 def _summary(found: pd.DataFrame) -> str:
     mean = found[found.method.isin(METHODS)].groupby("method", sort=False)[SCORES].mean()
-    lines = [["method", *SCORES], ["---"] * (1 + len(SCORES))]
+    lines = [["method", *SCORES]]
     lines += [[str(name), *(f"{row[s]:.3g}" for s in SCORES)] for name, row in mean.iterrows()]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return _markdown(lines)
+
+
+def _markdown(lines: list[list[str]]) -> str:
+    """A table, its heading the first line."""
+    rule = ["---"] * len(lines[0])
+    return "\n".join(f"| {' | '.join(line)} |" for line in (lines[0], rule, *lines[1:]))
 
 
 def _density(mask: str) -> tuple[str, float]:
@@ -102,7 +105,7 @@ def _density(mask: str) -> tuple[str, float]:
 
 
 def _heat_maps(found: pd.DataFrame, path: Path) -> None:
-    """RMSE by mask and interval: an operator and background a row, a method a column."""
+    """RMSE by mask and interval, white where not sampled: an operator and background a row, a method a column."""
     import matplotlib.pyplot as plt
 
     shown = found[(found.noise == "gaussian") & (found.operator != "all")]
@@ -123,6 +126,8 @@ def _heat_maps(found: pd.DataFrame, path: Path) -> None:
                 if np.isfinite(value):
                     colour = "w" if value > 0.3 else "k"
                     axis.text(n, k, f"{value:.2f}", ha="center", va="center", color=colour, fontsize=8)
+            for mask, interval in part.loc[part.rmse.isna(), ["mask", "every"]].drop_duplicates().to_numpy():
+                axis.text(every.index(interval), masks.index(mask), "diverged", ha="center", va="center", fontsize=8)
             axis.set_xticks(range(len(every)), every if i == len(rows) - 1 else [""] * len(every))
             axis.set_yticks(range(len(masks)), masks if j == 0 else [""] * len(masks))
             axis.set_title(method if i == 0 else "", fontsize=10)
