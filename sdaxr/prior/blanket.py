@@ -68,7 +68,7 @@ class TrajectoryDenoiser:
         if window is not None and len(context) < window:
             raise DataError(
                 f"the trajectory has {len(context)} states, the prior needs at least its window of {window}; "
-                "take at least so many times (times=), or a prior with a shorter window"
+                "take at least so many times, or a prior with a shorter window"
             )
         if not 1 <= stride <= (window or 1):
             allowed = "1: this network takes whole trajectories" if window is None else f"1 to the window of {window}"
