@@ -29,37 +29,38 @@ The names below are loaded when they are first used, so that ``import sdaxr`` co
 from __future__ import annotations
 
 import importlib
-import sys
-import types
 from typing import TYPE_CHECKING, Any
 
-from . import accessor as accessor
-from . import schema
-from .schema import SdaxrError
+from sdaxr import accessor as accessor
+from sdaxr import schema
+from sdaxr.schema import VERSION, SdaxrError
 
 if TYPE_CHECKING:
-    from . import baselines, densities, operators, systems
-    from .archive import open_archive
-    from .assimilate import assimilate
-    from .cycling import cycle
-    from .denoise import denoise
-    from .forecast import forecast
-    from .generate import generate
-    from .innovations import innovations
-    from .masks import random_mask, strided_mask
-    from .observations import observe
-    from .plot import animate, plot
-    from .prior import open_prior, priors, train
-    from .systems import open_system
-    from .verify import verify
+    from sdaxr import operators, systems
+    from sdaxr.archives.archive import open_archive
+    from sdaxr.inference.assimilate import assimilate
+    from sdaxr.inference.cycle import cycle
+    from sdaxr.inference.denoise import denoise
+    from sdaxr.inference.forecast import forecast
+    from sdaxr.observations.innovations import innovations
+    from sdaxr.observations.masks import random_mask, strided_mask
+    from sdaxr.observations.observe import observe
+    from sdaxr.plotting.plot import animate, plot
+    from sdaxr.prior.files import Prior, open_prior, priors
+    from sdaxr.prior.training import train
+    from sdaxr.systems.generation import generate
+    from sdaxr.systems.registry import open_system
+    from sdaxr.verification import baselines, densities
+    from sdaxr.verification.verify import verify
 
-__version__ = "0.1.0"
+__version__ = VERSION
 
 __all__ = [
     "generate",
     "train",
     "open_prior",
     "priors",
+    "Prior",
     "observe",
     "random_mask",
     "strided_mask",
@@ -82,48 +83,44 @@ __all__ = [
     "__version__",
 ]
 
-_FUNCTIONS = {
-    "generate": "generate",
-    "train": "prior",
-    "open_prior": "prior",
-    "priors": "prior",
-    "observe": "observations",
-    "random_mask": "masks",
-    "strided_mask": "masks",
-    "assimilate": "assimilate",
-    "cycle": "cycling",
-    "innovations": "innovations",
-    "forecast": "forecast",
-    "denoise": "denoise",
-    "verify": "verify",
-    "plot": "plot",
-    "animate": "plot",
-    "open_archive": "archive",
-    "open_system": "systems",
+# Where each name is defined; it is loaded when it is first used.
+_HOMES = {
+    "generate": "sdaxr.systems.generation",
+    "train": "sdaxr.prior.training",
+    "open_prior": "sdaxr.prior.files",
+    "priors": "sdaxr.prior.files",
+    "Prior": "sdaxr.prior.files",
+    "observe": "sdaxr.observations.observe",
+    "random_mask": "sdaxr.observations.masks",
+    "strided_mask": "sdaxr.observations.masks",
+    "assimilate": "sdaxr.inference.assimilate",
+    "cycle": "sdaxr.inference.cycle",
+    "innovations": "sdaxr.observations.innovations",
+    "forecast": "sdaxr.inference.forecast",
+    "denoise": "sdaxr.inference.denoise",
+    "verify": "sdaxr.verification.verify",
+    "plot": "sdaxr.plotting.plot",
+    "animate": "sdaxr.plotting.plot",
+    "open_archive": "sdaxr.archives.archive",
+    "open_system": "sdaxr.systems.registry",
 }
-_MODULES = ("operators", "systems", "baselines", "densities")
-
-
-class _Package(types.ModuleType):
-    # Some functions are named as the module that holds them. Importing `sdaxr.generate` must not put the
-    # module in the function's place, whichever is touched first.
-    def __setattr__(self, name: str, value: Any) -> None:
-        if name in _FUNCTIONS and isinstance(value, types.ModuleType):
-            return
-        super().__setattr__(name, value)
-
-
-sys.modules[__name__].__class__ = _Package
+_MODULES = {
+    "operators": "sdaxr.operators",
+    "systems": "sdaxr.systems",
+    "baselines": "sdaxr.verification.baselines",
+    "densities": "sdaxr.verification.densities",
+}
 
 
 def __getattr__(name: str) -> Any:
-    if name in _FUNCTIONS:
-        value = getattr(importlib.import_module(f".{_FUNCTIONS[name]}", __name__), name)
-        globals()[name] = value
-        return value
-    if name in _MODULES:
-        return importlib.import_module(f".{name}", __name__)
-    raise AttributeError(f"module 'sdaxr' has no attribute {schema.nearest(name, __all__)}")
+    if name in _HOMES:
+        value = getattr(importlib.import_module(_HOMES[name]), name)
+    elif name in _MODULES:
+        value = importlib.import_module(_MODULES[name])
+    else:
+        raise AttributeError(f"module 'sdaxr' has no attribute {schema.nearest(name, __all__)}")
+    globals()[name] = value
+    return value
 
 
 def __dir__() -> list[str]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import html
+import importlib
 import types
 from collections.abc import Callable, Mapping, Sequence
 from os import PathLike
@@ -16,17 +17,15 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import xarray as xr
 
-import sdaxr
-
-from .info import format_facts, provenance, safe_describe
+from sdaxr.archives.description import format_facts, provenance, safe_describe
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from .operators import Operator
-    from .prior import Prior
-    from .systems import System
-    from .window import Operators
+    from sdaxr.observations.window import Operators
+    from sdaxr.operators import Operator
+    from sdaxr.prior.files import Prior
+    from sdaxr.systems.base import System
 
 _Method = TypeVar("_Method", bound=Callable[..., Any])
 
@@ -34,22 +33,28 @@ _Method = TypeVar("_Method", bound=Callable[..., Any])
 class _Delegate:
     # The functions live in modules that are slow to import, so that their documentation is read when somebody
     # asks for it. (A class with a property __doc__ cannot have a docstring of its own.)
-    def __init__(self, method: Callable[..., Any]) -> None:
+    def __init__(self, method: Callable[..., Any], home: str) -> None:
         functools.update_wrapper(self, method, assigned=("__module__", "__name__", "__qualname__"))
+        self._method, self._home = method, home
 
     @property
     def __doc__(self) -> str | None:  # type: ignore[override]
-        return getattr(sdaxr, self.__wrapped__.__name__).__doc__  # type: ignore[attr-defined]
+        return getattr(importlib.import_module(self._home), self._method.__name__).__doc__
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        return self.__wrapped__(*args, **kwargs)  # type: ignore[attr-defined]
+        return self._method(*args, **kwargs)
 
     def __get__(self, instance: Any, owner: type | None = None) -> Any:
         return self if instance is None else types.MethodType(self, instance)
 
 
-def _delegate(method: _Method) -> _Method:
-    return cast(_Method, _Delegate(method))
+def _delegate(home: str) -> Callable[[_Method], _Method]:
+    """A method that has the documentation of the function of the same name in the module ``home``."""
+
+    def decorate(method: _Method) -> _Method:
+        return cast(_Method, _Delegate(method, home))
+
+    return decorate
 
 
 class _Accessor:
@@ -72,7 +77,7 @@ class _Accessor:
             rows += [f"<tr><td>{html.escape(k)}</td><td>{html.escape(v)}</td></tr>" for k, v in facts.items()]
         return f"<table>{''.join(rows)}</table>"
 
-    @_delegate
+    @_delegate("sdaxr.inference.assimilate")
     def assimilate(
         self,
         prior: str | Path | Prior | None = None,
@@ -106,7 +111,9 @@ class _Accessor:
         overwrite: bool = False,
         progress: bool = True,
     ) -> xr.Dataset:
-        return sdaxr.assimilate(
+        from sdaxr.inference.assimilate import assimilate
+
+        return assimilate(
             self._data,
             prior,
             members=members,
@@ -139,7 +146,7 @@ class _Accessor:
             progress=progress,
         )
 
-    @_delegate
+    @_delegate("sdaxr.inference.cycle")
     def cycle(
         self,
         prior: str | Path | Prior,
@@ -156,7 +163,9 @@ class _Accessor:
         progress: bool = True,
         **options: Any,
     ) -> xr.Dataset:
-        return sdaxr.cycle(
+        from sdaxr.inference.cycle import cycle
+
+        return cycle(
             self._data,
             prior,
             window=window,
@@ -177,7 +186,7 @@ class _Accessor:
 class DatasetAccessor(_Accessor):
     """The functions of sdaxr as methods of a Dataset; printing it says what the Dataset is."""
 
-    @_delegate
+    @_delegate("sdaxr.prior.training")
     def train(
         self,
         store: str | Path,
@@ -212,7 +221,9 @@ class DatasetAccessor(_Accessor):
         overwrite: bool = False,
         progress: bool = True,
     ) -> Prior:
-        return sdaxr.train(
+        from sdaxr.prior.training import train
+
+        return train(
             self._data,
             store,
             window=window,
@@ -246,7 +257,7 @@ class DatasetAccessor(_Accessor):
             progress=progress,
         )
 
-    @_delegate
+    @_delegate("sdaxr.observations.observe")
     def observe(
         self,
         operator: Operator,
@@ -260,7 +271,9 @@ class DatasetAccessor(_Accessor):
         missing: float = 0.0,
         where: xr.DataArray | Mapping[str, Any] | None = None,
     ) -> xr.Dataset:
-        return sdaxr.observe(
+        from sdaxr.observations.observe import observe
+
+        return observe(
             self._data,
             operator,
             every=every,
@@ -273,16 +286,18 @@ class DatasetAccessor(_Accessor):
             where=where,
         )
 
-    @_delegate
+    @_delegate("sdaxr.observations.innovations")
     def innovations(
         self,
         observations: xr.Dataset,
         *,
         operator: Operator | None = None,
     ) -> xr.Dataset:
-        return sdaxr.innovations(self._data, observations, operator=operator)
+        from sdaxr.observations.innovations import innovations
 
-    @_delegate
+        return innovations(self._data, observations, operator=operator)
+
+    @_delegate("sdaxr.inference.forecast")
     def forecast(
         self,
         model: str | Path | System | Prior,
@@ -299,7 +314,9 @@ class DatasetAccessor(_Accessor):
         progress: bool = True,
         **options: Any,
     ) -> xr.Dataset:
-        return sdaxr.forecast(
+        from sdaxr.inference.forecast import forecast
+
+        return forecast(
             self._data,
             model,
             steps=steps,
@@ -315,7 +332,7 @@ class DatasetAccessor(_Accessor):
             **options,
         )
 
-    @_delegate
+    @_delegate("sdaxr.inference.denoise")
     def denoise(
         self,
         prior: str | Path | Prior,
@@ -331,7 +348,9 @@ class DatasetAccessor(_Accessor):
         device: str = "auto",
         progress: bool = True,
     ) -> xr.Dataset:
-        return sdaxr.denoise(
+        from sdaxr.inference.denoise import denoise
+
+        return denoise(
             self._data,
             prior,
             noise_std=noise_std,
@@ -346,16 +365,18 @@ class DatasetAccessor(_Accessor):
             progress=progress,
         )
 
-    @_delegate
+    @_delegate("sdaxr.verification.verify")
     def verify(
         self,
         truth: xr.Dataset,
         *,
         metrics: Sequence[str] | None = None,
     ) -> xr.Dataset:
-        return sdaxr.verify(self._data, truth, metrics=metrics)
+        from sdaxr.verification.verify import verify
 
-    @_delegate
+        return verify(self._data, truth, metrics=metrics)
+
+    @_delegate("sdaxr.plotting.plot")
     def plot(
         self,
         *,
@@ -366,7 +387,9 @@ class DatasetAccessor(_Accessor):
         members: int = 2,
         path: str | PathLike | None = None,
     ) -> Figure:
-        return sdaxr.plot(
+        from sdaxr.plotting.plot import plot
+
+        return plot(
             self._data,
             truth=truth,
             observations=observations,
@@ -376,7 +399,7 @@ class DatasetAccessor(_Accessor):
             path=path,
         )
 
-    @_delegate
+    @_delegate("sdaxr.plotting.plot")
     def animate(
         self,
         path: str | PathLike,
@@ -386,7 +409,9 @@ class DatasetAccessor(_Accessor):
         variable: str | None = None,
         fps: float = 8,
     ) -> Path:
-        return sdaxr.animate(self._data, path, truth=truth, observations=observations, variable=variable, fps=fps)
+        from sdaxr.plotting.plot import animate
+
+        return animate(self._data, path, truth=truth, observations=observations, variable=variable, fps=fps)
 
     def _facts(self) -> dict[str, dict[str, str]]:
         return {"sdaxr": safe_describe(self._data) | provenance(self._data)}

@@ -10,8 +10,9 @@ import xarray as xr
 from scipy.linalg import solve_discrete_lyapunov
 
 from sdaxr.operators import Operator
-from sdaxr.systems import MarkovChain, System
+from sdaxr.systems.base import System
 from sdaxr.systems.linear import Linear
+from sdaxr.systems.markov import MarkovChain
 
 TRIPLE = Linear(
     step=0.5,

@@ -8,10 +8,10 @@ import numpy as np
 import torch
 import xarray as xr
 
-from sdaxr.fields import StateLayout
 from sdaxr.posterior.samplers import Denoiser, Sampler
-from sdaxr.prior import Prior
-from sdaxr.schema import TimeAxis
+from sdaxr.prior.files import Prior
+from sdaxr.states.fields import StateLayout
+from sdaxr.states.time import TimeAxis
 
 Smoothed = tuple[np.ndarray, np.ndarray]
 

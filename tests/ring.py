@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from sdaxr.posterior.modal import ModalCovariance, WindowCovariance
+from sdaxr.posterior.covariance.modal import ModalCovariance, WindowCovariance
 from sdaxr.prior.held_out import HeldOut
 from sdaxr.prior.modes import Modes
 from sdaxr.prior.preconditioning import DenoisingNetwork

@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 import sdaxr
-from sdaxr import cli, recipe
+from sdaxr.commands import cli, recipe
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -93,9 +93,10 @@ def test_every_name_of_the_table_of_contents_loads(name):
     assert value.__doc__ or value.__file__
 
 
-@pytest.mark.parametrize("first", ["sdaxr.generate", "from sdaxr.generate import generate"])
-def test_a_function_is_not_hidden_by_its_module(first):
-    assert python(f"import sdaxr; {first}; import sdaxr.generate; print(callable(sdaxr.generate))") == "True\n"
+@pytest.mark.parametrize("name", ["generate", "assimilate", "plot", "verify"])
+def test_a_function_is_not_hidden_by_the_module_that_defines_it(name):
+    home = getattr(sdaxr, name).__module__
+    assert python(f"import {home}, sdaxr; print(callable(sdaxr.{name}))") == "True\n"
 
 
 def test_an_unknown_name_offers_the_nearest():

@@ -70,8 +70,8 @@ def measure(
     """One row."""
     import torch
 
-    from sdaxr.hardware import choose_device
-    from sdaxr.sampling import resolve_sampling
+    from sdaxr.posterior.settings import resolve_sampling
+    from sdaxr.prior.hardware import choose_device
 
     states = sdaxr.open_archive(truth).isel(trajectory=0, time=slice(length), drop=True).load()
     observations = sdaxr.observe(states, op.coarsen(8), every=4, error=0.1, seed=1)

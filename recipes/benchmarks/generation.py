@@ -60,7 +60,7 @@ def measure(system: str, workers: int, *, trajectories: int, steps: int, options
             return _timed(model, folder, trajectories, steps)
         with (
             LocalCluster(
-                n_workers=workers, threads_per_worker=1, dashboard_address=None, silence_logs=logging.ERROR
+                n_workers=workers, threads_per_worker=1, dashboard_address=":0", silence_logs=logging.ERROR
             ) as cluster,
             Client(cluster) as client,
         ):

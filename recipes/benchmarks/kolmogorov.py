@@ -29,8 +29,7 @@ import sdaxr
 from sdaxr import operators as op
 from sdaxr.posterior.guidance import SDA
 from sdaxr.posterior.likelihood import GaussianObservation
-from sdaxr.prior import Prior
-from sdaxr.prior.files import assemble
+from sdaxr.prior.files import Prior, assemble
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "kolmogorov"))
 from merits import of_split, open_trajectories, residual, scores

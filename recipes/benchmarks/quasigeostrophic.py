@@ -20,7 +20,7 @@ import click
 from report import report
 
 import sdaxr
-from sdaxr.hardware import choose_device
+from sdaxr.prior.hardware import choose_device
 from sdaxr.schema import DivergenceError
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "quasigeostrophic"))

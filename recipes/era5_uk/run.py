@@ -20,10 +20,10 @@ import xarray as xr
 
 import sdaxr
 from sdaxr import operators as op
-from sdaxr.baselines import interpolate
 from sdaxr.operators import Operator
-from sdaxr.prior import Prior
-from sdaxr.verify import summary, verify
+from sdaxr.prior.files import Prior
+from sdaxr.verification.baselines import interpolate
+from sdaxr.verification.verify import summary, verify
 
 HERE = Path(__file__).resolve().parent
 TRAIN = slice("2019-03-01", "2019-03-21")
@@ -177,7 +177,7 @@ def describe(prior: Prior, members: int, hours: int, table: pd.DataFrame) -> dic
         "machine": {
             "processor": platform.machine(),
             "python": platform.python_version(),
-            "sdaxr": sdaxr.schema.version(),
+            "sdaxr": sdaxr.schema.VERSION,
         },
         "summary": json.loads(table.round(4).to_json(orient="records")),
     }

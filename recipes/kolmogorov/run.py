@@ -22,8 +22,8 @@ import torch
 from merits import of_split, open_trajectories, residual, scores
 
 import sdaxr
-from sdaxr import baselines
 from sdaxr import operators as op
+from sdaxr.verification import baselines
 
 HERE = Path(__file__).parent
 # A half turn, and a reflection beside a shift by half a wave of the forcing; the forcing is the same after them.

@@ -23,8 +23,8 @@ import pandas as pd
 import xarray as xr
 
 import sdaxr
-from sdaxr import densities
 from sdaxr import operators as op
+from sdaxr.verification import densities
 
 HERE = Path(__file__).parent
 LENGTH = 65

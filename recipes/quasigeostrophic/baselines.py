@@ -8,8 +8,8 @@ import numpy as np
 import xarray as xr
 from setting import OPERATORS, POTENTIAL_VORTICITY, VELOCITY
 
-from sdaxr import baselines
 from sdaxr.systems.quasigeostrophic import QuasiGeostrophic
+from sdaxr.verification import baselines
 
 
 def interpolation(networks: Mapping[str, xr.Dataset], truth: xr.Dataset) -> xr.Dataset | None:

@@ -29,7 +29,7 @@ from baselines import interpolation
 from setting import NORMALISED, OPERATORS, POTENTIAL_VORTICITY, windows
 
 import sdaxr
-from sdaxr.prior import Prior
+from sdaxr.prior.files import Prior
 from sdaxr.schema import DivergenceError
 
 HERE = Path(__file__).parent

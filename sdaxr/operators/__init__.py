@@ -24,18 +24,18 @@
 
 from __future__ import annotations
 
-from .base import Bound, Operator, compose, from_json
-from .calculus import vorticity
-from .function import function
-from .grid import coarsen, region, subsample
-from .interpolation import points
-from .inversion import pv_inversion
-from .locations import locations
-from .parsing import parse
-from .pointwise import arctan, identity, saturate, scale, select, sin
-from .standardise import standardise, standardise_like
-from .template import CoordTemplate, Template, VariableTemplate
-from .temporal import time_difference
+from sdaxr.operators.base import Bound, Operator, compose, from_json
+from sdaxr.operators.calculus import vorticity
+from sdaxr.operators.function import function
+from sdaxr.operators.grid import coarsen, region, subsample
+from sdaxr.operators.interpolation import points
+from sdaxr.operators.inversion import pv_inversion
+from sdaxr.operators.locations import locations
+from sdaxr.operators.parsing import parse
+from sdaxr.operators.pointwise import arctan, identity, saturate, scale, select, sin
+from sdaxr.operators.standardise import standardise, standardise_like
+from sdaxr.operators.template import CoordTemplate, Template, VariableTemplate
+from sdaxr.operators.temporal import time_difference
 
 __all__ = [
     "identity",

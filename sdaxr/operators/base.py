@@ -21,9 +21,9 @@ import xarray as xr
 from torch import Tensor
 
 from sdaxr import schema
+from sdaxr.operators.template import Template
 from sdaxr.schema import OperatorError
-
-from .template import Template
+from sdaxr.states.coordinates import ensemble_dimension
 
 Fields = dict[str, Tensor]
 
@@ -80,7 +80,7 @@ class Operator(ABC):
 
         Variables keep their floating point type; the data are loaded.
         """
-        ensemble = schema.ensemble_dimension(data)
+        ensemble = ensemble_dimension(data)
         one = data if ensemble is None else data.isel({ensemble: 0}, drop=True)
         bound = self.bind(template := Template.from_dataset(one))
         lead = [] if ensemble is None else [ensemble]

@@ -17,11 +17,11 @@ import numpy as np
 from torch import Tensor
 
 from sdaxr import schema
+from sdaxr.operators.base import Bound, Constant, Fields, Operator, axis_of, register
+from sdaxr.operators.pointwise import check_variable
+from sdaxr.operators.template import Template, VariableTemplate
 from sdaxr.schema import OperatorError
-
-from .base import Bound, Constant, Fields, Operator, axis_of, register
-from .pointwise import check_variable
-from .template import Template, VariableTemplate
+from sdaxr.states.coordinates import is_latitude, is_longitude
 
 EARTH_RADIUS = 6.371e6
 """Mean radius of the Earth, in m."""
@@ -55,7 +55,7 @@ class Vorticity(Operator):
             check_variable("vorticity", name, template)
         y, x = self._axes(template)
         dims = template.variables[self.u].dims
-        spherical = schema.is_latitude(y, template.coords[y].attrs)
+        spherical = is_latitude(y, template.coords[y].attrs)
         dx, dy = _Derivative(template, x, dims), _Derivative(template, y, dims)
         out = template.with_variables({"vorticity": self._labels(template, y, x, spherical)})
         if not spherical:
@@ -82,7 +82,7 @@ class Vorticity(Operator):
         attrs = {d: template.coords[d].attrs if d in template.coords else {} for d in space}
         first_is_x = _is_x(space[0], attrs[space[0]]) or _is_y(space[1], attrs[space[1]])
         y, x = space[::-1] if first_is_x else space
-        if schema.is_latitude(y, attrs[y]) != schema.is_longitude(x, attrs[x]):
+        if is_latitude(y, attrs[y]) != is_longitude(x, attrs[x]):
             raise OperatorError(
                 f"vorticity: found the grid ('{y}', '{x}'), expected y and x, or latitude and longitude"
             )
@@ -180,11 +180,11 @@ def _cosine(latitude: np.ndarray, name: str, trailing: int) -> Constant:
 
 
 def _is_x(dim: str, attrs: dict) -> bool:
-    return attrs.get("axis") == "X" or schema.is_longitude(dim, attrs) or dim.lower() == "x"
+    return attrs.get("axis") == "X" or is_longitude(dim, attrs) or dim.lower() == "x"
 
 
 def _is_y(dim: str, attrs: dict) -> bool:
-    return attrs.get("axis") == "Y" or schema.is_latitude(dim, attrs) or dim.lower() == "y"
+    return attrs.get("axis") == "Y" or is_latitude(dim, attrs) or dim.lower() == "y"
 
 
 def _parse_units(text: str) -> dict[str, int] | None:

@@ -9,10 +9,9 @@ from typing import Any
 from torch import Tensor
 
 from sdaxr import schema
+from sdaxr.operators.base import Bound, Fields, Operator, register
+from sdaxr.operators.template import Template, VariableTemplate
 from sdaxr.schema import OperatorError
-
-from .base import Bound, Fields, Operator, register
-from .template import Template, VariableTemplate
 
 
 def function(

@@ -10,11 +10,10 @@ import numpy as np
 import pandas as pd
 from torch import Tensor
 
-from sdaxr import schema
+from sdaxr.operators.base import Bound, Constant, Fields, Operator, axis_of, check_dimensions, register
+from sdaxr.operators.template import Template
 from sdaxr.schema import OperatorError
-
-from .base import Bound, Constant, Fields, Operator, axis_of, check_dimensions, register
-from .template import Template
+from sdaxr.states.coordinates import is_longitude
 
 
 def coarsen(factor: int, dims: str | tuple[str, ...] | None = None) -> Operator:
@@ -226,7 +225,7 @@ def _inside(template: Template, dim: str, low: Any, high: Any) -> tuple[np.ndarr
         low, high = _times(dim, values, low), _times(dim, values, high)
     elif period is not None:
         return _inside_periodic(dim, values, low, high, period)
-    elif schema.is_longitude(dim, template.coords[dim].attrs):
+    elif is_longitude(dim, template.coords[dim].attrs):
         turn = 360.0 * np.round((values.mean() - (low + high) / 2) / 360.0)
         low, high = low + turn, high + turn
     low, high = min(low, high), max(low, high)

@@ -11,10 +11,10 @@ import numpy as np
 from torch import Tensor
 
 from sdaxr import schema
+from sdaxr.operators.base import Bound, Constant, Fields, Operator, axis_of, check_dimensions, register
+from sdaxr.operators.template import CoordTemplate, Template
 from sdaxr.schema import OperatorError
-
-from .base import Bound, Constant, Fields, Operator, axis_of, check_dimensions, register
-from .template import CoordTemplate, Template
+from sdaxr.states.coordinates import is_longitude
 
 OUTSIDE = ("error", "drop")
 
@@ -88,7 +88,7 @@ def bracket(template: Template, dim: str, where: np.ndarray) -> Bracket:
     if period is not None:
         where = (where - grid[0]) % period + grid[0]
         grid, order = np.append(grid, grid[0] + period), np.append(order, order[0])
-    elif schema.is_longitude(dim, template.coords[dim].attrs):
+    elif is_longitude(dim, template.coords[dim].attrs):
         where = where + 360.0 * np.round(((grid[0] + grid[-1]) / 2 - where) / 360.0)
     slack = 1e-6 * (np.diff(grid).min() if grid.size > 1 else 1.0)
     inside = (where >= grid[0] - slack) & (where <= grid[-1] + slack)

@@ -15,12 +15,11 @@ import numpy as np
 import torch
 
 from sdaxr import schema
+from sdaxr.operators.base import Bound, Constant, Fields, Operator, axis_of, register
+from sdaxr.operators.calculus import divide_units
+from sdaxr.operators.pointwise import check_variable, number
+from sdaxr.operators.template import Template, VariableTemplate
 from sdaxr.schema import OperatorError
-
-from .base import Bound, Constant, Fields, Operator, axis_of, register
-from .calculus import divide_units
-from .pointwise import check_variable, number
-from .template import Template, VariableTemplate
 
 OUTPUTS = {
     "streamfunction": "streamfunction",

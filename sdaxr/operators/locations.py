@@ -11,12 +11,11 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from sdaxr import schema
+from sdaxr.operators.base import Bound, Operator, check_dimensions, register
+from sdaxr.operators.interpolation import Bracket, bracket, check_outside, gather, positions
+from sdaxr.operators.template import CoordTemplate, Template
 from sdaxr.schema import TIME, OperatorError
-
-from .base import Bound, Operator, check_dimensions, register
-from .interpolation import Bracket, bracket, check_outside, gather, positions
-from .template import CoordTemplate, Template
+from sdaxr.states.time import elapsed, time_kind
 
 
 def locations(coords: Mapping[str, Sequence[Any]], dim: str = "obs", *, outside: str = "error") -> Operator:
@@ -95,7 +94,7 @@ class Locations(Operator):
 
 def write_times(times: xr.DataArray) -> tuple[Any, ...]:
     """Times as JSON holds them: model times, ISO dates, or seconds for timedelta."""
-    kind = schema.time_kind(times)
+    kind = time_kind(times)
     if kind == "float":
         return tuple(map(float, times.values))
     if kind == "timedelta":
@@ -105,8 +104,8 @@ def write_times(times: xr.DataArray) -> tuple[Any, ...]:
 
 def nearest_times(times: np.ndarray, grid: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Index of the nearest time of ``grid`` and the distance from it in steps; shape of ``times`` each."""
-    steps = schema.elapsed(xr.DataArray(grid, dims=TIME, name=TIME), grid[0])
-    asked = schema.elapsed(xr.DataArray(times, dims=TIME, name=TIME), grid[0])
+    steps = elapsed(xr.DataArray(grid, dims=TIME, name=TIME), grid[0])
+    asked = elapsed(xr.DataArray(times, dims=TIME, name=TIME), grid[0])
     if steps.size == 1:
         return np.zeros(asked.shape, int), asked
     upper = np.searchsorted(steps, asked).clip(1, steps.size - 1)
@@ -139,7 +138,7 @@ def _at_layer(template: Template, dim: str, where: np.ndarray) -> Bracket:
 
 def _like(times: Sequence[Any], grid: np.ndarray) -> np.ndarray:
     # The written times as values that compare with those of the grid.
-    kind = schema.time_kind(xr.DataArray(grid, dims=TIME, name=TIME))
+    kind = time_kind(xr.DataArray(grid, dims=TIME, name=TIME))
     text = any(isinstance(t, str) for t in times)
     if text != (kind in ("datetime", "cftime")):
         raise OperatorError(

@@ -8,11 +8,10 @@ from collections.abc import Callable
 from typing import Any
 
 from sdaxr import schema
+from sdaxr.operators import calculus, grid, interpolation, inversion, pointwise, standardise, temporal
+from sdaxr.operators.base import Operator, from_json
+from sdaxr.operators.locations import locations
 from sdaxr.schema import OperatorError
-
-from . import calculus, grid, interpolation, inversion, pointwise, standardise, temporal
-from .base import Operator, from_json
-from .locations import locations
 
 FACTORIES: dict[str, Callable[..., Operator]] = {
     "identity": pointwise.identity,

@@ -11,10 +11,9 @@ import torch
 from torch import Tensor
 
 from sdaxr import schema
+from sdaxr.operators.base import Bound, Fields, Operator, register
+from sdaxr.operators.template import Template, VariableTemplate
 from sdaxr.schema import OperatorError
-
-from .base import Bound, Fields, Operator, register
-from .template import Template, VariableTemplate
 
 
 def identity() -> Operator:

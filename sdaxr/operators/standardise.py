@@ -11,11 +11,10 @@ import xarray as xr
 from torch import Tensor
 
 from sdaxr import schema
+from sdaxr.operators.base import Bound, Constant, Fields, Operator, axis_of, register
+from sdaxr.operators.pointwise import check_variable, number
+from sdaxr.operators.template import Template, VariableTemplate
 from sdaxr.schema import OperatorError
-
-from .base import Bound, Constant, Fields, Operator, axis_of, register
-from .pointwise import check_variable, number
-from .template import Template, VariableTemplate
 
 Numbers = float | tuple[float, ...]
 

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from sdaxr import schema
 from sdaxr.schema import TIME, DataError, GridError
+from sdaxr.states.coordinates import is_longitude, layer_dimension, space_dimensions
 
 # Attributes that point at variables or ranges that a transformed field no longer has.
 _DANGLING = {
@@ -137,11 +137,11 @@ class Template:
 
     def space(self, name: str) -> tuple[str, ...]:
         """Horizontal dimensions of one variable, in order."""
-        return tuple(map(str, schema.space_dimensions(self._blank(name))))
+        return tuple(map(str, space_dimensions(self._blank(name))))
 
     def layer(self, name: str) -> str | None:
         """Layer or level dimension of one variable, or None."""
-        found = schema.layer_dimension(self._blank(name))
+        found = layer_dimension(self._blank(name))
         return None if found is None else str(found)
 
     def period(self, dim: str) -> float | None:
@@ -151,7 +151,7 @@ class Template:
             return None
         if "period" in coord.attrs:
             return float(coord.attrs["period"])
-        if coord.values.size > 2 and schema.is_longitude(dim, coord.attrs):
+        if coord.values.size > 2 and is_longitude(dim, coord.attrs):
             steps = np.diff(coord.values.astype(float))
             width = abs(float(steps.sum())) + abs(float(steps.mean()))
             return 360.0 if abs(width - 360.0) < 1e-3 else None

@@ -6,10 +6,9 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor
 
+from sdaxr.operators.base import Bound, Fields, Operator, register
+from sdaxr.operators.template import Template, VariableTemplate
 from sdaxr.schema import TIME, OperatorError
-
-from .base import Bound, Fields, Operator, register
-from .template import Template, VariableTemplate
 
 
 def time_difference(first: int = 0, last: int = -1) -> Operator:

@@ -1,6 +1,6 @@
 r"""Errors that are not Gaussian, as mixtures of Gaussians.
 
-A family of errors is a function T of a standard normal number g (`sdaxr.noise`). With evenly spaced nodes,
+A family of errors is a function T of a standard normal number g (`sdaxr.observations.noise`). With evenly spaced nodes,
 
 .. math:: g = g_k + \tau \delta, \qquad w_k \propto e^{-g_k^2 / 2 (1 - \tau^2)}, \qquad \delta \sim N(0, 1),
 
@@ -33,7 +33,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sdaxr.noise import GAUSSIAN, noise_of
+from sdaxr.observations.noise import GAUSSIAN, noise_of
 from sdaxr.posterior.likelihood import GaussianObservation
 from sdaxr.schema import OptionError
 

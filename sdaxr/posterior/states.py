@@ -13,11 +13,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sdaxr.posterior.covariance.modal import ModalCovariance
+from sdaxr.posterior.covariance.unresolved import UnresolvedVariance, measure
 from sdaxr.posterior.guidance import SDA
 from sdaxr.posterior.likelihood import GaussianObservation
-from sdaxr.posterior.modal import ModalCovariance
 from sdaxr.posterior.samplers import Denoiser, Sampler, member_noise
-from sdaxr.posterior.unresolved import UnresolvedVariance, measure
 from sdaxr.prior.held_out import HeldOut
 
 DenoiserAt = Callable[[int, int], Denoiser]

@@ -20,15 +20,15 @@ import xarray as xr
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
-from sdaxr.augmentation import Augmentation
-from sdaxr.fields import StateLayout
-from sdaxr.hardware import choose_precision
+from sdaxr.prior.augmentation import Augmentation
 from sdaxr.prior.blanket import TrajectoryDenoiser
+from sdaxr.prior.hardware import choose_precision
 from sdaxr.prior.held_out import HeldOut
 from sdaxr.prior.modes import Modes
 from sdaxr.prior.networks import build_network
 from sdaxr.prior.preconditioning import DenoisingNetwork
 from sdaxr.schema import ArchiveError, PriorError, nearest
+from sdaxr.states.fields import StateLayout
 
 FORMAT = "sdaxr prior 1"
 _VECTORS = "modes.vectors"
@@ -115,7 +115,7 @@ class Prior:
     ) -> TrajectoryDenoiser:
         """The denoiser of trajectories on ``times``: (batch, time, channel, *space) and r to E[x | z].
 
-        See `TrajectoryDenoiser` for ``stride``, and `sdaxr.hardware.choose_precision`.
+        See `TrajectoryDenoiser` for ``stride``, and `sdaxr.prior.hardware.choose_precision`.
         """
         context = torch.as_tensor(self.layout.context_array(times), device=device)
         mask = self.layout.mask
@@ -233,5 +233,5 @@ def assemble(layout: StateLayout, about: Mapping[str, Any]) -> DenoisingNetwork:
 
 
 def _shipped() -> dict[str, Path]:
-    folder = Path(str(resources.files("sdaxr"))) / "priors"
+    folder = Path(str(resources.files("sdaxr.prior"))) / "shipped"
     return {path.stem: path for path in folder.glob("*.safetensors")}

@@ -14,12 +14,12 @@ import torch
 from tqdm.auto import tqdm
 
 from sdaxr import schema
-from sdaxr.fields import StateLayout
 from sdaxr.prior import checkpoint
 from sdaxr.prior.preconditioning import DenoisingNetwork
 from sdaxr.prior.settings import Settings
 from sdaxr.prior.weighting import WEIGHTINGS
 from sdaxr.prior.windows import Windows, cut
+from sdaxr.states.fields import StateLayout
 
 log = logging.getLogger(__name__)
 

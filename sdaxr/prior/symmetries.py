@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from sdaxr.fields import StateLayout
 from sdaxr.schema import OptionError, nearest
+from sdaxr.states.fields import StateLayout
 
 _PARTS = ("flip", "shift", "negate")
 

@@ -15,17 +15,18 @@ import torch
 import xarray as xr
 
 from sdaxr import schema
-from sdaxr.augmentation import Augmentation
-from sdaxr.fields import StateLayout
-from sdaxr.hardware import choose_device, choose_precision
-from sdaxr.infer import infer_layout
 from sdaxr.operators import Operator
+from sdaxr.prior.augmentation import Augmentation
 from sdaxr.prior.files import Prior, assemble
+from sdaxr.prior.hardware import choose_device, choose_precision
 from sdaxr.prior.networks import default_network
 from sdaxr.prior.run import TrainingRun
 from sdaxr.prior.settings import Settings
 from sdaxr.prior.windows import Windows
 from sdaxr.schema import ArchiveError, DataError
+from sdaxr.states.fields import StateLayout
+from sdaxr.states.infer import infer_layout
+from sdaxr.states.time import time_axis
 
 
 def train(
@@ -86,7 +87,7 @@ def train(
         `sdaxr.prior.preconditioning`. ``"space-time"`` is for states that change little from one to the next; it makes
         a prior of windows of one length.
     variables, context, cycles, normalise
-        State variables, static fields, cyclic time context and normalisation; see `sdaxr.infer.infer_layout`.
+        State variables, static fields, cyclic time context and normalisation; see `sdaxr.states.infer.infer_layout`.
     homogeneous
         Periodic dimensions along which the statistics do not change; windows are rolled along them at random, which is
         as good as having more data.
@@ -95,8 +96,8 @@ def train(
         ``{"flip": ["x"], "shift": {"y": 8}, "negate": ["u"]}``; see `sdaxr.prior.symmetries`.
     augment
         Observation operators by name, such as ``{"velocity": operators.pv_inversion()}``: the prior is one of the
-        states and of what these make of them, for ``method="soad"``; see `sdaxr.augmentation`. Observed quantities
-        are variables of it (``velocity_u``), which ``symmetries`` have to negate like the others.
+        states and of what these make of them, for ``method="soad"``; see `sdaxr.prior.augmentation`. Observed
+        quantities are variables of it (``velocity_u``), which ``symmetries`` have to negate like the others.
     steps, minutes
         Length of the training: a number of steps (default 20 000), or minutes of wall clock.
     batch, learning_rate, weight_decay, ema
@@ -181,7 +182,7 @@ def train(
         "name": name or store.stem,
         "augment": augmentation.to_file(),
         "training": run.summary(),
-        "sdaxr_version": schema.version(),
+        "sdaxr_version": schema.VERSION,
     }
     del about["layout"]
     about = json.loads(json.dumps(about, default=np.generic.item))  # as the file holds it
@@ -203,7 +204,7 @@ def fingerprint(data: xr.Dataset, layout: StateLayout) -> dict[str, Any]:
 
 
 def _open(trajectories: xr.Dataset | str | Path) -> xr.Dataset:
-    from sdaxr.archive import open_archive
+    from sdaxr.archives.archive import open_archive
 
     return trajectories if isinstance(trajectories, xr.Dataset) else open_archive(trajectories)
 
@@ -215,7 +216,7 @@ def _splits(data: xr.Dataset, least: int = 1) -> tuple[xr.Dataset, xr.Dataset]:
         if parts[0].sizes[dim] == 0:
             raise DataError(f"'split' has the values {sorted(set(data['split'].values))}, expected some 'train'")
         return parts[0], parts[1] if parts[1].sizes[dim] else parts[0]
-    schema.time_axis(data)
+    time_axis(data)
     cut = max(1, min(round(0.9 * data.sizes[schema.TIME]), data.sizes[schema.TIME] - least))
     return data.isel(time=slice(None, cut)), data.isel(time=slice(cut, None))
 

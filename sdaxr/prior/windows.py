@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from sdaxr import schema
-from sdaxr.fields import StateLayout
 from sdaxr.prior.symmetries import parse
 from sdaxr.schema import TIME, DataError, OptionError, nearest
+from sdaxr.states.coordinates import ensemble_dimension
+from sdaxr.states.fields import StateLayout
 
 
 class Windows:
@@ -141,7 +141,7 @@ def _homogeneous_axes(layout: StateLayout, dims: Sequence[str]) -> list[int]:
 
 def _blocks(data: xr.Dataset, layout: StateLayout, length: int, memory: float) -> list[xr.Dataset]:
     """Stretches of one trajectory each, none larger than an eighth of the memory."""
-    ensemble = schema.ensemble_dimension(data)
+    ensemble = ensemble_dimension(data)
     members = [data.isel({ensemble: i}) for i in range(data.sizes[ensemble])] if ensemble is not None else [data]
     state = 4 * layout.channels * int(np.prod(layout.shape, dtype=int))
     longest = max(length, min(data.sizes[TIME], int(memory / 8 // state)))

@@ -8,101 +8,12 @@ whatever computes inside. To add one, write a subclass in a file of your own and
     systems.register("mine", "my_package.my_module:Mine")
     sdaxr.generate("mine", "mine.zarr", trajectories=64, steps=100, seed=0)
 
-A `MarkovChain` is a system with Gaussian noise, whose posterior the methods of `sdaxr.classical` draw. A `System`
+A `MarkovChain` is a system with Gaussian noise, whose posterior the methods of `sdaxr.filters` draw. A `System`
 object can also be passed wherever a name is expected, without registering anything.
 """
 
-from __future__ import annotations
-
-import importlib
-from dataclasses import MISSING, fields
-from typing import Any
-
-from ..schema import OptionError, nearest
-from .base import System
-from .markov import MarkovChain
+from sdaxr.systems.base import System
+from sdaxr.systems.markov import MarkovChain
+from sdaxr.systems.registry import open_system, register, systems
 
 __all__ = ["MarkovChain", "System", "open_system", "register", "systems"]
-
-_REGISTRY: dict[str, str] = {
-    "kolmogorov": "sdaxr.systems.kolmogorov:Kolmogorov",
-    "linear": "sdaxr.systems.linear:Linear",
-    "lorenz63": "sdaxr.systems.lorenz63:Lorenz63",
-    "lorenz96": "sdaxr.systems.lorenz96:Lorenz96",
-    "quasigeostrophic": "sdaxr.systems.quasigeostrophic:QuasiGeostrophic",
-}
-
-
-def systems() -> list[str]:
-    """Names that `open_system` knows, in alphabetical order."""
-    return sorted(_REGISTRY)
-
-
-def register(name: str, target: str) -> None:
-    """Give a system a name.
-
-    Parameters
-    ----------
-    name
-        The name for `open_system`, `sdaxr.generate` and the command line.
-    target
-        ``"module:Class"``; the module is imported when the system is first opened.
-
-    Raises
-    ------
-    OptionError
-        If ``target`` has another form, or the name is taken by another class.
-    """
-    module, _, attribute = target.partition(":")
-    if not module or not attribute:
-        raise OptionError(f"found the target {target!r}, expected 'module:Class'")
-    if _REGISTRY.get(name, target) != target:
-        raise OptionError(f"the system {name!r} is already {_REGISTRY[name]!r}; choose another name")
-    _REGISTRY[name] = target
-
-
-def open_system(name: str | System, **options: Any) -> System:
-    """A dynamical system by name.
-
-    Parameters
-    ----------
-    name
-        One of `systems()`; a `System` is returned as it is (and takes no options).
-    **options
-        Fields of the system's class; texts are converted to the type of the field's default.
-
-    Raises
-    ------
-    OptionError
-        If the name or an option is unknown, or an option has an impossible value.
-    """
-    if isinstance(name, System):
-        if options:
-            raise OptionError(
-                f"found the options {sorted(options)} beside a {type(name).__name__} object; set them on the "
-                "object, or pass the system's name"
-            )
-        return name
-    if name not in _REGISTRY:
-        raise OptionError(f"unknown system {nearest(name, _REGISTRY)}")
-    module, _, attribute = _REGISTRY[name].partition(":")
-    kind: type[System] = getattr(importlib.import_module(module), attribute)
-    defaults = {field.name: field.default for field in fields(kind)}
-    return kind(**{key: _converted(name, key, value, defaults) for key, value in options.items()})
-
-
-def _converted(name: str, key: str, value: Any, defaults: dict[str, Any]) -> Any:
-    if key not in defaults:
-        raise OptionError(f"unknown option of {name}: {nearest(key, defaults)}")
-    kind = type(defaults[key])
-    if defaults[key] is MISSING or kind not in (int, float) or type(value) is kind:
-        return value
-    try:
-        number = float(value)
-    except (TypeError, ValueError):
-        number = float("nan")
-    if number != number or (kind is int and number != int(number)):
-        expected = "a whole number" if kind is int else "a number"
-        raise OptionError(f"found {key}={value!r} for {name}, expected {expected} such as {defaults[key]}")
-    # One canonical type, so that resolution=64, 64.0 and "64" are one configuration and one archive.
-    return kind(number)

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 import xarray as xr
 
-from ..schema import DataError, OptionError
+from sdaxr.schema import DataError, OptionError
 
 State = dict[str, np.ndarray]
 

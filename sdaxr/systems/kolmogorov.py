@@ -34,8 +34,8 @@ from typing import Any, ClassVar
 import numpy as np
 import xarray as xr
 
-from .base import State, System, require, seed_words
-from .refinement import refine
+from sdaxr.systems.base import State, System, require, seed_words
+from sdaxr.systems.refinement import refine
 
 _LENGTH = 2 * math.pi
 

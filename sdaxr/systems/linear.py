@@ -13,9 +13,9 @@ from typing import Any, ClassVar
 import numpy as np
 import xarray as xr
 
-from ..schema import OptionError
-from .base import require
-from .markov import MarkovChain
+from sdaxr.schema import OptionError
+from sdaxr.systems.base import require
+from sdaxr.systems.markov import MarkovChain
 
 Matrix = tuple[tuple[float, ...], ...]
 

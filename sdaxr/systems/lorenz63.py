@@ -24,8 +24,8 @@ from typing import ClassVar
 import numpy as np
 import xarray as xr
 
-from .base import State, require, rk4
-from .markov import MarkovChain
+from sdaxr.systems.base import State, require, rk4
+from sdaxr.systems.markov import MarkovChain
 
 _NAMES = ("a", "b", "c")
 _LABELS = {

@@ -19,7 +19,7 @@ from typing import ClassVar
 import numpy as np
 import xarray as xr
 
-from .base import State, System, require, rk4
+from sdaxr.systems.base import State, System, require, rk4
 
 
 @dataclass(frozen=True)

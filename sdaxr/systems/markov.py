@@ -11,8 +11,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from ..schema import DataError, OptionError
-from .base import State, System
+from sdaxr.schema import DataError, OptionError
+from sdaxr.systems.base import State, System
 
 
 class MarkovChain(System):

@@ -30,8 +30,8 @@ from typing import Any, ClassVar
 import numpy as np
 import xarray as xr
 
-from .base import State, System, require, seed_words
-from .refinement import refine
+from sdaxr.systems.base import State, System, require, seed_words
+from sdaxr.systems.refinement import refine
 
 DAY = 86400.0
 

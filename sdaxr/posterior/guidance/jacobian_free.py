@@ -4,10 +4,10 @@ r"""Guidance without the network's Jacobian: an analysis step on the denoised st
 
 This is optimal interpolation with :math:`\hat x` as the background and V as its error covariance; H is linearised
 around :math:`\hat x`. Nothing goes back through the network. With :math:`V = r^2 C (C + r^2 I)^{-1}` from the prior's
-covariance in time (`sdaxr.posterior.covariance`) it is exact for Gaussian priors. V may also be the measured covariance
-of fields (`sdaxr.posterior.modal`). Without either, V is
-:math:`r^2 / (1 + r^2)\, I`, exact for white noise of unit variance; the update is then the proximal step of Zhu et al.
-(2023, DiffPIR), and what is observed spreads to the rest of the state only through the prior, at later steps.
+covariance in time (`sdaxr.posterior.covariance.trajectory`) it is exact for Gaussian priors. V may also be the measured
+covariance of fields (`sdaxr.posterior.covariance.modal`). Without either, V is :math:`r^2 / (1 + r^2)\, I`, exact for
+white noise of unit variance; the update is then the proximal step of Zhu et al. (2023, DiffPIR), and what is observed
+spreads to the rest of the state only through the prior, at later steps.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from sdaxr.posterior.covariance import PriorCovariance
+from sdaxr.posterior.covariance.modal import ModalCovariance, weigh
+from sdaxr.posterior.covariance.trajectory import PriorCovariance
 from sdaxr.posterior.guidance.base import Guidance
 from sdaxr.posterior.linear import misfit, solve
-from sdaxr.posterior.modal import ModalCovariance, weigh
 from sdaxr.schema import OptionError
 
 INDEPENDENT = "independent"

@@ -5,11 +5,12 @@ r"""Score-based data assimilation (Rozet & Louppe 2023, section 3.2).
 with :math:`r = \sigma / \mu`. :math:`r^2 \Gamma` stands for the covariance of H(x) given z. It is
 
 - measured, our default: for priors of fields that know their modes the covariance of all observations
-  (`sdaxr.posterior.modal`), nonlinear H being linearised statistically (`sdaxr.posterior.statistical`); for others the
-  variance of each (`sdaxr.posterior.unresolved`);
+  (`sdaxr.posterior.covariance.modal`), nonlinear H being linearised statistically
+  (`sdaxr.posterior.covariance.statistical`); for others the variance of each (`sdaxr.posterior.covariance.unresolved`);
 - or :math:`\gamma r^2` in units of the natural scale of each observed quantity, with a scalar as in the paper;
 - or :math:`\gamma r^2` with a matrix, where all errors are taken for Gaussian;
-- or :math:`H V H^T` with V from the prior's covariance in time (appendix B, see `sdaxr.posterior.covariance`), H being
+- or :math:`H V H^T` with V from the prior's covariance in time (appendix B, see
+  `sdaxr.posterior.covariance.trajectory`), H being
   linearised around :math:`\hat x`. With it, or its matrix, a Gaussian prior is treated exactly.
 
 The gradient goes through the network, :math:`1 / \mu` included: in units of :math:`z = x_t / \mu` it cannot be
@@ -24,11 +25,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from sdaxr.posterior.covariance import PriorCovariance
+from sdaxr.posterior.covariance.modal import ModalCovariance, weigh
+from sdaxr.posterior.covariance.trajectory import PriorCovariance
 from sdaxr.posterior.guidance.base import Guidance, through_network, weighted_slope
 from sdaxr.posterior.likelihood import GaussianObservation, joint_covariance, solve_positive
 from sdaxr.posterior.linear import misfit, solve
-from sdaxr.posterior.modal import ModalCovariance, weigh
 from sdaxr.schema import OptionError
 
 

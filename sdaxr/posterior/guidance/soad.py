@@ -7,7 +7,7 @@ linear, with orthogonal rows (here: any such S, means over blocks too). With a r
 
 That is the paper's bounded variance, one for each observation. Where a prior has large scales in which neighbouring
 observations agree, it counts them many times, overshoots at large r, and takes very many levels to recover; there the
-measured covariance of z (`sdaxr.posterior.modal`) is the default, :math:`S V S^T`.
+measured covariance of z (`sdaxr.posterior.covariance.modal`) is the default, :math:`S V S^T`.
 
 Forward-diffusion corrector: y itself, noised, is what S z looks like as long as the noise of z is larger than that of
 the observation. While :math:`a^2 r^2 > R`, after every step
@@ -26,11 +26,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from sdaxr.posterior.covariance.modal import ModalCovariance
+from sdaxr.posterior.covariance.modal import weigh as modal_weigh
 from sdaxr.posterior.guidance.base import Guidance, through_network, weighted_slope
 from sdaxr.posterior.likelihood import GaussianObservation
 from sdaxr.posterior.linear import Linearised, is_linear
-from sdaxr.posterior.modal import ModalCovariance
-from sdaxr.posterior.modal import weigh as modal_weigh
 from sdaxr.schema import OptionError
 
 BOUNDED = "bounded"

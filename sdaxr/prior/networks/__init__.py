@@ -12,11 +12,11 @@ from typing import Any
 
 from torch import nn
 
-from sdaxr.fields import StateLayout
 from sdaxr.prior.networks.convolutional import TemporalConvolution
 from sdaxr.prior.networks.mlp import ResidualMLP
 from sdaxr.prior.networks.unet import SpaceTimeUNet, WindowUNet
 from sdaxr.schema import OptionError, nearest
+from sdaxr.states.fields import StateLayout
 
 NETWORKS: dict[str, type[nn.Module]] = {
     "mlp": ResidualMLP,

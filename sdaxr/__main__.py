@@ -1,6 +1,0 @@
-"""``python -m sdaxr`` is the command ``sdaxr``."""
-
-from .cli import main
-
-if __name__ == "__main__":
-    main()

@@ -1,0 +1,1 @@
+"""Zarr archives in units of work, complete files, and the workers that fill them."""

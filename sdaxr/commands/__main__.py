@@ -1,0 +1,6 @@
+"""``python -m sdaxr`` is the command ``sdaxr``."""
+
+from sdaxr.commands.cli import main
+
+if __name__ == "__main__":
+    main()

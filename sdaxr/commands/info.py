@@ -1,0 +1,67 @@
+"""What a file is, where it comes from, whether it is complete, and what can be done with it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from sdaxr.archives.description import describe, provenance, short
+from sdaxr.schema import ArchiveError
+
+
+def info(path: str | Path) -> dict[str, str]:
+    """What the file or archive at ``path`` is, its provenance, and whether it is complete.
+
+    Parameters
+    ----------
+    path
+        Trajectories, observations, posterior or forecast (Zarr, NetCDF, also an unfinished ``.partial``
+        archive), a prior (``.safetensors``, or the name of a shipped one) or a recipe (``.yaml``).
+
+    Returns
+    -------
+    Text by topic; the first one is ``kind``, ``complete`` says yes, or no and what to do.
+
+    Raises
+    ------
+    ArchiveError, PriorError
+        If there is no such file or shipped prior, or it is none of these.
+    """
+    from sdaxr.archives.archive import open_archive
+
+    path = Path(path)
+    if path.suffix == ".safetensors" or _is_name(path):
+        return _prior_info(path)
+    if path.suffix in (".yaml", ".yml"):
+        from sdaxr.commands.recipe import status
+
+        return status(path)
+    try:
+        data, complete = open_archive(path), "yes"
+    except ArchiveError as error:
+        # What is unfinished opens now, and the first error says how far it is; anything else fails again.
+        data, complete = open_archive(path, allow_incomplete=True), f"no: {error}"
+    with data:
+        facts = describe(data)
+        return {**facts, "complete": complete, "size": _size(path), **provenance(data)}
+
+
+def _is_name(path: Path) -> bool:
+    """Whether this can only be the name of a shipped prior: a word, and no file."""
+    return path.name == str(path) and not path.suffix and not path.exists()
+
+
+def _prior_info(name: Path) -> dict[str, str]:
+    from sdaxr.prior.files import open_prior, prior_path
+
+    path = prior_path(name)
+    prior = open_prior(path)
+    facts = {"kind": "prior", "summary": repr(prior).strip("<>"), "complete": "yes", "size": _size(path)}
+    facts |= {str(name): short(value) for name, value in prior.metadata.items()}
+    return {**facts, "next": "assimilate, forecast, denoise"}
+
+
+def _size(path: Path) -> str:
+    if not path.exists():
+        path = path.with_name(path.name + ".partial")
+    files = path.rglob("*") if path.is_dir() else [path]
+    return f"{sum(file.stat().st_size for file in files if file.is_file()) / 1e6:.3g} MB"

@@ -1,0 +1,307 @@
+"""Recipes: the whole chain in one YAML file, each step once.
+
+A recipe maps commands to their parameters, in the order in which they run::
+
+    generate: {system: lorenz63, store: lorenz63.zarr, trajectories: 64, steps: 128}
+    train: {trajectories: lorenz63.zarr, store: prior.safetensors, window: 9, minutes: 5}
+
+A command that is used more than once needs the form with a list (``- observe: {...}``). Paths are relative to
+the recipe. The whole recipe is checked before anything runs. What ran is noted in ``<recipe>.state.json``: a step
+is skipped if its output is there and neither its parameters nor those of the steps before it, on whose files it
+depends, have changed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+import sdaxr
+from sdaxr.commands import steps
+from sdaxr.observations import masks
+from sdaxr.schema import ArchiveError, OptionError, SdaxrError, nearest
+
+logger = logging.getLogger(__name__)
+
+# These archives know their own configuration: called again, the function resumes, returns or refuses.
+_RESUMABLE = ("generate", "assimilate", "cycle", "forecast")
+# The parameter of each of these that names a system, or may.
+_MODELS = {"generate": "system", "assimilate": "system", "cycle": "carry", "forecast": "model"}
+# What `sdaxr.forecast` takes beyond its parameters where the model is a prior.
+PRIOR_OPTIONS = ("levels", "sampler", "grid", "eta", "corrections", "tau", "gamma")
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step of a recipe.
+
+    Attributes
+    ----------
+    name
+        Command.
+    given
+        Parameters as in the file.
+    values
+        Parameters with paths resolved, as the command gets them.
+    inputs, output
+        Files that are read, and the one that is written (None if there is none).
+    digest
+        Hash of the parameters and of the steps before it whose output this one reads.
+    """
+
+    name: str
+    given: dict[str, Any]
+    values: dict[str, Any]
+    inputs: tuple[Path, ...]
+    output: Path | None
+    digest: str
+
+
+def run(recipe: str | Path, *, overwrite: bool = False, progress: bool = True) -> dict[str, Any]:
+    """Run the steps of a recipe that are not done.
+
+    Parameters
+    ----------
+    recipe
+        Path of the YAML file.
+    overwrite
+        Redo the steps whose parameters have changed since they ran, and replace their output.
+    progress
+        Show progress bars.
+
+    Returns
+    -------
+    The result of each step that ran, by its number and command (``"3 observe"``).
+
+    Raises
+    ------
+    OptionError
+        If the recipe is not valid; nothing has run then.
+    ArchiveError
+        If an output exists that is not the one of this recipe as it stands, and ``overwrite`` is false.
+    """
+    path = Path(recipe)
+    plan = read(path)
+    state = _State(path)
+    todo = [step for step in plan if not state.done(step)]
+    if not overwrite:
+        for step in todo:
+            state.check_free(step)
+    results = {}
+    for number, step in enumerate(plan, start=1):
+        title = f"{number} {step.name}"
+        if step not in todo:
+            logger.info("%s: done, skipped", title)
+            continue
+        logger.info("%s", title)
+        results[title] = _run_step(step, overwrite=overwrite and state.stale(step), progress=progress)
+        state.note(step)
+    return results
+
+
+def read(recipe: str | Path) -> list[Step]:
+    """Read and check a recipe; the steps in their order. Raises `OptionError` and says where."""
+    path = Path(recipe)
+    plan: list[Step] = []
+    for number, (name, given) in enumerate(_entries(path), start=1):
+        try:
+            plan.append(_step(name, given, path.parent, plan))
+        except SdaxrError as error:
+            raise OptionError(f"{path.name}, step {number} ({name}): {error}") from error
+    return plan
+
+
+def status(recipe: str | Path) -> dict[str, str]:
+    """What `sdaxr info` says of a recipe: its steps, and which of them are done."""
+    path = Path(recipe)
+    plan, state = read(path), _State(path)
+    done = {f"{n} {s.name}": "done" if state.done(s) else "to do" for n, s in enumerate(plan, start=1)}
+    complete = "yes" if set(done.values()) <= {"done"} else "no; continue with: sdaxr run"
+    outputs = {f"{n} {s.name}": f"  {s.output}" if s.output else "" for n, s in enumerate(plan, start=1)}
+    return {"kind": "recipe", "complete": complete, **{title: done[title] + outputs[title] for title in done}}
+
+
+def _run_step(step: Step, *, overwrite: bool, progress: bool) -> Any:
+    accepted = steps.parameters(step.name)
+    values = dict(step.values)
+    if "progress" in accepted:
+        values.setdefault("progress", progress)
+    if overwrite and "overwrite" in accepted:
+        values["overwrite"] = True
+    return steps.STEPS[step.name](**values)
+
+
+def _entries(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    try:
+        content = yaml.load(path.read_text(), _Loader)
+    except OSError as error:
+        raise OptionError(f"cannot read the recipe '{path}': {error.strerror}") from error
+    except yaml.YAMLError as error:
+        raise OptionError(f"'{path}' is not valid YAML: {' '.join(str(error).split())}") from error
+    entries = content if isinstance(content, list) else [content]
+    if not entries or not all(isinstance(entry, dict) and entry for entry in entries):
+        raise OptionError(f"'{path}' holds {type(content).__name__}, expected a mapping of commands to parameters")
+    for entry in entries:
+        for name, given in entry.items():
+            if name not in steps.STEPS:
+                raise OptionError(f"{path.name}: found the step {nearest(name, steps.STEPS)}")
+            if not isinstance(given, dict):
+                raise OptionError(f"{path.name}: '{name}' holds {given!r}, expected its parameters as a mapping")
+            yield name, given
+
+
+def _step(name: str, given: dict[str, Any], base: Path, before: list[Step]) -> Step:
+    accepted = steps.parameters(name)
+    values = {key: _typed(key, value, accepted) for key, value in given.items()}
+    _check_names(name, values, set(accepted))
+    missing = [key for key, p in accepted.items() if p.default is p.empty and key not in values]
+    if missing:
+        raise OptionError(f"missing {', '.join(missing)}")
+    if "operator" in values:
+        steps.read_operator(values["operator"])
+    if isinstance(values.get("where"), Mapping):
+        masks.maker_of(values["where"])
+    files = _resolve(values, base)
+    output = next((files[key] for key in steps.OUTPUTS if key in files), None)
+    inputs = tuple(p for key, p in files.items() if key not in steps.OUTPUTS)
+    outputs = {step.output: step for step in before if step.output}
+    if output in outputs:
+        raise OptionError(f"'{output}' is the output of an earlier step; give this one another")
+    for file in inputs:
+        if file not in outputs and not file.exists():
+            raise OptionError(f"there is no '{file}', and no earlier step makes it; check the path and the order")
+    upstream = [outputs[file].digest for file in inputs if file in outputs]
+    digest = hashlib.sha256(json.dumps([name, given, upstream], sort_keys=True, default=str).encode()).hexdigest()
+    return Step(name, given, values, inputs, output, digest)
+
+
+def _check_names(name: str, values: Mapping[str, Any], accepted: set[str]) -> None:
+    model: Any = values.get(_MODELS.get(name, ""))
+    is_system = model is not None and (_MODELS[name] == "system" or model in sdaxr.systems.systems())
+    known = set(accepted)
+    if is_system:
+        known |= set(sdaxr.open_system(model).options())
+    elif name == "forecast":
+        known |= set(PRIOR_OPTIONS)
+    for key in values:
+        if key not in known:
+            raise OptionError(f"found the parameter {nearest(key, known)}")
+    if is_system:
+        sdaxr.open_system(model, **{key: value for key, value in values.items() if key not in accepted})
+
+
+def _resolve(values: dict[str, Any], base: Path) -> dict[str, Path]:
+    """Make the paths in ``values`` absolute, in place; the single ones, and each of several, by name."""
+    files: dict[str, Path] = {}
+    for key, value in values.items():
+        is_file = key in (*steps.INPUTS, *steps.OUTPUTS)
+        if is_file and isinstance(value, list):
+            values[key] = [str(base / item) for item in value]
+            files |= {f"{key}[{i}]": Path(item) for i, item in enumerate(values[key])}
+        elif isinstance(value, str) and (is_file or value.endswith(".safetensors")):
+            files[key] = base / value
+            values[key] = str(files[key])
+    models = {*sdaxr.systems.systems(), *sdaxr.priors()}
+    for key, names in {"prior": sdaxr.priors(), "model": models, "carry": models}.items():
+        if key in values and key not in files and values[key] not in names:
+            raise OptionError(f"found the {key} {nearest(values[key], names)} Or give a .safetensors file")
+    return files
+
+
+def _typed(key: str, value: Any, accepted: Mapping[str, Any]) -> Any:
+    """``value`` as the number that the parameter's annotation wants; YAML reads 1e-3 as text."""
+    kinds = {kind.strip() for kind in str(accepted[key].annotation).split("|")} if key in accepted else set()
+    if not kinds & {"int", "float"}:
+        return value
+    if isinstance(value, str) and "str" not in kinds:
+        try:
+            value = float(value)
+        except ValueError:
+            raise OptionError(f"found {key}: {value!r}, expected a number") from None
+    if isinstance(value, float) and "float" not in kinds:
+        if value != int(value):
+            raise OptionError(f"found {key}: {value!r}, expected a whole number")
+        return int(value)
+    return value
+
+
+class _State:
+    """What has run, in a small JSON file beside the recipe."""
+
+    def __init__(self, recipe: Path) -> None:
+        self.path = recipe.with_suffix(".state.json")
+        try:
+            self.ran: dict[str, dict[str, Any]] = json.loads(self.path.read_text())
+        except FileNotFoundError:
+            self.ran = {}
+        except (OSError, ValueError) as error:
+            raise ArchiveError(f"cannot read '{self.path}': {error}; remove it, then nothing counts as done") from error
+
+    def _key(self, step: Step) -> str:
+        if step.output is None:
+            return f"{step.name} {step.digest}"
+        base = self.path.parent
+        return str(step.output.relative_to(base) if step.output.is_relative_to(base) else step.output)
+
+    def done(self, step: Step) -> bool:
+        """Whether ``step`` ran as it stands and its output is there."""
+        record = self.ran.get(self._key(step), {})
+        return record.get("digest") == step.digest and (step.output is None or step.output.exists())
+
+    def stale(self, step: Step) -> bool:
+        """Whether the output of ``step`` is there, but not from the step as it stands."""
+        return not self.done(step) and step.output is not None and step.output.exists()
+
+    def check_free(self, step: Step) -> None:
+        """Raise `ArchiveError` if running ``step`` would replace a file."""
+        record = self.ran.get(self._key(step))
+        if not self.stale(step) or (record is None and step.name in _RESUMABLE):
+            return
+        reason = "exists, but was not made by this recipe"
+        if record is not None:
+            reason = f"was made before this step changed ({_difference(record['given'], step.given)})"
+        raise ArchiveError(
+            f"'{step.output}' {reason}; run with --overwrite to redo '{step.name}' and what depends on it, "
+            "or give another name"
+        )
+
+    def note(self, step: Step) -> None:
+        """Write down that ``step`` ran."""
+        self.ran[self._key(step)] = {"step": step.name, "given": step.given, "digest": step.digest}
+        partial = self.path.with_suffix(".partial")
+        partial.write_text(json.dumps(self.ran, indent=1, default=str))
+        partial.replace(self.path)
+
+
+def _difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
+    changed = [
+        f"{key}: {old.get(key, 'not given')!r} -> {new.get(key, 'not given')!r}"
+        for key in sorted({*old, *new})
+        if old.get(key) != new.get(key)
+    ]
+    return ", ".join(changed) or "a step before it changed"
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML that refuses a key given twice, of which the plain loader silently keeps the last."""
+
+
+def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[Any, Any]:
+    keys = [loader.construct_object(key) for key, _ in node.value]
+    twice = {key for key in keys if keys.count(key) > 1}
+    if twice:
+        raise yaml.MarkedYAMLError(
+            problem=f"found {', '.join(map(repr, twice))} twice; use the form with a list for a command used twice",
+            problem_mark=node.start_mark,
+        )
+    return loader.construct_mapping(node, deep=True)
+
+
+_Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)

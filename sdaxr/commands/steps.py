@@ -1,0 +1,272 @@
+"""The functions with files in the place of Datasets: what a command or a step of a recipe does.
+
+Each step opens its inputs, calls the function of the same name, and sees that the result is in a file.
+Parameters keep the names and the defaults of the functions; besides them there are ``trajectory`` (an index,
+where a file holds many trajectories and one is wanted), ``store`` (where the function itself writes none)
+and ``overwrite``.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+import logging
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import xarray as xr
+
+import sdaxr
+from sdaxr.archives.stores import check_free, save
+from sdaxr.schema import TRAJECTORY, DataError, OperatorError, OptionError, nearest
+
+logger = logging.getLogger(__name__)
+
+
+def generate(system: str, store: str, **options: Any) -> xr.Dataset:
+    """Trajectories of ``system`` to the archive ``store``."""
+    return sdaxr.generate(system, store, **options)
+
+
+def train(trajectories: str, store: str, **options: Any) -> Any:
+    """A prior of ``trajectories`` to the file ``store``; operators of ``augment`` are text, or JSON as a mapping."""
+    from sdaxr import operators
+
+    if options.get("augment"):
+        texts = {n: o if isinstance(o, str) else json.dumps(o) for n, o in options["augment"].items()}
+        options["augment"] = {name: operators.parse(text) for name, text in texts.items()}
+    return sdaxr.train(sdaxr.open_archive(trajectories), store, **options)
+
+
+def observe(
+    truth: str,
+    operator: str | Mapping[str, Any],
+    store: str,
+    *,
+    where: str | Mapping[str, Any] | None = None,
+    trajectory: int | None = None,
+    overwrite: bool = False,
+    **options: Any,
+) -> xr.Dataset:
+    """Synthetic observations of ``truth`` through ``operator`` (JSON) to the file ``store``.
+
+    ``where`` is the parameters of a mask, or the file of one.
+    """
+    check_free(store, overwrite)
+    mask = _only_variable(where) if isinstance(where, str) else where
+    observations = sdaxr.observe(_open(truth, trajectory), read_operator(operator), where=mask, **options)
+    return save(observations, store)
+
+
+def assimilate(
+    observations: str | Iterable[str],
+    store: str,
+    *,
+    prior: str | None = None,
+    system: str | None = None,
+    background: str | None = None,
+    first_guess: str | None = None,
+    **options: Any,
+) -> xr.Dataset:
+    """The posterior given ``observations`` (one file, or one for each network) to the archive ``store``.
+
+    What is no parameter of the function is an option of the system, such as ``noise=0.5``.
+    """
+    if "operator" in options:
+        options["operator"] = read_operator(options["operator"])
+    of_system = _take_system_options("assimilate", options, system)
+    options |= {
+        "prior": None if prior is None else sdaxr.open_prior(prior),
+        "system": None if system is None else sdaxr.open_system(system, **of_system),
+        "background": None if background is None else sdaxr.open_archive(background),
+        "first_guess": None if first_guess is None else sdaxr.open_archive(first_guess),
+    }
+    return sdaxr.assimilate(_networks(observations), store=store, **options)
+
+
+def cycle(
+    observations: str | Iterable[str],
+    store: str,
+    *,
+    prior: str,
+    carry: str | None = None,
+    background: str | None = None,
+    **options: Any,
+) -> xr.Dataset:
+    """The posterior window after window given ``observations``, files as of `assimilate`, to the archive ``store``.
+
+    What is no parameter of the function, nor one that it passes on to `assimilate`, is an option of the system
+    ``carry``.
+    """
+    if "operator" in options:
+        options["operator"] = read_operator(options["operator"])
+    system = carry if carry in sdaxr.systems.systems() else None
+    of_system = _take_system_options("cycle", options, system)
+    options |= {
+        "carry": carry if system is None else sdaxr.open_system(system, **of_system),
+        "background": None if background is None else sdaxr.open_archive(background),
+    }
+    return sdaxr.cycle(_networks(observations), prior, store=store, **options)
+
+
+def forecast(ensemble: str, model: str, store: str, *, trajectory: int | None = None, **options: Any) -> xr.Dataset:
+    """A forecast from the last states of ``ensemble``, by a system or a prior, to the archive ``store``."""
+    return sdaxr.forecast(_open(ensemble, trajectory), model, store=store, **options)
+
+
+def denoise(
+    noisy: str, prior: str, store: str, *, trajectory: int | None = None, overwrite: bool = False, **options: Any
+) -> xr.Dataset:
+    """Clean fields from ``noisy`` ones to the file ``store``."""
+    check_free(store, overwrite)
+    return save(sdaxr.denoise(_open(noisy, trajectory), sdaxr.open_prior(prior), **options), store)
+
+
+def verify(
+    posterior: str,
+    truth: str,
+    *,
+    store: str | None = None,
+    trajectory: int | None = None,
+    overwrite: bool = False,
+    **options: Any,
+) -> xr.Dataset:
+    """Scores of ``posterior`` (or a forecast) against ``truth``; to the file ``store`` if it is given."""
+    check_free(store, overwrite)
+    scores = sdaxr.verify(sdaxr.open_archive(posterior), _open(truth, trajectory), **options)
+    return scores if store is None else save(scores, store)
+
+
+def plot(
+    data: str,
+    path: str,
+    *,
+    truth: str | None = None,
+    observations: str | None = None,
+    trajectory: int | None = None,
+    **options: Any,
+) -> Path:
+    """A figure of ``data`` to the file ``path``."""
+    figure = sdaxr.plot(*_panels(data, truth, observations, trajectory, options), path=path, **options)
+    import matplotlib.pyplot
+
+    matplotlib.pyplot.close(figure)
+    logger.info("wrote %s", path)
+    return Path(path)
+
+
+def animate(
+    data: str,
+    path: str,
+    *,
+    truth: str | None = None,
+    observations: str | None = None,
+    trajectory: int | None = None,
+    **options: Any,
+) -> Path:
+    """An animation of ``data`` to the GIF ``path``."""
+    written = sdaxr.animate(*_panels(data, truth, observations, trajectory, options), path, **options)
+    logger.info("wrote %s", path)
+    return written
+
+
+STEPS: dict[str, Callable[..., Any]] = {
+    step.__name__: step
+    for step in (generate, train, observe, assimilate, cycle, forecast, denoise, verify, plot, animate)
+}
+# Parameters that name a file which is read, and the one that names the file which is written.
+INPUTS = (
+    "trajectories", "truth", "observations", "where", "background", "first_guess", "ensemble", "noisy", "posterior",
+    "data",
+)  # fmt: skip
+OUTPUTS = ("store", "path")
+
+
+def parameters(name: str) -> dict[str, inspect.Parameter]:
+    """The parameters of step ``name``: its own, and the keyword-only ones of the function behind it.
+
+    `cycle` has also those that it passes on to `assimilate`: all but what is for systems in the place of the prior.
+    """
+    own = dict(inspect.signature(STEPS[name]).parameters)
+    own.pop("options", None)
+    behind = _keywords(name)
+    if name == "cycle":
+        behind |= {n: p for n, p in _keywords("assimilate").items() if n not in ("system", "particles", "first_guess")}
+    return own | {n: p for n, p in behind.items() if n not in own}
+
+
+def _keywords(name: str) -> dict[str, inspect.Parameter]:
+    return {n: p for n, p in inspect.signature(getattr(sdaxr, name)).parameters.items() if p.kind is p.KEYWORD_ONLY}
+
+
+def read_operator(operator: str | Mapping[str, Any]) -> Any:
+    """An operator from JSON text or from the mapping that JSON stands for."""
+    from sdaxr import operators
+
+    text = operator if isinstance(operator, str) else json.dumps(operator)
+    try:
+        json.loads(text)
+    except json.JSONDecodeError as error:
+        raise OperatorError(
+            f'the operator is not JSON ({error}); expected for example \'{{"op": "coarsen", "factor": 8}}\''
+        ) from error
+    return operators.from_json(text)
+
+
+def table(scores: xr.Dataset) -> str:
+    """The time-mean of the scores of `verify`, as text with units."""
+    from sdaxr.verification.verify import summary
+
+    frame = summary(scores)
+    units = frame.attrs.get("units", {})
+    return frame.rename(columns=lambda name: f"{name} [{units.get(name, '1')}]").to_string(float_format="%.4g")
+
+
+def _networks(observations: str | Iterable[str]) -> xr.Dataset | dict[str, xr.Dataset]:
+    """The one Dataset, or several by the names of their files."""
+    paths = [observations] if isinstance(observations, str | Path) else list(observations)
+    networks = {Path(path).stem: sdaxr.open_archive(path) for path in paths}
+    if len(networks) < len(paths):
+        raise DataError(f"found several networks of the same file name in {paths}; rename the files")
+    return next(iter(networks.values())) if len(paths) == 1 else networks
+
+
+def _take_system_options(name: str, options: dict[str, Any], system: str | None) -> dict[str, Any]:
+    """Take out of ``options`` what is no parameter of step ``name``: options of the system, where there is one."""
+    known = parameters(name)
+    taken = {key: options.pop(key) for key in list(options) if key not in known}
+    if taken and system is None:
+        raise OptionError(f"found the parameter {nearest(next(iter(taken)), known)}")
+    return taken
+
+
+def _open(path: str, trajectory: int | None) -> xr.Dataset:
+    data = sdaxr.open_archive(path)
+    if trajectory is None:
+        return data
+    if TRAJECTORY not in data.dims:
+        raise DataError(
+            f"'{path}' has the dimensions {tuple(map(str, data.dims))}, expected 'trajectory'; leave it out"
+        )
+    if not -data.sizes[TRAJECTORY] <= trajectory < data.sizes[TRAJECTORY]:
+        raise DataError(f"found trajectory={trajectory}, expected an index of the {data.sizes[TRAJECTORY]} in '{path}'")
+    return data.isel({TRAJECTORY: trajectory})
+
+
+def _only_variable(path: str) -> xr.DataArray:
+    data = sdaxr.open_archive(path)
+    if len(data.data_vars) != 1:
+        raise DataError(f"'{path}' has the variables {list(data.data_vars)}, expected one mask; write it by itself")
+    return next(iter(data.data_vars.values()))
+
+
+def _panels(
+    data: str, truth: str | None, observations: str | None, trajectory: int | None, options: dict[str, Any]
+) -> tuple[xr.Dataset]:
+    # The index selects from the truth where there is one: a posterior has no trajectories.
+    if truth is not None:
+        options["truth"] = _open(truth, trajectory)
+    if observations is not None:
+        options["observations"] = sdaxr.open_archive(observations)
+    return (_open(data, None if truth is not None else trajectory),)

@@ -1,0 +1,168 @@
+r"""Weak-constraint 4D-Var: each trajectory is moved to the nearest mode of the posterior.
+
+The cost of a trajectory is its negative log-posterior up to a constant,
+
+.. math::
+    J(x) = \tfrac{1}{2} |x_1 - m|^2_{P^{-1}} + \tfrac{1}{2} \sum_t |x_{t+1} - f(x_t)|^2_{Q^{-1}}
+           + \tfrac{1}{2} \sum_t |y_t - H_t(x_t)|^2_{R_t^{-1}},
+
+whose first term is there where the first state of the chain is Gaussian; otherwise the prior of the first state is
+taken as flat. The normal equations of Gauss and Newton are block tridiagonal, so that a step costs a time linear in
+the length. Levenberg and Marquardt's damping, one for each trajectory, makes every accepted step go downhill.
+
+References
+----------
+.. [1] Trémolet, Y. (2006). Accounting for an imperfect model in 4D-Var. doi:10.1256/qj.05.224
+.. [2] Nielsen, H. B. (1999). Damping parameter in Marquardt's method. Technical University of Denmark, IMM-REP-1999-05
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+
+import numpy as np
+
+from sdaxr.filters.state_space import StateSpaceModel
+
+log = logging.getLogger(__name__)
+
+ITERATIONS = 200
+# A trajectory is at a mode when no component can lower the cost by more than its share of this times one conditional
+# standard deviation.
+TOLERANCE = 1e-4
+
+
+@dataclass(frozen=True)
+class Minimised:
+    """Trajectories at modes of the posterior.
+
+    Attributes
+    ----------
+    states
+        Shape (members, time, n).
+    before, after
+        Cost of each trajectory at the first guess and at the end, (members,).
+    converged
+        Whether the gradient vanishes, (members,).
+    """
+
+    states: np.ndarray
+    before: np.ndarray
+    after: np.ndarray
+    converged: np.ndarray
+
+
+def minimise(model: StateSpaceModel, first_guess: np.ndarray, iterations: int = ITERATIONS) -> Minimised:
+    """Move trajectories (members, time, n) downhill until the gradient of the cost vanishes."""
+    x = np.array(first_guess, float)
+    before = cost(model, x)
+    after = before.copy()
+    damping, growth = np.full(len(x), 1e-3), np.full(len(x), 2.0)
+    converged = np.zeros(len(x), bool)
+    for _ in range(iterations):
+        moving = np.flatnonzero(~converged)
+        gradient, diagonal, below = linearise(model, x[moving])
+        curvature = np.einsum("mtii->mti", diagonal).copy()
+        converged[moving] = (np.abs(gradient) / np.sqrt(curvature)).max(axis=(1, 2)) < TOLERANCE
+        going = ~converged[moving]
+        if not going.any():
+            break
+        moving, gradient, curvature = moving[going], gradient[going], curvature[going]
+        lift = damping[moving, None, None] * curvature
+        step = solve_block_tridiagonal(diagonal[going] + lift[..., None] * np.eye(x.shape[2]), below[going], -gradient)
+        promised = (step * (lift * step - gradient)).sum(axis=(1, 2)) / 2
+        with np.errstate(over="ignore", invalid="ignore"):
+            reached = cost(model, x[moving] + step)
+            ratio = (after[moving] - reached) / promised
+        downhill = ratio > 0
+        x[moving[downhill]] += step[downhill]
+        after[moving[downhill]] = reached[downhill]
+        shrink = np.maximum(1 / 3, 1 - (2 * ratio[downhill].clip(max=1.0) - 1) ** 3)
+        damping[moving[downhill]] *= shrink
+        growth[moving[downhill]] = 2.0
+        damping[moving[~downhill]] *= growth[moving[~downhill]]
+        growth[moving[~downhill]] *= 2.0
+    if not converged.all():
+        log.warning(
+            "4D-Var: %d of %d trajectories have not reached a mode after %d iterations; a better first guess may help",
+            (~converged).sum(),
+            len(x),
+            iterations,
+        )
+    return Minimised(x, before, after, converged)
+
+
+def cost(model: StateSpaceModel, x: np.ndarray) -> np.ndarray:
+    """J of trajectories, (members, time, n) to (members,)."""
+    whiten = model.system.whitening()
+    departures = (x[:, 1:] - model.system.transition_mean(x[:, :-1])) @ whiten.T
+    total = (departures**2).sum(axis=(1, 2))
+    moments = model.system.initial_moments()
+    if moments is not None:
+        total += ((x[:, 0] - moments[0]) * np.linalg.solve(moments[1], (x[:, 0] - moments[0]).T).T).sum(1)
+    for index, observation in enumerate(model.observations):
+        if observation is not None:
+            innovation = observation.values - observation.predict(x[:, index])
+            total += (observation.errors.whiten(innovation) ** 2).sum(1)
+    return total / 2
+
+
+def linearise(model: StateSpaceModel, x: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Gradient of the cost and the Gauss-Newton approximation of its second derivative.
+
+    Returns
+    -------
+    Gradient (members, time, n), blocks on the diagonal (members, time, n, n), and blocks below it
+    (members, time - 1, n, n), of the row of the later state.
+    """
+    whiten = model.system.whitening()
+    gradient, diagonal = np.zeros(x.shape), np.zeros((*x.shape, x.shape[2]))
+    departures = (x[:, 1:] - model.system.transition_mean(x[:, :-1])) @ whiten.T
+    tangent = whiten @ model.system.tangent(x[:, :-1])
+    gradient[:, 1:] += departures @ whiten
+    gradient[:, :-1] -= np.einsum("mtki,mtk->mti", tangent, departures)
+    diagonal[:, 1:] += whiten.T @ whiten
+    diagonal[:, :-1] += tangent.swapaxes(-1, -2) @ tangent
+    below = -whiten.T @ tangent
+    moments = model.system.initial_moments()
+    if moments is not None:
+        precision = np.linalg.inv(moments[1])
+        gradient[:, 0] += (x[:, 0] - moments[0]) @ precision
+        diagonal[:, 0] += precision
+    for index, observation in enumerate(model.observations):
+        if observation is not None:
+            innovation = observation.errors.whiten(observation.values - observation.predict(x[:, index]))
+            operator = observation.errors.whiten(observation.tangent(x[:, index]).swapaxes(1, 2)).swapaxes(1, 2)
+            gradient[:, index] -= np.einsum("mki,mk->mi", operator, innovation)
+            diagonal[:, index] += operator.swapaxes(1, 2) @ operator
+    return gradient, diagonal, below
+
+
+def solve_block_tridiagonal(diagonal: np.ndarray, below: np.ndarray, right: np.ndarray) -> np.ndarray:
+    """Solve symmetric block tridiagonal systems by block elimination.
+
+    Parameters
+    ----------
+    diagonal
+        Blocks on the diagonal, positive definite, (members, time, n, n).
+    below
+        Blocks below it, (members, time - 1, n, n).
+    right
+        Right-hand sides, (members, time, n).
+
+    Returns
+    -------
+    The solutions, shape of ``right``.
+    """
+    length = right.shape[1]
+    pivots, solution = diagonal.copy(), right.copy()
+    for t in range(1, length):
+        factor = np.linalg.solve(pivots[:, t - 1], below[:, t - 1].swapaxes(1, 2)).swapaxes(1, 2)
+        pivots[:, t] -= factor @ below[:, t - 1].swapaxes(1, 2)
+        solution[:, t] -= (factor @ solution[:, t - 1, :, None])[..., 0]
+    for t in reversed(range(length)):
+        if t + 1 < length:
+            solution[:, t] -= (below[:, t].swapaxes(1, 2) @ solution[:, t + 1, :, None])[..., 0]
+        solution[:, t] = np.linalg.solve(pivots[:, t], solution[:, t, :, None])[..., 0]
+    return solution

@@ -1,0 +1,311 @@
+"""Labelled observations and a system as a state-space model: a Markov chain that is observed state by state.
+
+The classical methods see vectors only. The labels are resolved here, once, and observation operators, which are torch
+functions of whole trajectories, become functions of single states.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+import scipy.linalg
+import torch
+import xarray as xr
+from torch import Tensor
+
+from sdaxr.observations.correlation import error_correlation
+from sdaxr.observations.noise import DISTRIBUTION, GAUSSIAN, family_of
+from sdaxr.observations.observe import align
+from sdaxr.operators import Bound, Operator, Template, compose
+from sdaxr.operators.base import steps_of
+from sdaxr.operators.locations import Locations, nearest_times
+from sdaxr.posterior.mixture import log_density
+from sdaxr.schema import TIME, DataError, OperatorError, OptionError
+from sdaxr.systems.layout import system_layout
+from sdaxr.systems.markov import MarkovChain
+
+
+@dataclass(frozen=True)
+class ObservationErrors:
+    """The distribution of observation errors, N(0, R) as a rule: the one place that knows what R is.
+
+    Attributes
+    ----------
+    std
+        The root of R's diagonal, shape (m,).
+    families
+        The family of each (`sdaxr.observations.noise`), shape (m,).
+    correlation
+        Shape (m, m), of Gaussian errors; None where they are independent.
+    """
+
+    std: np.ndarray
+    families: np.ndarray
+    correlation: np.ndarray | None = None
+
+    @property
+    def gaussian(self) -> bool:
+        """Whether all of them are."""
+        return bool((self.families == GAUSSIAN).all())
+
+    @property
+    def covariance(self) -> np.ndarray:
+        """R, shape (m, m)."""
+        return np.diag(self.std**2) if self.correlation is None else self.std[:, None] * self.correlation * self.std
+
+    def whiten(self, values: np.ndarray) -> np.ndarray:
+        """Values in units of their errors, (..., m); the whitened errors are independent and of unit variance."""
+        scaled = values / self.std
+        return scaled if self.correlation is None else scaled @ np.linalg.inv(self._root).T
+
+    def log_density(self, innovation: np.ndarray) -> np.ndarray:
+        """Log-density of errors, (..., m) to (...)."""
+        normalisation = np.log(self.std).sum()
+        if self.correlation is not None:
+            normalisation += np.log(np.diag(self._root)).sum()
+        white = self.whiten(innovation)
+        if self.gaussian:
+            return -(white**2).sum(-1) / 2 - (normalisation + len(self.std) / 2 * math.log(2 * math.pi))
+        return sum(log_density(white[..., i], family) for i, family in enumerate(self.families)) - normalisation
+
+    @classmethod
+    def joined(cls, parts: Sequence[ObservationErrors]) -> ObservationErrors:
+        """The errors of several networks, which do not depend on each other."""
+        std, families = (np.concatenate(arrays) for arrays in zip(*((p.std, p.families) for p in parts), strict=True))
+        if all(part.correlation is None for part in parts):
+            return cls(std, families)
+        blocks = [np.eye(len(p.std)) if p.correlation is None else p.correlation for p in parts]
+        return cls(std, families, scipy.linalg.block_diag(*blocks))
+
+    @cached_property
+    def _root(self) -> np.ndarray:
+        return np.linalg.cholesky(self.covariance / np.outer(self.std, self.std))
+
+
+@dataclass(frozen=True)
+class StateObservation:
+    """What is observed of one state: y = H(x) + error.
+
+    Attributes
+    ----------
+    operator
+        H: states (count, n) to observed quantities (count, m), float64, differentiable.
+    values
+        y, shape (m,).
+    errors
+        Distribution of the errors.
+    """
+
+    operator: Callable[[Tensor], Tensor]
+    values: np.ndarray
+    errors: ObservationErrors
+
+    def predict(self, x: np.ndarray) -> np.ndarray:
+        """H of states, (count, n) to (count, m)."""
+        with torch.no_grad():
+            return self.operator(torch.from_numpy(np.require(x, requirements=["C", "W"]))).numpy()
+
+    def tangent(self, x: np.ndarray) -> np.ndarray:
+        """Derivative of H, (count, n) to (count, m, n)."""
+        states = torch.from_numpy(np.require(x, requirements=["C", "W"])).requires_grad_()
+        # One member does not depend on the state of another, so the sum over them can be differentiated.
+        sums = self.operator(states).sum(0)
+        rows = [torch.autograd.grad(total, states, retain_graph=True)[0] for total in sums]
+        return torch.stack(rows, dim=1).numpy()
+
+    def log_likelihood(self, x: np.ndarray) -> np.ndarray:
+        """log p(y | x) of states, (count, n) to (count,)."""
+        return self.errors.log_density(self.values - self.predict(x))
+
+
+@dataclass(frozen=True)
+class StateSpaceModel:
+    """A chain and what is observed of it.
+
+    Attributes
+    ----------
+    system
+        The chain.
+    times
+        Times of the L states.
+    observations
+        What is observed of each state, or None; L of them.
+    """
+
+    system: MarkovChain
+    times: xr.DataArray
+    observations: tuple[StateObservation | None, ...]
+
+    def __len__(self) -> int:
+        return len(self.observations)
+
+    def check_gaussian(self, method: str) -> None:
+        """Raise `OptionError` if the errors of some observation are not Gaussian."""
+        for observation in self.observations:
+            if observation is not None and not observation.errors.gaussian:
+                found = sorted(set(observation.errors.families.tolist()))
+                raise OptionError(
+                    f"method={method!r} is for Gaussian errors, found {', '.join(found)}; use method='ffbs', or drop "
+                    f"the attribute '{DISTRIBUTION}' of the errors to take them for Gaussian"
+                )
+
+
+def build_model(
+    networks: Mapping[str, xr.Dataset],
+    operators: Mapping[str, Operator],
+    system: MarkovChain,
+    times: xr.DataArray,
+    outside: str = "error",
+) -> tuple[StateSpaceModel, list[int]]:
+    """The state-space model of networks of observations on ``times``.
+
+    Returns
+    -------
+    The model, and how many observations of each network are used.
+
+    Raises
+    ------
+    DataError, GridError, UnitsError
+        If observations do not fit the states of the system, or none is in the window.
+    OperatorError
+        If an operator cannot be applied, or joins several times.
+    """
+    parts: list[list[StateObservation]] = [[] for _ in range(times.size)]
+    used = []
+    for name, data in networks.items():
+        found = dict(_by_time(name, data, operators[name], system, times, outside))
+        for index, part in found.items():
+            parts[index].append(part)
+        used.append(sum(part.values.size for part in found.values()))
+    return StateSpaceModel(system, times, tuple(map(_joined, parts))), used
+
+
+def _joined(parts: Sequence[StateObservation]) -> StateObservation | None:
+    if len(parts) < 2:
+        return parts[0] if parts else None
+    return StateObservation(
+        lambda x: torch.cat([part.operator(x) for part in parts], dim=1),
+        np.concatenate([part.values for part in parts]),
+        ObservationErrors.joined([part.errors for part in parts]),
+    )
+
+
+def _by_time(
+    name: str, data: xr.Dataset, operator: Operator, system: MarkovChain, times: xr.DataArray, outside: str
+) -> Iterator[tuple[int, StateObservation]]:
+    """What one network observes of each state, by its index."""
+    whole = _Seen.of(data, operator, system, times, outside)
+    if not whole.count:
+        raise DataError(f"'{name}' has no finite observation in the window; check its times and values")
+    observed = whole.places(times.values)
+    split = {}
+    for index in sorted(set(observed)):
+        # Two states: with one alone, there is no step by which times could be compared.
+        first = max(0, min(index, times.size - 2))
+        pair = times[first : first + 2]
+        seen = _Seen.of(data, _dropping(operator), system, pair, "drop")
+        split[index] = seen.at(seen.places(pair.values) == index - first).observation(index - first, pair.size)
+    _check_split(name, operator, whole, split, system, times.size)
+    yield from split.items()
+
+
+def _dropping(operator: Operator) -> Operator:
+    """The operator without an objection to measurements at other times than the present ones."""
+    steps = (replace(s, outside="drop") if isinstance(s, Locations) else s for s in steps_of(operator))
+    return compose(*steps)
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """The observed points of an operator's output: {variable: flat indices}, with values and errors in that order."""
+
+    data: xr.Dataset
+    bound: Bound
+    system: MarkovChain
+    where: dict[str, np.ndarray]
+    values: dict[str, np.ndarray]
+    errors: dict[str, np.ndarray]
+
+    @classmethod
+    def of(cls, data: xr.Dataset, operator: Operator, system: MarkovChain, times: xr.DataArray, outside: str) -> _Seen:
+        """The points at which ``data`` has values, for states at ``times``."""
+        bound = operator.bind(Template.from_dataset(system_layout(system).template(times)))
+        aligned = align(data, bound.template, outside=outside)
+        where = {name: np.flatnonzero(np.isfinite(y)) for name, (y, _) in aligned.items()}
+        values, errors = (
+            {name: pair[i].reshape(-1)[where[name]].astype(float) for name, pair in aligned.items()} for i in (0, 1)
+        )
+        return cls(data, bound, system, where, values, errors)
+
+    @property
+    def count(self) -> int:
+        """Number of observations."""
+        return sum(len(i) for i in self.where.values())
+
+    def places(self, times: np.ndarray) -> np.ndarray:
+        """Index among ``times`` of each observation, in the order of the variables; shape (count,)."""
+        template, places = self.bound.template, []
+        for name, where in self.where.items():
+            coord, dims = template.coords.get(TIME), template.variables[name].dims
+            along = TIME if coord is None or coord.dims is None else coord.dims[0]
+            if coord is None or along not in dims:
+                raise _joins(name)
+            position = np.unravel_index(where, template.shape(name))[dims.index(along)]
+            places.append(nearest_times(coord.values, times)[0][position])
+        return np.concatenate(places)
+
+    def at(self, chosen: np.ndarray) -> _Seen:
+        """Those observations for which ``chosen``, shape (count,), is true."""
+        ends = np.cumsum([len(i) for i in self.where.values()])[:-1]
+        pick = dict(zip(self.where, np.split(chosen, ends), strict=True))
+        where, values, errors = (
+            {name: array[pick[name]] for name, array in arrays.items()}
+            for arrays in (self.where, self.values, self.errors)
+        )
+        return replace(self, where=where, values=values, errors=errors)
+
+    def observation(self, index: int | None, length: int) -> StateObservation:
+        """The observation of state ``index`` among ``length``; of flattened trajectories where it is None."""
+        where = {name: torch.from_numpy(i) for name, i in self.where.items() if len(i)}
+        shapes = {str(n): v.shape for n, v in self.system.template().data_vars.items()}
+        sizes = [math.prod(shape) for shape in shapes.values()]
+
+        def operator(x: Tensor) -> Tensor:
+            # An operator wants a trajectory: one whose states are all the same costs no memory.
+            states = x[:, None].expand(-1, length, -1) if index is not None else x.unflatten(1, (length, -1))
+            parts = zip(shapes.items(), states.split(sizes, dim=2), strict=True)
+            out = self.bound(
+                {name: part.unflatten(2, shape) if shape else part[..., 0] for (name, shape), part in parts}
+            )
+            return torch.cat([out[name].reshape(len(x), -1)[:, i] for name, i in where.items()], dim=1).double()
+
+        values, errors = (np.concatenate(list(arrays.values())) for arrays in (self.values, self.errors))
+        correlation = error_correlation(self.data, self.bound.template, self.where)
+        families = np.repeat([family_of(self.data, n) for n in self.where], [len(i) for i in self.where.values()])
+        return StateObservation(operator, values, ObservationErrors(errors, families, correlation))
+
+
+def _check_split(
+    name: str, operator: Operator, whole: _Seen, split: Mapping[int, StateObservation], system: MarkovChain, length: int
+) -> None:
+    """Raise `OperatorError` unless the likelihood of a trajectory is the product of those of its states."""
+    if sum(part.values.size for part in split.values()) != whole.count:
+        raise _joins(name, operator)
+    states = system.initial(2 * length, seed=0).reshape(2, length, -1)
+    together = whole.observation(None, length).log_likelihood(states.reshape(2, -1))
+    apart = np.sum([part.log_likelihood(states[:, index]) for index, part in split.items()], axis=0)
+    if not np.allclose(together, apart, rtol=1e-4, equal_nan=True):
+        raise _joins(name, operator)
+
+
+def _joins(name: str, operator: Operator | None = None) -> OperatorError:
+    through = "" if operator is None else f" through {operator}"
+    return OperatorError(
+        f"'{name}' is observed{through} at several times jointly, expected an operator that looks at one state after "
+        "the other, and errors that are not correlated in time: the classical methods go forward in time; use a "
+        "score-based method (sda) for such observations"
+    )

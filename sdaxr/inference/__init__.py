@@ -1,0 +1,1 @@
+"""Posteriors, forecasts and denoised fields from observations and a prior."""

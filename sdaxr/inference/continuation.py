@@ -1,0 +1,173 @@
+"""Forecasts by a prior alone: blocks of new states, each sampled given the last ones."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+import xarray as xr
+from tqdm.auto import tqdm
+
+from sdaxr.inference.lead_time import check_times, labels, provenance
+from sdaxr.posterior.covariance.modal import ModalCovariance
+from sdaxr.posterior.covariance.unresolved import UnresolvedVariance
+from sdaxr.posterior.execution import batch_size
+from sdaxr.posterior.guidance import SDA
+from sdaxr.posterior.settings import Sampling, resolve_sampling
+from sdaxr.posterior.states import blocks, channel_variance, extend, observe_states
+from sdaxr.prior.blanket import TrajectoryDenoiser
+from sdaxr.prior.files import Prior
+from sdaxr.prior.hardware import choose_device
+from sdaxr.schema import TIME, OptionError, nearest
+
+# A forecast has `steps` already: states.
+_SAMPLING = {"levels": "steps"} | {k: k for k in ("sampler", "grid", "eta", "corrections", "tau", "gamma")}
+
+
+@dataclass(frozen=True)
+class PriorForecast:
+    """Members continued by a prior, in batches.
+
+    Attributes
+    ----------
+    prior, settings
+        The prior and how it is sampled.
+    known
+        Last states of the members, normalised, shape (members, k, channel, *space).
+    times
+        Times from the first known state on, as many as any block may need.
+    steps, context, block, error
+        New states; states that condition a block; new states a block; how tightly the former are held.
+    gamma, variance
+        Gamma, or the measured covariance of fields given z, and the measured variance of each channel of the states.
+    """
+
+    prior: Prior
+    settings: Sampling
+    known: torch.Tensor
+    times: xr.DataArray
+    steps: int
+    context: int
+    block: int
+    error: float
+    gamma: float | ModalCovariance | None
+    variance: UnresolvedVariance | None
+    seed: int
+    batch: int | None
+    template: xr.Dataset
+    attrs: dict[str, Any]
+
+    @classmethod
+    def of(
+        cls,
+        prior: Prior,
+        data: xr.Dataset,
+        steps: int,
+        seed: int,
+        *,
+        context: int | None,
+        block: int | None,
+        error: float,
+        batch: int | None,
+        device: str,
+        options: Mapping[str, Any],
+    ) -> PriorForecast:
+        """Check that the ensemble and the options fit the prior."""
+        for option in options:
+            if option not in _SAMPLING:
+                raise OptionError(f"option {nearest(option, _SAMPLING)} (the model is the prior {prior.name!r})")
+        if error <= 0:
+            raise OptionError(f"error={error}, expected a positive number, in units of the prior's standard deviations")
+        layout, target = prior.layout, choose_device(device)
+        settings = resolve_sampling(prior, {_SAMPLING[k]: v for k, v in options.items()})
+        # The gamma that a prior's file recommends is for sparse observations, not for complete states.
+        gamma = _gamma(options.get("gamma"))
+        settings = replace(settings, gamma=gamma)
+        held, new = _lengths(prior, context, block)
+        known = torch.as_tensor(last_states(prior, data, held), device=target)
+        times = layout.times(data[TIME].values[-known.shape[1]], known.shape[1] + steps + held + new)
+        covariance: float | ModalCovariance | None = gamma
+        variance = None
+        if gamma is None:
+            covariance = ModalCovariance.of(prior, target)
+            variance = channel_variance(prior.held_out(target))
+        about = {"model": prior.name, "model_sha256": prior.sha256, "context": held, "block": new, "error": error}
+        chosen = {k: getattr(settings, k) for k in _SAMPLING.values()}
+        about |= {f"sampling_{k}": "measured" if v is None else v for k, v in chosen.items()}
+        attrs = provenance(about, f"the prior {prior.name}", {"known": known.cpu().numpy()}, seed)
+        blank = layout.template(times[:1])[prior.states].isel({TIME: 0}, drop=True)
+        template = labels(blank, data, layout.time.step, steps)
+        return cls(
+            prior, settings, known, times, steps, held, new, error, covariance, variance, seed, batch, template, attrs
+        )
+
+    @property
+    def finite(self) -> bool:
+        """Whether every value of the forecast is finite."""
+        return self.prior.layout.mask is None
+
+    def members(self, waiting: list[int], progress: bool) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
+        """Each member that is waited for, {variable: (steps, *space)}."""
+        sampler = self.settings.build(self.prior.network.levels)
+        count, held, new = len(self.known), self.context, self.block
+        size = self.batch or self._batch_size()
+        # Batches are the same in a resumed run: rounding depends on their size.
+        parts = [range(i, min(i + size, count)) for i in range(0, count, size)]
+        parts = [part for part in parts if set(part) & set(waiting)]
+        evaluations = sampler.evaluations * len(blocks(self.known.shape[1], self.steps, held, new))
+        with tqdm(total=evaluations * sum(map(len, parts)), disable=not progress, desc="forecasting") as bar:
+            for part in parts:
+                drawn = extend(
+                    self._denoiser_at, self.known[part.start : part.stop], self.steps, context=held, block=new,
+                    sampler=sampler, error=self.error, gamma=self.gamma, variance=self.variance,
+                    seed=self.seed, members=part, tick=bar.update,
+                )  # fmt: skip
+                for member, state in zip(part, drawn.cpu().numpy(), strict=True):
+                    if member in waiting:
+                        yield member, self.prior.augmentation.without(self.prior.layout.to_physical(state))
+
+    def _denoiser_at(self, first: int, count: int) -> TrajectoryDenoiser:
+        times = self.times[first : first + count]
+        settings = self.settings
+        return self.prior.denoiser(times, self.known.device, stride=settings.stride, precision=settings.precision)
+
+    def _batch_size(self) -> int:
+        length = self.context + self.block
+        likelihood = observe_states(self.known, self.error, self.variance)
+        guided = SDA(self._denoiser_at(0, length), [likelihood], self.gamma)
+        return batch_size(guided, (length, *self.known.shape[2:]), len(self.known), self.known.device)
+
+
+def last_states(prior: Prior, data: xr.Dataset, count: int) -> np.ndarray:
+    """The last ``count`` states (or as many as there are), normalised: (member, time, channel, *space).
+
+    Raises
+    ------
+    DataError, GridError, UnitsError
+        If they have not the variables, grid, units or step of the prior.
+    """
+    time = prior.layout.time
+    check_times(data, time.kind, time.step, time.units, f"the prior {prior.name!r}")
+    last = data.isel({TIME: slice(-count, None)})
+    return prior.layout.to_array(prior.augmentation.apply(last, prior.states))
+
+
+def _gamma(gamma: Any) -> float | None:
+    if isinstance(gamma, str):
+        raise OptionError(f"gamma={gamma!r}, expected a number, or nothing for the measured variance")
+    return gamma
+
+
+def _lengths(prior: Prior, context: int | None, block: int | None) -> tuple[int, int]:
+    held = max(1, prior.window // 2) if context is None else context
+    new = max(1, prior.window - held) if block is None else block
+    needed = prior.network.window or 1
+    if held < 1 or new < 1 or held + new < needed:
+        raise OptionError(
+            f"context={held} and block={new}, expected at least 1 each and {needed} together, the window of the prior "
+            f"{prior.name!r}"
+        )
+    return held, new

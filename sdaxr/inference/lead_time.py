@@ -1,0 +1,93 @@
+"""Labels of a forecast: lead time, valid time, time of the initial state; and checks of the times of an ensemble."""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from sdaxr import schema
+from sdaxr.schema import INIT_TIME, LEAD_TIME, MEMBER, TIME, VALID_TIME, DataError
+from sdaxr.states.coordinates import ensemble_dimension
+from sdaxr.states.time import time_axis, time_kind
+
+
+def with_time(ensemble: xr.Dataset) -> xr.Dataset:
+    """The ensemble with the dimensions member and time."""
+    if TIME not in ensemble.coords:
+        raise DataError(
+            f"found the coordinates {list(map(str, ensemble.coords))}, expected 'time', from which the forecast "
+            "starts; set it with ds.assign_coords(time=...)"
+        )
+    data = ensemble if TIME in ensemble.dims else ensemble.expand_dims(TIME)
+    if data.sizes[TIME] == 0:
+        raise DataError("'time' is empty, expected at least one state")
+    dim = ensemble_dimension(data)
+    if dim is None:
+        return data.drop_vars(MEMBER, errors="ignore").expand_dims({MEMBER: [0]})
+    if dim != MEMBER:
+        data = data.rename({dim: MEMBER})
+    return data if MEMBER in data.coords else data.assign_coords({MEMBER: np.arange(data.sizes[MEMBER])})
+
+
+def check_times(data: xr.Dataset, kind: str, step: float, units: str, model: str) -> None:
+    """Raise `DataError` unless the ensemble's time is of that kind and step."""
+    found = time_kind(data[TIME])
+    if found != kind:
+        raise DataError(f"'time' of the ensemble is {found}, that of {model} is {kind}; convert one of them")
+    if data.sizes[TIME] < 2:
+        return
+    axis = time_axis(data)
+    if abs(axis.step - step) > 1e-3 * step:
+        raise DataError(
+            f"the ensemble has the step {axis.step:g} {axis.units}, {model} has {step:g} {units}; pass "
+            f"step={axis.step:g} where the model is a system, take a model with this step, or "
+            "select one time: ds.isel(time=[-1])"
+        )
+
+
+def labels(state: xr.Dataset, data: xr.Dataset, step: float, steps: int) -> xr.Dataset:
+    """The forecast without its values, from the labels of one state; nothing of the size of the forecast is stored."""
+    times, start = data[TIME], data[TIME].values[-1]
+    kind = time_kind(times)
+    offsets = np.arange(1, steps + 1) * step
+    units = {"units": times.attrs.get("units", "1")} if kind == "float" else {}
+    lead = offsets if kind == "float" else (offsets * 1e9).round().astype("timedelta64[ns]")
+    if kind == "cftime":
+        valid = np.array([start + datetime.timedelta(seconds=float(s)) for s in offsets], dtype=object)
+    else:
+        valid = start + lead
+    reference = {"standard_name": "forecast_reference_time", "long_name": "time of the initial state"}
+    member = {"standard_name": "realization", "long_name": "ensemble member", "units": "1"}
+    known = {} if kind == "float" else {"standard_name": "time"}
+    coords = {
+        MEMBER: (MEMBER, data[MEMBER].values, member),
+        LEAD_TIME: (LEAD_TIME, lead, {"standard_name": "forecast_period", "long_name": "lead time", **units}),
+        VALID_TIME: (LEAD_TIME, valid, {**known, "long_name": "time that is forecast", **units}),
+        INIT_TIME: ((), np.array(start), {**reference, **units}),
+    }
+    zero, head = np.zeros((), np.float32), {MEMBER: data.sizes[MEMBER], LEAD_TIME: steps}
+    variables = {}
+    for name, variable in state.data_vars.items():
+        sizes = head | dict(variable.sizes)
+        variables[name] = (tuple(sizes), np.broadcast_to(zero, tuple(sizes.values())), variable.attrs)
+    return xr.Dataset(variables, dict(state.drop_vars(TIME, errors="ignore").coords) | coords)
+
+
+def provenance(about: dict[str, Any], method: str, states: Mapping[str, np.ndarray], seed: int) -> dict[str, Any]:
+    digest = hashlib.sha256()
+    for name in sorted(states):
+        digest.update(name.encode() + np.ascontiguousarray(states[name]).tobytes())
+    return {
+        "Conventions": "CF-1.11",
+        "title": f"forecast by {method}",
+        "source": method,
+        **about,
+        "seed": seed,
+        "initial_states_sha256": digest.hexdigest(),
+        "sdaxr_version": schema.VERSION,
+    }

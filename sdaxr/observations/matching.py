@@ -1,0 +1,249 @@
+"""Observations brought onto the labels of an operator's output, and checked on the way.
+
+Every mismatch raises an error that says what was found, what was expected and what to do; nothing is
+interpolated, converted or dropped silently.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import xarray as xr
+
+from sdaxr import schema
+from sdaxr.operators import Template
+from sdaxr.operators.locations import nearest_times
+from sdaxr.schema import TIME, DataError, GridError, OptionError
+from sdaxr.states.coordinates import is_longitude
+from sdaxr.states.time import time_kind
+
+OBS = "obs"
+ERROR = "_error"
+
+_QUALITY = "_qc"
+_TIME_TOLERANCE = 1e-3  # of a step
+_GRID_TOLERANCE = 1e-3  # of a grid spacing
+
+
+class Alignment(dict[str, tuple[np.ndarray, np.ndarray]]):
+    """Observed variables -> (values, errors), on the whole template; NaN where not observed.
+
+    Attributes
+    ----------
+    dropped
+        How many values of each variable lay outside and were left out; empty unless asked for.
+    """
+
+    dropped: dict[str, int]
+
+
+def validate(observations: xr.Dataset, template: Template, *, outside: str = "error") -> None:
+    """Raise what `align` raises if ``observations`` do not fit the operator's output ``template``."""
+    align(observations, template, outside=outside)
+
+
+def align(observations: xr.Dataset, template: Template, *, outside: str = "error") -> Alignment:
+    """Observations and their errors as arrays with the labels of an operator's output.
+
+    Parameters
+    ----------
+    observations
+        Grid or point form; some of the template's variables, at some of its times and grid points, in any order.
+    template
+        ``Bound.template`` of the operator on the assimilated window.
+    outside
+        ``"error"``, or ``"drop"`` for times outside the window and points outside the grid.
+
+    Returns
+    -------
+    Alignment
+        For each observed variable, values and errors of shape ``template.shape(name)``.
+
+    Raises
+    ------
+    DataError
+        If a variable or dimension is unknown, an error is missing or not positive, units differ, a time is off
+        the window or its steps, or a label is repeated.
+    GridError
+        If the grid points are not among those of the template.
+    """
+    if outside not in ("error", "drop"):
+        raise OptionError(f"outside is {schema.nearest(outside, ('error', 'drop'))}")
+    out, places = Alignment(), {}
+    out.dropped = {}
+    for name in observed_variables(observations):
+        if name not in template.variables:
+            raise DataError(
+                f"the operator gives no variable {schema.nearest(name, template.variables)} Rename it, or drop it with "
+                f"ds.drop_vars({name!r})"
+            )
+        value, error = _checked(observations, name, template)
+        for dim in map(str, value.dims):
+            if dim not in places:
+                places[dim] = _places(observations, dim, template, outside)
+        kept, at = zip(*(places[str(d)] for d in value.dims), strict=True) if value.dims else ((), ())
+        pair = []
+        for source in (value, error):
+            full = np.full(template.shape(name), np.nan, np.result_type(value.dtype, np.float32))
+            full[np.ix_(*at)] = source.values[np.ix_(*kept)]
+            pair.append(full)
+        pair[1][np.isnan(pair[0])] = np.nan
+        out[name] = (pair[0], pair[1])
+        lost = int(np.isfinite(value.values).sum() - np.isfinite(pair[0]).sum())
+        if lost:
+            out.dropped[name] = lost
+    return out
+
+
+def observed_variables(observations: xr.Dataset) -> list[str]:
+    """Names of the variables that hold measurements, not their errors or quality flags."""
+    names = [str(n) for n in observations.data_vars]
+    aside = {n for n in names if any(n == f"{m}{end}" for m in names for end in (ERROR, _QUALITY))}
+    aside |= {a for n in names for a in str(observations[n].attrs.get("ancillary_variables", "")).split()}
+    found = [n for n in names if n not in aside]
+    if not found:
+        raise DataError(f"found the variables {names}, expected at least one measured variable and its '<name>_error'")
+    return found
+
+
+def _checked(observations: xr.Dataset, name: str, template: Template) -> tuple[xr.DataArray, xr.DataArray]:
+    # Value and broadcast error of one variable, dims in the template's order.
+    value, variable = observations[name], template.variables[name]
+    if set(value.dims) != set(variable.dims):
+        raise DataError(
+            f"'{name}' has the dimensions {tuple(value.dims)}, expected {variable.dims}, those of the operator's "
+            "output; select, rename or add what differs"
+        )
+    value = value.transpose(*variable.dims)
+    schema.check_units(name, value.attrs.get("units"), variable.units or None)
+    label = f"{name}{ERROR}"
+    if label not in observations:
+        raise DataError(
+            f"'{name}' has no '{label}', expected one standard deviation of its error; "
+            f"set ds[{label!r}] = ... (a number, or values along some of {variable.dims})"
+        )
+    error = observations[label]
+    schema.check_units(label, error.attrs.get("units"), variable.units or None)
+    strange = [d for d in error.dims if d not in variable.dims]
+    if strange:
+        raise DataError(f"'{label}' has the dimensions {strange}, expected some of {variable.dims}")
+    error = error.broadcast_like(value).transpose(*variable.dims)
+    if np.isinf(value.values).any():
+        raise DataError(
+            f"'{name}' has {int(np.isinf(value.values).sum())} infinite values; set them to NaN to leave them out"
+        )
+    bad = np.isfinite(value.values) & ~(np.isfinite(error.values) & (error.values > 0))
+    if bad.any():
+        raise DataError(
+            f"'{label}' is {error.values[bad][0]} where '{name}' has a value, {int(bad.sum())} times; expected a "
+            "finite standard deviation above 0; correct it, or set the value to NaN to leave it out"
+        )
+    return value, error
+
+
+def _places(observations: xr.Dataset, dim: str, template: Template, outside: str) -> tuple[np.ndarray, np.ndarray]:
+    # Positions along `dim` in the observations that are kept, and where they go in the template.
+    if dim == TIME:
+        kept, at = _time_places(observations, template, outside)
+    else:
+        kept, at = _grid_places(observations, dim, template, outside)
+    if len(np.unique(at)) != len(at):
+        twice = kept[np.flatnonzero(np.bincount(at)[at] > 1)[0]]
+        label = observations[dim].values[twice]
+        raise DataError(f"the label {label} of '{dim}' is there more than once; average the values, or keep one")
+    if dim != TIME:
+        _check_positions(observations, dim, template, kept, at)
+    return kept, at
+
+
+def _time_places(observations: xr.Dataset, template: Template, outside: str) -> tuple[np.ndarray, np.ndarray]:
+    if TIME not in observations.coords:
+        raise DataError("'time' has no coordinate, expected times; add them with ds.assign_coords(time=...)")
+    times, grid = observations[TIME], xr.DataArray(template.coordinate(TIME), dims=TIME, name=TIME)
+    kinds = time_kind(times), time_kind(grid)
+    if kinds[0] != kinds[1]:
+        raise DataError(
+            f"the times of the observations are of kind {kinds[0]}, expected {kinds[1]} as in the window "
+            f"({grid.values[0]} to {grid.values[-1]}); convert them with ds.assign_coords(time=...)"
+        )
+    schema.check_units(TIME, times.attrs.get("units"), template.coords[TIME].attrs.get("units"), "the observations")
+    at, distance = nearest_times(times.values, grid.values)
+    off = ~(np.abs(distance) <= _TIME_TOLERANCE)
+    beyond = off & (((at == 0) & (distance < 0)) | ((at == grid.size - 1) & (distance > 0)))
+    for bad, what in ((off & ~beyond, "is off the steps of the window"), (beyond, "lies outside the window")):
+        if bad.any() and not (outside == "drop" and bad is beyond):
+            first = int(bad.argmax())
+            hint = ', or pass outside="drop" to leave them out' if bad is beyond else ""
+            raise DataError(
+                f"the time {times.values[first]} {what} ({grid.values[0]} to {grid.values[-1]}), {int(bad.sum())} of "
+                f"{times.size} do; the nearest step is {grid.values[at[first]]}; select or move the times{hint}"
+            )
+    kept = np.flatnonzero(~off)
+    return kept, at[kept]
+
+
+def _grid_places(observations: xr.Dataset, dim: str, template: Template, outside: str) -> tuple[np.ndarray, np.ndarray]:
+    own = dim in template.coords and template.coords[dim].dims is None
+    grid = template.coords[dim].values if own else np.arange(template.sizes[dim])
+    named = dim in observations.coords
+    if own and not named and dim != OBS and observations.sizes[dim] == grid.size:
+        return np.arange(grid.size), np.arange(grid.size)
+    labels = observations[dim].values if named else np.arange(observations.sizes[dim])
+    attrs = template.coords[dim].attrs if own else {}
+    at, found, within = _match(labels, grid, is_longitude(dim, attrs))
+    droppable = ~within | (labels.dtype.kind in "iuOSUT")
+    bad = ~found & ~(droppable & (outside == "drop"))
+    if bad.any():
+        raise GridError(
+            f"'{dim}' of the observations ({_describe(labels)}) has {int(bad.sum())} labels, {labels[bad.argmax()]} "
+            f"the first, that are not on the grid of the operator's output ({_describe(grid)}); interpolate to it, or "
+            "observe the prior's grid with the operator that the observations were made with"
+        )
+    kept = np.flatnonzero(found)
+    return kept, at[kept]
+
+
+def _match(labels: np.ndarray, grid: np.ndarray, longitude: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    # Nearest grid position of each label, whether it is the same place, and whether it is within the grid.
+    if grid.dtype.kind not in "fiu" or labels.dtype.kind not in "fiu":
+        lookup = {label: i for i, label in enumerate(grid.tolist())}
+        at = np.array([lookup.get(label, -1) for label in labels.tolist()], int)
+        return at, at >= 0, np.ones(at.shape, bool)
+    order = np.argsort(grid)
+    ordered = grid[order].astype(float)
+    slack = _GRID_TOLERANCE * (np.diff(ordered).min() if grid.size > 1 else 1.0)
+    asked = labels.astype(float)
+    if longitude:
+        asked = (asked - ordered[0] + slack) % 360.0 + ordered[0] - slack
+    if grid.size == 1:
+        at = np.zeros(asked.shape, int)
+    else:
+        upper = np.searchsorted(ordered, asked).clip(1, grid.size - 1)
+        at = np.where(asked - ordered[upper - 1] <= ordered[upper] - asked, upper - 1, upper)
+    within = (asked >= ordered[0] - slack) & (asked <= ordered[-1] + slack)
+    return order[at], np.abs(ordered[at] - asked) <= slack, within
+
+
+def _check_positions(observations: xr.Dataset, dim: str, template: Template, kept: np.ndarray, at: np.ndarray) -> None:
+    # Stations are matched by number; their positions must then be the same.
+    for name, coord in template.coords.items():
+        if coord.dims != (dim,) or coord.values.dtype.kind not in "fiu" or name not in observations.coords:
+            continue
+        there = observations[name]
+        if there.dims != (dim,) or there.dtype.kind not in "fiu":
+            continue
+        difference = there.values[kept].astype(float) - coord.values[at]
+        if is_longitude(name, coord.attrs):
+            difference = (difference + 180.0) % 360.0 - 180.0
+        bad = np.abs(difference) > 1e-4 * max(1.0, float(np.abs(coord.values).max(initial=0.0)))
+        if bad.any():
+            i = int(bad.argmax())
+            raise GridError(
+                f"{dim} {observations[dim].values[kept[i]]} has {name}={there.values[kept[i]]} in the observations, "
+                f"but the operator looks at {name}={coord.values[at[i]]}; give both the same {dim}s in the same order"
+            )
+
+
+def _describe(values: np.ndarray) -> str:
+    if not values.size:
+        return "no values"
+    return f"{values.size} values from {values[0]} to {values[-1]}"

@@ -1,0 +1,80 @@
+r"""Families of observation errors of mean zero and standard deviation one.
+
+A family is a function T of standard normal numbers g. ``"gaussian"``: g itself; ``"laplace"``, with heavy tails;
+``"uniform"``, with none; ``"lognormal"``, which is skewed: :math:`(e^g - e^{1/2}) / \sqrt{(e - 1) e}`.
+
+``<variable>_error`` names the family of the variable's errors in the attribute ``distribution``; without it they are
+Gaussian. `sdaxr.posterior.mixture` has the densities.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+import xarray as xr
+from scipy.special import erf, log_ndtr
+
+from sdaxr.observations.correlation import ATTRIBUTE
+from sdaxr.observations.matching import ERROR
+from sdaxr.schema import DataError, OptionError, nearest
+
+DISTRIBUTION = "distribution"
+GAUSSIAN = "gaussian"
+
+Transform = Callable[[np.ndarray], np.ndarray]
+
+
+def _laplace(g: np.ndarray) -> np.ndarray:
+    return -np.sign(g) * math.sqrt(0.5) * (math.log(2) + log_ndtr(-np.abs(g)))
+
+
+def _uniform(g: np.ndarray) -> np.ndarray:
+    return math.sqrt(3) * erf(g / math.sqrt(2))
+
+
+def _lognormal(g: np.ndarray) -> np.ndarray:
+    return (np.exp(g) - math.exp(0.5)) / math.sqrt((math.e - 1) * math.e)
+
+
+FAMILIES: dict[str, Transform] = {
+    GAUSSIAN: lambda g: g,
+    "laplace": _laplace,
+    "uniform": _uniform,
+    "lognormal": _lognormal,
+}
+
+
+def noise_of(name: str) -> Transform:
+    """Standard normal numbers to errors of the family.
+
+    Raises
+    ------
+    OptionError
+        If there is no such family.
+    """
+    if name not in FAMILIES:
+        raise OptionError(f"noise={nearest(name, FAMILIES)}")
+    return FAMILIES[name]
+
+
+def family_of(observations: xr.Dataset, name: str) -> str:
+    """The family of the errors of a variable, as ``<variable>_error`` says.
+
+    Raises
+    ------
+    DataError
+        If there is no such family, or errors that are not Gaussian are correlated.
+    """
+    attrs = observations[f"{name}{ERROR}"].attrs
+    family = str(attrs.get(DISTRIBUTION, GAUSSIAN))
+    where = f"the attribute '{DISTRIBUTION}' of '{name}{ERROR}'"
+    if family not in FAMILIES:
+        raise DataError(f"{where} is {nearest(family, FAMILIES)}")
+    if family != GAUSSIAN and ATTRIBUTE in attrs:
+        raise DataError(
+            f"{where} is {family!r} beside the attribute '{ATTRIBUTE}', expected {GAUSSIAN!r}, as only Gaussian "
+            "errors can be correlated; drop one of them"
+        )
+    return family

@@ -1,0 +1,305 @@
+"""Observations: drawn from a truth, or anybody's own, checked and brought onto the labels of an operator.
+
+Observations are a Dataset. In the *grid form* its dimensions are those of the operator's output, NaN means not
+observed, and the operator is JSON in the attribute ``operator`` (none: the state itself is observed). In the *point
+form* there is one dimension ``obs``, and each measurement has its own ``time`` and place as coordinates. In both,
+``<variable>_error`` is one standard deviation of the error, in the units of the variable; where errors are correlated,
+its attribute ``correlation_scales`` says over what distances (`sdaxr.observations.correlation`), and where they are not
+Gaussian, ``distribution`` of which family they are (`sdaxr.observations.noise`).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from sdaxr import schema
+from sdaxr.observations import masks
+from sdaxr.observations.correlation import ATTRIBUTE, check_scales, correlate
+from sdaxr.observations.matching import ERROR, OBS, Alignment, align, observed_variables, validate
+from sdaxr.observations.noise import DISTRIBUTION, GAUSSIAN, noise_of
+from sdaxr.operators import Operator, Template, from_json, identity, locations
+from sdaxr.operators.locations import write_times
+from sdaxr.schema import TIME, WINDOW_BOUND, DataError, GridError, OptionError
+from sdaxr.states.coordinates import ensemble_dimension
+
+WINDOW = "window"
+
+__all__ = [
+    "Alignment",
+    "align",
+    "is_point_form",
+    "observe",
+    "observed_variables",
+    "operator_for",
+    "validate",
+]
+
+
+def observe(
+    truth: xr.Dataset,
+    operator: Operator,
+    *,
+    every: int = 1,
+    start: int = 0,
+    error: float | Mapping[str, float | xr.DataArray] | xr.DataArray,
+    noise: str = "gaussian",
+    correlation: Mapping[str, float] | None = None,
+    seed: int = 0,
+    missing: float = 0.0,
+    where: xr.DataArray | Mapping[str, Any] | None = None,
+) -> xr.Dataset:
+    """Synthetic observations of a truth: y = H(x) + error, independent or correlated.
+
+    Parameters
+    ----------
+    truth
+        One trajectory, dims (time, ...); NaN only where there are no data at any time (land).
+    operator
+        H, from `sdaxr.operators`.
+    every, start
+        Observe the times ``start, start + every, ...`` of the operator's output, counted from 0.
+    error
+        One standard deviation of the error, in the units of the operator's output: a number, a DataArray that
+        broadcasts against it, or one of them for each variable.
+    noise
+        Family of the errors: ``"gaussian"``, ``"laplace"``, ``"uniform"`` or ``"lognormal"``
+        (`sdaxr.observations.noise`), each with mean zero and the standard deviation ``error``. One that is not Gaussian
+        is recorded in the attribute ``distribution`` of the errors, where `sdaxr.assimilate` finds it.
+    correlation
+        Distances over which the correlation of the errors falls to 1 / e, for some coordinates of the operator's output
+        and in their units (seconds where time is a calendar), such as ``{"time": 0.1}``: the correlation is
+        exp(-sum |difference| / distance). Along other dimensions, and between variables, errors are independent. For
+        Gaussian errors.
+    seed
+        Of the noise, of what is missing, and of random places.
+    missing
+        Fraction of the values that are missing at random, in [0, 1), each by itself.
+    where
+        Where and when there are observations: a boolean DataArray on some dimensions of the operator's output (it may
+        have more times than are observed), or parameters of a mask on that output at the observed times:
+        ``{"coverage": 0.01, "fixed": True}`` of `sdaxr.random_mask`, ``{"stride": 4, "shift": 1}`` of
+        `sdaxr.strided_mask`.
+
+    Returns
+    -------
+    xr.Dataset
+        Observations in the grid form (NaN = not observed), ``<variable>_error``, and ``window``, the first and the
+        last time of the truth. ``correlation`` is recorded in the attribute ``correlation_scales`` of the errors, where
+        `sdaxr.assimilate` finds it. With ``where``, the attribute ``coverage`` is the fraction that is True, and
+        ``where`` its parameters.
+
+    Raises
+    ------
+    DataError
+        If the truth has several trajectories, no time, or NaN at some times only; if the error is not positive, or
+        correlated along a coordinate that is not there; if ``where`` is not boolean, or nothing is observed.
+    GridError
+        If ``error`` or ``where`` is on another grid.
+    OptionError
+        If ``every``, ``start``, ``noise``, ``missing`` or ``where`` is impossible.
+    OperatorError
+        If the operator cannot be applied to the truth.
+    """
+    _check_options(every, start, missing)
+    transform = noise_of(noise)
+    if correlation is not None and noise != GAUSSIAN:
+        raise OptionError(f"found correlation= beside noise={noise!r}, expected {GAUSSIAN!r}; leave one of them out")
+    truth = _one_trajectory(truth)
+    _check_gaps(truth)
+    clean = operator.apply(truth)
+    if TIME in clean.dims:
+        if start >= clean.sizes[TIME]:
+            raise OptionError(f"start={start} is beyond the {clean.sizes[TIME]} times, expected 0 or more, and less")
+        clean = clean.isel({TIME: slice(start, None, every)})
+    elif every != 1 or start != 0:
+        raise OptionError(
+            f"found every={every} and start={start}, but the output of {operator} has no 'time'; leave them out"
+        )
+    errors = _errors(error, clean)
+    scales = None if correlation is None else check_scales(correlation, "correlation=")
+    mask = masks.mask_of(where, clean, seed)
+    model = {} if scales is None else {ATTRIBUTE: json.dumps(scales)}
+    model |= {} if noise == GAUSSIAN else {DISTRIBUTION: noise}
+    template = Template.from_dataset(clean)
+    draw, gaps = np.random.default_rng(seed), np.random.default_rng([seed, 1])
+    attrs = _provenance(clean, operator, every, start, seed, missing, noise, scales) | masks.describe(where, mask)
+    out = xr.Dataset(coords=clean.coords, attrs=attrs)
+    for name, value in clean.data_vars.items():
+        unit = value.copy(data=transform(draw.standard_normal(value.shape)))
+        added = (unit if scales is None else correlate(unit, template, scales)) * errors[str(name)]
+        keep = gaps.random(value.shape) >= missing
+        out[name] = (value + added).where(keep).where(mask).transpose(*value.dims).astype(value.dtype)
+        out[name].attrs = {**value.attrs, "ancillary_variables": f"{name}{ERROR}"}
+        out[f"{name}{ERROR}"] = errors[str(name)].astype(value.dtype)
+        out[f"{name}{ERROR}"].attrs = _error_attrs(value) | model
+    bounds = truth[TIME].values[[0, -1]]
+    attrs = {**truth[TIME].attrs, "long_name": "first and last time of the observed window"}
+    return out.assign_coords(
+        {WINDOW: (WINDOW_BOUND, bounds, {k: attrs[k] for k in ("units", "long_name") if k in attrs})}
+    )
+
+
+def operator_for(observations: xr.Dataset, *, outside: str = "error") -> Operator:
+    """The operator that observations say they were made with.
+
+    Grid form: the one in the attribute ``operator``, or the identity if there is none. Point form: that operator,
+    and then the state at the time and place of each measurement; ``outside="drop"`` leaves out what lies outside the
+    grid or the window.
+
+    Raises
+    ------
+    OperatorError
+        If the attribute cannot be read, or holds a Python function.
+    DataError
+        If measurements in point form have no time, or a coordinate that is not finite.
+    """
+    text = observations.attrs.get("operator")
+    operator = from_json(text) if text is not None else identity()
+    if not is_point_form(observations) or _looks_at_points(operator):
+        return operator
+    at = _point_coordinates(observations)
+    points = locations(at, OBS, outside=outside)
+    return operator >> points if text is not None else points
+
+
+def is_point_form(observations: xr.Dataset) -> bool:
+    """Whether the observations are single measurements along the dimension ``obs``."""
+    return OBS in observations.dims
+
+
+# Drawing observations
+
+
+def _check_options(every: int, start: int, missing: float) -> None:
+    if every < 1:
+        raise OptionError(f"every is {every}, expected 1 or more")
+    if start < 0:
+        raise OptionError(f"start is {start}, expected 0 or more")
+    if not 0 <= missing < 1:
+        raise OptionError(f"missing is {missing}, expected a fraction from 0 to less than 1")
+
+
+def _one_trajectory(truth: xr.Dataset) -> xr.Dataset:
+    ensemble = ensemble_dimension(truth)
+    if ensemble is not None:
+        if truth.sizes[ensemble] != 1:
+            raise DataError(
+                f"the truth has {truth.sizes[ensemble]} along '{ensemble}', expected one; select it, "
+                f"truth.isel({ensemble}=0)"
+            )
+        truth = truth.isel({ensemble: 0})
+    if TIME not in truth.dims or TIME not in truth.coords:
+        raise DataError(
+            f"the truth has the dimensions {list(truth.sizes)}, expected 'time' with a coordinate; name it with "
+            "ds.rename(...) or ds.assign_coords(time=...)"
+        )
+    moving = [n for n, v in truth.data_vars.items() if TIME in v.dims and v.dtype.kind in "fiu"]
+    if not moving:
+        raise DataError(f"the truth has the variables {list(truth.data_vars)}, expected numbers along 'time'")
+    return truth[moving].load()
+
+
+def _check_gaps(truth: xr.Dataset) -> None:
+    for name, variable in truth.data_vars.items():
+        gap = variable.isnull()
+        partial = gap & ~gap.all(TIME)
+        if partial.any():
+            first = truth[TIME].values[
+                int(partial.transpose(TIME, ...).values.reshape(gap.sizes[TIME], -1).any(1).argmax())
+            ]
+            raise DataError(
+                f"the truth '{name}' has {int(partial.sum())} NaN at points with data at other times, the first at "
+                f"{first}; expected NaN at all times (land) or at none; fill them (ds.interpolate_na('time')) or "
+                "leave these times or points out"
+            )
+
+
+def _errors(error: Any, clean: xr.Dataset) -> dict[str, xr.DataArray]:
+    names = [str(n) for n in clean.data_vars]
+    if not isinstance(error, Mapping):
+        error = dict.fromkeys(names, error)
+    for name in error:
+        if name not in names:
+            raise DataError(f"error= names {schema.nearest(str(name), names)}")
+    for name in names:
+        if name not in error:
+            raise DataError(f"error= has no entry for '{name}', found {list(error)}; expected one for each of {names}")
+    return {name: _error_of(name, error[name], clean[name]) for name in names}
+
+
+def _error_of(name: str, error: Any, value: xr.DataArray) -> xr.DataArray:
+    array = error.load() if isinstance(error, xr.DataArray) else xr.DataArray(np.asarray(error, float))
+    schema.check_units(f"{name}{ERROR}", array.attrs.get("units"), value.attrs.get("units"), "error=")
+    strange = [d for d in array.dims if d not in value.dims]
+    if strange:
+        raise DataError(f"the error of '{name}' has the dimensions {strange}, expected some of {list(value.dims)}")
+    try:
+        xr.align(array, value, join="exact")
+    except ValueError as failure:
+        raise GridError(f"the error of '{name}' is not on the grid of the observations: {failure}") from failure
+    bad = ~(np.isfinite(array.values) & (array.values > 0))
+    if bad.any():
+        raise DataError(
+            f"the error of '{name}' is {array.values[bad].ravel()[0]}, expected a finite standard deviation above 0, "
+            f"in {value.attrs.get('units', 'the units of the observation')}"
+        )
+    return array.drop_vars([c for c in array.coords if c not in array.dims])
+
+
+def _error_attrs(value: xr.DataArray) -> dict[str, str]:
+    title = value.attrs.get("long_name", value.attrs.get("standard_name", value.name))
+    attrs = {"long_name": f"standard deviation of the error of {title}"}
+    if "standard_name" in value.attrs:
+        attrs["standard_name"] = f"{value.attrs['standard_name']} standard_error"
+    return {**attrs, **({"units": value.attrs["units"]} if "units" in value.attrs else {})}
+
+
+def _provenance(
+    clean: xr.Dataset,
+    operator: Operator,
+    every: int,
+    start: int,
+    seed: int,
+    missing: float,
+    noise: str,
+    scales: Mapping[str, float] | None,
+) -> dict[str, Any]:
+    return {
+        "Conventions": "CF-1.11",
+        "title": "Synthetic observations",
+        "operator": json.dumps(operator.to_dict()),
+        "error_model": f"{'independent' if scales is None else 'correlated'} {noise.replace('gaussian', 'Gaussian')}",
+        "every": int(every),
+        "start": int(start),
+        "seed": int(seed),
+        "missing": float(missing),
+        **clean.attrs,
+    }
+
+
+# The point form
+
+
+def _looks_at_points(operator: Operator) -> bool:
+    return any(step["op"] == "locations" for step in operator.to_dict().get("steps", [operator.to_dict()]))
+
+
+def _point_coordinates(observations: xr.Dataset) -> dict[str, Any]:
+    along = {str(n): c for n, c in observations.coords.items() if c.dims == (OBS,) and str(n) != OBS}
+    if TIME not in along:
+        raise DataError(
+            f"found the coordinates {list(along)} along '{OBS}', expected 'time' and the position of each measurement; "
+            f"add them with ds.assign_coords(time=('{OBS}', ...))"
+        )
+    numbers = {n: c for n, c in along.items() if n == TIME or c.dtype.kind in "fiu"}
+    for name, coord in numbers.items():
+        if bool(coord.isnull().any()):
+            at = int(coord.isnull().values.argmax())
+            raise DataError(f"'{name}' of measurement {at} is {coord.values[at]}, expected a value; leave it out")
+    places = {name: tuple(map(float, coord.values)) for name, coord in numbers.items() if name != TIME}
+    return {TIME: write_times(along[TIME]), **places}

@@ -1,0 +1,84 @@
+"""Maps through cartopy, from what is on disk: nothing is ever downloaded.
+
+Coastlines are looked for in cartopy's own folders, as Natural Earth or GSHHS shapefiles. Without them the map
+is drawn without coastlines, and a warning says once how to get them.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import sys
+from collections.abc import Hashable
+from pathlib import Path
+from typing import Any
+
+import xarray as xr
+
+from sdaxr.states.coordinates import is_latitude, is_longitude
+
+_log = logging.getLogger(__name__)
+_SYSTEM = (Path("/usr/share/cartopy/data"), Path("/usr/share/cartopy"))
+_FINE = 20.0  # degrees of longitude below which the finer shorelines are preferred
+
+
+def is_map(field: xr.DataArray, y: Hashable, x: Hashable) -> bool:
+    """Whether ``y`` and ``x`` of ``field`` are latitude and longitude."""
+    return is_latitude(y, field[y].attrs) and is_longitude(x, field[x].attrs)
+
+
+def projection(extent: tuple[float, float, float, float]) -> Any:
+    """Plate carrée centred on ``extent`` (west, east, south, north in degrees)."""
+    import cartopy.crs
+
+    return cartopy.crs.PlateCarree(central_longitude=(extent[0] + extent[1]) / 2)
+
+
+def decorate(axes: Any, extent: tuple[float, float, float, float]) -> Any:
+    """Coastlines, if there are any, in a GeoAxes cut to ``extent``; returns the data's transform.
+
+    ``extent`` is west, east, south, north in degrees.
+    """
+    import cartopy.crs
+
+    plain = cartopy.crs.PlateCarree()
+    width = extent[1] - extent[0]
+    if width < 359:
+        axes.set_extent(extent, crs=plain)
+    shapes = coastlines(width < _FINE)
+    if shapes:
+        axes.add_geometries(shapes, crs=plain, facecolor="none", edgecolor="0.15", linewidth=0.6, zorder=3)
+    return plain
+
+
+@functools.cache
+def coastlines(fine: bool = False) -> tuple[Any, ...]:
+    """Shorelines found on disk, or nothing."""
+    path = _find(fine)
+    if path is None:
+        _warn()
+        return ()
+    from cartopy.io.shapereader import Reader
+
+    return tuple(Reader(str(path)).geometries())
+
+
+@functools.cache
+def _warn() -> None:
+    _log.warning(
+        "no coastline data on disk: maps are drawn without coastlines. Install the package "
+        "'python-cartopy-data' (Debian) or 'cartopy_offlinedata' (conda-forge) to have them."
+    )
+
+
+def _find(fine: bool) -> Path | None:
+    import cartopy
+
+    keys = ("pre_existing_data_dir", "data_dir", "repo_data_dir")
+    configured = [Path(str(cartopy.config.get(key, "."))) for key in keys]
+    shared = [Path(sys.prefix) / "share/cartopy", *_SYSTEM]
+    folders = [f / "shapefiles" for f in [*configured, *shared] if f != Path(".")]
+    natural = ["10m", "50m", "110m"] if fine else ["110m", "50m", "10m"]
+    names = [f"natural_earth/physical/ne_{scale}_coastline.shp" for scale in natural]
+    names += [f"gshhs/{level}/GSHHS_{level}_L1.shp" for level in ("ihlc" if fine else "clih")]
+    return next((f / n for n in names for f in folders if (f / n).is_file()), None)

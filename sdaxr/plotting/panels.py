@@ -1,0 +1,251 @@
+"""What the figures show: fields of one variable, in the order in which they are read, at chosen times.
+
+Only data here, no drawing: `sdaxr.plot` turns the panels into figures and animations.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import xarray as xr
+
+from sdaxr.schema import MEMBER, TIME, TRAJECTORY, DataError, nearest
+from sdaxr.states.coordinates import ensemble_dimension, is_latitude, is_longitude, layer_dimension, space_dimensions
+from sdaxr.states.time import match_times, time_kind
+from sdaxr.verification.alignment import single, valid_times
+from sdaxr.verification.spectrum import period_of, velocity_pair
+
+VORTICITY = "vorticity"
+_EARTH_RADIUS = 6_371_229.0  # metres
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Quantity:
+    """What shares a colour scale: ``name``, ``units``, and whether it is a spread (sequential from zero)."""
+
+    name: str
+    units: str
+    spread: bool = False
+
+    @property
+    def label(self) -> str:
+        """Text of the colour bar."""
+        return self.name if self.units in ("", "1") else f"{self.name} [{self.units}]"
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One row of a figure: ``field`` is ``(time, *space)``, NaN-filled at times without data."""
+
+    label: str
+    field: xr.DataArray
+    quantity: Quantity
+
+    @property
+    def is_points(self) -> bool:
+        """Whether the field is known at scattered points and not on a grid."""
+        space = space_dimensions(self.field)
+        return len(space) == 1 and len(point_coordinates(self.field)) == 2
+
+
+def choose_variable(data: xr.Dataset, variable: str | None) -> str:
+    """``variable`` if ``data`` can show it; by default vorticity where there is a velocity, else the first."""
+    plane = plane_velocity(data) is not None
+    names = [str(n) for n in data.data_vars if not _is_ancillary(data, n)]
+    if variable is None:
+        return VORTICITY if plane else names[0]
+    if variable not in names and not (variable == VORTICITY and plane):
+        raise DataError(f"cannot plot {nearest(variable, [*names, VORTICITY] if plane else names)}")
+    return variable
+
+
+def plane_velocity(data: xr.Dataset) -> tuple[Hashable, Hashable] | None:
+    """Names of the velocity pair if it lies on a grid of two dimensions, so that it has a vorticity."""
+    pair = velocity_pair(data)
+    return pair if pair is not None and len(space_dimensions(data[pair[0]])) == 2 else None
+
+
+def make_panels(
+    data: xr.Dataset,
+    *,
+    truth: xr.Dataset | None,
+    observations: xr.Dataset | None,
+    variable: str,
+    members: int,
+    times: int | Sequence | None,
+) -> tuple[list[Panel], list[str]]:
+    """Panels from top to bottom, and the label of each of their times.
+
+    ``times`` is a number of times (spread evenly, and moved to observed ones where there are observations), a
+    list of times, or None for all. Only these are read.
+    """
+    member = str(ensemble_dimension(data) or "")
+    stamps = valid_times(data)
+    if stamps is None or stamps.ndim != 1:
+        raise DataError(f"found the dimensions {tuple(map(str, data.dims))}, expected one time dimension to plot")
+    stamps = stamps.reset_coords(drop=True)
+    chosen = _choose_times(stamps, times, observations)
+    stamps = stamps[chosen].rename({stamps.dims[0]: TIME}) if stamps.dims[0] != TIME else stamps[chosen]
+    data = data.isel({d: chosen for d in data.dims if d in (TIME, "lead_time")})
+    field = quantity_of(data, variable).load()
+    field = field.rename({d: TIME for d in field.dims if d == "lead_time"})
+    quantity = Quantity(variable, str(field.attrs.get("units", "1")))
+    panels: list[Panel] = []
+    if truth is not None:
+        there = _at_times(single(truth), stamps, variable)
+        panels += [] if there is None else [Panel("truth", there, quantity)]
+    if observations is not None:
+        seen = _observed(observations, stamps, variable, quantity)
+        # What has a colour bar of its own goes on top, so that the rows of each bar are neighbours.
+        same = all(panel.quantity == quantity for panel in seen)
+        panels = panels + seen if same else seen + panels
+    if not member:
+        name = (
+            "observation"
+            if _looks_observed(data, variable)
+            else str(data[_first(data, variable)].attrs.get("title", ""))
+        )
+        panels.append(Panel(name or "field", field, quantity))
+    else:
+        shown = range(min(members, field.sizes[member]))
+        labels = field[member].values if member in field.coords else np.arange(field.sizes[member])
+        panels += [Panel(f"{member} {labels[i]}", field.isel({member: i}, drop=True), quantity) for i in shown]
+        if member != TRAJECTORY and field.sizes[member] > 1:
+            spread = Quantity(f"spread of {variable}", quantity.units, spread=True)
+            panels.append(Panel("mean", field.mean(member), quantity))
+            panels.append(Panel("spread", field.std(member, ddof=1), spread))
+    return panels, time_labels(stamps)
+
+
+def quantity_of(data: xr.Dataset, variable: str) -> xr.DataArray:
+    """``variable`` of ``data`` with at most one layer, vorticity being derived from the velocity."""
+    if variable in data.data_vars:
+        field = data[variable]
+    else:
+        pair = plane_velocity(data)
+        if variable != VORTICITY or pair is None:
+            raise DataError(f"cannot plot {nearest(variable, map(str, data.data_vars))}")
+        field = vorticity(data[pair[0]].load(), data[pair[1]].load())
+    layer = layer_dimension(field)
+    return field if layer is None else field.isel({layer: 0}, drop=True)
+
+
+def vorticity(u: xr.DataArray, v: xr.DataArray) -> xr.DataArray:
+    """dv/dx - du/dy by central differences ``(..., y, x)``; on the sphere where there are lat and lon."""
+    y, x = space_dimensions(u)
+    radius, cosine, units = (
+        1.0,
+        xr.DataArray(1.0),
+        _per(u.attrs.get("units", "1"), u[x].attrs.get("units", "1")),
+    )
+    if is_latitude(y, u[y].attrs) and is_longitude(x, u[x].attrs):
+        radius, units = np.deg2rad(1.0) * _EARTH_RADIUS, _per(u.attrs.get("units", "1"), "m")
+        cosine = xr.DataArray(np.cos(np.deg2rad(u[y].values.astype(float))), dims=str(y))
+    turning = (_slope(v, x) - _slope(u * cosine, y)) / (radius * cosine)
+    return turning.rename(VORTICITY).assign_attrs(units=units, long_name=VORTICITY)
+
+
+def point_coordinates(field: xr.DataArray) -> list[Hashable]:
+    """Names of the y and x coordinate of scattered points; empty on a grid."""
+    space = space_dimensions(field)
+    names = [n for n, c in field.coords.items() if c.dims == space and n not in space and c.dtype.kind in "fiu"]
+    if len(names) < 2:
+        return []
+    lat = [n for n in names if is_latitude(n, field[n].attrs) or n == "y"]
+    lon = [n for n in names if is_longitude(n, field[n].attrs) or n == "x"]
+    return [lat[0], lon[0]] if lat and lon else names[:2]
+
+
+def time_labels(stamps: xr.DataArray) -> list[str]:
+    """One short text per time."""
+    kind = time_kind(stamps)
+    if kind == "datetime":
+        return [str(t.astype("datetime64[m]")).replace("T", " ") for t in stamps.values]
+    if kind == "cftime":
+        return [t.strftime("%Y-%m-%d %H:%M") for t in stamps.values]
+    if kind == "timedelta":
+        return [f"{t / np.timedelta64(1, 'h'):g} h" for t in stamps.values]
+    units = str(stamps.attrs.get("units", "1"))
+    return [f"t = {float(t):.4g}" + ("" if units in ("", "1") else f" {units}") for t in stamps.values]
+
+
+def _choose_times(stamps: xr.DataArray, times: int | Sequence | None, observations: xr.Dataset | None) -> np.ndarray:
+    if times is None:
+        return np.arange(stamps.size)
+    if not isinstance(times, int | np.integer):
+        wanted = xr.DataArray(np.asarray(times, dtype=stamps.dtype), dims=TIME, name=TIME)
+        found = match_times(wanted, stamps)
+        if (found < 0).any():
+            raise DataError(f"no data at the time {wanted.values[found < 0][0]}, expected some of {stamps.values}")
+        return found
+    chosen = np.unique(np.linspace(0, stamps.size - 1, min(int(times), stamps.size)).round().astype(int))
+    if observations is None or TIME not in observations.dims:
+        return chosen
+    seen = match_times(observations[TIME], stamps)
+    seen = np.unique(seen[seen >= 0])
+    if not seen.size:
+        return chosen
+    snapped = np.unique(seen[np.abs(seen[None, :] - chosen[:, None]).argmin(axis=1)])
+    return snapped if snapped.size == chosen.size else chosen
+
+
+def _at_times(source: xr.Dataset, stamps: xr.DataArray, variable: str) -> xr.DataArray | None:
+    # the variable of `source` at the times `stamps`, NaN where it has none; None if it does not have the variable
+    pair = plane_velocity(source)
+    if variable not in source.data_vars and (variable != VORTICITY or pair is None):
+        return None
+    keep = [variable] if variable in source.data_vars else list(pair or ())
+    if TIME not in source[keep[0]].dims:
+        return None
+    found = match_times(stamps, source[TIME])
+    there = quantity_of(source[keep].isel({TIME: np.maximum(found, 0)}).load(), variable)
+    present = xr.DataArray(found >= 0, dims=TIME)
+    return there.drop_vars(TIME).where(present).assign_coords({TIME: stamps})
+
+
+def _observed(observations: xr.Dataset, stamps: xr.DataArray, variable: str, quantity: Quantity) -> list[Panel]:
+    field = _at_times(observations, stamps, variable)
+    if field is None:
+        name = str(next(n for n in observations.data_vars if not _is_ancillary(observations, n)))
+        field = _at_times(observations, stamps, name)
+        if field is None:
+            _log.info("the observations have no time and are not drawn")
+            return []
+        quantity = Quantity(f"observed {name}", str(field.attrs.get("units", "1")))
+    elif str(field.attrs.get("units", "1")) != quantity.units:
+        quantity = Quantity(f"observed {quantity.name}", str(field.attrs.get("units", "1")))
+    return [Panel("observation", field, quantity)]
+
+
+def _slope(field: xr.DataArray, dim: Hashable) -> xr.DataArray:
+    values = field[dim].values.astype(float)
+    if period_of(field, dim) is None or values.size < 3:
+        return field.differentiate(dim) if values.size > 1 else xr.zeros_like(field)
+    width = 2 * np.diff(values).mean()
+    return (field.roll({dim: -1}) - field.roll({dim: 1})) / width
+
+
+def _per(units: str, length: str) -> str:
+    if length in ("", "1"):
+        return units
+    return {("m s-1", "m"): "s-1", ("1", "m"): "m-1"}.get((units, length), f"({units}) ({length})-1")
+
+
+def _is_ancillary(data: xr.Dataset, name: Hashable) -> bool:
+    ancillary = " ".join(str(v.attrs.get("ancillary_variables", "")) for v in data.data_vars.values()).split()
+    return name in ancillary or str(name).endswith(("_error", "_qc"))
+
+
+def _looks_observed(data: xr.Dataset, variable: str) -> bool:
+    return any(str(n).endswith("_error") for n in data.variables) or "operator" in data.attrs
+
+
+def _first(data: xr.Dataset, variable: str) -> Hashable:
+    return variable if variable in data.data_vars else next(iter(data.data_vars))
+
+
+__all__ = ["MEMBER", "VORTICITY", "Panel", "Quantity", "choose_variable", "make_panels", "vorticity"]

@@ -1,0 +1,322 @@
+"""Figures and animations: truth, observation, members, mean and spread side by side.
+
+Two space dimensions are drawn as rows of fields over time (maps where there are latitudes and longitudes), one
+as Hovmöller diagrams (time against space), none as lines with the members as a fan. The figures belong to
+nobody but the caller: pyplot is not imported and no backend is chosen.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Sequence
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import xarray as xr
+
+from sdaxr.plotting import maps
+from sdaxr.plotting.panels import Panel, Quantity, choose_variable, make_panels, point_coordinates
+from sdaxr.schema import DataError
+from sdaxr.states.coordinates import space_dimensions
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+_Extent = tuple[float, float, float, float]
+_FRAMES = 400  # longest animation; beyond that, times are skipped evenly
+
+
+def plot(
+    data: xr.Dataset,
+    *,
+    truth: xr.Dataset | None = None,
+    observations: xr.Dataset | None = None,
+    variable: str | None = None,
+    times: int | Sequence = 4,
+    members: int = 2,
+    path: str | PathLike | None = None,
+) -> Figure:
+    """Draw ``data`` beside the truth and the observations.
+
+    Parameters
+    ----------
+    data
+        A posterior ``(member, time, ...)``, a forecast, trajectories, observations or a single field.
+    truth, observations
+        Drawn above it, at the same times, where given.
+    variable
+        Name of a variable, or ``"vorticity"`` where there is a velocity in the plane, which is the default
+        there; otherwise the first variable (all of them for states without space).
+    times
+        Number of times, spread evenly and moved to observed ones; or a list of times. Diagrams against time
+        show them all.
+    members
+        Number of members (or trajectories) shown. Lines show them all.
+    path
+        File to save the figure to; the ending says the format.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        A notebook displays it once when it is the last value of a cell.
+
+    Raises
+    ------
+    DataError
+        If there is no such variable, no time, or more than two space dimensions.
+    """
+    figure, _ = _draw(data, truth, observations, variable, times, members)
+    if path is not None:
+        figure.savefig(path, dpi=150)
+    return figure
+
+
+def animate(
+    data: xr.Dataset,
+    path: str | PathLike,
+    *,
+    truth: xr.Dataset | None = None,
+    observations: xr.Dataset | None = None,
+    variable: str | None = None,
+    fps: float = 8,
+) -> Path:
+    """Write an animated GIF of `plot`'s panels over time, side by side.
+
+    Parameters
+    ----------
+    data, truth, observations, variable
+        As for `plot`.
+    path
+        File to write, ending in ``.gif``.
+    fps
+        Frames per second.
+
+    Returns
+    -------
+    pathlib.Path
+        The file written.
+    """
+    target = Path(path)
+    if target.suffix.lower() != ".gif":
+        raise DataError(f"cannot write an animation to '{target.name}', expected a name that ends in .gif")
+    if fps <= 0:
+        raise DataError(f"fps is {fps}, expected more than zero frames per second")
+    figure, update = _draw(data, truth, observations, variable, None, 1, animated=True)
+    frames = update.frames
+    step = -(-frames // _FRAMES)
+    _write_gif((_render(figure, update, i) for i in range(0, frames, step)), target, fps)
+    return target
+
+
+class _Update:
+    # moves a figure to another time
+    def __init__(self, frames: int, move: Callable[[int], None]) -> None:
+        self.frames, self.move = frames, move
+
+
+def _draw(
+    data: xr.Dataset,
+    truth: xr.Dataset | None,
+    observations: xr.Dataset | None,
+    variable: str | None,
+    times: int | Sequence | None,
+    members: int,
+    *,
+    animated: bool = False,
+) -> tuple[Figure, _Update]:
+    name = choose_variable(data, variable)
+    source = data[name] if name in data.data_vars else data[next(iter(data.data_vars))]
+    space = space_dimensions(source)
+    if len(space) > 2:
+        raise DataError(f"'{name}' has the space dimensions {space}, expected at most two; select one of them")
+    if not space:
+        from sdaxr.plotting.lines import draw_lines
+
+        names = [name] if variable is not None else None
+        figure, move, frames = draw_lines(_figure, data, truth, observations, names)
+        return figure, _Update(frames, move)
+    flat = len(space) == 1 and len(point_coordinates(source)) < 2
+    panels, labels = make_panels(
+        data,
+        truth=truth,
+        observations=observations,
+        variable=name,
+        members=members,
+        times=None if flat else times,
+    )
+    if flat:
+        from sdaxr.plotting.lines import draw_hovmoeller
+
+        figure, move, frames = draw_hovmoeller(_figure, panels, scales(panels), _colour_bars)
+        return figure, _Update(frames, move)
+    return _draw_fields(panels, labels, animated)
+
+
+def _draw_fields(panels: list[Panel], labels: list[str], animated: bool) -> tuple[Figure, _Update]:
+    rows, columns = (1, len(panels)) if animated else (len(panels), len(labels))
+    extent = _extent(panels)
+    width, height = extent[1] - extent[0], extent[3] - extent[2]
+    panel_width = 2.1
+    panel_height = panel_width * float(np.clip(height / width, 0.4, 1.6))
+    figure = _figure(panel_width * columns + 1.3, panel_height * rows + (1.5 if animated else 0.4), "compressed")
+    look = scales(panels)
+    artists: list[Callable[[int], None]] = []
+    bars: dict[Quantity, tuple[Any, list[Any]]] = {}
+    for row, panel in enumerate(panels):
+        for column in range(1 if animated else columns):
+            position = row if animated else row * columns + column
+            axes, drawn, move = _draw_field(
+                figure, (rows, columns, position + 1), panel, column, look[panel.quantity], extent
+            )
+            artists.append(move)
+            bars.setdefault(panel.quantity, (drawn, []))[1].append(axes)
+            if animated:
+                axes.set_title(panel.label, fontsize=10)
+            elif row == 0:
+                axes.set_title(labels[column], fontsize=10)
+            if column == 0 and not animated:
+                axes.set_ylabel(panel.label, fontsize=10)
+                axes.yaxis.set_visible(True)  # cartopy hides the axes of maps, and the label with them
+    _colour_bars(figure, bars, look, horizontal=animated)
+
+    def move_all(frame: int) -> None:
+        figure.suptitle(labels[frame], fontsize=11)
+        for artist in artists:
+            artist(frame)
+
+    if animated:
+        move_all(0)
+    return figure, _Update(len(labels), move_all)
+
+
+def _draw_field(
+    figure: Figure,
+    place: tuple[int, int, int],
+    panel: Panel,
+    index: int,
+    look: dict[str, Any],
+    extent: _Extent,
+) -> tuple[Any, Any, Callable[[int], None]]:
+    field = panel.field
+    points = point_coordinates(field) if panel.is_points else []
+    y, x = points or space_dimensions(field)
+    ys, xs = field[y].values.astype(float), field[x].values.astype(float)
+    geographic = maps.is_map(field, y, x)
+    axes: Any = figure.add_subplot(*place, projection=maps.projection(extent) if geographic else None)
+    extra = {"transform": maps.decorate(axes, extent)} if geographic else {}
+    style = {k: v for k, v in look.items() if k != "extend"}
+    values = field.transpose("time", ..., *(() if points else (y, x))).values
+    axes.set_facecolor("0.93")
+    if points:
+        drawn = axes.scatter(xs, ys, c=values[index], s=14, edgecolors="0.2", linewidths=0.3, **style, **extra)
+    else:
+        drawn = axes.pcolormesh(
+            xs, ys, np.ma.masked_invalid(values[index]), shading="nearest", rasterized=True, **style, **extra
+        )
+    if not geographic:
+        ratio = (extent[3] - extent[2]) / (extent[1] - extent[0])
+        axes.set_aspect("equal" if 0.3 < ratio < 3 else "auto")
+        axes.set(xlim=extent[:2], ylim=extent[2:])
+    axes.set_xticks([])
+    axes.set_yticks([])
+    absent = axes.text(0.5, 0.5, "none", color="0.45", ha="center", va="center", fontsize=9, transform=axes.transAxes)
+
+    def move(frame: int) -> None:
+        drawn.set_array(np.ma.masked_invalid(values[frame]))
+        absent.set_visible(not np.isfinite(values[frame]).any())
+
+    move(index)
+    return axes, drawn, move
+
+
+def scales(panels: Sequence[Panel]) -> dict[Quantity, dict[str, Any]]:
+    """Colour map and limits of each quantity: diverging about zero where it has both signs."""
+    found: dict[Quantity, dict[str, Any]] = {}
+    for quantity in {p.quantity: None for p in panels}:
+        mine = [p for p in panels if p.quantity == quantity]
+        reference = [p for p in mine if p.label == "truth"] or mine
+        values = np.concatenate([p.field.values[np.isfinite(p.field.values)] for p in reference])
+        values = values if values.size else np.zeros(1)
+        low, high = (float(v) for v in np.quantile(values, (0.005, 0.995)))
+        largest = max(abs(low), abs(high)) or 1.0
+        if quantity.spread:
+            found[quantity] = {"cmap": "magma", "vmin": 0.0, "vmax": largest, "extend": "max"}
+        elif low < 0 < high and min(-low, high) > 0.2 * largest:
+            found[quantity] = {"cmap": "RdBu_r", "vmin": -largest, "vmax": largest, "extend": "both"}
+        else:
+            high = high if high > low else low + 1
+            found[quantity] = {"cmap": "viridis", "vmin": low, "vmax": high, "extend": "both"}
+    return found
+
+
+def _colour_bars(
+    figure: Figure,
+    bars: dict[Quantity, tuple[Any, list[Any]]],
+    look: dict[Quantity, dict[str, Any]],
+    horizontal: bool = False,
+) -> None:
+    for quantity, (drawn, axes) in bars.items():
+        lines = len({(a.get_subplotspec().colspan if horizontal else a.get_subplotspec().rowspan).start for a in axes})
+        bar = figure.colorbar(
+            drawn,
+            ax=axes,
+            extend=look[quantity]["extend"],
+            orientation="horizontal" if horizontal else "vertical",
+            fraction=0.09 if horizontal else 0.06,
+            aspect=(12 if horizontal else 14) * lines,
+            pad=0.03,
+            extendfrac=0.08 / lines,
+        )
+        bar.set_label(quantity.label, fontsize=9)
+        bar.ax.tick_params(labelsize=8)
+
+
+def _extent(panels: Sequence[Panel]) -> _Extent:
+    # left, right, bottom, top of the state's grid; of the observations only where there is nothing else
+    field = min(panels, key=lambda p: (p.is_points, p.label == "observation")).field
+    y, x = point_coordinates(field) or space_dimensions(field)
+    edges: list[float] = []
+    for axis in (x, y):
+        values = field[axis].values.astype(float)
+        margin = 0.05 * np.ptp(values) if y not in field.dims else 0.5 * abs(np.diff(values).mean())
+        edges += [float(values.min() - margin), float(values.max() + margin)]
+    return edges[0], edges[1], edges[2], edges[3]
+
+
+def _figure(width: float, height: float, layout: Literal["constrained", "compressed"] = "constrained") -> Figure:
+    from matplotlib.figure import Figure
+
+    class _NotebookFigure(Figure):
+        # Without pyplot nobody has told the notebook how to show a Figure.
+        def _repr_png_(self) -> bytes:
+            buffer = io.BytesIO()
+            self.savefig(buffer, format="png", dpi=100)
+            return buffer.getvalue()
+
+    return _NotebookFigure(figsize=(width, height), layout=layout)
+
+
+def _render(figure: Figure, update: _Update, frame: int) -> np.ndarray:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    update.move(frame)
+    canvas = FigureCanvasAgg(figure)
+    figure.set_dpi(100)
+    canvas.draw()
+    if frame == 0:
+        # The layout is solved once, so that nothing moves but the fields.
+        figure.set_layout_engine("none")
+    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
+
+
+def _write_gif(frames: Any, path: Path, fps: float) -> None:
+    from PIL import Image
+
+    images = [Image.fromarray(frame) for frame in frames]
+    # One palette for all frames, or the colours would flicker.
+    sample = [np.asarray(images[i]) for i in np.unique(np.linspace(0, len(images) - 1, 6).astype(int))]
+    palette = Image.fromarray(np.concatenate(sample)).quantize(256, method=Image.Quantize.MEDIANCUT)
+    indexed = [image.quantize(palette=palette, dither=Image.Dither.NONE) for image in images]
+    indexed[0].save(path, save_all=True, append_images=indexed[1:], duration=round(1000 / fps), loop=0)

@@ -1,0 +1,1 @@
+"""Labelled states as tensors, and back."""

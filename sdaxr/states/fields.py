@@ -1,0 +1,323 @@
+"""Labelled Datasets to normalised tensors and back.
+
+A `StateLayout` is everything that is needed to turn a Dataset into the tensor ``(..., time, channel, *space)``
+that a score network sees, and a tensor back into a Dataset that looks like the data it was trained on: names,
+units, coordinates, attributes, normalisation, land mask, static context and the time axis. It is written into
+every prior file, so that a posterior carries the labels of the user's own archive.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import xarray as xr
+
+from sdaxr import schema
+from sdaxr.schema import TIME, DataError, GridError
+from sdaxr.states.coordinates import ensemble_dimension
+from sdaxr.states.time import TimeAxis, time_kind
+
+if TYPE_CHECKING:
+    import torch
+
+CYCLES = ("hour_of_day", "day_of_year")
+
+
+@dataclass(frozen=True)
+class Coordinate:
+    """A one-dimensional coordinate: values and attributes, and the length of its period if it has one."""
+
+    values: np.ndarray
+    attrs: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def period(self) -> float | None:
+        """Length after which the grid repeats itself, in units of the coordinate; None where it is bounded."""
+        if "period" in self.attrs:
+            return float(self.attrs["period"])
+        if self.values.size > 2 and self.attrs.get("standard_name") == "longitude":
+            width = abs(float(self.values[-1] - self.values[0])) * self.values.size / (self.values.size - 1)
+            return 360.0 if abs(width - 360.0) < 1e-3 else None
+        return None
+
+
+@dataclass(frozen=True)
+class StateLayout:
+    """How the state of a system is laid out in a tensor.
+
+    Attributes
+    ----------
+    variables
+        Names of the state variables, in the order of their channels.
+    attrs
+        Attributes of each variable, units among them.
+    layered
+        Names of the variables that have the layer dimension; each has one channel a layer.
+    layer
+        Name of the layer dimension, or None.
+    space
+        Names of the horizontal dimensions: none, one or two.
+    coords
+        Coordinates of the layer and of the horizontal dimensions.
+    sizes
+        Sizes of the layer and of the horizontal dimensions.
+    time
+        Kind, step, units and calendar of the time axis.
+    mean, std
+        Normalisation in physical units: shape (channel, *space) or (channel, 1, ...).
+    mask
+        True where there are data, shape (channel, *space); None where there are data everywhere.
+    context
+        Static fields, each of shape (*space), normalised.
+    cycles
+        Cyclic time context, among ``"hour_of_day"`` and ``"day_of_year"``.
+    """
+
+    variables: tuple[str, ...]
+    attrs: dict[str, dict[str, Any]]
+    layered: tuple[str, ...]
+    layer: str | None
+    space: tuple[str, ...]
+    coords: dict[str, Coordinate]
+    sizes: dict[str, int]
+    time: TimeAxis
+    mean: np.ndarray
+    std: np.ndarray
+    mask: np.ndarray | None = None
+    context: dict[str, np.ndarray] = field(default_factory=dict)
+    cycles: tuple[str, ...] = ()
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Sizes of the horizontal dimensions."""
+        return tuple(self.sizes[d] for d in self.space)
+
+    @property
+    def channels(self) -> int:
+        """Number of channels: one a variable, or one a layer of it."""
+        return sum(self.depth(name) for name in self.variables)
+
+    @property
+    def periodic(self) -> tuple[bool, ...]:
+        """Whether each horizontal dimension is periodic."""
+        return tuple(d in self.coords and self.coords[d].period is not None for d in self.space)
+
+    @property
+    def context_channels(self) -> int:
+        """Number of channels of `context_tensor`."""
+        bounded = sum(not p for p in self.periodic)
+        return 1 + len(self.context) + bounded + 2 * len(self.cycles)
+
+    def dims(self, name: str) -> tuple[str, ...]:
+        """Dimensions of one state of the variable ``name``."""
+        head = (self.layer,) if self.layer is not None and name in self.layered else ()
+        return head + self.space
+
+    def depth(self, name: str) -> int:
+        """Number of channels of a variable."""
+        return self.sizes[self.layer] if self.layer is not None and name in self.layered else 1
+
+    # Datasets to tensors
+
+    def to_array(self, data: xr.Dataset) -> np.ndarray:
+        """Normalised values of ``data``.
+
+        Parameters
+        ----------
+        data
+            Has every state variable, with a ``time`` dimension and at most one ensemble dimension.
+
+        Returns
+        -------
+        Array of shape (ensemble?, time, channel, *space), float32; masked points are zero.
+
+        Raises
+        ------
+        DataError, GridError, UnitsError
+            If variables, units or coordinates are not those of the layout, or values are not finite.
+        """
+        self.check(data)
+        ensemble = ensemble_dimension(data)
+        head = ((ensemble,) if ensemble is not None else ()) + (TIME,)
+        parts = []
+        for name in self.variables:
+            values = data[name].transpose(*head, *self.dims(name)).values
+            values = values if name in self.layered and self.layer else np.expand_dims(values, len(head))
+            parts.append(values)
+        array = (np.concatenate(parts, axis=len(head)) - self.mean) / self.std
+        if self.mask is not None:
+            array = np.where(self.mask, array, 0.0)
+        if not np.isfinite(array).all():
+            bad = int((~np.isfinite(array)).sum())
+            raise DataError(
+                f"found {bad} values that are not finite outside the mask of the prior, expected none; "
+                "fill them (ds.interpolate_na, ds.fillna) or select the complete times"
+            )
+        return array.astype(np.float32)
+
+    def check(self, data: xr.Dataset) -> None:
+        """Raise an error that says where ``data`` and this layout differ."""
+        missing = [v for v in self.variables if v not in data.data_vars]
+        if missing:
+            raise DataError(f"variable {schema.nearest(missing[0], map(str, data.data_vars))}")
+        for name in self.variables:
+            found = data[name]
+            schema.check_units(name, found.attrs.get("units"), self.attrs[name].get("units"), "the data")
+            known = {*self.dims(name), TIME, str(ensemble_dimension(data))}
+            if set(self.dims(name)) - set(map(str, found.dims)) or set(map(str, found.dims)) - known:
+                raise GridError(f"'{name}' has dimensions {found.dims}, expected {self.dims(name)} besides time")
+        for dim, size in self.sizes.items():
+            if data.sizes[dim] != size:
+                raise GridError(f"'{dim}' has {data.sizes[dim]} points, expected {size}; regrid the data")
+            if dim in self.coords and dim in data.coords:
+                found_values, expected = np.asarray(data[dim].values), self.coords[dim].values
+                if not _same_coordinate(found_values, expected):
+                    raise GridError(
+                        f"'{dim}' runs from {found_values[0]} to {found_values[-1]}, expected {expected[0]} to "
+                        f"{expected[-1]}; regrid the data (ds.interp) or select the prior's region"
+                    )
+
+    def context_array(self, times: xr.DataArray) -> np.ndarray:
+        """What the network is told besides the state.
+
+        Returns
+        -------
+        Array of shape (time, context channel, *space), float32: where there are data, the static fields, the
+        position along each bounded dimension from -1 to 1, sine and cosine of each cycle of time.
+        """
+        present = np.ones(self.shape) if self.mask is None else self.mask.any(axis=0).astype(float)
+        static = [present, *self.context.values()]
+        for axis, (size, periodic) in enumerate(zip(self.shape, self.periodic, strict=True)):
+            if not periodic:
+                line = np.linspace(-1.0, 1.0, size).reshape([-1 if a == axis else 1 for a in range(len(self.shape))])
+                static.append(np.broadcast_to(line, self.shape))
+        stacked = np.broadcast_to(np.stack(static), (times.size, len(static), *self.shape))
+        phases = [phase(times, name) for name in self.cycles]
+        moving = [f(p) for p in phases for f in (np.sin, np.cos)]
+        if not moving:
+            return np.ascontiguousarray(stacked, dtype=np.float32)
+        varying = np.stack(moving, axis=1).reshape(times.size, -1, *[1] * len(self.shape))
+        varying = np.broadcast_to(varying, (*varying.shape[:2], *self.shape))
+        return np.concatenate([stacked, varying], axis=1).astype(np.float32)
+
+    # Tensors to labels
+
+    def to_fields(self, state: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Physical fields, differentiable: (..., time, channel, *space) to {name: (..., time, [layer], *space)}."""
+        import torch
+
+        mean, std = (torch.as_tensor(a, dtype=state.dtype, device=state.device) for a in (self.mean, self.std))
+        physical = state * std + mean
+        axis = state.ndim - len(self.space) - 1
+        parts = physical.split([self.depth(v) for v in self.variables], dim=axis)
+        named = zip(self.variables, parts, strict=True)
+        return {v: part if v in self.layered and self.layer else part.squeeze(axis) for v, part in named}
+
+    def to_physical(self, state: np.ndarray) -> dict[str, np.ndarray]:
+        """Like `to_fields`, in numpy and float32, with NaN where the mask has no data."""
+        physical = (state * self.std + self.mean).astype(np.float32)
+        if self.mask is not None:
+            physical = np.where(self.mask, physical, np.float32(np.nan))
+        axis = state.ndim - len(self.space) - 1
+        parts = np.split(physical, np.cumsum([self.depth(v) for v in self.variables])[:-1], axis=axis)
+        named = zip(self.variables, parts, strict=True)
+        return {v: part if v in self.layered and self.layer else part.squeeze(axis) for v, part in named}
+
+    def template(self, times: xr.DataArray, head: Mapping[str, Any] | None = None) -> xr.Dataset:
+        """A Dataset with the labels of this layout on ``times``, each value of it zero and none of them stored.
+
+        Parameters
+        ----------
+        times
+            The time coordinate, of size L.
+        head
+            A leading dimension and its coordinate, such as ``{"member": np.arange(8)}``.
+        """
+        lead = {str(d): len(v) for d, v in (head or {}).items()}
+        sizes = lead | {TIME: times.size} | self.sizes
+        zero = np.zeros((), np.float32)
+        dims = {v: (*lead, TIME, *self.dims(v)) for v in self.variables}
+        data = {v: (d, np.broadcast_to(zero, [sizes[k] for k in d]), self.attrs[v]) for v, d in dims.items()}
+        coords: dict[Hashable, Any] = {TIME: times.variable}
+        coords |= {d: (d, c.values, c.attrs) for d, c in self.coords.items()}
+        coords |= {d: (d, np.asarray(v)) for d, v in (head or {}).items()}
+        return xr.Dataset(data, coords)
+
+    def times(self, start: Any, count: int) -> xr.DataArray:
+        """A time coordinate of ``count`` steps of this layout, from ``start`` on."""
+        offsets = np.arange(count) * self.time.step
+        attrs: dict[str, Any] = {"long_name": "time", "axis": "T"}
+        if self.time.kind == "float":
+            values = np.asarray(start, float) + offsets
+            attrs |= {"units": self.time.units} if self.time.units else {}
+        elif self.time.kind == "cftime":
+            import datetime
+
+            values = np.array([start + datetime.timedelta(seconds=float(s)) for s in offsets], dtype=object)
+            attrs["standard_name"] = "time"
+        else:
+            values = start + (offsets * 1e9).round().astype("timedelta64[ns]")
+            attrs |= {"standard_name": "time"} if self.time.kind == "datetime" else {}
+        return xr.DataArray(values, dims=TIME, name=TIME, attrs=attrs)
+
+    # Files
+
+    def to_file(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+        """Arrays and JSON-ready metadata from which `from_file` makes the same layout."""
+        arrays = {"layout.mean": self.mean, "layout.std": self.std}
+        numeric = {d: c.values for d, c in self.coords.items() if c.values.dtype.kind == "f"}
+        arrays |= {f"layout.coord.{d}": values for d, values in numeric.items()}
+        arrays |= {f"layout.context.{n}": a for n, a in self.context.items()}
+        if self.mask is not None:
+            arrays["layout.mask"] = self.mask.astype(np.uint8)
+        plain = ("variables", "attrs", "layered", "layer", "space", "sizes", "cycles")
+        metadata = {key: getattr(self, key) for key in plain} | {"time": vars(self.time)}
+        metadata["coord_attrs"] = {d: c.attrs for d, c in self.coords.items()}
+        metadata["coord_names"] = {d: c.values.tolist() for d, c in self.coords.items() if d not in numeric}
+        return arrays, metadata
+
+    @classmethod
+    def from_file(cls, arrays: Mapping[str, np.ndarray], metadata: Mapping[str, Any]) -> StateLayout:
+        """The layout that `to_file` took apart."""
+        names = {d: np.array(v) for d, v in metadata["coord_names"].items()}
+        values = {d: names[d] if d in names else arrays[f"layout.coord.{d}"] for d in metadata["coord_attrs"]}
+        coords = {d: Coordinate(values[d], attrs) for d, attrs in metadata["coord_attrs"].items()}
+        prefix = "layout.context."
+        return cls(
+            variables=tuple(metadata["variables"]),
+            attrs=metadata["attrs"],
+            layered=tuple(metadata["layered"]),
+            layer=metadata["layer"],
+            space=tuple(metadata["space"]),
+            coords=coords,
+            sizes=metadata["sizes"],
+            time=TimeAxis(**metadata["time"]),
+            mean=arrays["layout.mean"],
+            std=arrays["layout.std"],
+            mask=arrays["layout.mask"].astype(bool) if "layout.mask" in arrays else None,
+            context={k.removeprefix(prefix): a for k, a in arrays.items() if k.startswith(prefix)},
+            cycles=tuple(metadata["cycles"]),
+        )
+
+
+def phase(times: xr.DataArray, cycle: str) -> np.ndarray:
+    """Phase in radians of ``times`` (calendar) within ``"hour_of_day"`` or ``"day_of_year"``; shape of ``times``."""
+    if cycle not in CYCLES:
+        raise schema.OptionError(f"cycle {schema.nearest(cycle, CYCLES)}")
+    if time_kind(times) not in ("datetime", "cftime"):
+        raise DataError(f"'time' is {time_kind(times)}, expected a calendar for the cycle {cycle!r}")
+    hours = times.dt.hour.values + times.dt.minute.values / 60 + times.dt.second.values / 3600
+    if cycle == "hour_of_day":
+        return 2 * np.pi * hours / 24
+    return 2 * np.pi * (times.dt.dayofyear.values - 1 + hours / 24) / 365.25
+
+
+def _same_coordinate(found: np.ndarray, expected: np.ndarray) -> bool:
+    if found.dtype.kind not in "iuf":
+        return bool((found.astype(str) == expected.astype(str)).all())
+    found, expected = found.astype(float), expected.astype(float)
+    scale = float(np.abs(np.diff(expected)).min()) if expected.size > 1 else 1.0
+    return bool(np.abs(found - expected).max() <= 1e-3 * scale)

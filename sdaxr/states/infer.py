@@ -1,0 +1,162 @@
+"""Find out how the states of a Dataset are laid out, and their statistics."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from sdaxr import schema
+from sdaxr.schema import TIME, DataError
+from sdaxr.states.coordinates import is_longitude, layer_dimension, space_dimensions
+from sdaxr.states.fields import CYCLES, Coordinate, StateLayout
+from sdaxr.states.time import TimeAxis, time_axis
+
+
+def infer_layout(
+    data: xr.Dataset,
+    *,
+    variables: Sequence[str] | None = None,
+    context: Sequence[str] = (),
+    cycles: Sequence[str] | None = None,
+    normalise: str = "channel",
+) -> StateLayout:
+    """Find out how the states of ``data`` are laid out, and their statistics.
+
+    Parameters
+    ----------
+    data
+        The training split: every variable with a ``time`` dimension is a state variable unless ``variables`` says
+        which; a point that is NaN at all times is masked.
+    context
+        Names of static fields (variables or coordinates on the horizontal dimensions) that the network may see.
+    cycles
+        Cyclic time context; by default ``hour_of_day`` and ``day_of_year`` where time is a calendar and the data
+        resolve and cover them.
+    normalise
+        ``"channel"``: one mean and standard deviation a channel; ``"point"``: one a channel and grid point.
+
+    Raises
+    ------
+    DataError
+        If dimensions do not fit together, values are missing at some times only, or a variable is constant.
+    """
+    if normalise not in ("channel", "point"):
+        raise schema.OptionError(f"normalise={schema.nearest(normalise, ('channel', 'point'))}")
+    names = list(variables) if variables else [str(v) for v in data.data_vars if TIME in data[v].dims]
+    for name in names:
+        if name not in data.data_vars:
+            raise DataError(f"variable {schema.nearest(name, map(str, data.data_vars))}")
+    if not names:
+        raise DataError(f"found no variable with a 'time' dimension among {list(data.data_vars)}; rename it to 'time'")
+    space = tuple(map(str, space_dimensions(data[names[0]])))
+    layers = {v: layer_dimension(data[v]) for v in names}
+    layer_names = sorted({str(d) for d in layers.values() if d is not None})
+    for name in names:
+        found = tuple(map(str, space_dimensions(data[name])))
+        if set(found) != set(space):
+            raise DataError(
+                f"'{name}' has the horizontal dimensions {found}, '{names[0]}' has {space}; expected the same for "
+                "every state variable: interpolate them to one grid or choose with variables=[...]"
+            )
+    if len(space) > 2 or len(layer_names) > 1:
+        raise DataError(
+            f"found the dimensions {space + tuple(layer_names)}, expected at most two horizontal ones and one layer "
+            "dimension ('layer' or 'level', or a coordinate with axis='Z'); select or rename"
+        )
+    layer = layer_names[0] if layer_names else None
+    layered = tuple(v for v in names if layers[v] is not None)
+    axes = [d for d in (layer, *space) if d is not None]
+    mean, std, mask = _statistics(data[names], layered, layer, space, normalise)
+    time = time_axis(data)
+    return StateLayout(
+        variables=tuple(names),
+        attrs={v: plain_attrs(data[v].attrs) for v in names},
+        layered=layered,
+        layer=layer,
+        space=space,
+        coords={d: coordinate_of(data[d]) for d in axes if d in data.coords},
+        sizes={d: data.sizes[d] for d in axes},
+        time=time,
+        mean=mean,
+        std=std,
+        mask=mask,
+        context={c: _context_field(data, c, space) for c in context},
+        cycles=_default_cycles(data[TIME], time) if cycles is None else tuple(cycles),
+    )
+
+
+def _default_cycles(times: xr.DataArray, axis: TimeAxis) -> tuple[str, ...]:
+    # A cycle that the data do not go through once would only tell the network which day it is.
+    if axis.kind not in ("datetime", "cftime"):
+        return ()
+    length = axis.step * times.size
+    day = axis.step <= 86400 / 2 and length >= 86400
+    year = length >= 0.9 * 365 * 86400
+    return tuple(c for c, wanted in zip(CYCLES, (day, year), strict=True) if wanted)
+
+
+def _statistics(
+    data: xr.Dataset, layered: tuple[str, ...], layer: str | None, space: tuple[str, ...], normalise: str
+) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+    """Mean and standard deviation (channel, *space or ones) and mask (channel, *space), in float64."""
+    import dask
+
+    lazy, depths = [], []
+    for name in map(str, data.data_vars):
+        head = (layer,) if name in layered else ()
+        rest = [d for d in data[name].dims if d not in (*head, *space)]
+        x = data[name].astype("float64")
+        over = rest if normalise == "point" else [d for d in x.dims if d not in head]
+        count = x.notnull().sum(rest)
+        pair = (x.mean(over), x.std(over), count, xr.full_like(count, int(np.prod([x.sizes[d] for d in rest]))))
+        order = (*head, *space)
+        lazy.append([a.transpose(*[d for d in order if d in a.dims]) for a in pair])
+        depths.append(data.sizes[layer] if name in layered else 1)
+    means, stds, masks = [], [], []
+    with warnings.catch_warnings():
+        # Dask divides by zero over land, whose points are told by their count.
+        warnings.simplefilter("ignore", RuntimeWarning)
+        computed = dask.compute(*lazy)
+    for name, depth, (mean, std, count, full) in zip(map(str, data.data_vars), depths, computed, strict=True):
+        partly = ((count > 0) & (count < full)).values
+        if partly.any() or not (count > 0).values.any():
+            raise DataError(
+                f"'{name}' is NaN at some times only, at {int(partly.sum())} points (or everywhere); expected either "
+                "complete series or points that are NaN at all times (land); fill the gaps, e.g. ds.interpolate_na"
+            )
+        masks.append((count > 0).values.reshape(depth, *[data.sizes[d] for d in space]))
+        shape = (depth, *([data.sizes[d] for d in space] if normalise == "point" else [1] * len(space)))
+        means.append(np.nan_to_num(mean.values).reshape(shape))
+        deviation = np.nan_to_num(std.values, nan=1.0).reshape(shape)
+        if (deviation <= 1e-12 * (1 + np.abs(means[-1]))).any():
+            raise DataError(f"'{name}' does not vary at some point or layer; leave it out with variables=[...]")
+        stds.append(deviation)
+    mask = np.concatenate(masks)
+    return np.concatenate(means), np.concatenate(stds), None if mask.all() else mask
+
+
+def _context_field(data: xr.Dataset, name: str, space: tuple[str, ...]) -> np.ndarray:
+    if name not in data.variables:
+        raise DataError(f"context field {schema.nearest(name, map(str, data.variables))}")
+    found = data[name]
+    if set(map(str, found.dims)) != set(space):
+        raise DataError(f"context field '{name}' has dimensions {found.dims}, expected {space}")
+    values = found.transpose(*space).values.astype(float)
+    return np.nan_to_num((values - np.nanmean(values)) / (np.nanstd(values) or 1.0)).astype(np.float32)
+
+
+def coordinate_of(coord: xr.DataArray) -> Coordinate:
+    attrs = plain_attrs(coord.attrs)
+    if is_longitude(str(coord.name), coord.attrs):
+        attrs.setdefault("standard_name", "longitude")
+    values = np.array(coord.values)
+    return Coordinate(values if values.dtype.kind in "iuf" else values.astype(str), attrs)
+
+
+def plain_attrs(attrs: Mapping[Any, Any]) -> dict[str, Any]:
+    """Attributes as JSON can hold them."""
+    return {str(k): v.tolist() if isinstance(v, np.ndarray | np.generic) else v for k, v in attrs.items()}

@@ -1,0 +1,204 @@
+"""Trajectories of a dynamical system, as a Zarr archive with training, validation and test splits."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from sdaxr.archives.archive import Archive, open_archive
+from sdaxr.archives.workers import map_units
+from sdaxr.schema import SPLITS, TIME, TRAJECTORY, VERSION, ArchiveError, DivergenceError, OptionError
+from sdaxr.systems.base import System
+from sdaxr.systems.registry import open_system
+
+__all__ = ["generate"]
+
+_log = logging.getLogger(__name__)
+
+
+def generate(
+    system: str | System,
+    store: str | os.PathLike[str],
+    *,
+    trajectories: int,
+    steps: int,
+    seed: int = 0,
+    split: Sequence[float] = (0.8, 0.1, 0.1),
+    batch: int = 1,
+    overwrite: bool = False,
+    progress: bool = True,
+    **options: Any,
+) -> xr.Dataset:
+    """Simulate trajectories into a Zarr archive.
+
+    The trajectories run on the active `distributed.Client`, else one after the other in this process. Trajectory
+    i depends on ``seed`` and i only, so the numbers do not depend on the number of workers or their order. An
+    interrupted run is resumed by the same call; a complete archive of the same configuration is returned as it
+    is. (Bit-identical results need the same versions of the libraries and the same kind of processor.)
+
+    Parameters
+    ----------
+    system
+        Name of a system (`sdaxr.systems.systems()`) or a `System`.
+    store
+        Directory of the archive; ``<store>.partial`` until it is complete.
+    trajectories
+        How many.
+    steps
+        States in each of them, after the system's spin-up.
+    seed
+        Not negative.
+    split
+        Fractions of trajectories for training, validation and test, in contiguous blocks in this order. A
+        positive fraction gives at least one trajectory where there are three or more.
+    batch
+        Trajectories that are computed side by side; on a GPU some tens make the Kolmogorov flow much faster. Rounding
+        depends on it.
+    overwrite
+        Start anew if there is an archive already.
+    progress
+        Show a progress bar.
+    **options
+        Options of the system, such as ``resolution=128``.
+
+    Returns
+    -------
+    xarray.Dataset
+        The archive, opened lazily: variables ``(trajectory, time, ...)``, coordinates ``split`` and ``status``.
+
+    Raises
+    ------
+    OptionError
+        If the system, an option, a number or the split is impossible.
+    ArchiveError
+        If the store cannot be written or belongs to another configuration, or trajectories failed; those are
+        listed after all the others are done.
+    """
+    if batch < 1:
+        raise OptionError(f"found batch={batch!r}, expected a whole number of at least 1")
+    model = open_system(system, **options)
+    config = _config(model, trajectories, steps, seed, split)
+    template = _template(model, trajectories, steps, split)
+    archive = Archive.create(store, template, TRAJECTORY, config, _provenance(model, config), overwrite=overwrite)
+    batches = [range(first, min(first + batch, trajectories)) for first in range(0, trajectories, batch)]
+    waiting = set(archive.pending())
+    pending = [number for number, units in enumerate(batches) if waiting.intersection(units)]
+    # In any order, since none depends on another: two runs on one archive then seldom do the same trajectory, and
+    # what there is at any moment covers all three splits.
+    np.random.default_rng().shuffle(pending)
+    outcomes = map_units(
+        simulate,
+        pending,
+        batches,
+        archive,
+        model,
+        steps,
+        seed,
+        progress=progress,
+        description=f"generate {model.name}",
+    )
+    for number, outcome in outcomes:
+        if isinstance(outcome, ArchiveError):
+            raise outcome
+        missing = [index for index in batches[number] if not archive.is_complete(index)]
+        failed = dict.fromkeys(missing, outcome) if isinstance(outcome, Exception) else outcome
+        for index, error in failed.items():
+            _log.warning("trajectory %d failed: %s", index, error)
+            archive.fail(index, f"{type(error).__name__}: {error}")
+    archive.finalise()
+    return open_archive(store)
+
+
+def simulate(
+    number: int, batches: Sequence[Sequence[int]], archive: Archive, system: System, steps: int, seed: int
+) -> dict[int, Exception]:
+    """Simulate a batch of trajectories and write those that no other process has written; return what went wrong."""
+    waiting = [index for index in batches[number] if not archive.is_complete(index)]
+    if not waiting:
+        return {}
+    failed: dict[int, Exception] = {}
+    # All of the batch: rounding depends on its size.
+    states = system.trajectories(steps, [unit_seed(seed, index) for index in batches[number]])
+    for index, state in zip(batches[number], states, strict=True):
+        try:
+            if index in waiting:
+                archive.write(index, state)
+        except DivergenceError as error:
+            failed[index] = error
+    return failed
+
+
+def unit_seed(seed: int, index: int) -> int:
+    """Seed of one unit of work, 64 bits; independent for every pair of seed and index."""
+    return int(np.random.SeedSequence((seed, index)).generate_state(1, np.uint64)[0])
+
+
+def split_labels(trajectories: int, split: Sequence[float]) -> np.ndarray:
+    """Label of each trajectory, ``train``, ``valid`` or ``test``, in contiguous blocks; shape ``(trajectories,)``.
+
+    Raises
+    ------
+    OptionError
+        If the fractions are not three numbers between 0 and 1 that add up to 1.
+    """
+    fractions = np.asarray(split, float)
+    if fractions.shape != (3,) or (fractions < 0).any() or abs(fractions.sum() - 1) > 1e-6:
+        raise OptionError(f"found split={tuple(split)}, expected three fractions (train, valid, test) that add up to 1")
+    least = np.where((fractions > 0) & (trajectories >= 3), 1, 0)
+    valid, test = np.maximum(np.rint(fractions[1:] * trajectories), least[1:]).astype(int)
+    counts = (max(trajectories - valid - test, 0), valid, test)
+    return np.repeat(np.array(SPLITS, object), counts)[:trajectories]
+
+
+def _config(model: System, trajectories: int, steps: int, seed: int, split: Sequence[float]) -> dict[str, Any]:
+    for name, value, least in (("trajectories", trajectories, 1), ("steps", steps, 1), ("seed", seed, 0)):
+        if value != int(value) or value < least:
+            raise OptionError(f"found {name}={value!r}, expected a whole number of at least {least}")
+    return {
+        "system": model.name,
+        "options": model.options(),
+        "trajectories": int(trajectories),
+        "steps": int(steps),
+        "seed": int(seed),
+        "split": [float(fraction) for fraction in split],
+    }
+
+
+def _template(model: System, trajectories: int, steps: int, split: Sequence[float]) -> xr.Dataset:
+    import dask.array
+
+    state = model.template()
+    labels = split_labels(trajectories, split)
+    coordinates = {
+        TRAJECTORY: (TRAJECTORY, np.arange(trajectories), {"long_name": "trajectory"}),
+        TIME: (TIME, np.arange(steps) * model.step, model.time_attrs),
+        "split": (TRAJECTORY, labels, {"long_name": "use of the trajectory in training"}),
+    }
+    variables = {
+        name: (
+            (TRAJECTORY, TIME, *variable.dims),
+            dask.array.zeros((trajectories, steps, *variable.shape), dtype=variable.dtype),
+            variable.attrs,
+        )
+        for name, variable in state.data_vars.items()
+    }
+    return xr.Dataset(variables, dict(state.coords) | coordinates, state.attrs)
+
+
+def _provenance(model: System, config: dict[str, Any]) -> dict[str, Any]:
+    attrs = {
+        "Conventions": "CF-1.11",
+        "title": f"Trajectories of {model.name}",
+        "source": f"sdaxr {VERSION}, system {model.name}",
+        "sdaxr_version": VERSION,
+        "sdaxr_system": model.name,
+        "sdaxr_options": json.dumps(config["options"], sort_keys=True),
+        "sdaxr_seed": config["seed"],
+    }
+    return attrs | ({"references": model.references} if model.references else {})

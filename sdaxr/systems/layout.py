@@ -1,0 +1,33 @@
+"""Labels of the states of a system."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from sdaxr.states.coordinates import layer_dimension, space_dimensions
+from sdaxr.states.fields import StateLayout
+from sdaxr.states.infer import coordinate_of, plain_attrs
+from sdaxr.states.time import TimeAxis
+from sdaxr.systems.base import System
+
+
+def system_layout(system: System) -> StateLayout:
+    """Labels of the states of a system, in physical units."""
+    state = system.template()
+    first = next(iter(state.data_vars.values()))
+    layers = {str(n): layer_dimension(v) for n, v in state.data_vars.items()}
+    layer = next((str(d) for d in layers.values() if d is not None), None)
+    space = tuple(map(str, space_dimensions(first)))
+    units = str(system.time_attrs.get("units", ""))
+    return StateLayout(
+        variables=tuple(layers),
+        attrs={str(n): plain_attrs(v.attrs) for n, v in state.data_vars.items()},
+        layered=tuple(n for n, d in layers.items() if d is not None),
+        layer=layer,
+        space=space,
+        coords={str(d): coordinate_of(c) for d, c in state.coords.items()},
+        sizes={str(d): n for d, n in state.sizes.items()},
+        time=TimeAxis("float", system.step, units),
+        mean=np.zeros(1),
+        std=np.ones(1),
+    )

@@ -1,0 +1,105 @@
+"""Log-densities of trajectories: how probable a system finds them, and how well they explain observations.
+
+Averaged over a posterior, both have a known expectation over truths: that of the truths themselves.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import xarray as xr
+
+from sdaxr import schema
+from sdaxr.observations.noise import family_of
+from sdaxr.observations.observe import align
+from sdaxr.observations.window import Observations, Operators, as_networks, operator_of
+from sdaxr.operators import Template
+from sdaxr.posterior.mixture import log_density
+from sdaxr.schema import DataError, OptionError
+from sdaxr.states.coordinates import ensemble_dimension
+from sdaxr.states.time import time_axis
+from sdaxr.systems.base import System
+from sdaxr.systems.layout import system_layout
+from sdaxr.systems.markov import MarkovChain
+from sdaxr.systems.registry import open_system
+
+__all__ = ["log_likelihood", "log_prior"]
+
+
+def log_prior(states: xr.Dataset, system: str | System) -> xr.DataArray:
+    r"""Log-density of trajectories given their first state, :math:`\log p(x_{2:L} | x_1)`.
+
+    Parameters
+    ----------
+    states
+        Trajectories on ([member], time, ...), such as a posterior or a truth, at the system's step.
+    system
+        Name of a system with Gaussian noise, or a `sdaxr.systems.MarkovChain`.
+
+    Returns
+    -------
+    DataArray on (member), or without dimensions; in nats, a density in the units of the states.
+
+    Raises
+    ------
+    OptionError
+        If the system has no Gaussian noise.
+    DataError, GridError, UnitsError
+        If the states are not those of the system, or their step is another one.
+    """
+    chain = open_system(system)
+    if not isinstance(chain, MarkovChain):
+        raise OptionError(
+            f"found the system {chain.name!r}, which has no noise, expected one with a transition density"
+        )
+    system_layout(chain).check(states)
+    step = time_axis(states).step
+    if abs(step - chain.step) > 1e-3 * chain.step:
+        raise DataError(f"the states have the step {step:g}, {chain.name} has {chain.step:g}; pass step= to the system")
+    template, ensemble = chain.template(), ensemble_dimension(states)
+    lead = [] if ensemble is None else [ensemble]
+    fields = {str(n): states[n].transpose(*lead, schema.TIME, *v.dims).values for n, v in template.data_vars.items()}
+    values = chain.log_transition(chain.to_vectors(fields)).sum(-1)
+    return _labelled(values, states, "log_prior", "log-density of the states given the first one")
+
+
+def log_likelihood(states: xr.Dataset, observations: Observations, *, operator: Operators = None) -> xr.DataArray:
+    r"""Log-density of observations given trajectories, :math:`\log p(y | x)`, with independent errors.
+
+    Those that name another distribution (`sdaxr.observations.noise`) are not Gaussian (`sdaxr.posterior.mixture`).
+
+    Parameters
+    ----------
+    states
+        Trajectories on ([member], time, ...), such as a posterior or a truth.
+    observations
+        What `sdaxr.assimilate` takes: one network, or several as a mapping or DataTree.
+    operator
+        In the place of the one that the observations carry, or one a network.
+
+    Returns
+    -------
+    DataArray on (member), or without dimensions; in nats, a density in the units of the observations.
+
+    Raises
+    ------
+    DataError, GridError, UnitsError, OperatorError
+        If the observations do not fit the states.
+    """
+    total = np.zeros(())
+    ensemble = ensemble_dimension(states)
+    for name, data in as_networks(observations).items():
+        projected = operator_of(name, data, operator, "error").apply(states)
+        one = projected if ensemble is None else projected.isel({ensemble: 0}, drop=True)
+        for variable, (values, errors) in align(data, Template.from_dataset(one)).items():
+            lead = [] if ensemble is None else [ensemble]
+            predicted = projected[variable].transpose(*lead, *one[variable].dims).values.astype(float)
+            density = log_density((values - predicted) / errors, family_of(data, variable)) - np.log(errors)
+            total = total + np.nansum(density, axis=tuple(range(len(lead), density.ndim)))
+    return _labelled(total, states, "log_likelihood", "log-density of the observations given the states")
+
+
+def _labelled(values: np.ndarray, states: xr.Dataset, name: str, title: str) -> xr.DataArray:
+    ensemble = ensemble_dimension(states)
+    dims = () if ensemble is None else (ensemble,)
+    coords = {} if ensemble is None or ensemble not in states.coords else {ensemble: states[ensemble]}
+    return xr.DataArray(values, coords, dims, name, {"long_name": title, "units": "1"})

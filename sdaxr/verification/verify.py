@@ -1,0 +1,298 @@
+r"""Scores of an ensemble, or of a single field, against the truth.
+
+With members :math:`x_i`, :math:`i = 1 \dots M`, their mean :math:`\bar x`, the truth :math:`y`, and
+:math:`\langle\cdot\rangle` the mean over space (weighted by cos(latitude) on a latitude grid):
+
+===================  ============================================================================
+``rmse``             :math:`\sqrt{\langle (\bar x - y)^2 \rangle}`
+``bias``             :math:`\langle \bar x - y \rangle`
+``crps``             fair CRPS (Ferro 2014, https://doi.org/10.1002/qj.2270); the mean absolute
+                     error for a single field
+``spread``           :math:`\sqrt{\langle s^2 \rangle}`, :math:`s^2` the members' variance (ddof = 1)
+``spread_skill``     :math:`\sqrt{(M+1)/M}` spread / rmse: 1 for members exchangeable with the
+                     truth (Fortin et al. 2014, https://doi.org/10.1175/JHM-D-14-0008.1)
+``rank_histogram``   frequency of the truth's rank among the members; a tie is shared equally
+                     between its ranks, so there is nothing random (Hamill 2001)
+``spectrum``         variance, or kinetic energy, by wavenumber (`sdaxr.verification.spectrum`)
+===================  ============================================================================
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import xarray as xr
+
+from sdaxr.schema import INIT_TIME, GridError, OptionError, nearest
+from sdaxr.states.coordinates import ensemble_dimension, is_latitude, space_dimensions
+from sdaxr.verification.alignment import align, time_dimensions
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+METRICS = ("rmse", "bias", "crps", "spread", "spread_skill", "rank_histogram", "spectrum")
+_ENSEMBLE_METRICS = {"spread", "spread_skill", "rank_histogram"}
+_NAMES = {
+    "rmse": "root-mean-square error of the ensemble mean",
+    "bias": "mean error of the ensemble mean",
+    "crps": "fair continuous ranked probability score",
+    "spread": "ensemble standard deviation",
+    "spread_skill": "spread-skill ratio",
+    "rank_histogram": "frequency of the rank of the truth",
+}
+
+
+def verify(posterior: xr.Dataset, truth: xr.Dataset, *, metrics: Sequence[str] | None = None) -> xr.Dataset:
+    """Score ``posterior`` against ``truth``, per variable and time.
+
+    Parameters
+    ----------
+    posterior
+        Ensemble ``(member, time, ...)``, forecast ``(member, lead_time, ...)`` with ``valid_time``, or a
+        single field without members. Any space: a grid, stations, or none.
+    truth
+        ``(time, ...)`` on the same grid, with a trajectory dimension of size 1 at most. Scores are given at
+        the times common to both, from the cells where the truth and all members are there (not NaN).
+    metrics
+        Some of ``rmse, bias, crps, spread, spread_skill, rank_histogram, spectrum``. By default all that
+        apply: without members no spread, spread_skill or rank_histogram; without a regular grid no spectrum.
+
+    Returns
+    -------
+    xarray.Dataset
+        One variable per metric and variable, as units differ between metrics: ``rmse_u``, ``crps_u``, ...
+        ``(time, [layer])``, ``rank_histogram_u (time, rank)``, and ``spectrum_u`` or, for a velocity pair,
+        ``spectrum_kinetic_energy (source, time, wavenumber)`` for the sources ``members`` (the mean of their
+        spectra), ``mean`` (the spectrum of their mean) and ``truth``; NaN where a field has gaps.
+        Lazy where the input is lazy. `summary` makes a table of it.
+
+    Raises
+    ------
+    DataError
+        No variable or no time in common, or several trajectories in ``truth``.
+    GridError
+        The grids differ, or a spectrum is asked for where there is no regular grid.
+    UnitsError
+        The units differ.
+    OptionError
+        A metric that does not exist, or needs members and there are none.
+    """
+    wanted = tuple(METRICS if metrics is None else metrics)
+    for metric in wanted:
+        if metric not in METRICS:
+            raise OptionError(f"unknown metric {nearest(metric, METRICS)}")
+    data, truth = align(posterior, truth)
+    found = ensemble_dimension(data)
+    member = None if found is None else str(found)
+    if member is not None and data.sizes[member] == 1:
+        data, member = data.isel({member: 0}, drop=True), None
+    if member is None and metrics is not None and _ENSEMBLE_METRICS & set(wanted):
+        raise OptionError(
+            f"{sorted(_ENSEMBLE_METRICS & set(wanted))} need at least two members, found a single field; leave them out"
+        )
+    scores: dict[Hashable, xr.DataArray] = {}
+    for name in data.data_vars:
+        scores.update(_scores(data[name], truth[name], member, wanted))
+    if "spectrum" in wanted:
+        scores.update(_spectra(data, truth, member, strict=metrics is not None))
+    order = [n for m in METRICS for n in scores if str(n).startswith(f"{m}_") and _metric(str(n))[0] == m]
+    result = xr.Dataset({n: scores[n] for n in order})
+    return result.assign_attrs(members=1 if member is None else data.sizes[member])
+
+
+def summary(scores: xr.Dataset) -> pd.DataFrame:
+    """Time-mean of the scores of `verify`, as a table.
+
+    Parameters
+    ----------
+    scores
+        Result of `verify`. The rank histogram and spectra are left out.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row per metric, one column per variable (per variable and layer, ``q[layer=0]``). The time-mean of
+        ``rmse`` and ``spread`` is the square root of the mean of squares, and ``spread_skill`` is made from
+        those two where they are there. ``attrs["units"]`` maps each variable to its units.
+    """
+    import pandas as pd
+
+    table: dict[str, dict[str, float]] = {}
+    units: dict[str, str] = {}
+    for name, values in scores.data_vars.items():
+        metric, variable = _metric(str(name))
+        if metric in ("rank_histogram", "spectrum"):
+            continue
+        mean = _time_mean(values, squares=metric in ("rmse", "spread")).compute()
+        for column, value in _columns(variable, mean):
+            table.setdefault(column, {})[metric] = value
+            if metric != "spread_skill":
+                units[column] = str(values.attrs.get("units", ""))
+    count = int(scores.attrs.get("members", 1))
+    for entries in table.values():
+        if {"rmse", "spread", "spread_skill"} <= entries.keys() and entries["rmse"] > 0:
+            entries["spread_skill"] = np.sqrt((count + 1) / count) * entries["spread"] / entries["rmse"]
+    rows = [m for m in METRICS if any(m in entries for entries in table.values())]
+    frame = pd.DataFrame(table).reindex(rows)
+    frame.index.name = "metric"
+    frame.attrs["units"] = units
+    return frame
+
+
+def _scores(
+    estimate: xr.DataArray, truth: xr.DataArray, member: str | None, wanted: Sequence[str]
+) -> dict[Hashable, xr.DataArray]:
+    from scores.continuous import mae, mean_error, mse
+    from scores.probability import crps_for_ensemble
+
+    space = [d for d in space_dimensions(estimate) if d != INIT_TIME]
+    if member is not None and estimate.chunks:
+        estimate = estimate.chunk({member: -1} | dict.fromkeys(time_dimensions(estimate), "auto"))
+    valid = estimate.notnull() & truth.notnull()
+    if member is not None:
+        valid = valid.all(member)
+    weights = (valid * _area(estimate, space)).fillna(0)
+    # Zeros in place of gaps keep NaN out of the arithmetic; their weight is zero.
+    estimate, truth = estimate.where(valid, 0), truth.where(valid, 0)
+    mean = estimate if member is None else estimate.mean(member)
+
+    def average(pointwise: xr.DataArray) -> xr.DataArray:
+        return pointwise.weighted(weights).mean(space) if space else pointwise.where(valid)
+
+    def crps() -> xr.DataArray:
+        if member is None:
+            return average(mae(mean, truth, preserve_dims="all"))
+        return average(crps_for_ensemble(estimate, truth, member, method="fair", preserve_dims="all"))
+
+    def rmse() -> xr.DataArray:
+        return average(mse(mean, truth, preserve_dims="all")) ** 0.5
+
+    def spread() -> xr.DataArray:
+        return average(estimate.var(member, ddof=1)) ** 0.5
+
+    def spread_skill() -> xr.DataArray:
+        count = estimate.sizes[member]
+        error = rmse()
+        return ((count + 1) / count) ** 0.5 * spread() / error.where(error > 0)
+
+    compute: dict[str, Callable[[], xr.DataArray]] = {
+        "rmse": rmse,
+        "bias": lambda: average(mean_error(mean, truth, preserve_dims="all")),
+        "crps": crps,
+        "spread": spread,
+        "spread_skill": spread_skill,
+        "rank_histogram": lambda: _rank_histogram(estimate, truth, weights, member, space),
+    }
+    found: dict[Hashable, xr.DataArray] = {}
+    for metric in wanted:
+        if metric in compute and (member is not None or metric not in _ENSEMBLE_METRICS):
+            units = "1" if metric in ("spread_skill", "rank_histogram") else estimate.attrs.get("units", "1")
+            title = f"{_title(metric, member)}, {estimate.attrs.get('long_name', estimate.name)}"
+            attrs = {"units": str(units), "long_name": title}
+            found[f"{metric}_{estimate.name}"] = _with_attrs(compute[metric](), attrs)
+    return found
+
+
+def _with_attrs(score: xr.DataArray, attrs: dict[str, str]) -> xr.DataArray:
+    score.attrs = attrs
+    return score
+
+
+def _title(metric: str, member: str | None) -> str:
+    if member is not None:
+        return _NAMES[metric]
+    return "mean absolute error" if metric == "crps" else _NAMES[metric].replace(" of the ensemble mean", "")
+
+
+def _area(estimate: xr.DataArray, space: Sequence[Hashable]) -> xr.DataArray:
+    for dim in space:
+        if dim in estimate.coords and is_latitude(dim, estimate[dim].attrs):
+            return xr.DataArray(np.cos(np.deg2rad(estimate[dim].values.astype(float))).clip(min=0), dims=str(dim))
+    return xr.DataArray(1.0)
+
+
+def _rank_histogram(
+    estimate: xr.DataArray,
+    truth: xr.DataArray,
+    weights: xr.DataArray,
+    member: str | None,
+    space: Sequence[Hashable],
+) -> xr.DataArray:
+    def kernel(members: np.ndarray, target: np.ndarray, weight: np.ndarray) -> np.ndarray:
+        # (..., *space, member), (..., *space), (..., *space) -> (..., rank). `scores` looks at the values of
+        # its input, which would end laziness: so it sees one block at a time.
+        from scores.probability import rank_histogram
+
+        lead = members.shape[: members.ndim - len(space) - 1]
+        cells = (int(np.prod(lead)), -1)
+        there = xr.DataArray(np.broadcast_to(weight, target.shape).reshape(cells), dims=("case", "cell"))
+        frequency = rank_histogram(
+            xr.DataArray(members.reshape(*cells, members.shape[-1]), dims=("case", "cell", "member")),
+            xr.DataArray(target.reshape(cells), dims=("case", "cell")).where(there > 0),
+            "member",
+            preserve_dims=["case"],
+            weights=there if (there > 0).any() else None,
+        )
+        return frequency.transpose("case", "rank").values.reshape(*lead, -1)
+
+    count = estimate.sizes[member] + 1
+    whole = dict.fromkeys(space, -1)
+    arrays = [a.chunk(whole) if a.chunks else a for a in (estimate, truth, weights)]
+    result = xr.apply_ufunc(
+        kernel,
+        *arrays,
+        input_core_dims=[[*space, member], list(space), list(space)],
+        output_core_dims=[["rank"]],
+        dask="parallelized",
+        output_dtypes=[np.float64],
+        dask_gufunc_kwargs={"output_sizes": {"rank": count}},
+        keep_attrs=False,
+    )
+    attrs = {"units": "1", "long_name": "rank of the truth among the members"}
+    return result.assign_coords(rank=("rank", np.arange(1, count + 1), attrs))
+
+
+def _spectra(data: xr.Dataset, truth: xr.Dataset, member: str | None, *, strict: bool) -> dict[Hashable, xr.DataArray]:
+    from sdaxr.verification.spectrum import grid_dimensions, spectrum
+
+    names = []
+    for name in data.data_vars:
+        try:
+            grid_dimensions(data[name])
+            names.append(name)
+        except GridError:
+            if strict:
+                raise
+    if not names:
+        return {}
+    sources: dict[str, xr.Dataset] = {}
+    if member is None:
+        sources["estimate"] = spectrum(data[names])
+    else:
+        sources["members"] = spectrum(data[names]).mean(member, keep_attrs=True)
+        sources["mean"] = spectrum(data[names].mean(member, keep_attrs=True))
+    sources["truth"] = spectrum(truth[names])
+    joined = xr.concat(list(sources.values()), "source", coords="minimal", compat="override", join="override")
+    joined = joined.assign_coords(source=("source", np.array(list(sources), dtype=object)))
+    return {f"spectrum_{name}": joined[name] for name in joined.data_vars}
+
+
+def _metric(name: str) -> tuple[str, str]:
+    # The longest match, as 'spread' begins 'spread_skill'.
+    metric = max((m for m in METRICS if name.startswith(f"{m}_")), key=len)
+    return metric, name[len(metric) + 1 :]
+
+
+def _time_mean(values: xr.DataArray, *, squares: bool) -> xr.DataArray:
+    dims = time_dimensions(values)
+    return (values**2).mean(dims) ** 0.5 if squares else values.mean(dims)
+
+
+def _columns(variable: str, mean: xr.DataArray) -> list[tuple[str, float]]:
+    if not mean.ndim:
+        return [(variable, float(mean))]
+    stacked = mean.stack(column=mean.dims)
+    labels = [", ".join(f"{d}={v}" for d, v in zip(mean.dims, at, strict=True)) for at in stacked.column.values]
+    return [(f"{variable}[{label}]", float(v)) for label, v in zip(labels, stacked.values, strict=True)]

@@ -1,0 +1,358 @@
+"""Archives that cannot lie: what is refused, what is resumed, what survives a kill."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import numpy as np
+import pytest
+import xarray as xr
+
+from sdaxr.archives.archive import COMPLETE, FAILED, PENDING, Archive, open_archive
+from sdaxr.schema import ArchiveError, DataError, DivergenceError
+
+CONFIG = {"system": "toy", "options": {"step": 0.1}, "seed": 0}
+
+
+def template(units=4, unit="member", dtype=np.float32):
+    return xr.Dataset(
+        {
+            "u": (
+                (unit, "time", "x"),
+                np.full((units, 3, 5), 7, dtype),
+                {"units": "m s-1", "long_name": "wind"},
+            ),
+            "total": ((unit,), np.full(units, 7.0), {"units": "1", "long_name": "total"}),
+        },
+        {
+            unit: (unit, np.arange(units), {"standard_name": "realization"}),
+            "kind": (unit, np.array(["a", "b", "c", "d"][:units], object)),
+            "time": ("time", np.array(["2020-01-01", "2020-01-02", "2020-01-03"], "datetime64[ns]")),
+            "x": ("x", np.arange(5.0), {"units": "1"}),
+        },
+        {"title": "toy"},
+    )
+
+
+def values(index):
+    return {"u": np.full((3, 5), index, np.float32), "total": np.array(index * 15.0)}
+
+
+def filled(path, skip=(), **options):
+    archive = Archive.create(path, template(), "member", CONFIG, {"source": "a test"}, **options)
+    for index in archive.pending():
+        if index not in skip:
+            archive.write(index, values(index))
+    return archive
+
+
+def tree(path):
+    """Every file of an archive; metadata as parsed JSON."""
+    files = sorted(f for f in Path(path).rglob("*") if f.is_file())
+    return {
+        str(f.relative_to(path)): json.loads(f.read_text()) if f.suffix == ".json" else f.read_bytes() for f in files
+    }
+
+
+# Life of an archive --------------------------------------------------------------------------------------------
+
+
+def test_a_finished_archive_opens_as_it_was_written(tmp_path):
+    path = tmp_path / "a.zarr"
+    assert filled(path).finalise() == path
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a.zarr"]
+    data = open_archive(path)
+    expected = template()
+    for index in range(4):
+        expected["u"][index], expected["total"][index] = values(index)["u"], values(index)["total"]
+    xr.testing.assert_identical(data.drop_vars("status").drop_attrs(deep=False), expected.drop_attrs(deep=False))
+    assert (data.status == COMPLETE).all() and data.status.dtype == np.int8
+    assert data.attrs["source"] == "a test" and data.attrs["title"] == "toy"
+    assert data.u.chunks == ((1, 1, 1, 1), (3,), (5,))
+    assert data.kind.dtype == object and data.kind.values.tolist() == ["a", "b", "c", "d"]
+    # Plain xarray reads it, and warnings are errors here.
+    xr.testing.assert_equal(xr.open_zarr(path).load(), data.load())
+
+
+def test_the_zero_unit_is_stored_and_long_units_are_split(tmp_path, monkeypatch):
+    monkeypatch.setattr("sdaxr.archives.format._CHUNK_BYTES", 40)
+    archive = filled(tmp_path / "a.zarr")
+    archive.finalise()
+    data = open_archive(tmp_path / "a.zarr")
+    assert data.u.chunks == ((1, 1, 1, 1), (2, 1), (5,))
+    assert (data.u[0] == 0).all() and data.total[0] == 0
+
+
+def test_it_survives_a_round_trip_through_netcdf(tmp_path):
+    filled(tmp_path / "a.zarr").finalise()
+    data = open_archive(tmp_path / "a.zarr")
+    data.to_netcdf(tmp_path / "a.nc")
+    again = open_archive(tmp_path / "a.nc")
+    xr.testing.assert_identical(again.load(), data.load())
+    assert again.kind.dtype == object
+
+
+def test_unfinished_archives_are_refused_unless_asked_for(tmp_path):
+    path = tmp_path / "a.zarr"
+    archive = filled(path, skip=(1, 3))
+    assert archive.pending() == [1, 3] and not archive.complete
+    assert archive.status().tolist() == [COMPLETE, PENDING, COMPLETE, PENDING]
+    with pytest.raises(ArchiveError, match=r"2 of 4 units \(member\) are complete.*resume it, or pass allow_inc"):
+        open_archive(path)
+    with pytest.raises(ArchiveError, match="is not finished"):
+        archive.finalise()
+    part = open_archive(path, allow_incomplete=True)
+    assert part.member.values.tolist() == [0, 2]
+    np.testing.assert_array_equal(part.total, [0, 30])
+    xr.testing.assert_identical(part, open_archive(f"{path}.partial", allow_incomplete=True))
+
+
+def test_resuming_does_only_what_is_missing_and_gives_the_same_bytes(tmp_path):
+    filled(tmp_path / "whole.zarr").finalise()
+    filled(tmp_path / "resumed.zarr", skip=(0, 2))
+    again = Archive.create(tmp_path / "resumed.zarr", template(), "member", CONFIG)
+    assert again.pending() == [0, 2]
+    for index in (2, 0):
+        again.write(index, values(index))
+    again.finalise()
+    assert tree(tmp_path / "whole.zarr") == tree(tmp_path / "resumed.zarr")
+
+
+def test_a_complete_archive_of_the_same_configuration_is_kept(tmp_path):
+    filled(tmp_path / "a.zarr").finalise()
+    before = tree(tmp_path / "a.zarr")
+    archive = Archive.create(tmp_path / "a.zarr", template(), "member", CONFIG)
+    assert archive.complete and archive.pending() == [] and archive.is_complete(2)
+    archive.write(2, values(3))  # a straggler changes nothing
+    archive.fail(2, "late")
+    assert archive.failures() == {}
+    assert archive.finalise() == tmp_path / "a.zarr"
+    assert tree(tmp_path / "a.zarr") == before
+    assert not (tmp_path / "a.zarr.partial").exists()
+
+
+@pytest.mark.parametrize("finish", [True, False])
+def test_another_configuration_is_refused_with_the_difference(tmp_path, finish):
+    archive = filled(tmp_path / "a.zarr")
+    if finish:
+        archive.finalise()
+    other = {"system": "toy", "options": {"step": 0.2}, "seed": 0, "extra": [1]}
+    message = r"extra is 'nothing' there and \[1\] in this run; options.step is 0.1 there and 0.2 in this run"
+    with pytest.raises(ArchiveError, match=message):
+        Archive.create(tmp_path / "a.zarr", template(), "member", other)
+    anew = Archive.create(tmp_path / "a.zarr", template(), "member", other, overwrite=True)
+    assert anew.pending() == [0, 1, 2, 3]
+
+
+def test_failures_are_marked_listed_and_tried_again(tmp_path):
+    archive = filled(tmp_path / "a.zarr", skip=(1,))
+    archive.fail(1, "DivergenceError: blew up")
+    archive.fail(0, "late")  # complete already
+    assert archive.status().tolist() == [COMPLETE, FAILED, COMPLETE, COMPLETE]
+    assert archive.failures() == {1: "DivergenceError: blew up"}
+    assert archive.pending() == [1]
+    with pytest.raises(ArchiveError, match=r"1 failed \(1: DivergenceError: blew up\)"):
+        archive.finalise()
+    assert open_archive(tmp_path / "a.zarr", allow_incomplete=True).member.values.tolist() == [0, 2, 3]
+    archive.write(1, values(1))
+    assert archive.failures() == {}
+    archive.finalise()
+    filled(tmp_path / "b.zarr").finalise()
+    assert tree(tmp_path / "a.zarr") == tree(tmp_path / "b.zarr")
+
+
+# What is refused -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("index", "change", "error", "message"),
+    [
+        (4, {}, DataError, "found the unit 4, expected 0 to 3"),
+        (0, {"v": np.zeros(3)}, DataError, r"has the variables \['total', 'u', 'v'\], expected"),
+        (0, {"u": np.zeros((3, 4), np.float32)}, DataError, r"float32 \(3, 4\), expected float32 \(3, 5\)"),
+        (0, {"u": np.zeros((3, 5))}, DataError, "is float64 .* expected float32 .* nothing is cast"),
+        (0, {"total": np.array(np.nan)}, DivergenceError, "1 values that are not finite"),
+        (0, {"u": np.full((3, 5), np.inf, np.float32)}, DivergenceError, r"15 values .* first at \(0, 0\)"),
+    ],
+)
+def test_units_are_checked_before_they_are_written(tmp_path, index, change, error, message):
+    archive = Archive.create(tmp_path / "a.zarr", template(), "member", CONFIG)
+    with pytest.raises(error, match=message):
+        archive.write(index, values(0) | change)
+    assert archive.pending() == [0, 1, 2, 3]
+
+
+def test_masked_data_may_hold_nan_but_no_infinity(tmp_path):
+    archive = Archive.create(tmp_path / "a.zarr", template(), "member", CONFIG, finite=False)
+    archive.write(0, values(0) | {"total": np.array(np.nan)})
+    with pytest.raises(DivergenceError):
+        archive.write(1, values(1) | {"total": np.array(np.inf)})
+
+
+def test_the_unit_comes_first(tmp_path):
+    with pytest.raises(DataError, match=r"'u' has the dimensions .* expected 'member' to be the first"):
+        Archive.create(tmp_path / "a.zarr", template().transpose("x", ...), "member", CONFIG)
+
+
+def test_foreign_and_missing_paths_are_refused(tmp_path):
+    with pytest.raises(ArchiveError, match="there is nothing at"):
+        open_archive(tmp_path / "missing.zarr")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "precious.txt").write_text("mine")
+    (tmp_path / "text.nc").write_text("no data")
+    with pytest.raises(ArchiveError, match="a directory without Zarr metadata"):
+        open_archive(tmp_path / "folder")
+    with pytest.raises(ArchiveError, match="cannot be read as a NetCDF file"):
+        open_archive(tmp_path / "text.nc")
+    for name in ("folder", "text.nc"):
+        with pytest.raises(ArchiveError, match="is no archive of sdaxr; choose another path"):
+            Archive.create(tmp_path / name, template(), "member", CONFIG)
+        with pytest.raises(ArchiveError, match="not overwritten"):
+            Archive.create(tmp_path / name, template(), "member", CONFIG, overwrite=True)
+    assert (tmp_path / "folder" / "precious.txt").read_text() == "mine"
+
+
+def test_other_peoples_zarr_opens_as_it_is(tmp_path):
+    data = xr.Dataset({"t2m": ("time", [1.0, 2.0])})
+    data.to_zarr(tmp_path / "foreign.zarr", consolidated=False)
+    xr.testing.assert_identical(open_archive(tmp_path / "foreign.zarr").load(), data)
+
+
+@pytest.mark.parametrize(
+    ("number", "message"),
+    [
+        (errno.ENOSPC, "No space left on device; free some space and run the same job again"),
+        (errno.EACCES, "Permission denied; choose another path, or change the permissions"),
+        (errno.EROFS, "Read-only file system"),
+    ],
+)
+def test_a_full_disk_or_missing_permission_is_said_clearly(tmp_path, monkeypatch, number, message):
+    def refuse(*args, **kwargs):
+        raise OSError(number, os.strerror(number))
+
+    archive = filled(tmp_path / "a.zarr", skip=(3,))
+    with monkeypatch.context() as patch:
+        patch.setattr("zarr.storage._local._put", refuse)
+        with pytest.raises(ArchiveError, match=f"cannot create the archive .*{message}"):
+            Archive.create(tmp_path / "b.zarr", template(), "member", CONFIG)
+        with pytest.raises(ArchiveError, match=f"cannot write the archive .*{message}"):
+            archive.write(3, values(3))
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a.zarr.partial"]
+    assert archive.pending() == [3]
+    archive.write(3, values(3))
+    with monkeypatch.context() as patch:
+        patch.setattr("zarr.storage._local._put", refuse)
+        with pytest.raises(ArchiveError, match=f"cannot finish the archive .*{message}"):
+            archive.finalise()
+    archive.finalise()
+    assert open_archive(tmp_path / "a.zarr").total.values.tolist() == [0, 15, 30, 45]
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_folder_without_write_permission(tmp_path):
+    (tmp_path / "closed").mkdir(mode=0o500)
+    with pytest.raises(ArchiveError, match="Permission denied"):
+        Archive.create(tmp_path / "closed" / "a.zarr", template(), "member", CONFIG)
+
+
+def test_a_path_below_a_file(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ArchiveError, match="cannot create the archive"):
+        Archive.create(tmp_path / "file" / "a.zarr", template(), "member", CONFIG)
+
+
+# Many processes, and kills -------------------------------------------------------------------------------------
+
+# Four processes fill one archive and are killed, again and again. Forked from a process that has imported
+# everything but started no thread, so that a generation of writers costs milliseconds.
+DRIVER = """
+import multiprocessing, random, signal, sys, time
+import dask.array, distributed, xarray, zarr
+from pathlib import Path
+from sdaxr.systems.generation import generate
+
+store, kills, units = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
+partial = store.with_name(store.name + ".partial")
+context = multiprocessing.get_context("fork")
+random.seed(int(sys.argv[4]))
+
+def work():
+    generate("lorenz96", store, trajectories=units, steps=20, seed=3, progress=False, spin_up=100)
+
+def start():
+    processes = [context.Process(target=work) for _ in range(4)]
+    for process in processes:
+        process.start()
+    return processes
+
+def done():
+    return sum(1 for f in (partial / "status" / "c").glob("*") if f.suffix != ".partial")
+
+for kill in range(kills):
+    before, processes = done(), start()
+    enough = before + random.randrange(0, 4)
+    while done() < enough and any(p.is_alive() for p in processes):
+        time.sleep(0.001)
+    time.sleep(random.uniform(0, 0.02))
+    for process in processes:
+        process.kill()
+    for process in processes:
+        process.join()
+    assert all(p.exitcode == -signal.SIGKILL for p in processes), "finished before it was killed"
+    assert not store.exists()
+processes = start()
+for process in processes:
+    process.join()
+sys.exit(max(abs(p.exitcode) for p in processes))
+"""
+
+
+def run_driver(store, kills, units, seed=0):
+    command = [
+        sys.executable,
+        "-W",
+        "error",
+        "-c",
+        textwrap.dedent(DRIVER),
+        str(store),
+        str(kills),
+        str(units),
+    ]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
+    result = subprocess.run(
+        [*command, str(seed)], env=environment, capture_output=True, text=True, timeout=240, check=False
+    )
+    assert result.returncode == 0, result.stderr[-3000:]
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory):
+    from sdaxr.systems.generation import generate
+
+    path = tmp_path_factory.mktemp("reference") / "a.zarr"
+    generate("lorenz96", path, trajectories=64, steps=20, seed=3, progress=False, spin_up=100)
+    return tree(path)
+
+
+def test_ten_kills_with_four_processes_leave_the_same_bytes(tmp_path, uninterrupted):
+    run_driver(tmp_path / "a.zarr", kills=10, units=64)
+    assert tree(tmp_path / "a.zarr") == uninterrupted
+    assert [p.name for p in tmp_path.iterdir() if not p.name.startswith(".")] == ["a.zarr"]
+
+
+def test_four_processes_at_once_lose_nothing(tmp_path, uninterrupted):
+    run_driver(tmp_path / "a.zarr", kills=0, units=64)
+    assert tree(tmp_path / "a.zarr") == uninterrupted
+    assert [p.name for p in tmp_path.iterdir()] == ["a.zarr"]
+
+
+def test_the_signal_is_the_one_nobody_can_catch():
+    with pytest.raises(OSError):
+        signal.signal(signal.SIGKILL, signal.SIG_IGN)

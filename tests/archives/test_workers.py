@@ -1,0 +1,89 @@
+"""Units of work, in this process and on a cluster."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+
+from sdaxr.archives.workers import active_client, map_units
+
+
+def reciprocal(index, numerator):
+    return numerator / index
+
+
+@pytest.fixture
+def client():
+    distributed = pytest.importorskip("distributed")
+    with (
+        distributed.LocalCluster(
+            n_workers=2, processes=False, protocol="tcp", host="127.0.0.1", dashboard_address=":0"
+        ) as cluster,
+        distributed.Client(cluster) as client,
+    ):
+        yield client
+
+
+def check(outcomes):
+    results = dict(outcomes)
+    assert set(results) == {0, 1, 2, 4}
+    assert isinstance(results.pop(0), ZeroDivisionError)
+    assert results == {1: 8.0, 2: 4.0, 4: 2.0}
+
+
+def test_units_run_here_without_a_client():
+    assert active_client() is None
+    check(map_units(reciprocal, [0, 1, 2, 4], 8, progress=False))
+
+
+def test_units_run_on_the_active_client(client):
+    assert active_client() is client
+    before = len(client.scheduler_info()["workers"])
+    check(map_units(reciprocal, [0, 1, 2, 4], 8, progress=False))
+    assert before == 2
+    # Not pure: the same call is made again, not remembered.
+    check(map_units(reciprocal, [0, 1, 2, 4], 8, progress=False))
+
+
+def where(index):
+    from distributed import get_worker
+
+    return get_worker().name
+
+
+def test_units_that_need_a_resource_run_where_it_is():
+    distributed = pytest.importorskip("distributed")
+    options = {"host": "127.0.0.1", "resources": {"GPU": 1}, "nthreads": 1, "dashboard": False}
+    spec = {
+        "with": {"cls": distributed.Worker, "options": options},
+        "without": {"cls": distributed.Worker, "options": options | {"resources": {}}},
+    }
+    scheduler = {"cls": distributed.Scheduler, "options": {"host": "127.0.0.1", "dashboard_address": ":0"}}
+    with distributed.SpecCluster(workers=spec, scheduler=scheduler) as cluster, distributed.Client(cluster):
+        chosen = dict(map_units(where, range(6), progress=False, resource="GPU"))
+        assert set(chosen.values()) == {"with"}
+        # Nobody has this one, so it is not asked for.
+        assert len(dict(map_units(where, range(6), progress=False, resource="TPU"))) == 6
+
+
+def test_stopping_early_leaves_nothing_running(client):
+    outcomes = map_units(reciprocal, range(1, 50), 8, progress=False)
+    next(outcomes)
+    outcomes.close()
+    client.run_on_scheduler(lambda dask_scheduler: None)
+    assert not client.futures
+
+
+def test_progress_bar_counts_units(capsys):
+    list(map_units(reciprocal, [1, 2], 8, description="dividing"))
+    error = capsys.readouterr().err
+    assert "dividing" in error and "2/2" in error
+    list(map_units(reciprocal, [1, 2], 8, progress=False))
+    assert capsys.readouterr().err == ""
+
+
+def test_distributed_is_not_imported_for_local_work():
+    if "distributed.client" not in sys.modules:
+        assert active_client() is None
+        assert "distributed.client" not in sys.modules

@@ -1,0 +1,272 @@
+"""The command line: flags are the functions' parameters, errors are one line, results are the functions'."""
+
+from __future__ import annotations
+
+import inspect
+
+import click
+import numpy as np
+import pytest
+import xarray as xr
+from click.testing import CliRunner
+
+import sdaxr
+from sdaxr.archives.archive import Archive
+from sdaxr.archives.stores import save
+from sdaxr.commands import cli, steps
+
+# Flags of a command that are no parameter of its step, and parameters that have no flag.
+NOT_A_PARAMETER = {name: {"option"} for name in ("generate", "assimilate", "cycle", "forecast")}
+NO_FLAG = {name: {"progress", "times"} for name in ("assimilate", "cycle")}
+
+
+def run(*arguments: object, code: int = 0):
+    result = CliRunner().invoke(cli.main, [str(a) for a in arguments], catch_exceptions=False)
+    assert result.exit_code == code, result.stderr
+    return result
+
+
+def one_line(*arguments: object) -> str:
+    """What a bad command says: exit code 2, nothing on standard output, one line on standard error."""
+    result = run(*arguments, code=2)
+    assert result.stdout == "" and result.stderr.count("\n") == 1 and result.stderr.startswith("sdaxr: ")
+    return result.stderr
+
+
+@pytest.mark.parametrize("name", steps.STEPS)
+def test_flags_are_the_parameters_of_the_function(name):
+    accepted = steps.parameters(name)
+    flags = {p.name for p in cli.main.commands[name].params} - {"quiet"} - NOT_A_PARAMETER.get(name, set())
+    assert flags - set(accepted) == set()
+    assert set(accepted) - flags <= NO_FLAG.get(name, {"progress"})
+
+
+@pytest.mark.parametrize("name", steps.STEPS)
+def test_required_parameters_are_required_flags(name):
+    accepted = steps.parameters(name)
+    for parameter in cli.main.commands[name].params:
+        if parameter.name in accepted:
+            needed = accepted[parameter.name].default is inspect.Parameter.empty
+            assert parameter.required == needed, parameter.name
+            assert parameter.required or parameter.default is None or not needed
+
+
+@pytest.mark.parametrize("name", cli.main.commands)
+def test_every_command_is_explained_and_can_be_quiet(name):
+    command = cli.main.commands[name]
+    assert "--quiet" in run(name, "--help").output
+    assert command.help and all(p.help for p in command.params if isinstance(p, click.Option))
+
+
+def test_unknown_names_offer_the_nearest():
+    assert "Did you mean 'generate'" in one_line("genrate")
+    assert "--every" in one_line("observe", "truth.zarr", "--evry", 4)
+    assert "Did you mean 'quasigeostrophic'" in one_line("info", "quasigeostropic")
+
+
+def test_an_unknown_system_or_option_offers_the_nearest(tmp_path):
+    common = ("--store", tmp_path / "a.zarr", "--trajectories", 2, "--steps", 4)
+    assert "lorenz63" in one_line("generate", "lorenz36", *common)
+    assert "noise" in one_line("generate", "lorenz63", *common, "--option", "nose=1")
+    assert "key=value" in one_line("generate", "lorenz63", *common, "--option", "noise")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_missing_file_is_named(tmp_path):
+    missing = tmp_path / "missing.zarr"
+    assert "missing.zarr" in one_line("info", missing)
+    assert "missing.zarr" in one_line("train", missing, "--store", tmp_path / "p.safetensors")
+    assert "missing.yaml" in one_line("run", tmp_path / "missing.yaml")
+
+
+def test_an_operator_that_is_not_json_is_refused(tmp_path, trajectories):
+    truth = tmp_path / "truth.nc"
+    trajectories.to_netcdf(truth)
+    arguments = ("observe", truth, "--store", tmp_path / "obs.nc", "--error", 0.1, "--trajectory", 0)
+    assert "not JSON" in one_line(*arguments, "--operator", "coarsen(2)")
+    assert "coarsen" in one_line(*arguments, "--operator", '{"op": "coarse", "factor": 2}')
+    assert "expected an index of the 10" in one_line(*arguments[:-1], 10, "--operator", '{"op": "identity"}')
+    assert ".zarr or .nc" in one_line(*arguments, "--operator", '{"op": "identity"}', "--store", "obs.csv")
+
+
+@pytest.mark.parametrize("suffix", ["nc", "zarr"])
+def test_observe_is_the_function(tmp_path, trajectories, suffix):
+    truth, store = tmp_path / "truth.nc", tmp_path / f"obs.{suffix}"
+    trajectories.to_netcdf(truth)
+    flags = ("--operator", '{"op": "coarsen", "factor": 2}', "--every", 3, "--error", 0.1, "--seed", 5)
+    run("observe", truth, *flags, "--trajectory", -1, "--store", store, "--quiet")
+    operator = sdaxr.operators.coarsen(2)
+    expected = sdaxr.observe(trajectories.isel(trajectory=-1), operator, every=3, error=0.1, seed=5)
+    with sdaxr.open_archive(store) as written:
+        xr.testing.assert_identical(written.load(), expected)
+    assert "exists" in one_line("observe", truth, *flags, "--trajectory", -1, "--store", store)
+    run("observe", truth, *flags, "--trajectory", 0, "--store", store, "--overwrite")
+    with sdaxr.open_archive(store) as written:
+        assert not np.allclose(written["u"], expected["u"])
+
+
+@pytest.mark.parametrize("suffix", ["nc", "zarr"])
+def test_a_mask_is_a_file_or_parameters(tmp_path, trajectories, suffix):
+    truth, store, file = tmp_path / "truth.nc", tmp_path / "obs.nc", tmp_path / f"mask.{suffix}"
+    trajectories.to_netcdf(truth)
+    mask = sdaxr.random_mask(trajectories, 0.25, seed=4)
+    save(mask.to_dataset(), file)
+    flags = ("--operator", '{"op": "identity"}', "--error", 0.1, "--trajectory", 0, "--store", store, "--overwrite")
+    for text, where in [(file, mask), ('{"stride": 4, "shift": 1}', {"stride": 4, "shift": 1})]:
+        run("observe", truth, *flags, "--where", text, "--quiet")
+        expected = sdaxr.observe(trajectories.isel(trajectory=0), sdaxr.operators.identity(), error=0.1, where=where)
+        with sdaxr.open_archive(store) as written:
+            xr.testing.assert_identical(written.load(), expected)
+    assert "expected one mask" in one_line("observe", truth, *flags, "--where", truth)
+    assert "parameter 'shft'" in one_line("observe", truth, *flags, "--where", '{"stride": 4, "shft": 1}')
+    assert "nothing at" in one_line("observe", truth, *flags, "--where", tmp_path / "none.nc")
+
+
+def test_messages_go_to_standard_error_unless_quiet(tmp_path, trajectories):
+    truth = tmp_path / "truth.nc"
+    trajectories.to_netcdf(truth)
+    arguments = ("observe", truth, "--operator", '{"op": "identity"}', "--error", 0.1, "--trajectory", 0, "--overwrite")
+    assert "wrote" in run(*arguments, "--store", tmp_path / "a.nc").stderr
+    quiet = run(*arguments, "--store", tmp_path / "a.nc", "--quiet")
+    assert (quiet.stdout, quiet.stderr) == ("", "")
+
+
+def test_generate_is_the_function_and_takes_options(tmp_path):
+    common = ("generate", "lorenz63", "--trajectories", 3, "--steps", 5, "--seed", 1, "--split", 0.4, 0.3, 0.3)
+    run(*common, "--store", tmp_path / "a.zarr", "--option", "noise=0", "--quiet")
+    expected = sdaxr.generate(
+        "lorenz63",
+        tmp_path / "b.zarr",
+        trajectories=3,
+        steps=5,
+        seed=1,
+        split=(0.4, 0.3, 0.3),
+        noise=0,
+        progress=False,
+    )
+    with sdaxr.open_archive(tmp_path / "a.zarr") as written:
+        xr.testing.assert_equal(written.load(), expected.load())
+
+
+@pytest.fixture(scope="module")
+def chain(tmp_path_factory):
+    """Truth, prior and observations of a small Lorenz chain, made by functions."""
+    folder = tmp_path_factory.mktemp("chain")
+    truth = sdaxr.generate("lorenz63", folder / "truth.zarr", trajectories=8, steps=24, progress=False)
+    network = {"width": 8, "blocks": 1}
+    sdaxr.train(
+        truth, folder / "prior.safetensors", window=8, steps=4, network_options=network, device="cpu", progress=False
+    )
+    observations = sdaxr.observe(truth.isel(trajectory=-1), sdaxr.operators.select("a"), every=4, error=0.5)
+    save(observations, folder / "obs.nc")
+    return folder
+
+
+def test_train_is_the_function(chain, tmp_path):
+    flags = ("--window", 8, "--steps", 4, "--network-options", '{"width": 8, "blocks": 1}', "--device", "cpu")
+    run("train", chain / "truth.zarr", "--store", tmp_path / "p.safetensors", *flags, "--quiet")
+    assert sdaxr.open_prior(tmp_path / "p.safetensors").sha256 == sdaxr.open_prior(chain / "prior.safetensors").sha256
+
+
+def test_assimilate_verify_forecast_and_denoise_are_the_functions(chain, tmp_path):
+    prior, truth = sdaxr.open_prior(chain / "prior.safetensors"), sdaxr.open_archive(chain / "truth.zarr")
+    settings = ("--prior", chain / "prior.safetensors", "--device", "cpu", "--quiet", "--seed", 3)
+    options = {"seed": 3, "device": "cpu", "progress": False}
+
+    run("assimilate", chain / "obs.nc", *settings, "--members", 2, "--steps", 3, "--store", tmp_path / "post.zarr")
+    observations = sdaxr.open_archive(chain / "obs.nc")
+    posterior = sdaxr.assimilate(observations, prior, members=2, steps=3, **options)
+    written = sdaxr.open_archive(tmp_path / "post.zarr")
+    xr.testing.assert_equal(written.drop_vars("status").load(), posterior)
+
+    table = run("verify", tmp_path / "post.zarr", chain / "truth.zarr", "--trajectory", -1).stdout
+    scores = sdaxr.verify(posterior, truth.isel(trajectory=-1))
+    assert table.strip() == steps.table(scores).strip() and "rmse" in table
+
+    forecast = ("forecast", tmp_path / "post.zarr", "--model", "lorenz63", "--steps", 4, "--seed", 3, "--quiet")
+    run(*forecast, "--store", tmp_path / "later.zarr", "--option", "noise=0")
+    later = sdaxr.forecast(posterior, "lorenz63", steps=4, seed=3, noise=0, progress=False)
+    written = sdaxr.open_archive(tmp_path / "later.zarr")
+    xr.testing.assert_equal(written.drop_vars("status").load(), later)
+
+    noisy = ("denoise", chain / "truth.zarr", *settings, "--trajectory", -1, "--noise-std", 0.5, "--n-steps", 3)
+    run(*noisy, "--store", tmp_path / "clean.nc")
+    clean = sdaxr.denoise(truth.isel(trajectory=-1), prior, noise_std=0.5, n_steps=3, **options)
+    with sdaxr.open_archive(tmp_path / "clean.nc") as written:
+        xr.testing.assert_equal(written.load(), clean)
+
+
+def test_cycle_is_the_function(chain, tmp_path):
+    cycle = ("cycle", chain / "obs.nc", "--prior", chain / "prior.safetensors", "--seed", 3, "--quiet")
+    settings = ("--window", 12, "--members", 2, "--steps", 3, "--inflation", 1.1, "--device", "cpu")
+    carry = ("--carry", "lorenz63", "--option", "noise=0")
+    run(*cycle, *settings, *carry, "--store", tmp_path / "cycle.zarr")
+    expected = sdaxr.cycle(
+        sdaxr.open_archive(chain / "obs.nc"), chain / "prior.safetensors", seed=3, window=12, members=2, steps=3,
+        inflation=1.1, carry=sdaxr.open_system("lorenz63", noise=0), device="cpu", progress=False,
+    )  # fmt: skip
+    xr.testing.assert_identical(sdaxr.open_archive(tmp_path / "cycle.zarr").load(), expected)
+
+    other = (*cycle, "--store", tmp_path / "other.nc")
+    assert "Did you mean 'lorenz63'" in one_line(*other, "--carry", "lorentz63")
+    assert "parameter 'noise'" in one_line(*other, "--option", "noise=0")
+    assert "nois" in one_line(*other, "--carry", "lorenz63", "--option", "nois=0")
+
+
+def test_assimilate_by_a_system_is_the_function(chain, tmp_path):
+    settings = ("assimilate", chain / "obs.nc", "--members", 2, "--seed", 3, "--quiet")
+    system = ("--system", "lorenz63", "--option", "spin_up=10", "--option", "noise=2")
+    background = xr.Dataset({"b": 1.0, "b_error": 2.0})
+    save(background, tmp_path / "background.nc")
+    filtered = ("--method", "ffbs", "--particles", 500, "--background", tmp_path / "background.nc")
+    run(*settings, *system, *filtered, "--store", tmp_path / "ffbs.zarr")
+    model = sdaxr.open_system("lorenz63", spin_up=10, noise=2)
+    observations = sdaxr.open_archive(chain / "obs.nc")
+    options = {"system": model, "members": 2, "seed": 3, "progress": False}
+    expected = sdaxr.assimilate(observations, method="ffbs", particles=500, background=background, **options)
+    written = sdaxr.open_archive(tmp_path / "ffbs.zarr")
+    xr.testing.assert_equal(written.drop_vars("status").load(), expected)
+
+    run(
+        *settings, *system, "--method", "4dvar", "--first-guess", tmp_path / "ffbs.zarr",
+        "--store", tmp_path / "4dvar.zarr",
+    )  # fmt: skip
+    refined = sdaxr.assimilate(observations, method="4dvar", first_guess=expected, **options)
+    np.testing.assert_array_equal(sdaxr.open_archive(tmp_path / "4dvar.zarr").a, refined.a)
+
+    other = tmp_path / "other.zarr"
+    assert "needs a prior" in one_line(*settings, "--store", other)
+    assert "nois" in one_line(*settings, "--store", other, "--system", "lorenz63", "--option", "nois=2")
+    unused = one_line(*settings, "--store", other, "--prior", chain / "prior.safetensors", "--option", "noise=2")
+    assert "found the parameter 'noise'" in unused
+
+
+def test_plot_and_animate_write_pictures(chain, tmp_path):
+    truth = ("--truth", chain / "truth.zarr", "--trajectory", -1)
+    run("plot", chain / "obs.nc", *truth, "--path", tmp_path / "p.png")
+    run("animate", chain / "truth.zarr", "--trajectory", 0, "--path", tmp_path / "p.gif", "--fps", 4)
+    assert (tmp_path / "p.png").read_bytes()[:4] == b"\x89PNG" and (tmp_path / "p.gif").read_bytes()[:3] == b"GIF"
+
+
+def test_info_knows_each_kind(chain):
+    assert "kind" in run("info", chain / "prior.safetensors").stdout
+    assert "q on 64 x 64" in run("info", "quasigeostrophic").stdout
+    assert "observations" in run("info", chain / "obs.nc").stdout
+    text = run("info", chain / "truth.zarr").stdout
+    assert "trajectories" in text and "train 6, valid 1, test 1" in text and "lorenz63" in text
+
+
+def test_info_tells_how_far_an_unfinished_archive_is(tmp_path, trajectories):
+    template = trajectories.isel(trajectory=slice(3)).drop_vars("status")
+    archive = Archive.create(tmp_path / "t.zarr", template, "trajectory", {"seed": 0})
+    archive.write(0, {name: variable[0].values for name, variable in template.data_vars.items()})
+    for path in ("t.zarr", "t.zarr.partial"):
+        text = run("info", tmp_path / path).stdout
+        assert "trajectories" in text and "1 of 3 units" in text
+    assert "1 of 3 units" in one_line("train", tmp_path / "t.zarr", "--store", tmp_path / "p.safetensors")
+
+
+def test_a_bug_keeps_its_traceback(monkeypatch):
+    monkeypatch.setitem(steps.STEPS, "observe", lambda **_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        run("observe", "t.zarr", "--operator", "{}", "--error", 1, "--store", "o.nc")

@@ -1,0 +1,218 @@
+"""Recipes: checked as a whole before anything runs; done steps are skipped; changes are noticed."""
+
+from __future__ import annotations
+
+import json
+import logging
+
+import pytest
+import xarray as xr
+import yaml
+
+import sdaxr
+from sdaxr.archives.stores import save
+from sdaxr.commands import recipe
+from sdaxr.inference import continuation
+from sdaxr.schema import ArchiveError, OptionError
+
+GENERATE = {"system": "lorenz63", "store": "t.zarr", "trajectories": 3, "steps": 6, "seed": 0, "split": [0.4, 0.3, 0.3]}
+OBSERVE = {"truth": "t.zarr", "trajectory": -1, "operator": {"op": "identity"}, "every": 2, "error": 0.1}
+
+
+def write(folder, **content):
+    path = folder / "recipe.yaml"
+    path.write_text(yaml.safe_dump(content, sort_keys=False))
+    return path
+
+
+def chain(folder, **changes):
+    observe = OBSERVE | {"seed": 1, "store": "obs.nc"} | changes
+    return write(folder, generate=GENERATE, observe=observe)
+
+
+def test_the_chain_runs_once_and_is_the_functions(tmp_path):
+    path = chain(tmp_path)
+    assert list(recipe.run(path, progress=False)) == ["1 generate", "2 observe"]
+    truth = sdaxr.open_archive(tmp_path / "t.zarr").isel(trajectory=-1)
+    expected = sdaxr.observe(truth, sdaxr.operators.identity(), every=2, error=0.1, seed=1)
+    with sdaxr.open_archive(tmp_path / "obs.nc") as written:
+        xr.testing.assert_identical(written.load(), expected.load())
+    assert recipe.run(path, progress=False) == {}
+    assert recipe.status(path)["complete"] == "yes"
+
+
+def test_a_step_whose_output_is_gone_runs_again(tmp_path):
+    path = chain(tmp_path)
+    recipe.run(path, progress=False)
+    (tmp_path / "obs.nc").unlink()
+    assert recipe.status(path)["2 observe"].startswith("to do")
+    assert list(recipe.run(path, progress=False)) == ["2 observe"]
+
+
+def test_a_changed_step_is_refused_with_the_difference_and_redone_when_asked(tmp_path):
+    recipe.run(chain(tmp_path), progress=False)
+    path = chain(tmp_path, every=3)
+    with pytest.raises(ArchiveError, match=r"every: 2 -> 3.*--overwrite"):
+        recipe.run(path, progress=False)
+    assert list(recipe.run(path, overwrite=True, progress=False)) == ["2 observe"]
+    with sdaxr.open_archive(tmp_path / "obs.nc") as written:
+        assert written.sizes["time"] == 2
+
+
+def test_what_depends_on_a_changed_step_is_redone(tmp_path):
+    recipe.run(chain(tmp_path), progress=False)
+    observe = OBSERVE | {"seed": 1, "store": "obs.nc"}
+    path = write(tmp_path, generate=GENERATE | {"seed": 9}, observe=observe)
+    assert list(recipe.run(path, overwrite=True, progress=False)) == ["1 generate", "2 observe"]
+
+
+def test_a_file_that_the_recipe_did_not_make_is_not_replaced(tmp_path):
+    (tmp_path / "obs.nc").write_text("mine")
+    with pytest.raises(ArchiveError, match="not made by this recipe"):
+        recipe.run(chain(tmp_path), progress=False)
+    assert (tmp_path / "obs.nc").read_text() == "mine" and not (tmp_path / "t.zarr").exists()
+
+
+def test_a_system_assimilates_with_its_options(tmp_path):
+    assimilate = {"observations": "obs.nc", "store": "p.zarr", "system": "lorenz63", "method": "ffbs", "particles": 64}
+    steps = {"generate": GENERATE, "observe": OBSERVE | {"store": "obs.nc"}}
+    path = write(tmp_path, **steps, assimilate=assimilate | {"spin_up": 10, "members": 2})
+    posterior = recipe.run(path, progress=False)["3 assimilate"]
+    assert json.loads(posterior.attrs["sdaxr_options"])["spin_up"] == 10
+    for change, message in [
+        ({"spin": 10}, "Did you mean 'spin_up'"),
+        ({"first_guess": "g.zarr"}, "there is no .*g.zarr"),
+    ]:
+        with pytest.raises(OptionError, match=message):
+            recipe.read(write(tmp_path, **steps, assimilate=assimilate | change))
+
+
+def test_a_cycle_is_carried_by_a_system_with_its_options(tmp_path):
+    cycle = {"observations": "obs.nc", "store": "p.zarr", "prior": "lorenz63", "window": 3, "members": 2, "steps": 3}
+    steps = {"generate": GENERATE, "observe": OBSERVE | {"store": "obs.nc"}}
+    path = write(tmp_path, **steps, cycle=cycle | {"carry": "lorenz63", "noise": 0, "device": "cpu"})
+    posterior = recipe.run(path, progress=False)["3 cycle"]
+    assert posterior.sizes["time"] == 6 and '"noise": 0' in posterior.attrs["cycle_carry"]
+    for change, message in [
+        ({"carry": "lorenz63", "nois": 0}, "Did you mean 'noise'"),
+        ({"carry": "lorentz63"}, "found the carry 'lorentz63'.*Did you mean 'lorenz63'.*safetensors"),
+        ({"noise": 0}, "found the parameter 'noise'"),
+        ({"background": "b.nc"}, "there is no .*b.nc"),
+    ]:
+        with pytest.raises(OptionError, match=message):
+            recipe.read(write(tmp_path, **steps, cycle=cycle | change))
+
+
+def test_a_mask_is_a_file_or_parameters(tmp_path):
+    flow = {"system": "lorenz96", "store": "t.zarr", "trajectories": 3, "steps": 6, "split": [0.4, 0.3, 0.3]}
+    observe = OBSERVE | {"store": "obs.nc", "where": {"coverage": 0.25, "fixed": True}}
+    found = recipe.run(write(tmp_path, generate=flow, observe=observe), progress=False)["2 observe"]
+    truth = sdaxr.open_archive(tmp_path / "t.zarr").isel(trajectory=-1)
+    options = {"every": 2, "error": 0.1}
+    expected = sdaxr.observe(truth, sdaxr.operators.identity(), where=observe["where"], **options)
+    xr.testing.assert_identical(found, expected)
+
+    mask = sdaxr.strided_mask(truth, 2)
+    save(mask.to_dataset(), tmp_path / "mask.nc")
+    of_file = observe | {"store": "b.nc", "where": "mask.nc"}
+    found = recipe.run(write(tmp_path, generate=flow, observe=of_file), progress=False)["2 observe"]
+    xr.testing.assert_identical(found, sdaxr.observe(truth, sdaxr.operators.identity(), where=mask, **options))
+    for where, message in [({"covrage": 0.25}, "step 2 .observe.*'coverage'"), ("none.nc", "there is no .*none.nc")]:
+        with pytest.raises(OptionError, match=message):
+            recipe.read(write(tmp_path, generate=flow, observe=observe | {"where": where}))
+
+
+def test_a_command_may_come_twice_in_a_list(tmp_path):
+    path = tmp_path / "recipe.yaml"
+    both = [{"observe": OBSERVE | {"store": f"{name}.nc"}} for name in "ab"]
+    path.write_text(yaml.safe_dump([{"generate": GENERATE}, *both]))
+    assert list(recipe.run(path, progress=False)) == ["1 generate", "2 observe", "3 observe"]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({"generat": GENERATE}, "Did you mean 'generate'"),
+        ({"generate": GENERATE, "observe": OBSERVE | {"store": "o.nc", "evry": 2}}, "step 2 .observe.*'every'"),
+        ({"generate": GENERATE | {"sead": 2}}, "Did you mean 'seed'"),
+        ({"generate": GENERATE | {"nois": 2}}, "Did you mean 'noise'"),
+        ({"generate": GENERATE | {"system": "lorenz36"}}, "lorenz63"),
+        ({"generate": GENERATE | {"steps": "many"}}, "expected a number"),
+        ({"generate": GENERATE | {"steps": 2.5}}, "expected a whole number"),
+        ({"generate": {"system": "lorenz63", "store": "t.zarr"}}, "missing trajectories, steps"),
+        ({"observe": OBSERVE | {"store": "o.nc"}}, "no earlier step makes it"),
+        ({"generate": GENERATE, "observe": OBSERVE | {"store": "t.zarr"}}, "output of an earlier step"),
+        ({"generate": GENERATE, "observe": OBSERVE | {"store": "o.nc", "operator": {"op": "coarse"}}}, "coarsen"),
+        ({"generate": GENERATE, "observe": 4}, "as a mapping"),
+    ],
+)
+def test_the_whole_recipe_is_checked_before_anything_runs(tmp_path, content, message):
+    with pytest.raises(OptionError, match=message):
+        recipe.run(write(tmp_path, **content), progress=False)
+    assert [p.name for p in tmp_path.iterdir()] == ["recipe.yaml"]
+
+
+def test_an_unknown_prior_is_refused_before_anything_runs(tmp_path):
+    assimilate = {"observations": "obs.nc", "prior": "lorentz63", "store": "post.zarr"}
+    path = write(tmp_path, generate=GENERATE, observe=OBSERVE | {"store": "obs.nc"}, assimilate=assimilate)
+    with pytest.raises(OptionError, match="step 3 .assimilate.*lorentz63"):
+        recipe.run(path, progress=False)
+    assert not (tmp_path / "t.zarr").exists()
+
+
+@pytest.mark.parametrize(
+    ("model", "wrong", "right"), [("lorenz63", "nois", "noise"), ("prior.safetensors", "level", "levels")]
+)
+def test_options_of_a_forecast_are_those_of_its_model(tmp_path, model, wrong, right):
+    (tmp_path / "prior.safetensors").touch()
+    step = {"ensemble": "t.zarr", "model": model, "store": "later.zarr", "steps": 4}
+    with pytest.raises(OptionError, match=f"Did you mean '{right}'"):
+        recipe.read(write(tmp_path, generate=GENERATE, forecast=step | {wrong: 0}))
+    assert recipe.read(write(tmp_path, generate=GENERATE, forecast=step | {right: 0}))
+
+
+def test_the_options_of_a_forecast_by_a_prior_are_known():
+    assert set(recipe.PRIOR_OPTIONS) == set(continuation._SAMPLING)
+
+
+def test_a_model_that_is_not_there_is_refused_before_anything_runs(tmp_path):
+    step = {"ensemble": "t.zarr", "model": "lorentz63", "store": "later.zarr", "steps": 4}
+    with pytest.raises(OptionError, match="found the model 'lorentz63'.*Did you mean 'lorenz63'"):
+        recipe.read(write(tmp_path, generate=GENERATE, forecast=step))
+
+
+def test_a_key_given_twice_is_refused(tmp_path):
+    path = tmp_path / "recipe.yaml"
+    path.write_text("observe: {a: 1}\nobserve: {a: 2}\n")
+    with pytest.raises(OptionError, match="'observe' twice"):
+        recipe.read(path)
+
+
+@pytest.mark.parametrize("text", ["", "- 1", "just text", "a: [1"])
+def test_a_file_that_is_no_recipe_is_refused(tmp_path, text):
+    path = tmp_path / "recipe.yaml"
+    path.write_text(text)
+    with pytest.raises(OptionError, match="recipe.yaml"):
+        recipe.read(path)
+
+
+def test_numbers_that_yaml_reads_as_text_are_numbers(tmp_path):
+    path = tmp_path / "recipe.yaml"
+    observe = yaml.safe_dump({k: v for k, v in OBSERVE.items() if k != "error"}, default_flow_style=True).strip()
+    path.write_text(f"generate: {json.dumps(GENERATE)}\nobserve: {observe[:-1]}, store: o.nc, error: 1e-3}}\n")
+    assert recipe.read(path)[1].values["error"] == 1e-3
+
+
+def test_a_broken_state_file_says_what_to_do(tmp_path):
+    path = chain(tmp_path)
+    path.with_suffix(".state.json").write_text("{")
+    with pytest.raises(ArchiveError, match="remove it"):
+        recipe.run(path, progress=False)
+
+
+def test_skipped_steps_are_told(tmp_path, caplog):
+    path = chain(tmp_path)
+    recipe.run(path, progress=False)
+    with caplog.at_level(logging.INFO, logger="sdaxr"):
+        recipe.run(path, progress=False)
+    assert "2 observe: done, skipped" in caplog.text

@@ -1,0 +1,231 @@
+"""Assimilation window after window."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+import pytest
+import xarray as xr
+from gaussian import GaussianChain
+
+import sdaxr
+from sdaxr import operators as op
+from sdaxr.inference import cycle as cycling
+from sdaxr.inference.cycle import as_background, within
+from sdaxr.prior.files import Prior
+from sdaxr.schema import ArchiveError, DataError, OptionError, PriorError
+from sdaxr.systems.base import System
+
+CHAIN = GaussianChain(60, damping=0.98)
+QUICK = {"gamma": "covariance", "steps": 30, "corrections": 0, "progress": False}
+
+
+@dataclass(frozen=True)
+class Swap(System):
+    """A model that the chain does not follow, to be told from it: a and b change places."""
+
+    name: ClassVar[str] = "swap"
+
+    step: float = 0.5
+
+    def template(self) -> xr.Dataset:
+        return xr.Dataset({v: ((), np.zeros((), np.float32), {"units": "K"}) for v in "ab"})
+
+    def trajectory(self, steps: int, seed: int) -> dict[str, np.ndarray]:
+        raise NotImplementedError
+
+    def advance(self, state: Mapping[str, np.ndarray], steps: int, seed: int = 0) -> dict[str, np.ndarray]:
+        states = [(state["a"], state["b"]), (state["b"], state["a"])]
+        return {v: np.array([states[(i + 1) % 2][k] for i in range(steps)], np.float32) for k, v in enumerate("ab")}
+
+
+@pytest.fixture(scope="module")
+def prior() -> Prior:
+    return GaussianChain(6, damping=0.98).prior(samples=200)
+
+
+@pytest.fixture(scope="module")
+def truth() -> xr.Dataset:
+    return CHAIN.truth(1)
+
+
+@pytest.fixture(scope="module")
+def observations(truth: xr.Dataset) -> xr.Dataset:
+    return sdaxr.observe(truth, op.select("a"), every=2, error=0.4, seed=3)
+
+
+def test_what_comes_out_is_one_ensemble_of_all_times(prior: Prior, truth: xr.Dataset, observations: xr.Dataset):
+    found = sdaxr.cycle(observations, prior, window=7, members=3, seed=5, **QUICK)
+    assert found.sizes == {"member": 3, "time": 60} and list(found.data_vars) == ["a", "b"]
+    np.testing.assert_allclose(found.time, truth.time)
+    assert found.attrs["cycle_window"] == 7
+    # Of all windows, not of the first one.
+    assert found.attrs["networks"] == ["observations"] and "observations_used" not in found.attrs
+    again = observations.sda.cycle(prior, window=7, members=3, seed=5, **QUICK)
+    xr.testing.assert_identical(found, again)
+    assert abs(found - sdaxr.cycle(observations, prior, window=7, members=3, seed=6, **QUICK)).a.max() > 0.1
+
+
+def test_the_past_helps_and_the_ensemble_knows_its_error(prior: Prior):
+    """Windows that begin from the last ensemble against windows on their own, over several truths."""
+    squares = []
+    for seed in range(3):
+        truth = CHAIN.truth(seed)
+        observations = sdaxr.observe(truth, op.select("a"), every=3, start=2, error=0.4, seed=seed)
+        cycled = sdaxr.cycle(observations, prior, window=6, members=40, times=truth.time, **QUICK)
+        parts = [truth.time[i : i + 6] for i in range(0, 60, 6)]
+        alone = [
+            sdaxr.assimilate(within("o", observations, p, 0.5), prior, times=p, members=40, seed=i, **QUICK)
+            for i, p in enumerate(parts)
+        ]
+        errors = [f.mean("member") - truth for f in (cycled, xr.concat(alone, "time"))]
+        squares.append([float((e**2).to_dataarray()[:, 6:].mean()) for e in errors])
+        squares[-1].append(float(cycled.to_dataarray()[..., 6:].var("member").mean()))
+    own, apart, spread = np.sqrt(np.mean(squares, axis=0))
+    assert own < apart and 0.75 < spread / own < 1.35
+
+
+def test_a_background_is_mean_and_inflated_spread(prior: Prior):
+    members = np.array([1.0, 2.0, 6.0])
+    ahead = xr.Dataset(
+        {
+            v: (("member", "lead_time"), 280 + factor * members[:, None], {"units": "K"})
+            for v, factor in (("a", 1), ("b", 0))
+        },
+        {"lead_time": [0.5], "init_time": 1.0, "valid_time": ("lead_time", [1.5])},
+    )
+    found = as_background(ahead, prior.layout, inflation=1.5)
+    assert float(found.a) == pytest.approx(283) and float(found.a_error) == pytest.approx(1.5 * members.std(ddof=1))
+    assert float(found.b_error) == pytest.approx(0.02, rel=1e-3), "no spread is a hundredth of the prior's, not nothing"
+    assert found.a_error.attrs == {"units": "K"}
+
+
+def test_windows_without_observations_follow_the_background(prior: Prior, truth: xr.Dataset):
+    observations = sdaxr.observe(truth.isel(time=slice(0, 6)), op.identity(), error=0.1, seed=3)
+    found = sdaxr.cycle(observations, prior, window=6, members=40, times=truth.time[:12], **QUICK)
+    error = abs(found.mean("member").a - truth.a[:12])
+    assert float(error[6]) < 1.5 and float(found.a[:, 11].std()) > 2 * float(found.a[:, 5].std())
+    late = observations.isel(time=slice(1, None)).drop_vars("window").assign_coords(time=observations.time[1:] + 6.0)
+    with pytest.raises(DataError, match="no observation in the first window"):
+        sdaxr.cycle(late, prior, window=6, times=truth.time[:24], **QUICK)
+    background = truth.isel(time=0, drop=True).assign(a_error=0.1, b_error=0.1)
+    started = sdaxr.cycle(late, prior, window=6, times=truth.time[:24], background=background, members=4, **QUICK)
+    assert started.sizes["time"] == 24
+
+
+def test_carried_by_a_model(prior: Prior, truth: xr.Dataset):
+    """Without observations the first state of the next window is drawn around what the model makes of the last one."""
+    observations = sdaxr.observe(truth.isel(time=slice(0, 6)), op.identity(), error=0.1, seed=3)
+    found = sdaxr.cycle(observations, prior, window=6, carry=Swap(), members=60, times=truth.time[:7], **QUICK)
+    last, first = (found.isel(time=i).mean("member") for i in (5, 6))
+    np.testing.assert_allclose([first.a, first.b], [last.b, last.a], atol=0.1)
+
+
+def test_a_killed_cycle_goes_on_and_leaves_one_archive(
+    prior: Prior, observations: xr.Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    store, options = tmp_path / "c.zarr", {"window": 20, "members": 2, "seed": 1} | QUICK
+    drawn, real = [], cycling.assimilate
+
+    def dies(*args, **kwargs):
+        drawn.append(kwargs["store"].name)
+        if len(drawn) == 2:
+            raise KeyboardInterrupt
+        return real(*args, **kwargs)
+
+    monkeypatch.setattr(cycling, "assimilate", dies)
+    with pytest.raises(KeyboardInterrupt):
+        sdaxr.cycle(observations, prior, store=store, **options)
+    first = tmp_path / "c.zarr.windows" / "00000.zarr"
+    written = {p: p.stat().st_mtime_ns for p in first.rglob("*") if p.is_file() and "a" in p.parts}
+    monkeypatch.setattr(cycling, "assimilate", real)
+    monkeypatch.setattr(cycling, "remove", lambda folder: None)
+    whole = sdaxr.cycle(observations, prior, store=store, **options)
+    assert written and {p: p.stat().st_mtime_ns for p in written} == written
+    monkeypatch.undo()
+    xr.testing.assert_allclose(whole.load(), sdaxr.cycle(observations, prior, **options))
+    xr.testing.assert_identical(whole, sdaxr.cycle(observations, prior, store=store, **options).load())
+    for change, message in [({"seed": 2}, "seed=1, expected 2"), ({"carry": Swap()}, "cycle_carry=.*expected 'swap")]:
+        with pytest.raises(ArchiveError, match=message):
+            sdaxr.cycle(observations, prior, store=store, **(options | change))
+    with pytest.raises(ArchiveError, match="observations_sha256="):
+        sdaxr.cycle(observations + 1.0, prior, store=store, **options)
+    fresh = sdaxr.cycle(observations, prior, store=tmp_path / "d.zarr", **options)
+    assert not (tmp_path / "d.zarr.windows").exists() and fresh.sizes == whole.sizes
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"window": 0}, "window=0, expected at least 1"),
+        ({"members": 1}, "members=1, expected at least 2"),
+        ({"inflation": 0.0}, "inflation=0.0"),
+    ],
+)
+def test_impossible_numbers_are_refused(prior: Prior, observations: xr.Dataset, options: dict, message: str):
+    with pytest.raises(OptionError, match=message):
+        sdaxr.cycle(observations, prior, **(QUICK | options))
+
+
+@dataclass(frozen=True)
+class Third(Swap):
+    """A model with a variable that the chain has not."""
+
+    name: ClassVar[str] = "third"
+
+    def template(self) -> xr.Dataset:
+        return super().template().assign(c=((), np.zeros((), np.float32)))
+
+
+@pytest.mark.parametrize(
+    ("carry", "error", "message"),
+    [
+        ("lorentz63", OptionError, "Did you mean 'lorenz63'"),
+        ("missing.safetensors", PriorError, "missing.safetensors.*no system.*no prior"),
+        (Third(), DataError, "variable 'c'.*third needs it"),
+        (Swap(step=0.25), DataError, "step 0.5 .*swap has 0.25"),
+        (sdaxr.open_prior("lorenz63"), DataError, "the prior 'lorenz63' has"),
+    ],
+)
+def test_what_cannot_carry_the_ensemble_is_refused_before_anything_is_drawn(
+    prior: Prior, observations: xr.Dataset, monkeypatch: pytest.MonkeyPatch, carry, error: type, message: str
+):
+    monkeypatch.setattr(cycling, "assimilate", lambda *args, **options: pytest.fail("a window was drawn"))
+    with pytest.raises(error, match=f"carry= does not go on from states of the prior.*{message}"):
+        sdaxr.cycle(observations, prior, window=1, carry=carry, **QUICK)
+
+
+def test_a_store_that_is_no_archive_is_not_replaced(prior: Prior, observations: xr.Dataset, tmp_path: Path):
+    (tmp_path / "mine.zarr").mkdir()
+    with pytest.raises(ArchiveError, match="no Zarr archive, so it is not overwritten"):
+        sdaxr.cycle(observations, prior, store=tmp_path / "mine.zarr", overwrite=True, **QUICK)
+    with pytest.raises(OptionError, match="ends in .zarr or .nc"):
+        sdaxr.cycle(observations, prior, store=tmp_path / "cycle", **QUICK)
+
+
+def test_a_network_without_times_is_refused(prior: Prior, truth: xr.Dataset):
+    whole = sdaxr.observe(truth, op.identity(), error=0.1).isel(time=0, drop=True)
+    with pytest.raises(OptionError, match="no times of its own"):
+        sdaxr.cycle({"whole": whole}, prior, times=truth.time, **QUICK)
+
+
+def test_a_rest_shorter_than_the_prior_needs_belongs_to_the_last_window(
+    observations: xr.Dataset, monkeypatch: pytest.MonkeyPatch
+):
+    prior = GaussianChain(6, damping=0.98).prior(samples=200, window=5)
+    lengths = []
+    assimilate = cycling.assimilate
+
+    def counted(*args, **options):
+        lengths.append(options["times"].size)
+        return assimilate(*args, **options)
+
+    monkeypatch.setattr(cycling, "assimilate", counted)
+    found = sdaxr.cycle(observations, prior, window=8, members=2, seed=5, **QUICK)
+    assert lengths == [8] * 6 + [12] and found.sizes["time"] == 60
+    with pytest.raises(OptionError, match="window=4, expected at least 5"):
+        sdaxr.cycle(observations, prior, window=4, members=2, **QUICK)

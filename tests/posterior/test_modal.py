@@ -1,0 +1,143 @@
+"""Covariance of fields given z, and guidance with it, against closed forms of a Gaussian field."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import xarray as xr
+from ring import FOURIER, PHI, POINTS, SLOW, SPACE, TIMES, VARIANCES, dense, prior, prior_of_windows, smooth, windows
+
+import sdaxr
+from sdaxr import operators as op
+from sdaxr.posterior.covariance import modal
+from sdaxr.posterior.covariance.modal import ModalCovariance
+from sdaxr.posterior.guidance import SDA, SOAD, JacobianFree
+from sdaxr.posterior.likelihood import GaussianObservation
+from sdaxr.prior.files import Prior, assemble
+from sdaxr.states.infer import infer_layout
+
+
+@pytest.mark.parametrize("r", [0.05, 0.7, 5.0])
+def test_independent_states_have_the_covariance_of_the_filter(r: float) -> None:
+    _, covariance = prior(0.0)
+    exact = np.linalg.inv(np.linalg.inv(SPACE) + np.eye(POINTS) / r**2)
+    np.testing.assert_allclose(dense(covariance, r), np.kron(np.eye(TIMES), exact), atol=0.06 * exact.max())
+
+
+@pytest.mark.parametrize("r", [0.3, 2.0, 10.0])
+def test_errors_that_last_are_correlated_in_time(r: float) -> None:
+    """x - w z = (1 - w) x - w r e: its lag covariance is (1 - w)^2 S phi^lag, and the rest is white."""
+    _, covariance = prior(PHI)
+    found = dense(covariance, r).reshape(TIMES, POINTS, TIMES, POINTS)
+    gain = VARIANCES / (VARIANCES + r**2)
+    lag = TIMES // 2
+    later = (1 - gain) ** 2 * VARIANCES * PHI**lag
+    exact = (FOURIER.conj().T @ np.diag(later) @ FOURIER).real
+    now = (FOURIER.conj().T @ np.diag(VARIANCES * r**2 / (VARIANCES + r**2)) @ FOURIER).real
+    np.testing.assert_allclose(found[0, :, 0], now, atol=0.08 * now.max())
+    np.testing.assert_allclose(found[0, :, lag], exact, atol=0.05 * now.max())
+
+
+def test_it_is_symmetric_and_positive_and_acts_where_something_is() -> None:
+    _, covariance = prior(PHI)
+    whole = dense(covariance, 1.3)
+    np.testing.assert_allclose(whole, whole.T, atol=1e-5)
+    assert np.linalg.eigvalsh(whole)[0] > 0
+    u = torch.zeros(2, TIMES, 1, POINTS)
+    u[:, [1, 4, 5]] = torch.randn(2, 3, 1, POINTS, generator=torch.Generator().manual_seed(0))
+    expected = (whole @ u.flatten(1).numpy().T).T.reshape(u.shape)
+    found = covariance.given(u, 1.3).numpy()
+    np.testing.assert_allclose(found[:, [1, 4, 5]], expected[:, [1, 4, 5]], atol=1e-4)
+    assert not found[:, [0, 2, 3, 6, 7]].any()
+
+
+@pytest.mark.parametrize("r", [0.05, 0.7, 5.0])
+def test_windows_have_the_covariance_of_their_smoother(r: float) -> None:
+    _, covariance = prior_of_windows()
+    exact = np.linalg.inv(np.linalg.inv(np.kron(SLOW, SPACE)) + np.eye(TIMES * POINTS) / r**2)
+    whole = dense(covariance, r)
+    np.testing.assert_allclose(whole, exact, atol=0.06 * exact.max())
+    draws = covariance.draw((TIMES, 1, POINTS), r, 20_000).flatten(1).numpy()
+    np.testing.assert_allclose(draws.T @ draws / len(draws), whole, atol=0.03 * exact.max())
+    u = torch.zeros(1, TIMES, 1, POINTS)
+    u[:, [1, 4]] = torch.randn(1, 2, 1, POINTS, generator=torch.Generator().manual_seed(0))
+    some = covariance.given(u, r).numpy()
+    np.testing.assert_allclose(some[:, [1, 4]], (u.flatten(1).numpy() @ whole).reshape(u.shape)[:, [1, 4]], atol=1e-4)
+
+
+def test_longer_trajectories_than_windows_have_a_covariance_too() -> None:
+    _, covariance = prior_of_windows()
+    u = torch.randn(1, 2 * TIMES, 1, POINTS, generator=torch.Generator().manual_seed(0))
+    assert float((u * covariance.given(u, 0.7)).sum()) > 0
+    assert covariance.draw((2 * TIMES, 1, POINTS), 0.7, 3).shape == (3, 2 * TIMES, 1, POINTS)
+
+
+@pytest.mark.parametrize("method", [SDA, JacobianFree, SOAD])
+@pytest.mark.parametrize("r", [0.05, 0.7, 5.0, 40.0])
+@pytest.mark.parametrize("slow", [False, True])
+def test_guidance_with_it_is_the_exact_posterior_mean(
+    method: Any, r: float, slow: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Means over three points at every third state, which a guidance of independent variances overshoots."""
+    monkeypatch.setattr(modal, "_TOLERANCE", 1e-5)
+    network, covariance = prior_of_windows() if slow else prior(0.0)
+    states = np.kron(SLOW if slow else np.eye(TIMES), SPACE)
+    random_states = smooth if slow else lambda count, seed: windows(count, 0.0, seed)
+    seen = np.kron(np.eye(TIMES)[::3], np.kron(np.eye(4), np.full((1, 3), 1 / 3)))
+    random = np.random.default_rng(2)
+    y = seen @ random_states(1, 3).ravel() + 0.1 * random.normal(size=len(seen))
+    h = torch.as_tensor(seen, dtype=torch.float32)
+    ones = torch.ones(len(seen))
+    observed = GaussianObservation(lambda x: x.flatten(1) @ h.T, torch.as_tensor(y).float(), 0.1 * ones, ones)
+    context = torch.ones(1, TIMES, 1, POINTS)
+    guided = method(lambda z, r: network(z, torch.full((len(z),), r), context), [observed], covariance)
+    z = torch.as_tensor(random_states(3, 4)) + r * torch.randn(3, TIMES, 1, POINTS)
+    joint = np.linalg.inv(np.linalg.inv(states) + np.eye(TIMES * POINTS) / r**2)
+    mean = (z.flatten(1).numpy() / r**2) @ joint
+    gain = joint @ seen.T @ np.linalg.inv(seen @ joint @ seen.T + 0.01 * np.eye(len(seen)))
+    exact = mean + (y - mean @ seen.T) @ gain.T
+    error = np.sqrt(((guided(z, r).flatten(1).numpy() - exact) ** 2).mean())
+    assert error < 0.05 * np.sqrt(((mean - exact) ** 2).mean())
+
+
+def test_posterior_of_a_gaussian_field(tmp_path: Path) -> None:
+    """The whole way, from labelled observations to members, against optimal interpolation."""
+    attrs = {"units": "K"}
+    x = ("x", np.arange(POINTS) + 0.5, {"period": float(POINTS), "units": "m"})
+    states = 280 + 3 * windows(600, 0.0, 5)[:, :, 0]
+    data = xr.Dataset({"t": (("trajectory", "time", "x"), states, attrs)}, {"time": np.arange(TIMES) * 1.0, "x": x})
+    layout = infer_layout(data)
+    about = {"name": "field", "network": "space-time-unet", "network_options": {"widths": [4], "blocks": 1, "patch": 1}}
+    about |= {"parameterisation": "spectral", "levels": [0.01, 50.0], "window": TIMES}
+    network = assemble(layout, about).requires_grad_(False)
+    for weight in network.network.last.parameters():
+        weight.zero_()
+    assert network.modes is not None
+    network.modes.measure([torch.as_tensor(layout.to_array(data))])
+    reference = layout.to_array(data)[:100], layout.context_array(data.time)[None]
+    prior = Prior(layout, network.eval(), reference, about)
+    truth = data.isel(trajectory=3)
+    seen = sdaxr.observe(truth, op.subsample(3), every=2, error=0.5, seed=1)
+    posterior = sdaxr.assimilate(
+        seen, prior, times=truth.time, members=400, steps=40, corrections=0, seed=1, progress=False
+    )
+    covariance = 9 * SPACE
+    h = np.eye(POINTS)[[list(data.x.values).index(v) for v in seen.x.values]]
+    gain = covariance @ h.T @ np.linalg.inv(h @ covariance @ h.T + 0.25 * np.eye(len(h)))
+    left = covariance - gain @ h @ covariance
+    for step in range(0, TIMES, 2):
+        mean = 280 + gain @ (seen.t.sel(time=float(step)).values - 280)
+        found = posterior.t.sel(time=float(step))
+        assert np.abs(found.mean("member").values - mean).max() < 0.35
+        ratio = found.var("member").values / left.diagonal()
+        assert abs(ratio.mean() - 1) < 0.15 and np.abs(ratio - 1).max() < 0.45
+    between = posterior.t.sel(time=1.0)
+    np.testing.assert_allclose(between.var("member").values, covariance.diagonal(), rtol=0.3)
+
+
+def test_networks_without_modes_have_none() -> None:
+    assert ModalCovariance.of(sdaxr.open_prior("lorenz63"), torch.device("cpu")) is None

@@ -1,0 +1,151 @@
+"""Prior files: what is written is what is opened, and what is no prior is told from one."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import xarray as xr
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+from sdaxr import operators as op
+from sdaxr.prior.files import Prior, assemble, open_prior, priors
+from sdaxr.schema import ArchiveError, PriorError
+from sdaxr.states.infer import infer_layout
+
+
+@pytest.fixture
+def prior(trajectories: xr.Dataset) -> Prior:
+    """An untrained prior of the waves, with land and a static field."""
+    land = trajectories.where((trajectories.x > 1) | (trajectories.y > 1)).drop_vars(["split", "status"])
+    land["depth"] = (("y", "x"), np.random.default_rng(0).normal(size=(8, 8)))
+    layout = infer_layout(land, context=["depth"])
+    about = {
+        "name": "waves",
+        "network": "space-time-unet",
+        "network_options": {"widths": [4, 8], "blocks": 1},
+        "parameterisation": "edm",
+        "levels": [0.01, 50.0],
+        "window": 4,
+        "sampling": {"corrections": 2},
+    }
+    torch.manual_seed(0)
+    network = assemble(layout, about)
+    with torch.no_grad():
+        network.network.last.weight.normal_()
+    states = layout.to_array(land)[:3, :4].astype(np.float16).astype(np.float32)
+    context = layout.context_array(land.time)[None, :4].astype(np.float16).astype(np.float32)
+    return Prior(layout, network.eval().requires_grad_(False), (states, context), about)
+
+
+def test_a_prior_comes_back_unchanged(prior: Prior, trajectories: xr.Dataset, tmp_path: Path) -> None:
+    again = open_prior(prior.save(tmp_path / "deep" / "waves.safetensors"))
+    assert again.metadata == prior.metadata and again.sha256 == prior.sha256 and repr(again) == repr(prior)
+    assert again.window == 4 and again.name == "waves"
+    for name, weight in prior.network.state_dict().items():
+        assert torch.equal(weight, again.network.state_dict()[name])
+    for a, b in zip(again.reference, prior.reference, strict=True):
+        np.testing.assert_array_equal(a, b)
+    times = trajectories.time
+    xr.testing.assert_identical(again.layout.template(times), prior.layout.template(times))
+    z = torch.randn(1, 12, 2, 8, 8, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(again.denoiser(times)(z, 1.0), prior.denoiser(times)(z, 1.0), rtol=0, atol=0)
+    twice = open_prior(again.save(tmp_path / "again.safetensors"))
+    assert twice.sha256 == prior.sha256 and twice.metadata == prior.metadata
+
+
+def test_half_precision_halves_the_weights(prior: Prior, tmp_path: Path) -> None:
+    whole, half = prior.save(tmp_path / "a.safetensors"), prior.save(tmp_path / "b.safetensors", dtype=torch.float16)
+    assert half.stat().st_size < 0.75 * whole.stat().st_size
+    for name, weight in open_prior(half).network.state_dict().items():
+        assert weight.dtype == torch.float32
+        torch.testing.assert_close(weight, prior.network.state_dict()[name], rtol=1e-3, atol=1e-4)
+
+
+def test_modes_stay_in_single_precision(prior: Prior, tmp_path: Path) -> None:
+    """Half precision would turn small modes into large ones: their variances differ by a factor of a million."""
+    network = assemble(prior.layout, prior.metadata | {"parameterisation": "spectral"})
+    assert network.modes is not None
+    network.modes.measure([torch.randn(500, 2, 8, 8, generator=torch.Generator().manual_seed(0))])
+    spectral = Prior(prior.layout, network, prior.reference, prior.metadata | {"parameterisation": "spectral"})
+    again = open_prior(spectral.save(tmp_path / "p.safetensors", dtype=torch.float16)).network.modes
+    assert again is not None
+    assert torch.equal(again.vectors, network.modes.vectors) and torch.equal(again.variances, network.modes.variances)
+
+
+def test_the_many_vectors_of_an_augmented_prior_are_rounded_and_stay_orthonormal(prior: Prior, tmp_path: Path) -> None:
+    about = prior.metadata | {"parameterisation": "spectral"}
+    network = assemble(prior.layout, about)
+    assert network.modes is not None
+    network.modes.measure([torch.randn(500, 2, 8, 8, generator=torch.Generator().manual_seed(0))])
+    operator = {"operator": op.sin().to_dict(), "stored": {"u": "sin_u"}}
+    augmented = Prior(prior.layout, network, prior.reference, about | {"augment": {"sin": operator}})
+    again = open_prior(augmented.save(tmp_path / "p.safetensors", dtype=torch.float16)).network.modes
+    assert again is not None
+    torch.testing.assert_close(again.vectors, network.modes.vectors, rtol=0, atol=1e-3)
+    product = again.vectors.mT @ again.vectors
+    torch.testing.assert_close(product, torch.eye(product.shape[-1]).expand_as(product), rtol=0, atol=1e-6)
+
+
+def test_sampling_settings_are_kept(prior: Prior, tmp_path: Path) -> None:
+    tuned = prior.with_sampling(gamma=0.003)
+    assert tuned.metadata["sampling"] == {"corrections": 2, "gamma": 0.003}
+    assert prior.metadata["sampling"] == {"corrections": 2}
+    assert open_prior(tuned.save(tmp_path / "p.safetensors")).metadata["sampling"]["gamma"] == 0.003
+
+
+def test_an_open_prior_is_returned_as_it_is(prior: Prior) -> None:
+    assert open_prior(prior) is prior
+    assert "waves" in repr(prior) and "u, v on 8 x 8" in repr(prior) and "parameters" in repr(prior)
+
+
+def test_the_file_holds_arrays_and_json_only(prior: Prior, tmp_path: Path) -> None:
+    path = prior.save(tmp_path / "p.safetensors")
+    with safe_open(path, framework="np") as file:
+        metadata = file.metadata()
+    assert metadata["sdaxr"] == "sdaxr prior 1" and json.loads(metadata["about"])["name"] == "waves"
+    length = int.from_bytes(path.read_bytes()[:8], "little")
+    json.loads(path.read_bytes()[8 : 8 + length])  # the whole header is JSON, the rest numbers: nothing to unpickle
+
+
+@pytest.mark.parametrize("keep", [0, 4, 100, -1])
+def test_truncated_files(prior: Prior, tmp_path: Path, keep: int) -> None:
+    path = prior.save(tmp_path / "p.safetensors")
+    path.write_bytes(path.read_bytes()[:keep])
+    with pytest.raises(PriorError, match=r"p.safetensors' cannot be read as a prior .* truncated or no .safetensors"):
+        open_prior(path)
+
+
+def test_foreign_files(tmp_path: Path) -> None:
+    foreign = tmp_path / "foreign.safetensors"
+    for metadata in (None, {"format": "pt"}, {"sdaxr": "sdaxr prior 99"}):
+        save_file({"weight": torch.zeros(3)}, foreign, metadata)
+        with pytest.raises(PriorError, match=r"is a .safetensors file of another program"):
+            open_prior(foreign)
+    text = tmp_path / "notes.txt"
+    text.write_text("not a prior at all, but long enough to be one")
+    with pytest.raises(PriorError, match="cannot be read as a prior"):
+        open_prior(text)
+    with pytest.raises(PriorError, match="cannot be read as a prior"):
+        open_prior(tmp_path)  # a directory
+
+
+def test_unknown_names_are_answered_with_the_nearest(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("sdaxr.prior.files._shipped", lambda: {"kolmogorov": tmp_path, "lorenz63": tmp_path})
+    assert priors() == ["kolmogorov", "lorenz63"]
+    with pytest.raises(
+        PriorError, match=r"'kolmogorow'; expected one of kolmogorov, lorenz63. Did you mean 'kolmogorov'"
+    ):
+        open_prior("kolmogorow")
+    with pytest.raises(PriorError, match="found neither a file nor a shipped prior"):
+        open_prior(tmp_path / "missing.safetensors")
+
+
+def test_a_place_that_cannot_be_written(prior: Prior, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(ArchiveError, match="cannot be written.*choose another store"):
+        prior.save(tmp_path / "file" / "p.safetensors")

@@ -1,0 +1,329 @@
+"""Scores against closed forms, alignment, laziness, units and messages."""
+
+from __future__ import annotations
+
+import dask
+import numpy as np
+import pytest
+import xarray as xr
+
+from sdaxr.schema import DataError, GridError, OptionError, UnitsError
+from sdaxr.verification.spectrum import spectrum, squared_units
+from sdaxr.verification.verify import METRICS, summary, verify
+
+TWO_PI = 2 * np.pi
+
+
+def grid(size: int = 8) -> dict[str, xr.Variable]:
+    values = (np.arange(size) + 0.5) * TWO_PI / size
+    attrs = {"units": "1", "period": TWO_PI, "periodic": 1}
+    return {d: xr.Variable(d, values, attrs) for d in ("y", "x")}
+
+
+def ensemble(members: int = 10, times: int = 6, size: int = 8, seed: int = 0, spread: float = 1.0):
+    """Truth and members exchangeable draws of one Gaussian (for ``spread=1``), two velocities."""
+    random = np.random.default_rng(seed)
+    coords = {"time": 0.2 * np.arange(times), **grid(size)}
+    attrs = {"units": "m s-1", "long_name": "velocity"}
+
+    def field(*lead: int, scale: float = 1.0) -> np.ndarray:
+        return scale * random.standard_normal((*lead, times, size, size))
+
+    signal = {n: field(scale=3.0) for n in ("u", "v")}
+    truth = {n: (("time", "y", "x"), signal[n] + field(), attrs) for n in ("u", "v")}
+    dims = ("member", "time", "y", "x")
+    posterior = {n: (dims, signal[n] + field(members, scale=spread), attrs) for n in ("u", "v")}
+    member = xr.Variable("member", np.arange(members), {"standard_name": "realization"})
+    return xr.Dataset(posterior, {**coords, "member": member}), xr.Dataset(truth, coords)
+
+
+def test_fair_crps_of_a_gaussian_has_its_analytic_mean():
+    # E CRPS(N(0, s^2), y ~ N(0, 1)) = sqrt(2 (1 + s^2) / pi) - s / sqrt(pi), for any number of members.
+    random = np.random.default_rng(1)
+    for members, scale in ((2, 1.0), (5, 2.0)):
+        post = xr.Dataset({"x": (("member", "time"), scale * random.standard_normal((members, 40_000)))})
+        truth = xr.Dataset({"x": ("time", random.standard_normal(40_000))})
+        times = {"time": np.arange(40_000.0)}
+        crps = verify(post.assign_coords(times), truth.assign_coords(times), metrics=["crps"]).crps_x
+        expected = np.sqrt(2 * (1 + scale**2) / np.pi) - scale / np.sqrt(np.pi)
+        assert float(crps.mean()) == pytest.approx(expected, abs=4 * float(crps.std()) / 200)
+
+
+def test_exchangeable_members_have_spread_skill_one_and_a_flat_rank_histogram():
+    post, truth = ensemble(members=4, times=50, size=16)
+    scores = verify(post, truth)
+    table = summary(scores)
+    assert table.loc["spread_skill", "u"] == pytest.approx(1, abs=0.02)
+    histogram = scores.rank_histogram_u
+    np.testing.assert_allclose(histogram.sum("rank"), 1)
+    np.testing.assert_allclose(histogram.mean("time"), 1 / 5, atol=0.015)
+    np.testing.assert_array_equal(histogram["rank"], np.arange(1, 6))
+
+
+def test_an_overconfident_ensemble_is_seen():
+    post, truth = ensemble(members=4, times=20, size=16, spread=0.2)
+    scores = verify(post, truth)
+    assert summary(scores).loc["spread_skill", "v"] < 0.3
+    mean = scores.rank_histogram_v.mean("time")
+    assert mean[0] > 0.3 and mean[-1] > 0.3
+
+
+def test_values_by_hand():
+    post = xr.Dataset({"x": (("member", "time", "site"), [[[1.0, 2.0]], [[3.0, 2.0]]])}, {"time": [0.0]})
+    truth = xr.Dataset({"x": (("time", "site"), [[1.0, 5.0]])}, {"time": [0.0]})
+    scores = verify(post, truth)
+    assert scores.rmse_x.item() == pytest.approx(np.sqrt((1 + 9) / 2))
+    assert scores.bias_x.item() == pytest.approx((1 - 3) / 2)
+    assert scores.spread_x.item() == pytest.approx(1)  # variances 2 and 0
+    assert scores.spread_skill_x.item() == pytest.approx(np.sqrt(1.5) / np.sqrt(5))
+    assert scores.crps_x.item() == pytest.approx(((1 - 1) + 3) / 2)
+    # site 0: the truth ties with the lower member (ranks 1 and 2); site 1: above both.
+    np.testing.assert_allclose(scores.rank_histogram_x.values, [[0.25, 0.25, 0.5]])
+    assert scores.attrs["members"] == 2
+
+
+def test_every_result_has_units_and_a_name():
+    scores = verify(*ensemble())
+    units = {n: scores[n].attrs["units"] for n in scores.data_vars}
+    assert units["rmse_u"] == units["crps_v"] == units["spread_u"] == units["bias_u"] == "m s-1"
+    assert units["spread_skill_u"] == units["rank_histogram_v"] == "1"
+    assert units["spectrum_kinetic_energy"] == "m2 s-2"
+    assert all(scores[n].attrs["long_name"] for n in scores.data_vars)
+    assert scores.rmse_u.dims == ("time",)
+    xr.testing.assert_allclose(scores.rmse_u.time, ensemble()[0].time)
+
+
+@pytest.mark.parametrize(
+    ("units", "squared"),
+    [("m s-1", "m2 s-2"), ("K", "K2"), ("1", "1"), ("m2 s-1", "m4 s-2"), ("m/s", "(m/s)2")],
+)
+def test_squared_units(units: str, squared: str):
+    assert squared_units(units) == squared
+
+
+def test_dask_is_lazy_and_gives_the_same():
+    post, truth = ensemble()
+    expected = verify(post, truth)
+
+    def refuse(*args, **kwargs):
+        raise AssertionError("computed too early")
+
+    with dask.config.set(scheduler=refuse):
+        lazy = verify(post.chunk(member=1, time=2), truth.chunk(time=3, x=4))
+        assert all(lazy[n].chunks for n in lazy.data_vars)
+        mixed = verify(post.chunk(member=1), truth)
+    for found in (lazy, mixed):
+        xr.testing.assert_allclose(found.compute(), expected)
+        assert found.rmse_u.attrs == expected.rmse_u.attrs
+
+
+def test_summary_takes_roots_of_mean_squares():
+    post, truth = ensemble()
+    scores = verify(post, truth)
+    table = summary(scores)
+    assert list(table.index) == ["rmse", "bias", "crps", "spread", "spread_skill"]
+    assert list(table.columns) == ["u", "v"]
+    error = post.mean("member") - truth
+    assert table.loc["rmse", "u"] == pytest.approx(float(np.sqrt((error.u**2).mean())))
+    assert table.loc["spread", "v"] == pytest.approx(float(np.sqrt(post.v.var("member", ddof=1).mean())))
+    ratio = np.sqrt(11 / 10) * table.loc["spread", "u"] / table.loc["rmse", "u"]
+    assert table.loc["spread_skill", "u"] == pytest.approx(ratio)
+    assert table.attrs["units"] == {"u": "m s-1", "v": "m s-1"}
+
+
+def test_layers_are_kept_apart():
+    post, truth = ensemble(members=3, times=2)
+    post, truth = (ds[["u"]].expand_dims(layer=[0, 1]) * xr.Variable("layer", [1.0, 10.0]) for ds in (post, truth))
+    scores = verify(post, truth)
+    assert set(scores.rmse_u.dims) == {"layer", "time"}
+    table = summary(scores)
+    assert table.loc["rmse", "u[layer=1]"] == pytest.approx(10 * table.loc["rmse", "u[layer=0]"])
+
+
+def test_state_vectors_without_space():
+    random = np.random.default_rng(3)
+    times = {"time": np.arange(5.0)}
+    post = xr.Dataset({n: (("member", "time"), random.standard_normal((4, 5))) for n in "abc"}, times)
+    truth = xr.Dataset({n: ("time", random.standard_normal(5)) for n in "abc"}, times)
+    scores = verify(post, truth)
+    xr.testing.assert_allclose(scores.rmse_a.drop_attrs(), abs(post.a.mean("member") - truth.a).drop_attrs())
+    assert not [n for n in scores if str(n).startswith("spectrum")]
+    np.testing.assert_allclose(scores.rank_histogram_b.sum("rank"), 1)
+
+
+def test_a_single_field_has_no_ensemble_scores():
+    post, truth = ensemble()
+    for field in (post.isel(member=0, drop=True), post.isel(member=[0])):
+        scores = verify(field, truth)
+        assert {str(n).rsplit("_", 1)[0] for n in scores if "spectrum" not in str(n)} == {
+            "rmse",
+            "bias",
+            "crps",
+        }
+        mae = abs(post.u[0] - truth.u).mean(("y", "x"))
+        np.testing.assert_allclose(scores.crps_u, mae)
+        assert list(scores.source) == ["estimate", "truth"]
+    with pytest.raises(OptionError, match="at least two members"):
+        verify(post.isel(member=[0]), truth, metrics=["spread"])
+
+
+def test_masked_cells_are_left_out_of_every_score():
+    post, truth = ensemble()
+    hole = xr.zeros_like(truth.u.isel(time=0, drop=True), dtype=bool)
+    hole[2:5, 1:4] = True
+    expected = verify(post.where(~hole, drop=False), truth, metrics=METRICS[:-1])
+    other_way = verify(post, truth.where(~hole), metrics=METRICS[:-1])
+    spoiled = verify(post.where(~hole | (post.member > 0)), truth.where(~hole, 1e9), metrics=METRICS[:-1])
+    xr.testing.assert_allclose(expected, other_way)
+    xr.testing.assert_allclose(expected, spoiled)
+    keep = ~hole.values
+    by_hand = np.sqrt(((post.u.mean("member") - truth.u).values[:, keep] ** 2).mean(-1))
+    np.testing.assert_allclose(expected.rmse_u, by_hand)
+
+
+def test_a_time_without_truth_is_nan_and_dropped_from_the_summary():
+    post, truth = ensemble()
+    gap = truth.where(truth.time > 0.1)
+    for scores in (verify(post, gap), verify(post.chunk(), gap.chunk()).compute()):
+        assert np.isnan(scores.rmse_u[0]) and np.isnan(scores.rank_histogram_u[0]).all()
+        assert np.isfinite(summary(scores)).all().all()
+
+
+def test_latitudes_are_weighted_by_their_cosine():
+    lat = np.array([0.0, 60.0])
+    truth = xr.Dataset(
+        {"t": (("time", "lat", "lon"), np.zeros((1, 2, 3)))},
+        {"time": [0.0], "lat": lat, "lon": [0.0, 1.0, 2.0]},
+    )
+    field = truth + xr.DataArray([1.0, 4.0], dims="lat")
+    scores = verify(field, truth, metrics=["rmse", "bias"])
+    assert scores.bias_t.item() == pytest.approx((1 + 0.5 * 4) / 1.5)
+    assert scores.rmse_t.item() == pytest.approx(np.sqrt((1 + 0.5 * 16) / 1.5))
+
+
+def test_stations_count_alike():
+    random = np.random.default_rng(5)
+    place = {"lat": ("station", [10.0, 70.0, 80.0]), "lon": ("station", [0.0, 1.0, 2.0])}
+    coords = {"time": np.arange(4.0), "station": [0, 1, 2], **place}
+    truth = xr.Dataset({"t": (("time", "station"), random.standard_normal((4, 3)), {"units": "K"})}, coords)
+    truth.t[1, 2] = np.nan
+    post = truth.fillna(0) + xr.DataArray(random.standard_normal((5, 3)), dims=("member", "station"))
+    scores = verify(post, truth)
+    error = (post.t.mean("member") - truth.t) ** 2
+    np.testing.assert_allclose(scores.rmse_t, np.sqrt(error.mean("station")))
+    assert "spectrum_t" not in scores
+    with pytest.raises(GridError, match="no axis of a grid"):
+        verify(post, truth, metrics=["spectrum"])
+
+
+def test_common_times_only_and_float32_times_match():
+    post, truth = ensemble(times=6)
+    later = truth.isel(time=slice(2, None))
+    early = post.isel(time=slice(0, 4)).assign_coords(time=post.time.values[:4].astype(np.float32))
+    scores = verify(early, later)
+    np.testing.assert_allclose(scores.time, [0.4, 0.6], rtol=1e-6)
+    np.testing.assert_allclose(scores.rmse_u, verify(post, truth).rmse_u[2:4])
+    with pytest.raises(DataError, match=r"no time in common: the estimate covers 0\.0 to .* the truth 0\.8 to"):
+        verify(post.isel(time=slice(0, 2)), truth.isel(time=slice(4, None)))
+
+
+def test_forecasts_align_on_their_valid_time():
+    post, truth = ensemble(times=8)
+    forecast = post.isel(time=slice(3, 8)).rename(time="lead_time")
+    valid = ("lead_time", forecast.lead_time.values)
+    forecast = forecast.assign_coords(lead_time=forecast.lead_time - post.time.values[2], init_time=post.time.values[2])
+    expected = verify(post, truth).rmse_u.values[3:8]
+    for given in (forecast, forecast.assign_coords(valid_time=valid)):
+        scores = verify(given, truth)
+        assert scores.rmse_u.dims == ("lead_time",)
+        np.testing.assert_allclose(scores.rmse_u, expected)
+    short = verify(forecast, truth.isel(time=slice(0, 5)))
+    np.testing.assert_allclose(short.rmse_u, expected[:2])
+    with pytest.raises(DataError, match="valid_time"):
+        verify(forecast.drop_vars("init_time"), truth)
+
+
+@pytest.mark.parametrize("calendar", ["standard", "noleap"])
+def test_calendar_times(calendar: str):
+    post, truth = ensemble(times=4)
+    times = xr.date_range("2001-02-27", periods=4, freq="D", calendar=calendar, use_cftime=calendar == "noleap")
+    post, truth = post.assign_coords(time=times), truth.assign_coords(time=times)
+    scores = verify(post, truth.isel(time=slice(1, None)))
+    assert scores.sizes["time"] == 3
+    with pytest.raises(DataError, match="expected the same kind"):
+        verify(post, truth.assign_coords(time=np.arange(4.0)))
+
+
+def test_bad_input_is_named():
+    post, truth = ensemble()
+    with pytest.raises(GridError, match="'x' has 8 points in the estimate and 4"):
+        verify(post, truth.isel(x=slice(0, 4)))
+    with pytest.raises(GridError, match="'y' runs from"):
+        verify(post, truth.assign_coords(y=truth.y + 1))
+    with pytest.raises(GridError, match="dimensions"):
+        verify(post.isel(x=0, drop=True), truth)
+    wrong = truth.copy()
+    wrong["u"] = wrong.u.assign_attrs(units="km h-1")
+    with pytest.raises(UnitsError, match="'u' has units 'm s-1' in the estimate, expected 'km h-1'"):
+        verify(post, wrong)
+    with pytest.raises(DataError, match="at least one in common"):
+        verify(post, truth.rename(u="a", v="b"))
+    with pytest.raises(DataError, match="2 values along 'trajectory'"):
+        verify(post, xr.concat([truth, truth], "trajectory"))
+    with pytest.raises(OptionError, match="Did you mean 'rmse'"):
+        verify(post, truth, metrics=["rsme"])
+    xr.testing.assert_equal(verify(post, truth.expand_dims(trajectory=[7])), verify(post, truth))
+
+
+def field(periodic: bool, shape: tuple[int, ...] = (12, 16), seed: int = 0) -> xr.Dataset:
+    random = np.random.default_rng(seed)
+    dims = ("y", "x")[-len(shape) :]
+    period = {"period": 4.0} if periodic else {}
+    coords = {
+        d: xr.Variable(d, np.arange(n) * 4 / n, {"units": "m", **period}) for d, n in zip(dims, shape, strict=True)
+    }
+    values = random.standard_normal((3, *shape)) + 5
+    return xr.Dataset({n: (("time", *dims), values * k, {"units": "m s-1"}) for k, n in enumerate("uv", 1)}, coords)
+
+
+@pytest.mark.parametrize("periodic", [True, False])
+@pytest.mark.parametrize("shape", [(12, 16), (9, 7), (11,), (4, 32)])
+def test_spectra_sum_to_the_variance(periodic: bool, shape: tuple[int, ...]):
+    data = field(periodic, shape)
+    space = data.u.dims[1:]
+    energy = spectrum(data).kinetic_energy
+    expected = 0.5 * (data.u.var(space) + data.v.var(space))
+    np.testing.assert_allclose(energy.sum("wavenumber"), expected)
+    scalar = spectrum(data[["u"]])
+    np.testing.assert_allclose(scalar.u.sum("wavenumber"), data.u.var(space))
+    assert scalar.u.attrs["units"] == "m2 s-2" and scalar.wavenumber.attrs["units"] == "m-1"
+
+
+def test_a_single_wave_falls_into_its_shell():
+    x = field(True, (16, 16))
+    wave = np.cos(2 * np.pi / 4 * (3 * x.x + 4 * x.y)).expand_dims(time=1)
+    found = spectrum(xr.Dataset({"t": wave.assign_attrs(units="K")})).t[0]
+    assert float(found.wavenumber[int(found.argmax("wavenumber"))]) == pytest.approx(5 * 2 * np.pi / 4)
+    assert float(found.max()) == pytest.approx(0.5)
+
+
+def test_a_region_of_a_periodic_grid_is_not_periodic():
+    data = field(True, (16, 16))
+    part = spectrum(data.isel(x=slice(0, 8)))
+    assert float(part.wavenumber[0]) == pytest.approx(np.pi / 2)  # half a wave in 2 m, a whole one in 4 m
+    space = ("y", "x")
+    expected = 0.5 * sum(data[n].isel(x=slice(0, 8)).var(space) for n in "uv")
+    np.testing.assert_allclose(part.kinetic_energy.sum("wavenumber"), expected)
+
+
+def test_spectrum_on_latitudes_is_in_metres():
+    lat, lon = 50 + 0.25 * np.arange(8), -5 + 0.25 * np.arange(8)
+    data = xr.Dataset({"t2m": (("lat", "lon"), np.random.default_rng(0).random((8, 8)), {"units": "K"})})
+    found = spectrum(data.assign_coords(lat=lat, lon=lon))
+    assert found.wavenumber.attrs["units"] == "m-1"
+    width = np.deg2rad(2) * 6_371_229 * np.cos(np.deg2rad(lat.mean()))
+    assert float(found.wavenumber[0]) == pytest.approx(np.pi / width)
+    with pytest.raises(GridError, match="spans"):
+        spectrum(data.assign_coords(lat=np.linspace(-80, 80, 8), lon=lon))
+    with pytest.raises(GridError, match="not regular"):
+        spectrum(data.assign_coords(lat=lat**2, lon=lon))
