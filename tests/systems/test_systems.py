@@ -121,7 +121,7 @@ def test_open_system_reads_options_and_offers_the_nearest_name():
 
 
 def test_a_user_adds_a_system_in_one_file(monkeypatch):
-    monkeypatch.setattr(registry, "_REGISTRY", dict(registry._REGISTRY))
+    monkeypatch.setattr(registry.SYSTEMS, "homes", dict(registry.SYSTEMS.homes))
     systems.register("decay", f"{__name__}:Decay")
     assert "decay" in systems.systems()
     assert systems.open_system("decay", rate="2").options() == {"step": 0.5, "rate": 2.0}

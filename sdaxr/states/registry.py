@@ -1,0 +1,266 @@
+"""Objects from a name, or from a mapping of a name and options.
+
+Methods, samplers, networks and systems are frozen dataclasses whose fields are their options. A `Registry` gives each
+class a name, so that Python, the command line, recipes and files build the same object::
+
+    SpaceTimeUNet(widths=(32, 64))                        # an object
+    "space-time-unet"                                     # a name: every option has its default
+    {"name": "space-time-unet", "widths": [32, 64]}       # a mapping: YAML, JSON, the shell
+
+A value gets the type of its field, so that ``64``, ``64.0`` and ``"64"`` are one option and one file.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, Field, dataclass, fields
+from typing import Any, Generic, TypeVar
+
+from sdaxr.schema import OptionError, nearest
+
+T = TypeVar("T")
+O = TypeVar("O", bound="Options")  # noqa: E741 (options of one class)
+
+
+@dataclass(frozen=True)
+class Options:
+    """Base of a frozen dataclass that holds options; each value is converted to the type of its field.
+
+    Fields are annotated with ``int``, ``float``, ``bool``, ``str``, tuples of these, and ``| None``. Values of other
+    types are kept as they are. A field with ``metadata={"registry": REGISTRY}`` holds an object of that registry, and
+    is built where a name or a mapping is given.
+    """
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value = _converted(field, getattr(self, field.name), type(self).__name__)
+            object.__setattr__(self, field.name, value)
+
+    @classmethod
+    def of(cls: type[O], value: O | Mapping[str, Any] | None) -> O:
+        """The object of these options: ``value`` itself, a mapping of some options, or None for the defaults.
+
+        Raises
+        ------
+        OptionError
+            If ``value`` is something else, or an option is unknown or impossible.
+        """
+        if isinstance(value, cls):
+            return value
+        if value is None or isinstance(value, Mapping):
+            return cls(**_checked(cls, value or {}, cls.__name__))
+        raise OptionError(f"found {value!r}, expected {cls.__name__}(...) or a mapping of its options")
+
+    def to_dict(self) -> dict[str, Any]:
+        """All options as JSON holds them; the inverse of `of`."""
+        return {field.name: _plain(field, getattr(self, field.name)) for field in fields(self)}
+
+
+class Registry(Generic[T]):
+    """Classes by name.
+
+    Parameters
+    ----------
+    what
+        What an object of it is, for messages: ``"network"``.
+    base
+        Class that every object is an instance of.
+    homes
+        For each name ``"module:Class"``, a dataclass. The module is imported when its name is first used.
+    """
+
+    def __init__(self, what: str, base: type[T], homes: Mapping[str, str]) -> None:
+        self.what, self.base, self.homes = what, base, dict(homes)
+
+    def names(self) -> list[str]:
+        """All names, in alphabetical order."""
+        return sorted(self.homes)
+
+    def register(self, name: str, target: str) -> None:
+        """Give a class a name.
+
+        Parameters
+        ----------
+        name
+            The name in Python, on the command line and in recipes.
+        target
+            ``"module:Class"``; the module is imported when the name is first used.
+
+        Raises
+        ------
+        OptionError
+            If ``target`` has another form, or the name is taken by another class.
+        """
+        module, _, attribute = target.partition(":")
+        if not module or not attribute:
+            raise OptionError(f"found the target {target!r}, expected 'module:Class'")
+        if self.homes.get(name, target) != target:
+            raise OptionError(f"the {self.what} {name!r} is already {self.homes[name]!r}; choose another name")
+        self.homes[name] = target
+
+    def kind(self, name: str) -> type[T]:
+        """The class of that name.
+
+        Raises
+        ------
+        OptionError
+            If there is none.
+        """
+        if name not in self.homes:
+            raise OptionError(f"unknown {self.what} {nearest(name, self.homes)}")
+        module, _, attribute = self.homes[name].partition(":")
+        found: type[T] = getattr(importlib.import_module(module), attribute)
+        return found
+
+    def build(self, value: T | str | Mapping[str, Any]) -> T:
+        """The object of ``value``: itself, its name, or a mapping of its ``"name"`` and options.
+
+        Raises
+        ------
+        OptionError
+            If ``value`` is something else, or the name or an option is unknown or impossible.
+        """
+        if isinstance(value, self.base):
+            return value
+        given = {"name": value} if isinstance(value, str) else value
+        if not isinstance(given, Mapping) or not isinstance(given.get("name"), str):
+            raise OptionError(
+                f"found {value!r} for the {self.what}, expected one of {', '.join(self.names())}, a mapping with a "
+                f"'name' and options, or a {self.base.__name__} object"
+            )
+        name = given["name"]
+        kind = self.kind(name)
+        return kind(**_checked(kind, {key: each for key, each in given.items() if key != "name"}, name))
+
+    def name_of(self, value: T) -> str:
+        """The name of an object's class.
+
+        Raises
+        ------
+        OptionError
+            If the class has no name.
+        """
+        home = f"{type(value).__module__}:{type(value).__qualname__}"
+        for name, target in self.homes.items():
+            if target == home:
+                return name
+        raise OptionError(f"the {self.what} {type(value).__name__} has no name; register it as {home!r} first")
+
+    def describe(self, value: T) -> dict[str, Any]:
+        """Name and all options as JSON holds them; the inverse of `build`."""
+        described = {field.name: _plain(field, getattr(value, field.name)) for field in fields(value)}  # type: ignore[arg-type]
+        return {"name": self.name_of(value), **described}
+
+
+def _checked(kind: type[Any], options: Mapping[str, Any], owner: str) -> dict[str, Any]:
+    """Options of the dataclass ``kind``, each of the type of its field."""
+    known = {field.name: field for field in fields(kind) if field.init}
+    for key in options:
+        if key not in known:
+            raise OptionError(f"unknown option of {owner}: {nearest(key, known)}")
+    missing = [name for name, field in known.items() if name not in options and _is_required(field)]
+    if missing:
+        raise OptionError(f"{owner} needs the option {', '.join(missing)}")
+    return {key: _converted(known[key], value, owner) for key, value in options.items()}
+
+
+def _is_required(field: Field[Any]) -> bool:
+    return field.default is MISSING and field.default_factory is MISSING
+
+
+def _plain(field: Field[Any], value: Any) -> Any:
+    if "registry" in field.metadata and isinstance(value, field.metadata["registry"].base):
+        return field.metadata["registry"].describe(value)
+    return _listed(value)
+
+
+def _listed(value: Any) -> Any:
+    if isinstance(value, tuple | list):
+        return [_listed(each) for each in value]
+    return {key: _listed(each) for key, each in value.items()} if isinstance(value, Mapping) else value
+
+
+def _converted(field: Field[Any], value: Any, owner: str) -> Any:
+    """``value`` as the field's annotation says; as it is where the annotation says something else."""
+    registry = field.metadata.get("registry")
+    if registry is not None:
+        return registry.build(value) if isinstance(value, str | Mapping) else value
+    annotation = field.type if isinstance(field.type, str) else getattr(field.type, "__name__", str(field.type))
+    kinds = [kind.strip() for kind in annotation.split("|")]
+    if value is None and "None" in kinds:
+        return None
+    readers = [_reader(kind) for kind in kinds if kind != "None"]
+    for reader in readers:
+        if reader is None:  # another type, which its own class checks
+            return value
+        try:
+            return reader[0](value)
+        except (TypeError, ValueError, OverflowError):
+            continue
+    expected = " or ".join(reader[1] for reader in readers if reader is not None)
+    example = "" if field.default is MISSING or field.default is None else f" such as {_listed(field.default)}"
+    raise OptionError(f"found {field.name}={value!r} for {owner}, expected {expected}{example}")
+
+
+def _reader(kind: str) -> tuple[Callable[[Any], Any], str] | None:
+    """A function that reads a value of this type or raises, and what it expects; None for a type it does not know."""
+    if kind in _READERS:
+        return _READERS[kind]
+    head, bracket, inside = kind.removesuffix("]").partition("[")
+    if head not in ("tuple", "Sequence", "list") or not bracket:
+        return None
+    inner = inside.removesuffix(", ...")
+    if head != "tuple" or inner != inside:
+        reader = _reader(inner)
+        return (lambda value: _sequence(value, reader, inner), f"a list of {reader[1] if reader else inner}")
+    parts = [part.strip() for part in inside.split(",")]
+    reader = _reader(parts[0])
+    return (lambda value: _sequence(value, reader, inner, len(parts)), f"{len(parts)} values of {parts[0]}")
+
+
+def _sequence(
+    value: Any, reader: tuple[Callable[[Any], Any], str] | None, inner: str, length: int | None = None
+) -> tuple[Any, ...]:
+    # A text is a sequence of characters to Python, and one name to everybody else.
+    if isinstance(value, str | Mapping):
+        value = [value]
+    found = tuple(value if reader is None else map(reader[0], value))
+    if length not in (None, len(found)):
+        raise ValueError(inner)
+    return found
+
+
+def _whole(value: Any) -> int:
+    number = _number(value)
+    if number != int(number):
+        raise ValueError(value)
+    return int(value) if isinstance(value, int) else int(number)
+
+
+def _number(value: Any) -> float:
+    number = float(value)
+    if number != number or isinstance(value, bool):
+        raise ValueError(value)
+    return number
+
+
+def _truth(value: Any) -> bool:
+    truths = {"true": True, "false": False}
+    if str(value).lower() not in truths:
+        raise ValueError(value)
+    return truths[str(value).lower()]
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError(value)
+    return value
+
+
+_READERS: dict[str, tuple[Callable[[Any], Any], str]] = {
+    "int": (_whole, "a whole number"),
+    "float": (_number, "a number"),
+    "bool": (_truth, "true or false"),
+    "str": (_text, "a text"),
+}
