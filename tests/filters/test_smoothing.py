@@ -1,250 +1,21 @@
-"""Filters, smoothers and 4D-Var against the closed form, against each other, and where the expectation is known."""
+"""Filters, smoothers and 4D-Var from labelled observations to posterior archives, and every message."""
 
 from __future__ import annotations
 
 import json
-import logging
 
 import numpy as np
 import pytest
 import xarray as xr
-from chains import TRIPLE, Ring, condition, truth_of, whole_operator, whole_prior
+from chains import TRIPLE, condition, truth_of, whole_prior
+from filtered import LENGTH, QUIET
 
 import sdaxr
 from sdaxr import operators as op
-from sdaxr.filters import bpf, ffbs, fourdvar
-from sdaxr.filters.kalman import draw_trajectories, kalman_filter, rts_smoother
 from sdaxr.filters.smoothing import METHODS, smooth
-from sdaxr.filters.state_space import StateSpaceModel, build_model
 from sdaxr.observations.observe import observe
-from sdaxr.schema import ArchiveError, DataError, DivergenceError, GridError, OperatorError, OptionError, UnitsError
-from sdaxr.systems.layout import system_layout
+from sdaxr.schema import ArchiveError, DataError, GridError, OptionError, UnitsError
 from sdaxr.systems.linear import Linear
-from sdaxr.systems.lorenz63 import Lorenz63
-from sdaxr.systems.markov import MarkovChain
-from sdaxr.verification.densities import log_likelihood, log_prior
-
-LENGTH = 6
-LORENZ = Lorenz63(spin_up=100)
-QUIET = {"progress": False}
-CASES = {
-    "components": (TRIPLE, op.select("x1", "x3"), {"error": {"x1": 0.6, "x3": 0.9}, "every": 2}),
-    "scaled and gappy": (TRIPLE, op.scale(2.0, offset=1.0), {"error": 2.0, "missing": 0.4}),
-    "on a grid": (Ring(), op.coarsen(2), {"error": 0.8, "start": 1, "every": 3}),
-    "at stations": (Ring(), op.points({"site": [0.25, 3.5]}), {"error": 1.0}),
-    "correlated": (Ring(), op.coarsen(2), {"error": 0.8, "correlation": {"site": 3.0}}),
-}
-# The two means over half a ring of four sites are two sites apart.
-CORRELATION = np.kron(np.eye(LENGTH), [[1.0, np.exp(-2 / 3)], [np.exp(-2 / 3), 1.0]])
-
-
-def model_of(system: MarkovChain, networks: dict[str, xr.Dataset], length: int = LENGTH) -> StateSpaceModel:
-    operators = {name: sdaxr.observations.observe.operator_for(data) for name, data in networks.items()}
-    return build_model(networks, operators, system, system_layout(system).times(0.0, length))[0]
-
-
-@pytest.fixture(params=CASES)
-def case(request: pytest.FixtureRequest):
-    """System, observations, state-space model, and the closed form: mean (L, n), covariance (L, n, L, n), evidence."""
-    system, operator, how = CASES[request.param]
-    truth = truth_of(system, LENGTH, 3)
-    observations = observe(truth, operator, seed=4, **how)
-    aligned = observations.reindex(time=truth.time, method="nearest", tolerance=1e-6)
-    names = [n for n in observations.data_vars if not n.endswith("_error")]
-    y, error = (
-        np.concatenate([aligned[n + end].broadcast_like(aligned[n]).values.ravel() for n in names])
-        for end in ("", "_error")
-    )
-    matrix, offset = whole_operator(operator, truth, system)
-    correlation = CORRELATION if "correlation" in how else None
-    mean, covariance, evidence = condition(whole_prior(system, LENGTH), matrix, offset, y, error, correlation)
-    shape = (LENGTH, system.size)
-    exact = mean.reshape(shape), covariance.reshape(*shape, *shape), evidence
-    return system, observations, model_of(system, {"observations": observations}), exact
-
-
-def assert_same_gaussian(paths: np.ndarray, exact: tuple, independent: int) -> None:
-    """Means, and covariances of each state with itself and the next one, within five standard errors."""
-    mean, covariance, _ = exact
-    deviation = np.sqrt(np.einsum("titi->ti", covariance))
-    error = 5 / np.sqrt(independent)
-    assert np.abs((paths.mean(0) - mean) / deviation).max() < error
-    away = (paths - paths.mean(0)) / deviation
-    for later in (0, 1):
-        steps = range(len(mean) - later)
-        found = np.array([away[:, t].T @ away[:, t + later] / len(paths) for t in steps])
-        expected = np.array([covariance[t, :, t + later] / np.outer(deviation[t], deviation[t + later]) for t in steps])
-        # The product of two correlated normal variables has a variance of at most two.
-        assert np.abs(found - expected).max() < np.sqrt(2) * error
-
-
-# Exact methods
-
-
-def test_kalman_smoother_is_the_conditioned_gaussian(case) -> None:
-    _, _, model, (mean, covariance, evidence) = case
-    filtered = kalman_filter(model)
-    means, covariances = rts_smoother(filtered)
-    # Operators and observations are in single precision.
-    np.testing.assert_allclose(means, mean, atol=2e-5)
-    np.testing.assert_allclose(covariances, np.einsum("titj->tij", covariance), atol=2e-5)
-    assert filtered.log_evidence == pytest.approx(evidence, abs=1e-3)
-
-
-def test_kalman_trajectories_have_the_covariances_of_the_closed_form(case) -> None:
-    _, _, model, exact = case
-    paths = draw_trajectories(kalman_filter(model), 20_000, seed=1)
-    assert_same_gaussian(paths, exact, 20_000)
-
-
-def test_fourdvar_on_a_linear_chain_is_the_smoothed_mean(case) -> None:
-    _, _, model, (mean, _, _) = case
-    guess = np.random.default_rng(0).normal(0, 3, (5, *mean.shape))
-    found = fourdvar.minimise(model, guess)
-    assert found.converged.all() and (found.after < found.before).all()
-    np.testing.assert_allclose(found.states, np.broadcast_to(mean, guess.shape), atol=1e-3)
-
-
-def test_block_tridiagonal_systems_are_solved() -> None:
-    random = np.random.default_rng(0)
-    below, right = random.normal(size=(2, 4, 3, 3)), random.normal(size=(2, 5, 3))
-    root = random.normal(size=(2, 5, 3, 3))
-    diagonal = root @ root.swapaxes(2, 3) + 10 * np.eye(3)
-    found = fourdvar.solve_block_tridiagonal(diagonal, below, right)
-    for m in range(2):
-        dense = np.zeros((5, 3, 5, 3))
-        for t in range(5):
-            dense[t, :, t] = diagonal[m, t]
-            if t < 4:
-                dense[t + 1, :, t], dense[t, :, t + 1] = below[m, t], below[m, t].T
-        np.testing.assert_allclose(dense.reshape(15, 15) @ found[m].ravel(), right[m].ravel(), atol=1e-10)
-
-
-# Particles
-
-
-def test_particle_filter_and_backward_simulation_are_the_kalman_smoother(case) -> None:
-    system, _, model, exact = case
-    filtered = bpf.particle_filter(model, 2**15, seed=2)
-    # An estimate from n draws of a weight of relative variance v is off by sqrt(v / n), and n / v are effective.
-    assert filtered.log_evidence == pytest.approx(exact[2], abs=4 * np.sqrt(LENGTH / filtered.effective))
-    assert 1000 < filtered.effective < 2**15
-    # The filter's own error, of its least effective step, comes on top of that of the draws.
-    effective = int(min(filtered.effective, 4000) / 2)
-    assert_same_gaussian(ffbs.backward_simulation(system, filtered, 4000, seed=3), exact, effective)
-    assert_same_gaussian(bpf.genealogies(filtered, 4000, seed=3), exact, effective // 2)
-
-
-@pytest.mark.parametrize("trials", [0, 2**14], ids=["weights of all", "rejection"])
-def test_particles_are_chosen_by_the_transition_density(monkeypatch: pytest.MonkeyPatch, trials: int) -> None:
-    monkeypatch.setattr(ffbs, "_TRIALS", trials)
-    random = np.random.default_rng(0)
-    predicted = random.normal(size=(40, 2))
-    later = np.array([[0.5, -0.2], [5.0, 4.0]])
-    draws = 5000
-    chosen = ffbs.choose(np.repeat(later, draws, axis=0), predicted, random).reshape(2, draws)
-    weights = np.exp(-((predicted - later[:, None]) ** 2).sum(-1) / 2)
-    weights /= weights.sum(1, keepdims=True)
-    found = np.stack([np.bincount(c, minlength=40) for c in chosen]) / draws
-    assert np.abs(found - weights).max() < 5 * np.sqrt(0.25 / draws)
-
-
-def test_systematic_resampling_gives_each_its_share() -> None:
-    weights = np.random.default_rng(0).gamma(0.3, size=200)
-    picked = np.bincount(bpf.systematic_resampling(weights, 1000, np.random.default_rng(1)), minlength=200)
-    share = 1000 * weights / weights.sum()
-    assert picked.sum() == 1000 and (np.abs(picked - share) < 1).all()
-
-
-SETTINGS = {"low": ({"every": 8, "error": 0.05 * 8}, 14.2), "high": ({"every": 1, "error": 0.25 * 8}, -2.1)}
-
-
-@pytest.mark.parametrize("setting", SETTINGS)
-def test_backward_simulation_has_the_analytic_densities_on_lorenz63(setting: str) -> None:
-    how, expected = SETTINGS[setting]
-    prior, likelihood = [], []
-    truths = 6
-    for seed in range(truths):
-        truth = truth_of(LORENZ, 65, seed)
-        observations = observe(truth, op.select("a"), seed=seed, **how)
-        posterior = smooth(observations, LORENZ, method="ffbs", members=32, particles=4096, seed=1, **QUIET)
-        prior.append(float(log_prior(posterior, LORENZ).mean()))
-        # Counted for y / 8, as the paper does.
-        values = int(observations.a.notnull().sum())
-        likelihood.append(float(log_likelihood(posterior, observations).mean()) + values * np.log(8))
-    # Standard deviations: 9.8 / sqrt(members) and about 2 between truths; sqrt(count / 2) for the likelihood.
-    assert np.mean(prior) == pytest.approx(81.7, abs=4 * np.hypot(9.8 / np.sqrt(truths * 32), 2 / np.sqrt(truths)))
-    assert np.mean(likelihood) == pytest.approx(expected, abs=4 * np.sqrt(values / 2 / truths))
-
-
-def test_weak_filters_are_told(caplog: pytest.LogCaptureFixture) -> None:
-    observations = observe(truth_of(TRIPLE, LENGTH, 0), op.identity(), error=1e-3)
-    with caplog.at_level(logging.WARNING, "sdaxr"):
-        smooth(observations, TRIPLE, method="bpf", members=2, particles=64, **QUIET)
-    assert "particles are effective" in caplog.text
-    undefined = op.function(lambda fields: {name: (-1 - x.abs()).sqrt() for name, x in fields.items()})
-    with pytest.raises(DivergenceError, match="the observations at 0.0 have the log-likelihood nan for some particle"):
-        smooth(observations, TRIPLE, operator=undefined, members=2, particles=64, **QUIET)
-
-
-# 4D-Var where nothing is linear
-
-
-@pytest.fixture(scope="module")
-def lorenz_observations() -> xr.Dataset:
-    return observe(truth_of(LORENZ, 33, 1), op.select("c"), every=4, error=0.8, seed=1)
-
-
-@pytest.mark.parametrize("operator", [op.select("c"), op.select("a", "c") >> op.arctan(0.05)], ids=repr)
-def test_fourdvar_ends_where_the_gradient_vanishes(operator: op.Operator) -> None:
-    error = 0.8 if "arctan" not in repr(operator) else 0.03
-    model = model_of(LORENZ, {"c": observe(truth_of(LORENZ, 33, 1), operator, every=4, error=error, seed=1)}, 33)
-    filtered = bpf.particle_filter(model, 1024, seed=0)
-    guess = ffbs.backward_simulation(LORENZ, filtered, 4, seed=0)
-    found = fourdvar.minimise(model, guess)
-    np.testing.assert_allclose(found.before, fourdvar.cost(model, guess))
-    assert found.converged.all() and (found.after < found.before - 10).all()
-
-    def slope(x: np.ndarray, at: tuple[int, int]) -> np.ndarray:
-        width = np.zeros(x.shape)
-        width[:, *at] = 1e-4
-        return (fourdvar.cost(model, x + width) - fourdvar.cost(model, x - width)) / 2e-4
-
-    for at in [(0, 0), (4, 2), (17, 1), (32, 2)]:
-        assert np.abs(slope(found.states, at)).max() < 0.01 < np.abs(slope(guess, at)).max()
-        np.testing.assert_allclose(fourdvar.linearise(model, guess)[0][:, *at], slope(guess, at), rtol=1e-4, atol=1e-4)
-
-
-def test_fourdvar_starts_from_a_posterior(lorenz_observations: xr.Dataset) -> None:
-    posterior = smooth(lorenz_observations, LORENZ, method="ffbs", members=6, particles=1024, **QUIET)
-    refined = smooth(lorenz_observations, LORENZ, method="4dvar", members=5, first_guess=posterior, **QUIET)
-    assert refined.attrs["cost_after"] < refined.attrs["cost_before"] and refined.attrs["members_not_converged"] == 0
-    assert "particles" not in refined.attrs
-    gain = (log_prior(refined, LORENZ) + log_likelihood(refined, lorenz_observations)) - (
-        log_prior(posterior, LORENZ) + log_likelihood(posterior, lorenz_observations)
-    )
-    assert float(gain.min()) > 10  # member by member
-    costs = refined.attrs["cost_before"] - refined.attrs["cost_after"]
-    assert costs == pytest.approx(float(gain.mean()), rel=1e-3)
-
-
-def test_fourdvar_tells_when_it_has_not_converged(
-    lorenz_observations: xr.Dataset, caplog: pytest.LogCaptureFixture
-) -> None:
-    model = model_of(LORENZ, {"c": lorenz_observations}, 33)
-    guess = LORENZ.initial(2 * 33, 0).reshape(2, 33, 3)
-    with caplog.at_level(logging.WARNING, "sdaxr"):
-        found = fourdvar.minimise(model, guess, iterations=2)
-    assert not found.converged.any() and (found.after <= found.before).all()
-    assert "2 of 2 trajectories have not reached a mode after 2 iterations" in caplog.text
-
-
-# Labels and files
-
-
-@pytest.fixture(scope="module")
-def observations() -> xr.Dataset:
-    return observe(truth_of(TRIPLE, LENGTH, 1), op.select("x2"), every=2, error=0.5, seed=2)
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -342,9 +113,6 @@ def test_a_background_is_an_observation_of_the_first_state(observations: xr.Data
     np.testing.assert_array_equal(same.x1, found.x1)
 
 
-# Messages
-
-
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -380,39 +148,6 @@ def test_a_method_takes_what_it_needs_and_nothing_else(observations: xr.Dataset,
         sdaxr.assimilate(observations, **options)
 
 
-def test_systems_that_do_not_fit(observations: xr.Dataset, lorenz_observations: xr.Dataset) -> None:
-    with pytest.raises(OptionError, match="'lorenz96' has no Gaussian noise, expected a sdaxr.systems.MarkovChain"):
-        smooth(observations, "lorenz96", **QUIET)
-    with pytest.raises(OptionError, match="needs a Gaussian first state, that of lorenz63 is not"):
-        smooth(lorenz_observations, LORENZ, method="kalman", **QUIET)
-    curved = observe(truth_of(TRIPLE, LENGTH, 1), op.arctan(), error=0.1)
-    with pytest.raises(OptionError, match="needs linear functions, the observation operator at 0.0 is not"):
-        smooth(curved, TRIPLE, method="kalman", **QUIET)
-    with pytest.raises(OptionError, match="without noise there is no density"):
-        smooth(lorenz_observations, Lorenz63(spin_up=10, noise=0), method="ffbs", particles=64, **QUIET)
-    with pytest.raises(DataError, match=r"expected linear's 1 .*|span .* steps of linear"):
-        smooth(observations, "linear", times=0.5 * np.arange(LENGTH), **QUIET)
-    with pytest.raises(DataError, match="gives no variable 'x3'"):
-        smooth(observations.rename(x2="x3", x2_error="x3_error"), TRIPLE, operator=op.select("x2"), **QUIET)
-
-
-def joined(fields):
-    return {name: x - x.roll(1, dims=-1) for name, x in fields.items()}
-
-
-@pytest.mark.parametrize("operator", [op.time_difference(), op.coarsen(2, dims="time"), op.function(joined)], ids=repr)
-def test_observations_of_several_times_are_refused(operator: op.Operator) -> None:
-    seen = observe(truth_of(TRIPLE, LENGTH, 1), operator, error=0.1)
-    with pytest.raises(OperatorError, match="at several times jointly, expected an operator that looks at one state"):
-        smooth(seen, TRIPLE, operator=operator, times=0.5 * np.arange(LENGTH), **QUIET)
-
-
-def test_errors_correlated_in_time_are_refused() -> None:
-    seen = observe(truth_of(TRIPLE, LENGTH, 1), op.select("x1"), error=0.1, correlation={"time": 0.5})
-    with pytest.raises(OperatorError, match="errors that are not correlated in time"):
-        smooth(seen, TRIPLE, **QUIET)
-
-
 def test_backgrounds_and_first_guesses_that_do_not_fit(observations: xr.Dataset) -> None:
     def with_background(**variables) -> None:
         smooth(observations, TRIPLE, method="kalman", background=xr.Dataset(variables), **QUIET)
@@ -441,3 +176,20 @@ def test_backgrounds_and_first_guesses_that_do_not_fit(observations: xr.Dataset)
         with_guess(truth[["x1", "x2"]])
     with pytest.raises(GridError, match="has dimensions"):
         with_guess(truth.expand_dims(site=3))
+
+
+def test_errors_that_are_not_gaussian() -> None:
+    """Particle filters use the density; what is for Gaussian errors refuses others."""
+    system = Linear()
+    seen = observe(truth_of(system, 6, seed=1), op.identity(), error=0.5, noise="laplace", seed=1)
+    options = {"system": system, "members": 2, "progress": False}
+    for method in ("kalman", "4dvar"):
+        with pytest.raises(OptionError, match=f"method='{method}' is for Gaussian errors, found laplace; use .*'ffbs'"):
+            sdaxr.assimilate(seen, method=method, **options)
+    evidence = []
+    for family in ("laplace", "gaussian"):
+        for name in ("x1_error", "x2_error"):
+            seen[name].attrs["distribution"] = family
+        evidence.append(sdaxr.assimilate(seen, method="ffbs", particles=500, **options).attrs["log_evidence"])
+    assert evidence[0] != evidence[1]
+    sdaxr.assimilate(seen, method="kalman", **options)

@@ -20,9 +20,8 @@ from sdaxr.archives.archive import Archive, open_archive
 from sdaxr.inference.assimilate import assimilate
 from sdaxr.observations.innovations import innovations
 from sdaxr.observations.observe import observe
-from sdaxr.posterior.guidance import METHODS
 from sdaxr.prior.files import Prior
-from sdaxr.schema import ArchiveError, DataError, DivergenceError, GridError, OptionError, PriorError, UnitsError
+from sdaxr.schema import ArchiveError, DataError, DivergenceError, OptionError, PriorError, UnitsError
 
 CHAIN = GaussianChain(9)
 WARM = op.function(lambda fields: {name: torch.tanh((x - 280) / 4) for name, x in fields.items()})
@@ -47,9 +46,6 @@ def observations(truth: xr.Dataset) -> xr.Dataset:
 def assert_close(one: xr.Dataset, other: xr.Dataset) -> None:
     for name in ("a", "b"):
         np.testing.assert_allclose(one[name].values, other[name].values, rtol=0, atol=1e-3)  # of 2 K
-
-
-# What comes out
 
 
 def test_posterior_is_the_kalman_smoother_in_physical_units(
@@ -172,9 +168,6 @@ def test_interrupted_runs_resume_to_the_identical_result(
         np.testing.assert_array_equal(resumed[name], whole[name])
 
 
-# Members
-
-
 def test_members_are_drawn_by_worker_processes(tmp_path: Path) -> None:
     distributed = pytest.importorskip("distributed")
     chain = sdaxr.generate("lorenz63", tmp_path / "t.zarr", trajectories=1, steps=9, split=(0, 0, 1), progress=False)
@@ -235,9 +228,6 @@ def test_settings_come_from_the_user_then_the_prior(prior: Prior, observations: 
         assimilate(observations, prior.with_sampling(gama=0.3), members=1, progress=False)
 
 
-# Several networks, windows
-
-
 def test_two_networks_do_what_one_does(prior: Prior, observations: xr.Dataset) -> None:
     parts = {"first": observations.isel(time=slice(None, None, 2)), "second": observations.isel(time=slice(1, None, 2))}
     # The measured variance knows each network on its own; a given gamma does not.
@@ -287,116 +277,9 @@ def test_observations_outside_are_dropped_when_asked(prior: Prior, observations:
     assert found.attrs["observations_used"] == [6] and found.attrs["observations_dropped"] == [4]
 
 
-# Methods
-
-
-METHOD_SETTINGS = {
-    "sda": {"gamma": "covariance"},
-    "bounded": {"gamma": 0.1},
-    "mmps": {"iterations": 4},
-    "jacobian_free": {},
-    "dmps": {"corrections": 4},
-    "soad": {},
-    "dps": {"zeta": 3.0},
-}
-
-
 def background_of(truth: xr.Dataset, error: float) -> xr.Dataset:
     first = truth.isel(time=0, drop=True)
     return first.assign(a=first.a + 0.5, b=first.b - 0.5, a_error=error, b_error=error)
-
-
-@pytest.mark.parametrize("method", METHODS)
-def test_every_method_takes_correlated_errors_and_a_background(prior: Prior, truth: xr.Dataset, method: str) -> None:
-    observations = observe(truth, op.select("a"), every=2, start=2, error=0.4, correlation={"time": 1.0}, seed=3)
-    options = {"method": method, "members": 30, "steps": 40, "corrections": 0, "progress": False}
-    options |= METHOD_SETTINGS[method]
-    background = background_of(truth, 0.1)
-    found = assimilate(observations, prior, background=background, **options)
-    assert found.attrs["method"] == method and found.attrs["networks"] == ["background", "observations"]
-    assert found.attrs["observations_used"] == [2, 4]
-    assert json.loads(found.attrs["operators"][0]) == op.identity().to_dict()
-    without = assimilate(observations, prior, **options)
-    for name in "ab":
-        near, far = (abs(p[name].isel(time=0) - background[name]) for p in (found, without))
-        assert float(near.mean()) < (0.3 if method != "dps" else 0.8 * float(far.mean()))
-
-
-@pytest.mark.parametrize("method", ["sda", "jacobian_free", "mmps"])
-def test_posterior_with_a_background_and_correlated_errors_is_the_closed_form(truth: xr.Dataset, method: str) -> None:
-    scale, errors = 1.0, 0.4
-    observations = observe(truth, op.select("a"), error=errors, correlation={"time": scale}, seed=3)
-    background = background_of(truth, 0.6)
-    options = {"sda": {"gamma": "covariance"}, "jacobian_free": {}, "mmps": {"iterations": 6}}[method]
-    posterior = assimilate(
-        observations, CHAIN.prior(samples=4000), background=background, method=method, members=300, steps=80,
-        corrections=0, progress=False, **options,
-    )  # fmt: skip
-    h = np.concatenate([np.eye(2, 18), np.kron(np.eye(9), [[1.0, 0.0]])])
-    times = 0.5 * np.arange(9)
-    noise = np.zeros((11, 11))
-    noise[:2, :2] = 0.3**2 * np.eye(2)
-    noise[2:, 2:] = 0.2**2 * np.exp(-np.abs(np.subtract.outer(times, times)) / scale)
-    y = (np.array([background.a, background.b, *observations.a]) - 280) / 2
-    gain = CHAIN.covariance @ h.T @ np.linalg.inv(h @ CHAIN.covariance @ h.T + noise)
-    mean, cov = (gain @ y).reshape(9, 2), CHAIN.covariance - gain @ h @ CHAIN.covariance
-    for i, name in enumerate("ab"):
-        deviation = 2 * np.sqrt(np.diag(cov)[i::2])
-        distance = (posterior[name].mean("member") - 280 - 2 * mean[:, i]) / deviation
-        assert np.abs(distance).max() < 0.3
-        assert np.abs(posterior[name].std("member") / deviation - 1).max() < 0.2
-
-
-def test_evaluations_are_recorded(prior: Prior, observations: xr.Dataset) -> None:
-    how = {"members": 1, "steps": 5, "corrections": 1, "progress": False}
-    assert assimilate(observations, prior, **how).attrs["evaluations_per_member"] == 6
-    found = assimilate(observations, prior, method="mmps", iterations=4, **how).attrs
-    assert found["evaluations_per_member"] == 12 and found["sampling_iterations"] == 4
-    assert "sampling_gamma" not in found and "sampling_zeta" not in found
-
-
-def test_what_a_prior_records_for_one_method_does_not_disturb_another(prior: Prior, observations: xr.Dataset) -> None:
-    tuned = prior.with_sampling(gamma=0.3)
-    methods = {"sda": 0.3, "bounded": 0.3, "jacobian_free": "covariance"}
-    for method, gamma in methods.items():
-        found = assimilate(observations, tuned, method=method, members=1, **QUICK)
-        assert found.attrs["sampling_gamma"] == gamma
-    assert "sampling_gamma" not in assimilate(observations, tuned, method="dmps", members=1, **QUICK).attrs
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"method": "dps", "gamma": 0.1}, r"method='dps' has no option 'gamma'; expected one of zeta.*sda, bounded"),
-        (
-            {"method": "sda", "corrector": True},
-            r"has no option 'corrector'; expected one of gamma.*'corrector' is for soad",
-        ),
-        (
-            {"method": "sda", "iterations": 2},
-            r"has no option 'iterations'; expected one of gamma.*'iterations' is for mmps",
-        ),
-        ({"method": "dmps", "gamma": 0.1}, "method='dmps' has no option 'gamma', nor any other"),
-        ({"method": "jacobian_free", "gamma": 0.1}, "gamma=0.1, expected 'covariance' or 'independent'"),
-        ({"method": "soad", "gamma": 0.1}, "gamma=0.1, expected 'bounded'"),
-        ({"method": "soad", "gamma": "covariance"}, "gamma='covariance', expected 'bounded'"),
-        ({"method": "sda", "gamma": "covarance"}, "gamma='covarance', expected a number"),
-        ({"method": "sda", "gamma": -1.0}, "gamma=-1.0, expected a number from 0 on"),
-        ({"method": "mmps", "iterations": 0}, "iterations=0, expected at least 1"),
-        ({"gamma": "covariance", "times": 0.5 * np.arange(3000)}, "3000 states of 2 numbers, expected at most 4096"),
-        ({"method": "dmps", "operator": WARM}, "method='dmps' is for linear operators"),
-        (
-            {"method": "soad", "operator": WARM},
-            "method='soad' is for observations that are a part of the state",
-        ),
-    ],
-)
-def test_options_of_methods(
-    prior: Prior, observations: xr.Dataset, tmp_path: Path, options: dict, message: str
-) -> None:
-    with pytest.raises(OptionError, match=message):
-        assimilate(observations, prior, **(QUICK | {"store": tmp_path / "p.zarr"} | options))
-    assert list(tmp_path.iterdir()) == []
 
 
 def test_divergence_is_no_result(prior: Prior, observations: xr.Dataset, tmp_path: Path) -> None:
@@ -405,9 +288,6 @@ def test_divergence_is_no_result(prior: Prior, observations: xr.Dataset, tmp_pat
         assimilate(exact, prior, gamma=0.0, members=2, store=tmp_path / "p.zarr", **QUICK)
     with pytest.raises(ArchiveError, match="is not finished: 0 of 2"):
         open_archive(tmp_path / "p.zarr").load()
-
-
-# Backgrounds
 
 
 def test_a_background_has_its_time_or_none(prior: Prior, truth: xr.Dataset, observations: xr.Dataset) -> None:
@@ -442,9 +322,6 @@ def test_backgrounds_that_do_not_fit(
 def test_a_network_named_background_is_renamed(prior: Prior, truth: xr.Dataset, observations: xr.Dataset) -> None:
     with pytest.raises(OptionError, match="rename the network"):
         assimilate({"background": observations}, prior, background=background_of(truth, 0.2), **QUICK)
-
-
-# Messages
 
 
 def test_times_that_do_not_fit(prior: Prior, observations: xr.Dataset) -> None:
@@ -516,61 +393,3 @@ def test_an_unfinished_archive_is_not_resumed_by_other_settings(
             assimilate(observations, prior, members=2, store=tmp_path / "p.zarr", **QUICK)
     with pytest.raises(ArchiveError, match="seed is 0 there and 1 in this run"):
         assimilate(observations, prior, members=2, seed=1, store=tmp_path / "p.zarr", **QUICK)
-
-
-# Innovations
-
-
-def test_innovations_by_hand(truth: xr.Dataset) -> None:
-    operator = op.select("a") >> op.scale(2.0)
-    observations = observe(truth, operator, every=4, error=0.5, seed=1)
-    ensemble = xr.concat([truth, truth + 1], "member").assign_coords(member=[0, 1])
-    for name in "ab":
-        ensemble[name].attrs = truth[name].attrs
-    found = innovations(ensemble, observations)
-    expected = observations.a - 2 * ensemble.a.isel(time=slice(None, None, 4))
-    seen = found.a_innovation.isel(time=slice(None, None, 4))
-    np.testing.assert_allclose(seen.transpose("member", "time"), expected.transpose("member", "time"), rtol=1e-5)
-    assert bool(found.a_innovation.isel(time=1).isnull().all())
-    np.testing.assert_allclose(found.a, 2 * ensemble.a, rtol=1e-6)
-    rms = np.sqrt((expected**2).mean("time")) / 0.5
-    np.testing.assert_allclose(found.a_normalised_spread, rms, rtol=1e-5)
-    assert (
-        found.a_innovation.attrs["units"] == found.a.attrs["units"] and found.a_normalised_spread.attrs["units"] == "1"
-    )
-    assert found.a_innovation.dims == found.a.dims == ("member", "time")
-    one = innovations(truth, observations)
-    np.testing.assert_allclose(one.a_normalised_spread, rms[0], rtol=1e-5)
-    given = innovations(ensemble, observations.drop_attrs(deep=False), operator=operator)
-    xr.testing.assert_allclose(given.a_innovation, found.a_innovation)
-
-
-def test_innovations_of_a_posterior_are_as_large_as_the_errors(prior: Prior, observations: xr.Dataset) -> None:
-    posterior = assimilate(observations, prior, members=60, **(QUICK | {"steps": 60}))
-    found = innovations(posterior, observations)
-    assert 0.5 < float(found.a_normalised_spread.mean()) < 1.6
-
-
-def test_innovations_on_another_grid(truth: xr.Dataset, observations: xr.Dataset) -> None:
-    with pytest.raises(DataError, match="lies outside the window"):
-        innovations(truth.isel(time=slice(4)), observations)
-    grid = xr.Dataset({"a": (("time", "x"), np.zeros((9, 4)))}, {"time": truth.time, "x": np.arange(4.0)})
-    seen = observe(grid, op.identity(), error=1.0)
-    with pytest.raises(GridError, match="'x' of the observations"):
-        innovations(grid.assign_coords(x=grid.x + 0.5), seen)
-
-
-@pytest.mark.parametrize("damping", [0.9, 0.97])
-def test_dense_observations_of_a_slow_chain(damping: float) -> None:
-    """Every state is seen, and the errors of the denoised states are correlated: the information counts once."""
-    chain, error = GaussianChain(32, damping, 0.1), 0.2
-    truth = chain.truth(1)
-    observations = observe(truth, op.identity(), error=2 * error, seed=3)
-    posterior = assimilate(observations, chain.prior(samples=200), members=40, steps=32, corrections=1, progress=False)
-    y = (np.stack([observations.a, observations.b], -1) - 280) / 2
-    operator = np.broadcast_to(np.eye(2), (32, 2, 2))
-    mean, covariance = chain.smoother(operator, y, np.full((32, 2), error))
-    deviation = 2 * np.sqrt(covariance[:, 0, 0])
-    distance = (posterior.a.mean("member") - 280 - 2 * mean[:, 0]) / deviation
-    assert float(np.sqrt((distance**2).mean())) < 0.35
-    assert 0.9 < float((posterior.a.std("member") / deviation).mean()) < 1.3

@@ -8,12 +8,14 @@ import numpy as np
 import pytest
 import torch
 import xarray as xr
+from families import quadrature
 from gaussian import GaussianChain
 
 from sdaxr import operators as op
 from sdaxr.inference.binding import bind_observations
 from sdaxr.observations.observe import observe
 from sdaxr.posterior.likelihood import GaussianObservation
+from sdaxr.posterior.mixture import MixtureObservation
 from sdaxr.prior.files import Prior
 from sdaxr.schema import DataError, GridError, OperatorError, UnitsError
 from sdaxr.states.infer import infer_layout
@@ -176,9 +178,6 @@ def test_members_share_or_own_their_observations() -> None:
     torch.testing.assert_close(own.of(torch.tensor([1])).values, found.values[None] + 1)
 
 
-# Correlated errors
-
-
 def test_correlations_are_bound_in_the_order_of_the_values() -> None:
     prior, truth = CHAIN.prior(), CHAIN.truth(1)
     observations = observe(truth, op.identity(), error=0.5, correlation={"time": 1.5}, missing=0.3, seed=2)
@@ -193,28 +192,6 @@ def test_correlations_are_bound_in_the_order_of_the_values() -> None:
     assert bound(observe(truth, op.identity(), error=0.5), op.identity(), prior).correlation is None
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_innovations_are_weighed_and_whitened_with_their_covariance(dtype: torch.dtype) -> None:
-    random = np.random.default_rng(0)
-    errors, values = random.uniform(0.2, 2.0, 5), random.normal(size=(3, 5))
-    variance = random.uniform(0.0, 1.0, 5)
-    correlation = np.exp(-np.abs(np.subtract.outer(np.arange(5), np.arange(5))) / 2)
-    tolerance = 1e-5 if dtype == torch.float32 else 1e-12
-    tensors = [torch.as_tensor(a, dtype=dtype) for a in (np.zeros(5), errors, np.ones(5))]
-    for c in (None, correlation):
-        observed = GaussianObservation(
-            lambda x: x, *tensors, correlation=None if c is None else torch.as_tensor(c, dtype=dtype)
-        )
-        covariance = np.outer(errors, errors) * (np.eye(5) if c is None else c)
-        y = torch.as_tensor(values, dtype=dtype)
-        expected = np.linalg.solve(covariance + np.diag(variance), values.T).T
-        np.testing.assert_allclose(observed.weigh(y, torch.as_tensor(variance, dtype=dtype)), expected, rtol=tolerance)
-        white = observed.whiten(y)
-        assert white.dtype == dtype
-        distance = np.einsum("bi,bi->b", values, np.linalg.solve(covariance, values.T).T)
-        np.testing.assert_allclose(white.square().sum(1), distance, rtol=tolerance)
-
-
 def test_what_is_made_of_each_value_by_itself_is_known_as_such() -> None:
     prior, truth = CHAIN.prior(), CHAIN.truth(1)
     states = torch.as_tensor(prior.layout.to_array(truth))[None]
@@ -226,3 +203,22 @@ def test_what_is_made_of_each_value_by_itself_is_known_as_such() -> None:
     assert found.pointwise.group.tolist() == list(range(len(found.values)))
     for other in (op.identity(), op.arctan() >> op.select("a")):
         assert bound(observe(truth, other, error=0.1), other, prior).pointwise is None
+
+
+def test_each_variable_has_its_own_family() -> None:
+    seen = observe(CHAIN.truth(2), op.identity(), every=3, error=0.5, seed=1)
+
+    def found() -> GaussianObservation:
+        prior = CHAIN.prior()
+        times = prior.layout.times(0.0, LENGTH)
+        return bind_observations(seen, op.identity(), prior, times, CPU, measured=False)
+
+    assert type(found()) is GaussianObservation
+    seen["a_error"].attrs["distribution"] = "gaussian"
+    assert type(found()) is GaussianObservation
+    seen["b_error"].attrs["distribution"] = "lognormal"
+    mixed = found()
+    assert isinstance(mixed, MixtureObservation) and mixed.unresolved is not None
+    weights = mixed.weigh(torch.ones(2, 6), torch.full((6,), 0.1))
+    expected = np.repeat([1 / 0.35, quadrature("lognormal", np.array([2.0]), 0.4)[0] / 0.5], 3)
+    np.testing.assert_allclose(weights, [expected, expected], rtol=0.03)

@@ -10,15 +10,13 @@ import numpy as np
 import pytest
 import torch
 import xarray as xr
-from chains import truth_of
+from families import FAMILIES, quadrature
 from gaussian import GaussianChain
 from ring import POINTS, SPACE, TIMES, windows
 from ring import prior as ring_prior
-from scipy import stats
 
 import sdaxr
 from sdaxr import operators as op
-from sdaxr.filters.state_space import ObservationErrors
 from sdaxr.inference.binding import bind_observations
 from sdaxr.observations.observe import observe
 from sdaxr.posterior import mixture
@@ -29,27 +27,11 @@ from sdaxr.posterior.likelihood import GaussianObservation
 from sdaxr.posterior.mixture import Mixture, MixtureObservation
 from sdaxr.posterior.samplers import DPMSolver, Langevin, Sampler, log_snr_levels
 from sdaxr.schema import DataError, OptionError
-from sdaxr.systems.linear import Linear
 from sdaxr.verification.densities import log_likelihood
 
-_LOGNORMAL = 1 / math.sqrt((math.e - 1) * math.e)
-FAMILIES = {
-    "laplace": stats.laplace(scale=math.sqrt(0.5)),
-    "uniform": stats.uniform(-math.sqrt(3), 2 * math.sqrt(3)),
-    "lognormal": stats.lognorm(1, loc=-math.exp(0.5) * _LOGNORMAL, scale=_LOGNORMAL),
-}
 CHAIN = GaussianChain(8)
 CPU = torch.device("cpu")
 QUICK = {"members": 2, "steps": 4, "progress": False}
-
-
-def quadrature(family: str, d: np.ndarray, variance: float) -> np.ndarray:
-    """-d log p / dd for the family convolved with N(0, variance), over its quantiles."""
-    normal = np.linspace(-7, 7, 4001)
-    errors = FAMILIES[family].ppf(stats.norm.cdf(normal))
-    exponent = -((d[:, None] - errors) ** 2) / 2 / variance
-    density = np.exp(exponent - exponent.max(1, keepdims=True) - normal**2 / 2)
-    return (density * (d[:, None] - errors)).sum(1) / density.sum(1) / variance
 
 
 def innovations(family: str, variance: float, count: int = 200) -> np.ndarray:
@@ -60,9 +42,6 @@ def innovations(family: str, variance: float, count: int = 200) -> np.ndarray:
 def score(family: str, d: np.ndarray, variance: float, dtype: torch.dtype = torch.float64) -> np.ndarray:
     x = torch.as_tensor(d, dtype=dtype)[None]
     return Mixture.of([family] * len(d), x).score(x, torch.full((len(d),), variance, dtype=dtype))[0].numpy()
-
-
-# The mixture
 
 
 @pytest.mark.parametrize("family", ["gaussian", *FAMILIES])
@@ -142,9 +121,6 @@ def test_matched_gaussian_has_the_score_of_the_family(family: str, variance: flo
         torch.testing.assert_close(r, torch.ones_like(r), rtol=0.02, atol=0)
     if family == "lognormal" and variance < 1:
         assert r[0, -1] > 20 * r[0, 20]  # one large error is no surprise
-
-
-# Guidance
 
 
 def observed(
@@ -311,9 +287,6 @@ def test_variance_that_is_not_measured_is_an_error() -> None:
         JacobianFree(CHAIN.denoise, [mixed], PRIOR)(torch.zeros(1, 8, 2).double(), 1.0)
 
 
-# From labelled observations to members
-
-
 @pytest.fixture(scope="module")
 def truth() -> xr.Dataset:
     return CHAIN.truth(2)
@@ -331,19 +304,6 @@ def test_family_is_recorded_and_survives_files(truth: xr.Dataset, tmp_path: Path
 def bound(observations: xr.Dataset) -> GaussianObservation:
     prior = CHAIN.prior()
     return bind_observations(observations, op.identity(), prior, prior.layout.times(0.0, 8), CPU, measured=False)
-
-
-def test_each_variable_has_its_own_family(truth: xr.Dataset) -> None:
-    seen = observe(truth, op.identity(), every=3, error=0.5, seed=1)
-    assert type(bound(seen)) is GaussianObservation
-    seen["a_error"].attrs["distribution"] = "gaussian"
-    assert type(bound(seen)) is GaussianObservation
-    seen["b_error"].attrs["distribution"] = "lognormal"
-    found = bound(seen)
-    assert isinstance(found, MixtureObservation) and found.unresolved is not None
-    weights = found.weigh(torch.ones(2, 6), torch.full((6,), 0.1))
-    expected = np.repeat([1 / 0.35, quadrature("lognormal", np.array([2.0]), 0.4)[0] / 0.5], 3)
-    np.testing.assert_allclose(weights, [expected, expected], rtol=0.03)
 
 
 def test_families_that_are_not_there_or_correlated_are_refused(truth: xr.Dataset) -> None:
@@ -392,43 +352,7 @@ def test_every_method_takes_them_beside_other_networks(truth: xr.Dataset, method
     assert found.attrs["observations_sha256"] != gaussian.attrs["observations_sha256"]
 
 
-# Other users of the density
-
-
 def test_log_likelihood_is_that_of_the_family(truth: xr.Dataset) -> None:
     seen = observe(truth, op.identity(), error=0.5, noise="laplace", seed=1)
     expected = sum(FAMILIES["laplace"].logpdf((seen[n] - truth[n]) / 0.5).sum() for n in "ab") - 16 * math.log(0.5)
     assert float(log_likelihood(truth, seen)) == pytest.approx(expected, abs=0.5)
-
-
-def test_particle_filters_weigh_with_the_density() -> None:
-    std, families = np.array([0.5, 2.0, 1.0]), np.array(["laplace", "gaussian", "gaussian"])
-    correlation = np.array([[1.0, 0.3], [0.3, 1.0]])
-    parts = [
-        ObservationErrors(std[:1], families[:1]),
-        ObservationErrors(std[1:], families[1:], correlation),
-    ]
-    d = np.random.default_rng(0).normal(size=(6, 3)) + 1
-    joined = ObservationErrors.joined(parts).log_density(d)
-    np.testing.assert_allclose(joined, parts[0].log_density(d[:, :1]) + parts[1].log_density(d[:, 1:]))
-    covariance = std[1:, None] * correlation * std[1:]
-    expected = FAMILIES["laplace"].logpdf(d[:, 0] / 0.5) - math.log(0.5)
-    expected += stats.multivariate_normal(cov=covariance).logpdf(d[:, 1:])
-    np.testing.assert_allclose(joined, expected, atol=0.15)
-
-
-def test_methods_of_the_physical_model() -> None:
-    """Particle filters use the density; what is for Gaussian errors refuses others."""
-    system = Linear()
-    seen = observe(truth_of(system, 6, seed=1), op.identity(), error=0.5, noise="laplace", seed=1)
-    options = {"system": system, "members": 2, "progress": False}
-    for method in ("kalman", "4dvar"):
-        with pytest.raises(OptionError, match=f"method='{method}' is for Gaussian errors, found laplace; use .*'ffbs'"):
-            sdaxr.assimilate(seen, method=method, **options)
-    evidence = []
-    for family in ("laplace", "gaussian"):
-        for name in ("x1_error", "x2_error"):
-            seen[name].attrs["distribution"] = family
-        evidence.append(sdaxr.assimilate(seen, method="ffbs", particles=500, **options).attrs["log_evidence"])
-    assert evidence[0] != evidence[1]
-    sdaxr.assimilate(seen, method="kalman", **options)

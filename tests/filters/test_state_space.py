@@ -1,0 +1,69 @@
+"""Observations and errors as filters take them."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import xarray as xr
+from chains import TRIPLE, truth_of
+from families import FAMILIES
+from filtered import LENGTH, LORENZ, QUIET
+from scipy import stats
+
+from sdaxr import operators as op
+from sdaxr.filters.smoothing import smooth
+from sdaxr.filters.state_space import ObservationErrors
+from sdaxr.observations.observe import observe
+from sdaxr.schema import DataError, OperatorError, OptionError
+from sdaxr.systems.lorenz63 import Lorenz63
+
+
+def test_particle_filters_weigh_with_the_density() -> None:
+    std, families = np.array([0.5, 2.0, 1.0]), np.array(["laplace", "gaussian", "gaussian"])
+    correlation = np.array([[1.0, 0.3], [0.3, 1.0]])
+    parts = [
+        ObservationErrors(std[:1], families[:1]),
+        ObservationErrors(std[1:], families[1:], correlation),
+    ]
+    d = np.random.default_rng(0).normal(size=(6, 3)) + 1
+    joined = ObservationErrors.joined(parts).log_density(d)
+    np.testing.assert_allclose(joined, parts[0].log_density(d[:, :1]) + parts[1].log_density(d[:, 1:]))
+    covariance = std[1:, None] * correlation * std[1:]
+    expected = FAMILIES["laplace"].logpdf(d[:, 0] / 0.5) - math.log(0.5)
+    expected += stats.multivariate_normal(cov=covariance).logpdf(d[:, 1:])
+    np.testing.assert_allclose(joined, expected, atol=0.15)
+
+
+def test_systems_that_do_not_fit(observations: xr.Dataset, lorenz_observations: xr.Dataset) -> None:
+    with pytest.raises(OptionError, match="'lorenz96' has no Gaussian noise, expected a sdaxr.systems.MarkovChain"):
+        smooth(observations, "lorenz96", **QUIET)
+    with pytest.raises(OptionError, match="needs a Gaussian first state, that of lorenz63 is not"):
+        smooth(lorenz_observations, LORENZ, method="kalman", **QUIET)
+    curved = observe(truth_of(TRIPLE, LENGTH, 1), op.arctan(), error=0.1)
+    with pytest.raises(OptionError, match="needs linear functions, the observation operator at 0.0 is not"):
+        smooth(curved, TRIPLE, method="kalman", **QUIET)
+    with pytest.raises(OptionError, match="without noise there is no density"):
+        smooth(lorenz_observations, Lorenz63(spin_up=10, noise=0), method="ffbs", particles=64, **QUIET)
+    with pytest.raises(DataError, match=r"expected linear's 1 .*|span .* steps of linear"):
+        smooth(observations, "linear", times=0.5 * np.arange(LENGTH), **QUIET)
+    with pytest.raises(DataError, match="gives no variable 'x3'"):
+        smooth(observations.rename(x2="x3", x2_error="x3_error"), TRIPLE, operator=op.select("x2"), **QUIET)
+
+
+def joined(fields):
+    return {name: x - x.roll(1, dims=-1) for name, x in fields.items()}
+
+
+@pytest.mark.parametrize("operator", [op.time_difference(), op.coarsen(2, dims="time"), op.function(joined)], ids=repr)
+def test_observations_of_several_times_are_refused(operator: op.Operator) -> None:
+    seen = observe(truth_of(TRIPLE, LENGTH, 1), operator, error=0.1)
+    with pytest.raises(OperatorError, match="at several times jointly, expected an operator that looks at one state"):
+        smooth(seen, TRIPLE, operator=operator, times=0.5 * np.arange(LENGTH), **QUIET)
+
+
+def test_errors_correlated_in_time_are_refused() -> None:
+    seen = observe(truth_of(TRIPLE, LENGTH, 1), op.select("x1"), error=0.1, correlation={"time": 0.5})
+    with pytest.raises(OperatorError, match="errors that are not correlated in time"):
+        smooth(seen, TRIPLE, **QUIET)

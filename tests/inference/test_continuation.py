@@ -1,0 +1,103 @@
+"""Forecasts by a prior alone: a Gaussian chain and its transition."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import xarray as xr
+from gaussian import GaussianChain
+
+from sdaxr.archives.archive import open_archive
+from sdaxr.inference.forecast import forecast
+from sdaxr.prior.files import Prior
+from sdaxr.schema import DataError, OptionError
+from sdaxr.states.time import TimeAxis
+
+CHAIN = GaussianChain(6)
+
+
+def chain_ensemble(members: int = 3, times: int = 1) -> xr.Dataset:
+    """The same states for every member, in units of the chain's prior."""
+    data = CHAIN.truth(2).isel(time=slice(times))
+    return data.expand_dims(member=np.arange(members)).copy(deep=True)
+
+
+QUICK = {"levels": 6, "progress": False}
+
+
+def test_a_prior_continues_every_member_from_its_own_states():
+    data = chain_ensemble()
+    data["a"][1] += 4.0
+    data["b"][1] -= 4.0
+    result = forecast(data, CHAIN.prior(), steps=8, progress=False)
+    assert result.a.dims == ("member", "lead_time") and result.a.attrs["units"] == "K"
+    assert result.sizes["lead_time"] == 8
+    np.testing.assert_allclose(result.lead_time, 0.5 * np.arange(1, 9))
+    states = {m: np.array([float(data[v][m, -1]) - 280 for v in "ab"]) for m in (0, 1)}
+    for member, state in states.items():
+        departure = [float(result[v][member, 0]) - 280 for v in "ab"] - CHAIN.transition @ state
+        assert np.abs(departure).max() < 5 * 2 * np.sqrt(CHAIN.noise[0, 0])
+    assert result.attrs["model"] == "chain" and result.attrs["sampling_gamma"] == "measured"
+
+
+def test_a_member_of_a_prior_forecast_is_the_same_in_any_batch_and_archive(tmp_path):
+    data = chain_ensemble(times=4)
+    full = forecast(data, CHAIN.prior(), steps=4, seed=1, **QUICK)
+    parts = forecast(data, CHAIN.prior(), steps=4, seed=1, batch=2, store=tmp_path / "f.zarr", **QUICK)
+    xr.testing.assert_allclose(full, parts.drop_vars("status").load(), rtol=1e-5)
+    two = forecast(data.isel(member=slice(2)), CHAIN.prior(), steps=4, seed=1, **QUICK)
+    xr.testing.assert_allclose(full.isel(member=slice(2)), two, rtol=1e-5)
+    assert np.abs(full.a[0] - full.a[1]).max() > 1e-2
+
+
+def calendar_prior() -> Prior:
+    prior = CHAIN.prior()
+    return replace(prior, layout=replace(prior.layout, time=TimeAxis("datetime", 3600.0, "s", "proleptic_gregorian")))
+
+
+def test_calendar_times_survive_the_archive_without_a_warning(tmp_path):
+    data = chain_ensemble(times=2).assign_coords(time=np.array(["2019-01-31T22", "2019-01-31T23"], "datetime64[ns]"))
+    result = forecast(data, calendar_prior(), steps=3, store=tmp_path / "f.zarr", **QUICK)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        again = xr.open_zarr(tmp_path / "f.zarr")
+        again.to_netcdf(tmp_path / "f.nc")
+        netcdf = open_archive(tmp_path / "f.nc")
+    for data_set in (result, again, netcdf):
+        assert data_set.lead_time.dtype.kind == "m"
+        np.testing.assert_array_equal(data_set.lead_time, np.arange(1, 4) * np.timedelta64(1, "h"))
+        np.testing.assert_array_equal(data_set.valid_time, (data_set.init_time + data_set.lead_time).values)
+        assert data_set.valid_time.values[0] == np.datetime64("2019-02-01")
+        assert data_set.lead_time.attrs["standard_name"] == "forecast_period"
+
+
+def test_a_window_network_gets_its_window():
+    prior = GaussianChain(3).prior(window=3)
+    result = forecast(chain_ensemble(), prior, steps=3, **QUICK)
+    assert np.isfinite(result.a).all()
+    with pytest.raises(OptionError, match="context=1 and block=1"):
+        forecast(chain_ensemble(), prior, steps=3, context=1, block=1, **QUICK)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"error": 0.0}, OptionError, "error=0.0"),
+        ({"resolution": 64}, OptionError, "option 'resolution'.*the prior 'chain'"),
+        ({"block": 0}, OptionError, "block=0"),
+    ],
+)
+def test_bad_options_of_a_prior_are_named(options, error, message):
+    with pytest.raises(error, match=message):
+        forecast(chain_ensemble(), CHAIN.prior(), steps=2, **QUICK, **options)
+
+
+def test_an_ensemble_of_another_time_is_refused():
+    with pytest.raises(DataError, match="is float, that of the prior 'chain' is datetime"):
+        forecast(chain_ensemble(), calendar_prior(), steps=2, **QUICK)
+    slow = chain_ensemble(times=3).assign_coords(time=("time", [0.0, 1.0, 2.0], {"units": "1"}))
+    with pytest.raises(DataError, match="the ensemble has the step 1"):
+        forecast(slow, CHAIN.prior(), steps=2, **QUICK)

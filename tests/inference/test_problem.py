@@ -1,0 +1,163 @@
+"""What a posterior is drawn from: every method with what it is given, against closed forms."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import xarray as xr
+from gaussian import GaussianChain
+
+from sdaxr import operators as op
+from sdaxr.inference.assimilate import assimilate
+from sdaxr.observations.observe import observe
+from sdaxr.posterior.guidance import METHODS
+from sdaxr.prior.files import Prior
+from sdaxr.schema import OptionError
+
+CHAIN = GaussianChain(9)
+WARM = op.function(lambda fields: {name: torch.tanh((x - 280) / 4) for name, x in fields.items()})
+QUICK = {"steps": 12, "corrections": 0, "progress": False}
+
+
+@pytest.fixture(scope="module")
+def prior() -> Prior:
+    return CHAIN.prior(samples=200)
+
+
+@pytest.fixture(scope="module")
+def truth() -> xr.Dataset:
+    return CHAIN.truth(1)
+
+
+@pytest.fixture(scope="module")
+def observations(truth: xr.Dataset) -> xr.Dataset:
+    return observe(truth, op.identity(), every=2, error=0.4, seed=3)
+
+
+METHOD_SETTINGS = {
+    "sda": {"gamma": "covariance"},
+    "bounded": {"gamma": 0.1},
+    "mmps": {"iterations": 4},
+    "jacobian_free": {},
+    "dmps": {"corrections": 4},
+    "soad": {},
+    "dps": {"zeta": 3.0},
+}
+
+
+def background_of(truth: xr.Dataset, error: float) -> xr.Dataset:
+    first = truth.isel(time=0, drop=True)
+    return first.assign(a=first.a + 0.5, b=first.b - 0.5, a_error=error, b_error=error)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_takes_correlated_errors_and_a_background(prior: Prior, truth: xr.Dataset, method: str) -> None:
+    observations = observe(truth, op.select("a"), every=2, start=2, error=0.4, correlation={"time": 1.0}, seed=3)
+    options = {"method": method, "members": 30, "steps": 40, "corrections": 0, "progress": False}
+    options |= METHOD_SETTINGS[method]
+    background = background_of(truth, 0.1)
+    found = assimilate(observations, prior, background=background, **options)
+    assert found.attrs["method"] == method and found.attrs["networks"] == ["background", "observations"]
+    assert found.attrs["observations_used"] == [2, 4]
+    assert json.loads(found.attrs["operators"][0]) == op.identity().to_dict()
+    without = assimilate(observations, prior, **options)
+    for name in "ab":
+        near, far = (abs(p[name].isel(time=0) - background[name]) for p in (found, without))
+        assert float(near.mean()) < (0.3 if method != "dps" else 0.8 * float(far.mean()))
+
+
+@pytest.mark.parametrize("method", ["sda", "jacobian_free", "mmps"])
+def test_posterior_with_a_background_and_correlated_errors_is_the_closed_form(truth: xr.Dataset, method: str) -> None:
+    scale, errors = 1.0, 0.4
+    observations = observe(truth, op.select("a"), error=errors, correlation={"time": scale}, seed=3)
+    background = background_of(truth, 0.6)
+    options = {"sda": {"gamma": "covariance"}, "jacobian_free": {}, "mmps": {"iterations": 6}}[method]
+    posterior = assimilate(
+        observations, CHAIN.prior(samples=4000), background=background, method=method, members=300, steps=80,
+        corrections=0, progress=False, **options,
+    )  # fmt: skip
+    h = np.concatenate([np.eye(2, 18), np.kron(np.eye(9), [[1.0, 0.0]])])
+    times = 0.5 * np.arange(9)
+    noise = np.zeros((11, 11))
+    noise[:2, :2] = 0.3**2 * np.eye(2)
+    noise[2:, 2:] = 0.2**2 * np.exp(-np.abs(np.subtract.outer(times, times)) / scale)
+    y = (np.array([background.a, background.b, *observations.a]) - 280) / 2
+    gain = CHAIN.covariance @ h.T @ np.linalg.inv(h @ CHAIN.covariance @ h.T + noise)
+    mean, cov = (gain @ y).reshape(9, 2), CHAIN.covariance - gain @ h @ CHAIN.covariance
+    for i, name in enumerate("ab"):
+        deviation = 2 * np.sqrt(np.diag(cov)[i::2])
+        distance = (posterior[name].mean("member") - 280 - 2 * mean[:, i]) / deviation
+        assert np.abs(distance).max() < 0.3
+        assert np.abs(posterior[name].std("member") / deviation - 1).max() < 0.2
+
+
+def test_evaluations_are_recorded(prior: Prior, observations: xr.Dataset) -> None:
+    how = {"members": 1, "steps": 5, "corrections": 1, "progress": False}
+    assert assimilate(observations, prior, **how).attrs["evaluations_per_member"] == 6
+    found = assimilate(observations, prior, method="mmps", iterations=4, **how).attrs
+    assert found["evaluations_per_member"] == 12 and found["sampling_iterations"] == 4
+    assert "sampling_gamma" not in found and "sampling_zeta" not in found
+
+
+def test_what_a_prior_records_for_one_method_does_not_disturb_another(prior: Prior, observations: xr.Dataset) -> None:
+    tuned = prior.with_sampling(gamma=0.3)
+    methods = {"sda": 0.3, "bounded": 0.3, "jacobian_free": "covariance"}
+    for method, gamma in methods.items():
+        found = assimilate(observations, tuned, method=method, members=1, **QUICK)
+        assert found.attrs["sampling_gamma"] == gamma
+    assert "sampling_gamma" not in assimilate(observations, tuned, method="dmps", members=1, **QUICK).attrs
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"method": "dps", "gamma": 0.1}, r"method='dps' has no option 'gamma'; expected one of zeta.*sda, bounded"),
+        (
+            {"method": "sda", "corrector": True},
+            r"has no option 'corrector'; expected one of gamma.*'corrector' is for soad",
+        ),
+        (
+            {"method": "sda", "iterations": 2},
+            r"has no option 'iterations'; expected one of gamma.*'iterations' is for mmps",
+        ),
+        ({"method": "dmps", "gamma": 0.1}, "method='dmps' has no option 'gamma', nor any other"),
+        ({"method": "jacobian_free", "gamma": 0.1}, "gamma=0.1, expected 'covariance' or 'independent'"),
+        ({"method": "soad", "gamma": 0.1}, "gamma=0.1, expected 'bounded'"),
+        ({"method": "soad", "gamma": "covariance"}, "gamma='covariance', expected 'bounded'"),
+        ({"method": "sda", "gamma": "covarance"}, "gamma='covarance', expected a number"),
+        ({"method": "sda", "gamma": -1.0}, "gamma=-1.0, expected a number from 0 on"),
+        ({"method": "mmps", "iterations": 0}, "iterations=0, expected at least 1"),
+        ({"gamma": "covariance", "times": 0.5 * np.arange(3000)}, "3000 states of 2 numbers, expected at most 4096"),
+        ({"method": "dmps", "operator": WARM}, "method='dmps' is for linear operators"),
+        (
+            {"method": "soad", "operator": WARM},
+            "method='soad' is for observations that are a part of the state",
+        ),
+    ],
+)
+def test_options_of_methods(
+    prior: Prior, observations: xr.Dataset, tmp_path: Path, options: dict, message: str
+) -> None:
+    with pytest.raises(OptionError, match=message):
+        assimilate(observations, prior, **(QUICK | {"store": tmp_path / "p.zarr"} | options))
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("damping", [0.9, 0.97])
+def test_dense_observations_of_a_slow_chain(damping: float) -> None:
+    """Every state is seen, and the errors of the denoised states are correlated: the information counts once."""
+    chain, error = GaussianChain(32, damping, 0.1), 0.2
+    truth = chain.truth(1)
+    observations = observe(truth, op.identity(), error=2 * error, seed=3)
+    posterior = assimilate(observations, chain.prior(samples=200), members=40, steps=32, corrections=1, progress=False)
+    y = (np.stack([observations.a, observations.b], -1) - 280) / 2
+    operator = np.broadcast_to(np.eye(2), (32, 2, 2))
+    mean, covariance = chain.smoother(operator, y, np.full((32, 2), error))
+    deviation = 2 * np.sqrt(covariance[:, 0, 0])
+    distance = (posterior.a.mean("member") - 280 - 2 * mean[:, 0]) / deviation
+    assert float(np.sqrt((distance**2).mean())) < 0.35
+    assert 0.9 < float((posterior.a.std("member") / deviation).mean()) < 1.3

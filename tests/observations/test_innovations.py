@@ -1,0 +1,72 @@
+"""Observations minus what an ensemble says of them."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import xarray as xr
+from gaussian import GaussianChain
+
+from sdaxr import operators as op
+from sdaxr.inference.assimilate import assimilate
+from sdaxr.observations.innovations import innovations
+from sdaxr.observations.observe import observe
+from sdaxr.prior.files import Prior
+from sdaxr.schema import DataError, GridError
+
+CHAIN = GaussianChain(9)
+QUICK = {"steps": 12, "corrections": 0, "progress": False}
+
+
+@pytest.fixture(scope="module")
+def prior() -> Prior:
+    return CHAIN.prior(samples=200)
+
+
+@pytest.fixture(scope="module")
+def truth() -> xr.Dataset:
+    return CHAIN.truth(1)
+
+
+@pytest.fixture(scope="module")
+def observations(truth: xr.Dataset) -> xr.Dataset:
+    return observe(truth, op.identity(), every=2, error=0.4, seed=3)
+
+
+def test_innovations_by_hand(truth: xr.Dataset) -> None:
+    operator = op.select("a") >> op.scale(2.0)
+    observations = observe(truth, operator, every=4, error=0.5, seed=1)
+    ensemble = xr.concat([truth, truth + 1], "member").assign_coords(member=[0, 1])
+    for name in "ab":
+        ensemble[name].attrs = truth[name].attrs
+    found = innovations(ensemble, observations)
+    expected = observations.a - 2 * ensemble.a.isel(time=slice(None, None, 4))
+    seen = found.a_innovation.isel(time=slice(None, None, 4))
+    np.testing.assert_allclose(seen.transpose("member", "time"), expected.transpose("member", "time"), rtol=1e-5)
+    assert bool(found.a_innovation.isel(time=1).isnull().all())
+    np.testing.assert_allclose(found.a, 2 * ensemble.a, rtol=1e-6)
+    rms = np.sqrt((expected**2).mean("time")) / 0.5
+    np.testing.assert_allclose(found.a_normalised_spread, rms, rtol=1e-5)
+    assert (
+        found.a_innovation.attrs["units"] == found.a.attrs["units"] and found.a_normalised_spread.attrs["units"] == "1"
+    )
+    assert found.a_innovation.dims == found.a.dims == ("member", "time")
+    one = innovations(truth, observations)
+    np.testing.assert_allclose(one.a_normalised_spread, rms[0], rtol=1e-5)
+    given = innovations(ensemble, observations.drop_attrs(deep=False), operator=operator)
+    xr.testing.assert_allclose(given.a_innovation, found.a_innovation)
+
+
+def test_innovations_of_a_posterior_are_as_large_as_the_errors(prior: Prior, observations: xr.Dataset) -> None:
+    posterior = assimilate(observations, prior, members=60, **(QUICK | {"steps": 60}))
+    found = innovations(posterior, observations)
+    assert 0.5 < float(found.a_normalised_spread.mean()) < 1.6
+
+
+def test_innovations_on_another_grid(truth: xr.Dataset, observations: xr.Dataset) -> None:
+    with pytest.raises(DataError, match="lies outside the window"):
+        innovations(truth.isel(time=slice(4)), observations)
+    grid = xr.Dataset({"a": (("time", "x"), np.zeros((9, 4)))}, {"time": truth.time, "x": np.arange(4.0)})
+    seen = observe(grid, op.identity(), error=1.0)
+    with pytest.raises(GridError, match="'x' of the observations"):
+        innovations(grid.assign_coords(x=grid.x + 0.5), seen)

@@ -1,0 +1,91 @@
+"""Members in batches: each the same whatever the batch, and drawn again where the observations exclude it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import pytest
+import torch
+from scenarios import CHAIN, LENGTH, matrix_observation, scenario, single_precision
+
+from sdaxr.posterior.execution import batch_size, sample_batch
+from sdaxr.posterior.guidance import SDA
+from sdaxr.posterior.samplers import DPMSolver, Langevin, Sampler, karras_levels, member_noise
+from sdaxr.schema import DivergenceError
+
+CPU = torch.device("cpu")
+
+
+def test_a_member_is_the_same_in_any_batch() -> None:
+    matrix, y, error, _ = scenario("full")
+    guided = SDA(lambda z, r: CHAIN.denoise(z, r), [single_precision(matrix_observation(matrix, y, error))], gamma=0.1)
+    sampler = Sampler(karras_levels(16, 20.0, 0.02), DPMSolver(eta=1.0), Langevin(count=1))
+
+    one, many = (
+        sample_batch(guided, sampler, members, (LENGTH, 2), seed=1, device=CPU) for members in ([7], [3, 4, 5, 6, 7])
+    )
+    torch.testing.assert_close(one[0], many[4], rtol=1e-4, atol=1e-4)
+    assert float((many[3] - many[4]).abs().max()) > 0.1
+
+
+@dataclass(frozen=True)
+class Locked:
+    """Observations that the first attempt of some members misses, as far as its noise says."""
+
+    members: torch.Tensor
+
+    def of(self, members: torch.Tensor) -> Locked:
+        return replace(self, members=members)
+
+    def __call__(self, z: torch.Tensor, r: float) -> torch.Tensor:
+        return z
+
+    def misfit(self, x: torch.Tensor) -> torch.Tensor:
+        return x.abs().amax(dim=(1, 2))
+
+
+@pytest.mark.parametrize("batch", [range(12), range(5, 12)])
+def test_members_that_the_observations_exclude_are_drawn_again(batch: range, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+
+    def sampler(guided: Locked, noise: Callable[[], torch.Tensor], tick: Callable[[], object]) -> torch.Tensor:
+        return noise() / 1.6
+
+    def sample(attempts: int) -> torch.Tensor:
+        return sample_batch(Locked(torch.zeros(0)), sampler, batch, (4, 2), seed=0, device=CPU, attempts=attempts)
+
+    first, second, third = (sample(attempts) for attempts in (1, 2, 3))
+    misfit = [x.abs().amax(dim=(1, 2)) for x in (first, second, third)]
+    far = misfit[0] > 1
+    assert 0 < int(far.sum()) < len(batch)
+    assert torch.equal(second[~far], first[~far])
+    assert (misfit[1] <= misfit[0]).all() and (misfit[1] < misfit[0])[far].any()
+    assert torch.equal(third[misfit[1] <= 1], second[misfit[1] <= 1])
+    # A member is the same whatever the others are.
+    one = sample_batch(Locked(torch.zeros(0)), sampler, [11], (4, 2), seed=0, device=CPU, attempts=2)
+    assert torch.equal(one[0], second[-1])
+    assert f"{int(far.sum())} of {len(batch)} members are far from the observations" in caplog.text
+
+
+def test_a_second_attempt_that_diverges_leaves_the_first() -> None:
+    calls = []
+
+    def sampler(guided: Locked, noise: Callable[[], torch.Tensor], tick: Callable[[], object]) -> torch.Tensor:
+        calls.append(guided)
+        if len(calls) > 1:
+            raise DivergenceError("far away")
+        return 10 * noise()
+
+    drawn = sample_batch(Locked(torch.zeros(0)), sampler, [3], (4, 2), seed=0, device=CPU, attempts=3)
+    assert torch.equal(drawn, 10 * member_noise(0, [3], (4, 2), CPU)())
+    assert len(calls) == 2
+
+
+def test_batches_fit_in_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    matrix, y, error, _ = scenario("full")
+    guided = SDA(CHAIN.denoise, [single_precision(matrix_observation(matrix, y, error))], gamma=0.1)
+    assert batch_size(guided, (LENGTH, 2), 1, CPU) == 1
+    assert batch_size(guided, (LENGTH, 2), 10, CPU) == 10
+    monkeypatch.setattr("sdaxr.posterior.execution.CPU_BUDGET", 1.0)
+    assert batch_size(guided, (LENGTH, 2), 10, CPU) == 1

@@ -1,0 +1,63 @@
+"""Krylov methods against direct solutions."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from sdaxr.posterior.krylov import conjugate_gradients, gmres
+from sdaxr.schema import DivergenceError
+
+
+def system(seed: int, skew: float = 0.0, shift: float = 1.0) -> tuple[torch.Tensor, torch.Tensor]:
+    """Four systems (shift I + S + skew part) x = b of six unknowns, S positive semi-definite."""
+    random = torch.Generator().manual_seed(seed)
+    a, k = (torch.randn(4, 6, 6, generator=random, dtype=torch.float64) for _ in range(2))
+    return shift * torch.eye(6) + a @ a.mT + skew * (k - k.mT), torch.randn(4, 6, generator=random, dtype=torch.float64)
+
+
+def run_gmres(matrix: torch.Tensor, b: torch.Tensor, steps: int) -> torch.Tensor:
+    basis = []
+
+    def product(v: torch.Tensor) -> torch.Tensor:
+        basis.append(v)
+        return (matrix @ v[:, :, None])[:, :, 0]
+
+    coefficients = gmres(product, b, steps)
+    assert len(basis) == steps
+    return torch.einsum("bk,kbn->bn", coefficients, torch.stack(basis))
+
+
+def test_conjugate_gradients_solve_every_system() -> None:
+    matrix, b = system(0)
+    b[2] = 0
+    found = conjugate_gradients(lambda v: (matrix @ v[:, :, None])[:, :, 0], b)
+    torch.testing.assert_close(found, torch.linalg.solve(matrix, b), rtol=1e-9, atol=1e-9)
+    with pytest.raises(DivergenceError, match="after 2 steps, expected less than"):
+        conjugate_gradients(lambda v: (matrix @ v[:, :, None])[:, :, 0], b, limit=2)
+
+
+@pytest.mark.parametrize("skew", [0.0, 0.5])
+def test_gmres_solves_unsymmetric_systems(skew: float) -> None:
+    matrix, b = system(1, skew)
+    b[2] = 0
+    torch.testing.assert_close(run_gmres(matrix, b, 6), torch.linalg.solve(matrix, b), rtol=1e-6, atol=1e-8)
+    # Beyond the space that there is, nothing happens.
+    torch.testing.assert_close(run_gmres(matrix, b, 9), torch.linalg.solve(matrix, b), rtol=1e-6, atol=1e-8)
+
+
+def test_gmres_has_the_smallest_residual_in_its_space() -> None:
+    matrix, b = system(2, 0.5)
+    power = [b, *((matrix @ b[:, :, None])[:, :, 0],)]
+    space = torch.stack(power, dim=2)
+    best = torch.linalg.lstsq(matrix @ space, b[:, :, None]).solution
+    torch.testing.assert_close(run_gmres(matrix, b, 2), (space @ best)[:, :, 0], rtol=1e-7, atol=1e-9)
+
+
+def test_gmres_does_not_follow_an_indefinite_system() -> None:
+    """(S - 0.3 I) has inverses as long as one likes; the guarded step is no longer than b."""
+    matrix, b = system(3, 0.5, shift=-0.3)
+    unguarded = torch.linalg.solve(matrix, b).norm(dim=1) / b.norm(dim=1)
+    assert float(unguarded.max()) > 1.5
+    for steps in (1, 3, 6):
+        assert float((run_gmres(matrix, b, steps).norm(dim=1) / b.norm(dim=1)).max()) <= 1.001

@@ -1,0 +1,41 @@
+"""Likelihoods of observations as tensors."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+import xarray as xr
+
+from sdaxr.posterior.likelihood import GaussianObservation
+
+
+def white(levels: int = 2) -> xr.Dataset:
+    """White noise; the levels have very different means and standard deviations."""
+    random = np.random.default_rng(0)
+    values = random.normal(size=(200, levels, 6, 6)) * np.array([1.0, 5.0])[:levels, None, None]
+    values += np.array([200.0, 300.0])[:levels, None, None]
+    coords = {"time": np.arange(200.0), "level": np.arange(levels), "y": np.arange(6.0), "x": np.arange(6.0)}
+    return xr.Dataset({"t": (("time", "level", "y", "x"), values, {"units": "K"})}, coords)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_innovations_are_weighed_and_whitened_with_their_covariance(dtype: torch.dtype) -> None:
+    random = np.random.default_rng(0)
+    errors, values = random.uniform(0.2, 2.0, 5), random.normal(size=(3, 5))
+    variance = random.uniform(0.0, 1.0, 5)
+    correlation = np.exp(-np.abs(np.subtract.outer(np.arange(5), np.arange(5))) / 2)
+    tolerance = 1e-5 if dtype == torch.float32 else 1e-12
+    tensors = [torch.as_tensor(a, dtype=dtype) for a in (np.zeros(5), errors, np.ones(5))]
+    for c in (None, correlation):
+        observed = GaussianObservation(
+            lambda x: x, *tensors, correlation=None if c is None else torch.as_tensor(c, dtype=dtype)
+        )
+        covariance = np.outer(errors, errors) * (np.eye(5) if c is None else c)
+        y = torch.as_tensor(values, dtype=dtype)
+        expected = np.linalg.solve(covariance + np.diag(variance), values.T).T
+        np.testing.assert_allclose(observed.weigh(y, torch.as_tensor(variance, dtype=dtype)), expected, rtol=tolerance)
+        white = observed.whiten(y)
+        assert white.dtype == dtype
+        distance = np.einsum("bi,bi->b", values, np.linalg.solve(covariance, values.T).T)
+        np.testing.assert_allclose(white.square().sum(1), distance, rtol=tolerance)

@@ -1,0 +1,47 @@
+"""States that are observed themselves, and trajectories continued from them, against closed forms."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from gaussian import GaussianChain
+
+from sdaxr.posterior.samplers import DPMSolver, Langevin, Sampler, log_snr_levels
+from sdaxr.posterior.states import blocks, extend
+
+CHAIN = GaussianChain(6)
+
+
+def closed_form(y: np.ndarray, error: float, steps: int) -> tuple[np.ndarray, np.ndarray]:
+    """Mean (steps, 2) and covariance (steps, 2, 2) of the states after the k states that were observed as y (k, 2)."""
+    k = len(y)
+    c = GaussianChain(k + steps).covariance
+    gain = c[2 * k :, : 2 * k] @ np.linalg.inv(c[: 2 * k, : 2 * k] + error**2 * np.eye(2 * k))
+    covariance = c[2 * k :, 2 * k :] - gain @ c[: 2 * k, 2 * k :]
+    blocks = covariance.reshape(steps, 2, steps, 2)
+    return (gain @ y.ravel()).reshape(steps, 2), np.stack([blocks[i, :, i] for i in range(steps)])
+
+
+def test_blocks_reach_the_steps():
+    assert blocks(1, 10, 3, 4) == [1, 3]
+    assert blocks(5, 9, 3, 4) == [3, 3, 3]
+
+
+def test_a_continued_chain_has_the_moments_of_its_transition():
+    members, steps, error = 500, 8, 0.05
+    known = torch.tensor([[[1.5, -0.5]]]).expand(members, -1, -1)
+    sampler = Sampler(log_snr_levels(48, 20.0, 0.01), DPMSolver(eta=1.0), Langevin())
+    one = GaussianChain(5)
+    drawn = extend(
+        lambda first, count: one.denoise,
+        known, steps, context=1, block=4, sampler=sampler, error=error,
+        # Exact for a Gaussian prior (appendix B of the paper), so that the blocks alone are tested.
+        gamma=lambda r: torch.as_tensor(one.unresolved(r)[:2, :2], dtype=torch.float32),
+    ).numpy()  # fmt: skip
+    mean, cov = closed_form(known[0].numpy(), error, steps)
+    powers = [np.linalg.matrix_power(CHAIN.transition, n) for n in range(1, steps + 1)]
+    np.testing.assert_allclose(mean, [p @ [1.5, -0.5] for p in powers], atol=0.01)
+    np.testing.assert_allclose(cov, [np.eye(2) - p @ p.T for p in powers], atol=0.01)
+    deviation = np.sqrt(np.einsum("lii->li", cov))
+    assert np.abs((drawn.mean(0) - mean) / deviation).max() < 0.05 + 4.5 / np.sqrt(members)
+    assert np.abs(drawn.var(0) / deviation**2 - 1).max() < 0.1 + 4.5 * np.sqrt(2 / members)
