@@ -21,6 +21,8 @@ The names below are loaded when they are first used, so that ``import sdaxr`` co
 `open_system`           a dynamical system by name
 `operators`             observation operators (module)
 `systems`               dynamical systems and their registry (module)
+`methods`               how observations guide a prior, and methods by a physical model (module)
+`samplers`              how samples are drawn (module)
 `baselines`             climatology and interpolation, to compare with (module)
 `densities`             log-prior and log-likelihood of trajectories (module)
 ======================  ====================================================================
@@ -46,6 +48,8 @@ if TYPE_CHECKING:
     from sdaxr.observations.masks import random_mask, strided_mask
     from sdaxr.observations.observe import observe
     from sdaxr.plotting.plot import animate, plot
+    from sdaxr.posterior import methods
+    from sdaxr.posterior.samplers import registry as samplers
     from sdaxr.prior.files import Prior, open_prior, priors
     from sdaxr.prior.training import train
     from sdaxr.systems.generation import generate
@@ -76,6 +80,8 @@ __all__ = [
     "open_system",
     "operators",
     "systems",
+    "methods",
+    "samplers",
     "baselines",
     "densities",
     "schema",
@@ -107,6 +113,8 @@ _HOMES = {
 _MODULES = {
     "operators": "sdaxr.operators",
     "systems": "sdaxr.systems",
+    "methods": "sdaxr.posterior.methods",
+    "samplers": "sdaxr.posterior.samplers.registry",
     "baselines": "sdaxr.verification.baselines",
     "densities": "sdaxr.verification.densities",
 }

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 import xarray as xr
 
-from sdaxr.posterior.samplers import Denoiser, Sampler
+from sdaxr.posterior.samplers.predictor_corrector import Denoiser, PredictorCorrector
 from sdaxr.prior.files import Prior
 from sdaxr.states.fields import StateLayout
 from sdaxr.states.time import TimeAxis
@@ -114,7 +114,9 @@ class ExactNetwork(torch.nn.Module):
         return self._chains[length].denoise(z, r)
 
 
-def affine_moments(sampler: Sampler, denoiser: Denoiser, shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
+def affine_moments(
+    sampler: PredictorCorrector, denoiser: Denoiser, shape: tuple[int, ...]
+) -> tuple[np.ndarray, np.ndarray]:
     """Mean (n,) and covariance (n, n) of the samples of ``shape`` where the denoiser is linear, without Monte Carlo.
 
     Such a sampler is an affine map of the noise that it draws, so that each column of the map is a sample: one for

@@ -9,27 +9,23 @@ import numpy as np
 import torch
 from gaussian import GaussianChain, affine_moments
 
-from sdaxr.posterior.samplers import (
-    DDIM,
-    DPMSolver,
-    Langevin,
-    Predictor,
-    Sampler,
-    build_sampler,
-    log_snr_levels,
-)
-from sdaxr.posterior.settings import DEFAULTS
+from sdaxr.posterior.samplers.ddim import DDIMStep
+from sdaxr.posterior.samplers.dpm import DPMStep
+from sdaxr.posterior.samplers.langevin import LangevinCorrector
+from sdaxr.posterior.samplers.levels import log_snr_levels
+from sdaxr.posterior.samplers.predictor_corrector import Predictor, PredictorCorrector
+from sdaxr.posterior.samplers.registry import SAMPLERS
 
 LENGTH = 6
 CHAIN = GaussianChain(LENGTH)
 SHAPE = (LENGTH, 2)
 PREDICTORS = {
-    "exponential": DDIM(0.0),
-    "ddim": DDIM(0.5),
-    "ancestral": DDIM(1.0),
-    "dpm++": DPMSolver(0.0),
-    "sde-dpm++": DPMSolver(1.0, below=math.inf),
-    "sde-dpm++ late": DPMSolver(1.5),
+    "exponential": DDIMStep(0.0),
+    "ddim": DDIMStep(0.5),
+    "ancestral": DDIMStep(1.0),
+    "dpm++": DPMStep(0.0),
+    "sde-dpm++": DPMStep(1.0, below=math.inf),
+    "sde-dpm++ late": DPMStep(1.5),
 }
 
 
@@ -43,10 +39,12 @@ def variances(cov: np.ndarray) -> np.ndarray:
     return np.einsum("ij,ik,kj->j", CHAIN.vectors, cov, CHAIN.vectors)
 
 
-def error_at_the_end(predictor: Predictor, steps: int, corrector: Langevin | None = None) -> float:
+def error_at_the_end(predictor: Predictor, steps: int, corrector: LangevinCorrector | None = None) -> float:
     """Largest error of a variance at the last level, relative; v + r^2 is right."""
     levels = log_snr_levels(steps, 300.0, 0.1)[:-1]
-    _, cov = affine_moments(Sampler(levels, predictor, corrector or Langevin()), CHAIN.denoise, SHAPE)
+    _, cov = affine_moments(
+        PredictorCorrector(levels, predictor, corrector or LangevinCorrector()), CHAIN.denoise, SHAPE
+    )
     return float(np.abs(variances(cov) / (CHAIN.values + levels[-1] ** 2) - 1).max())
 
 
@@ -54,8 +52,7 @@ def error_at_the_end(predictor: Predictor, steps: int, corrector: Langevin | Non
 HALF = (1 - math.exp(-0.5)) / 2
 
 
-def built(name: str, steps: int, corrections: int = 0, **options) -> Sampler:
-    """A sampler as users get it."""
-    about = DEFAULTS[name]
-    settings = {"grid": about.grid, "eta": about.eta} | options
-    return build_sampler(name, steps, corrections, about.tau, 80.0, 0.01, **settings)
+def built(name: str, steps: int, corrections: int = 0, **options) -> PredictorCorrector:
+    """A sampler as users get it, from level 80 to 0.01."""
+    given = {"name": name, "steps": steps, "corrections": corrections, "largest": 80.0, "smallest": 0.01}
+    return SAMPLERS.build(given | options).build((0.0, math.inf))

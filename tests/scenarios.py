@@ -10,14 +10,17 @@ import torch
 from gaussian import GaussianChain
 
 from sdaxr.posterior.likelihood import GaussianObservation
-from sdaxr.posterior.samplers import DPMSolver, Langevin, Sampler, log_snr_levels
+from sdaxr.posterior.samplers.dpm import DPMStep
+from sdaxr.posterior.samplers.langevin import LangevinCorrector
+from sdaxr.posterior.samplers.levels import log_snr_levels
+from sdaxr.posterior.samplers.predictor_corrector import PredictorCorrector
 
 LENGTH, MEMBERS = 8, 2500
 CHAIN = GaussianChain(LENGTH)
 
 
 # Right to half a per cent of each variance (posterior/samplers/test_sampler.py).
-FINE = Sampler(log_snr_levels(96, 80.0, 0.01), DPMSolver(eta=1.0, below=math.inf), Langevin())
+FINE = PredictorCorrector(log_snr_levels(96, 80.0, 0.01), DPMStep(eta=1.0, below=math.inf), LangevinCorrector())
 
 
 CASES = {

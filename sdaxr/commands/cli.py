@@ -93,6 +93,15 @@ def _flags(*options: Callable[[Any], Any]) -> Callable[[_Command], _Command]:
     return decorate
 
 
+def _with_options(values: dict[str, Any], *names: str) -> dict[str, Any]:
+    """``--method mmps --method-option iterations=2`` as the one parameter ``method``, and others of this kind."""
+    for name in names:
+        options = values.pop(f"{name}_option")
+        if options:
+            values[name] = options | ({"name": values[name]} if values[name] is not None else {})
+    return values
+
+
 def _run(name: str, quiet: bool, values: dict[str, Any]) -> Any:
     """Run a step with the flags that were given; all others keep the function's default."""
     given = {key: value for key, value in values.items() if value is not None and value != ()}
@@ -133,7 +142,7 @@ def _settings(ctx: click.Context, parameter: click.Parameter, pairs: tuple[str, 
     for pair in pairs:
         key, equals, text = pair.partition("=")
         if not equals:
-            raise OptionError(f"found --option {pair!r}, expected key=value, for example resolution=64")
+            raise OptionError(f"found {parameter.opts[0]} {pair!r}, expected key=value, for example resolution=64")
         settings[key.strip().replace("-", "_")] = _value(text)
     return settings
 
@@ -149,21 +158,19 @@ _observations = click.option("--observations", help="File of the observations.")
 _variable = click.option("--variable", help="Which variable.")
 _members = click.option("--members", type=int, help="Size of the ensemble.")
 _background = click.option("--background", help="File with an earlier estimate of the first state, and its error.")
-# How a posterior is drawn with a prior, at once or window after window.
-_sampling = (
-    click.option("--operator", help="JSON, where the observations do not say it themselves."),
-    click.option("--gamma", callback=_json_or_name, help="Widening of the observation error at high noise (sda)."),
-    click.option("--zeta", type=float, help="Step of dps."),
-    click.option("--iterations", type=int, help="Krylov steps of mmps."),
-    click.option("--corrector/--no-corrector", default=None, help="Forward-diffusion corrector of soad."),
+_method = (
+    click.option("--method", help="How observations act: sda, mmps, ...; with --system: ffbs, ..."),
+    click.option("--method-option", multiple=True, callback=_settings, help="Such as variance=0.01; repeat."),
+)
+_sampler = (
     click.option("--sampler", help="sde-dpm++, dpm++, ancestral, ddim or exponential (the paper's)."),
-    click.option("--grid", help="Noise levels: karras, log-snr or uniform."),
-    click.option("--steps", type=int, help="Number of noise levels."),
-    click.option("--eta", type=float, help="Amount of noise drawn anew (sde-dpm++, ddim)."),
-    click.option("--corrections", type=int, help="Langevin corrections on each level around the prior's deviation."),
-    click.option("--tau", type=float, help="Size of a correction."),
-    click.option("--attempts", type=int, help="How often a member that the observations exclude is drawn."),
-    click.option("--stride", type=int, help="States from one window to the next, for networks on windows."),
+    click.option("--sampler-option", multiple=True, callback=_settings, help="Such as steps=64; repeat."),
+)
+# How a posterior is drawn, at once or window after window.
+_drawing = (
+    *_method,
+    *_sampler,
+    click.option("--operator", help="JSON, where the observations do not say it themselves."),
     click.option("--precision", help="float32 or bfloat16; by default bfloat16 for fields where it is quick."),
     click.option("--outside", help="error, or drop what lies outside the window or off its steps."),
     click.option("--batch", type=int, help="Members computed at once."),
@@ -266,19 +273,13 @@ def observe(quiet: bool, **values: Any) -> None:
     _members,
     _seed,
     _background,
-    click.option(
-        "--method",
-        help="sda, bounded, mmps, jacobian_free, dmps, soad or dps; with --system: bpf, ffbs, kalman or 4dvar.",
-    ),
     click.option("--system", help="System with Gaussian noise (lorenz63, linear), in the place of the prior."),
     _option,
-    click.option("--particles", type=int, help="Particles of the filter (bpf, ffbs, 4dvar)."),
-    click.option("--first-guess", help="File of the trajectories that 4dvar starts from."),
-    *_sampling,
+    *_drawing,
 )
 def assimilate(quiet: bool, option: dict[str, Any], **values: Any) -> None:
     """The posterior ensemble given OBSERVATIONS, one file for each network."""
-    _run("assimilate", quiet, values | option)
+    _run("assimilate", quiet, _with_options(values, "method", "sampler") | option)
 
 
 @main.command()
@@ -295,12 +296,11 @@ def assimilate(quiet: bool, option: dict[str, Any], **values: Any) -> None:
     _members,
     _seed,
     _background,
-    click.option("--method", help="sda, bounded, mmps, jacobian_free, dmps, soad or dps."),
-    *_sampling,
+    *_drawing,
 )
 def cycle(quiet: bool, option: dict[str, Any], **values: Any) -> None:
     """The posterior window after window given OBSERVATIONS of a long time, one file for each network."""
-    _run("cycle", quiet, values | option)
+    _run("cycle", quiet, _with_options(values, "method", "sampler") | option)
 
 
 @main.command()
@@ -313,6 +313,8 @@ def cycle(quiet: bool, option: dict[str, Any], **values: Any) -> None:
     click.option("--context", type=int, help="Prior: states that a block is conditioned on."),
     click.option("--block", type=int, help="Prior: new states in a block."),
     click.option("--error", type=float, help="Prior: how closely those are held, in units of the variable's sd."),
+    *_method,
+    *_sampler,
     click.option("--batch", type=int, help="Prior: members computed at once."),
     _device,
     _option,
@@ -321,7 +323,7 @@ def cycle(quiet: bool, option: dict[str, Any], **values: Any) -> None:
 )
 def forecast(quiet: bool, option: dict[str, Any], **values: Any) -> None:
     """A forecast from the last states of ENSEMBLE, by a system or by a prior."""
-    _run("forecast", quiet, values | option)
+    _run("forecast", quiet, _with_options(values, "method", "sampler") | option)
 
 
 @main.command()
@@ -329,11 +331,11 @@ def forecast(quiet: bool, option: dict[str, Any], **values: Any) -> None:
 @_flags(
     click.option("--prior", required=True, help="Name of a shipped prior or file."),
     _store,
-    click.option("--noise-std", type=float, required=True, help="Standard deviation of the noise, data's units."),
+    click.option("--error", type=float, required=True, help="Standard deviation of the noise, data's units."),
     click.option("--method", help="posterior or langevin."),
     _members,
     click.option("--step-size", type=float, help="Step of the Langevin iteration."),
-    click.option("--n-steps", type=int, help="Number of its steps, or of noise levels."),
+    click.option("--steps", type=int, help="Number of its steps, or of noise levels."),
     click.option("--level", type=float, help="Noise level of the Langevin iteration."),
     click.option("--batch", type=int, help="Samples computed at once."),
     _seed,

@@ -79,8 +79,8 @@ def run(
     observations.to_netcdf(folder / "observations.nc")
     _say(quiet, f"3. draw {members} trajectories from the posterior")
     posterior = assimilate(
-        observations, prior, members=members, corrections=1, tau=1.0, seed=seed, store=folder / "posterior.zarr",
-        overwrite=True, progress=not quiet,
+        observations, prior, members=members, sampler={"corrections": 1, "tau": 1.0}, seed=seed, store=folder /
+        "posterior.zarr", overwrite=True, progress=not quiet,
     )  # fmt: skip
     posterior = posterior.load()
     table = compare(posterior, truth, observations, prior)

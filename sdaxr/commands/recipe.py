@@ -34,8 +34,8 @@ logger = logging.getLogger(__name__)
 _RESUMABLE = ("generate", "assimilate", "cycle", "forecast")
 # The parameter of each of these that names a system, or may.
 _MODELS = {"generate": "system", "assimilate": "system", "cycle": "carry", "forecast": "model"}
-# What `sdaxr.forecast` takes beyond its parameters where the model is a prior.
-PRIOR_OPTIONS = ("levels", "sampler", "grid", "eta", "corrections", "tau", "gamma")
+# Options of a method or sampler that name a file.
+_FILES_OF_METHODS = ("first_guess",)
 
 
 @dataclass(frozen=True)
@@ -168,6 +168,8 @@ def _step(name: str, given: dict[str, Any], base: Path, before: list[Step]) -> S
         steps.read_operator(values["operator"])
     if isinstance(values.get("where"), Mapping):
         masks.maker_of(values["where"])
+    if name in ("assimilate", "cycle", "forecast"):
+        steps.check_drawing(values)
     files = _resolve(values, base)
     output = next((files[key] for key in steps.OUTPUTS if key in files), None)
     inputs = tuple(p for key, p in files.items() if key not in steps.OUTPUTS)
@@ -188,8 +190,6 @@ def _check_names(name: str, values: Mapping[str, Any], accepted: set[str]) -> No
     known = set(accepted)
     if is_system:
         known |= set(sdaxr.open_system(model).options())
-    elif name == "forecast":
-        known |= set(PRIOR_OPTIONS)
     for key in values:
         if key not in known:
             raise OptionError(f"found the parameter {nearest(key, known)}")
@@ -208,6 +208,10 @@ def _resolve(values: dict[str, Any], base: Path) -> dict[str, Path]:
         elif isinstance(value, str) and (is_file or value.endswith(".safetensors")):
             files[key] = base / value
             values[key] = str(files[key])
+        elif key == "method" and isinstance(value, dict):
+            named = {k: base / v for k, v in value.items() if k in _FILES_OF_METHODS}
+            files |= {f"{key}.{k}": file for k, file in named.items()}
+            values[key] = value | {k: str(file) for k, file in named.items()}
     models = {*sdaxr.systems.systems(), *sdaxr.priors()}
     for key, names in {"prior": sdaxr.priors(), "model": models, "carry": models}.items():
         if key in values and key not in files and values[key] not in names:

@@ -66,7 +66,6 @@ def assimilate(
     prior: str | None = None,
     system: str | None = None,
     background: str | None = None,
-    first_guess: str | None = None,
     **options: Any,
 ) -> xr.Dataset:
     """The posterior given ``observations`` (one file, or one for each network) to the archive ``store``.
@@ -80,7 +79,6 @@ def assimilate(
         "prior": None if prior is None else sdaxr.open_prior(prior),
         "system": None if system is None else sdaxr.open_system(system, **of_system),
         "background": None if background is None else sdaxr.open_archive(background),
-        "first_guess": None if first_guess is None else sdaxr.open_archive(first_guess),
     }
     return sdaxr.assimilate(_networks(observations), store=store, **options)
 
@@ -177,8 +175,7 @@ STEPS: dict[str, Callable[..., Any]] = {
 }
 # Parameters that name a file which is read, and the one that names the file which is written.
 INPUTS = (
-    "trajectories", "truth", "observations", "where", "background", "first_guess", "ensemble", "noisy", "posterior",
-    "data",
+    "trajectories", "truth", "observations", "where", "background", "ensemble", "noisy", "posterior", "data",
 )  # fmt: skip
 OUTPUTS = ("store", "path")
 
@@ -186,18 +183,29 @@ OUTPUTS = ("store", "path")
 def parameters(name: str) -> dict[str, inspect.Parameter]:
     """The parameters of step ``name``: its own, and the keyword-only ones of the function behind it.
 
-    `cycle` has also those that it passes on to `assimilate`: all but what is for systems in the place of the prior.
+    `cycle` has also those that it passes on to `assimilate`: all except the system in the place of the prior.
     """
     own = dict(inspect.signature(STEPS[name]).parameters)
     own.pop("options", None)
     behind = _keywords(name)
     if name == "cycle":
-        behind |= {n: p for n, p in _keywords("assimilate").items() if n not in ("system", "particles", "first_guess")}
+        behind |= {n: p for n, p in _keywords("assimilate").items() if n != "system"}
     return own | {n: p for n, p in behind.items() if n not in own}
 
 
 def _keywords(name: str) -> dict[str, inspect.Parameter]:
     return {n: p for n, p in inspect.signature(getattr(sdaxr, name)).parameters.items() if p.kind is p.KEYWORD_ONLY}
+
+
+def check_drawing(options: Mapping[str, Any]) -> None:
+    """Raise `OptionError` if a method or sampler that is named, or an option of it, is unknown or impossible."""
+    from sdaxr.posterior.methods import METHODS
+    from sdaxr.posterior.samplers.registry import SAMPLERS
+
+    for key, registry in (("method", METHODS), ("sampler", SAMPLERS)):
+        given = options.get(key)
+        if isinstance(given, str) or (isinstance(given, Mapping) and "name" in given):
+            registry.build(given)
 
 
 def read_operator(operator: str | Mapping[str, Any]) -> Any:

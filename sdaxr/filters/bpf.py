@@ -19,17 +19,59 @@ from __future__ import annotations
 import functools
 import logging
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
+from sdaxr.filters.base import Drawn, ModelMethod
 from sdaxr.filters.state_space import StateSpaceModel
-from sdaxr.schema import DivergenceError
+from sdaxr.schema import DivergenceError, OptionError
 from sdaxr.systems.markov import MarkovChain
 
-log = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
-PARTICLES = 2**16
+# With fewer effective particles than this, ensembles of the usual size repeat themselves.
 FEW = 32
+
+
+@dataclass(frozen=True)
+class ParticleMethod(ModelMethod):
+    """A method that begins with a particle filter.
+
+    Parameters
+    ----------
+    particles
+        Number of particles, from 2 on. They are kept for all times, in double precision.
+    """
+
+    particles: int = 65536
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.particles < 2:
+            raise OptionError(f"particles={self.particles}, expected at least 2")
+
+
+@dataclass(frozen=True)
+class BPF(ParticleMethod):
+    r"""Bootstrap particle filter (Gordon, Salmond & Smith 1993, doi:10.1049/ip-f-2.1993.0015).
+
+    .. math:: x_t^i \sim p(x_t | x_{t-1}^i), \qquad w_t^i \propto p(y_t | x_t^i)
+
+    Members are the ancestries of the last particles: few distinct states at the first times of a long window.
+
+    Parameters
+    ----------
+    particles
+        Number of particles, from 2 on. They are kept for all times, in double precision.
+    """
+
+    name: ClassVar[str] = "bpf"
+
+    def draw(self, model: StateSpaceModel, members: int, seed: int) -> Drawn:
+        """Ancestries of the last particles."""
+        filtered = particle_filter(model, self.particles, seed)
+        return Drawn(genealogies(filtered, members, seed), filtered.about)
 
 
 @dataclass(frozen=True)
@@ -53,6 +95,11 @@ class Filtered:
     ancestors: list[np.ndarray | None]
     log_evidence: float
     effective: float
+
+    @property
+    def about(self) -> dict[str, float]:
+        """What the attributes of a result say of the filter."""
+        return {"log_evidence": self.log_evidence, "smallest_effective_number_of_particles": self.effective}
 
 
 def particle_filter(model: StateSpaceModel, particles: int, seed: int) -> Filtered:
@@ -87,7 +134,7 @@ def particle_filter(model: StateSpaceModel, particles: int, seed: int) -> Filter
             x = x[ancestors[index]]
         kept[index] = x
     if effective < FEW:
-        log.warning(
+        _log.warning(
             "only %.1f of %d particles are effective at some time: the posterior is coarse; take more particles, or "
             "check that the observations fit the system",
             effective,

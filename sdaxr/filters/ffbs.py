@@ -23,10 +23,14 @@ References
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
-from sdaxr.filters.bpf import Filtered
+from sdaxr.filters.base import Drawn
+from sdaxr.filters.bpf import Filtered, ParticleMethod, particle_filter
+from sdaxr.filters.state_space import StateSpaceModel
 from sdaxr.systems.markov import MarkovChain
 
 # Proposals in one round of rejection, and in all rounds for one trajectory: so many cost as much as all weights.
@@ -34,6 +38,28 @@ _ROUND = 2**16
 _TRIALS = 2**14
 # Weights below exp(-40) of the largest are less than the rounding error of their sum.
 _NEAR = 40.0
+
+
+@dataclass(frozen=True)
+class FFBS(ParticleMethod):
+    r"""Forward filter, backward simulation (Godsill, Doucet & West 2004, doi:10.1198/016214504000000151).
+
+    .. math:: x_t \sim p(x_t | x_{t+1}, y_{1..t}) \propto p(x_{t+1} | x_t)\, p(x_t | y_{1..t})
+
+    Members are independent draws of the posterior, exact in the limit of many particles.
+
+    Parameters
+    ----------
+    particles
+        Number of particles, from 2 on. They are kept for all times, in double precision.
+    """
+
+    name: ClassVar[str] = "ffbs"
+
+    def draw(self, model: StateSpaceModel, members: int, seed: int) -> Drawn:
+        """Trajectories drawn backwards from the particles."""
+        filtered = particle_filter(model, self.particles, seed)
+        return Drawn(backward_simulation(model.system, filtered, members, seed), filtered.about)
 
 
 def backward_simulation(system: MarkovChain, filtered: Filtered, members: int, seed: int) -> np.ndarray:

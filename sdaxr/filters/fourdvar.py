@@ -20,17 +20,94 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
+import xarray as xr
 
+from sdaxr.archives.archive import open_archive
+from sdaxr.filters.base import Drawn
+from sdaxr.filters.bpf import ParticleMethod
+from sdaxr.filters.ffbs import FFBS
 from sdaxr.filters.state_space import StateSpaceModel
+from sdaxr.schema import TIME, DataError
+from sdaxr.states.coordinates import ensemble_dimension
+from sdaxr.states.time import match_times
+from sdaxr.systems.layout import system_layout
 
-log = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
+# Of Gauss and Newton. Trajectories that reach a mode take some tens.
 ITERATIONS = 200
 # A trajectory is at a mode when no component can lower the cost by more than its share of this times one conditional
 # standard deviation.
 TOLERANCE = 1e-4
+
+
+@dataclass(frozen=True)
+class FourDVar(ParticleMethod):
+    r"""Weak-constraint 4D-Var (Trémolet 2006, doi:10.1256/qj.05.224): each member is at a mode of the posterior.
+
+    .. math::
+        J(x) = \tfrac{1}{2} |x_1 - m|^2_{P^{-1}} + \tfrac{1}{2} \sum_t |x_{t+1} - f(x_t)|^2_{Q^{-1}}
+               + \tfrac{1}{2} \sum_t |y_t - H_t(x_t)|^2_{R_t^{-1}}
+
+    Parameters
+    ----------
+    particles
+        Of `FFBS`, which draws the trajectories to start from where there is no ``first_guess``.
+    first_guess
+        Trajectories to start from, such as a posterior, on (member, time, ...) with at least as many members as are
+        asked for; or the path of their archive.
+    """
+
+    first_guess: xr.Dataset | str | Path | None = None
+
+    name: ClassVar[str] = "4dvar"
+    gaussian: ClassVar[bool] = True
+
+    def check(self, model: StateSpaceModel, members: int) -> None:
+        """Raise an error if errors are not Gaussian, or the first guess does not fit the window."""
+        super().check(model, members)
+        self._first_guess(model, members)
+
+    def draw(self, model: StateSpaceModel, members: int, seed: int) -> Drawn:
+        """The first guess, moved to the nearest modes."""
+        first_guess = self._first_guess(model, members)
+        if first_guess is None:
+            first_guess = FFBS(particles=self.particles).draw(model, members, seed).paths
+        found = minimise(model, first_guess)
+        about = {
+            "cost_before": float(found.before.mean()),
+            "cost_after": float(found.after.mean()),
+            "members_not_converged": int((~found.converged).sum()),
+        }
+        return Drawn(found.states, about)
+
+    def _first_guess(self, model: StateSpaceModel, members: int) -> np.ndarray | None:
+        """The first guess as vectors, (members, time, n); None if there is none."""
+        if self.first_guess is None:
+            return None
+        data = self.first_guess if isinstance(self.first_guess, xr.Dataset) else open_archive(self.first_guess)
+        if TIME not in data.dims or TIME not in data.coords:
+            raise DataError(
+                f"first_guess has the dimensions {list(map(str, data.dims))}, expected 'time' with a coordinate"
+            )
+        places = match_times(model.times, data[TIME])
+        if (places < 0).any():
+            raise DataError(
+                f"first_guess has no state at {model.times.values[places < 0][0]} ({int((places < 0).sum())} times of "
+                "the window are missing), expected all of them; pass times= to choose the window"
+            )
+        ensemble = ensemble_dimension(data)
+        count = 1 if ensemble is None else data.sizes[ensemble]
+        if count < members:
+            raise DataError(f"first_guess has {count} members, expected at least members={members}; ask for {count}")
+        chosen = data.isel({TIME: places})
+        layout = system_layout(model.system)
+        array = layout.to_array(chosen if ensemble is None else chosen.isel({ensemble: slice(members)}))
+        return array.reshape(members, model.times.size, -1).astype(float)
 
 
 @dataclass(frozen=True)
@@ -84,7 +161,7 @@ def minimise(model: StateSpaceModel, first_guess: np.ndarray, iterations: int = 
         damping[moving[~downhill]] *= growth[moving[~downhill]]
         growth[moving[~downhill]] *= 2.0
     if not converged.all():
-        log.warning(
+        _log.warning(
             "4D-Var: %d of %d trajectories have not reached a mode after %d iterations; a better first guess may help",
             (~converged).sum(),
             len(x),

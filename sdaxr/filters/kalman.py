@@ -25,11 +25,29 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
+from sdaxr.filters.base import Drawn, ModelMethod
 from sdaxr.filters.state_space import StateSpaceModel
 from sdaxr.schema import OptionError
+
+
+@dataclass(frozen=True)
+class Kalman(ModelMethod):
+    """Kalman filter and backward draws (Kalman 1960, doi:10.1115/1.3662552; Rauch, Tung & Striebel 1965).
+
+    Exact where system and operators are linear and all errors Gaussian; other observations are refused.
+    """
+
+    name: ClassVar[str] = "kalman"
+    gaussian: ClassVar[bool] = True
+
+    def draw(self, model: StateSpaceModel, members: int, seed: int) -> Drawn:
+        """Trajectories drawn backwards from the moments of the filter."""
+        filtered = kalman_filter(model)
+        return Drawn(draw_trajectories(filtered, members, seed), {"log_evidence": filtered.log_evidence})
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,19 +12,17 @@ import xarray as xr
 from tqdm.auto import tqdm
 
 from sdaxr.inference.lead_time import check_times, labels, provenance
-from sdaxr.posterior.covariance.modal import ModalCovariance
 from sdaxr.posterior.covariance.unresolved import UnresolvedVariance
 from sdaxr.posterior.execution import batch_size
-from sdaxr.posterior.guidance import SDA
-from sdaxr.posterior.settings import Sampling, resolve_sampling
+from sdaxr.posterior.guidance.base import ScoreMethod
+from sdaxr.posterior.methods import METHODS, Method, describe_method
+from sdaxr.posterior.samplers.base import Sampler
+from sdaxr.posterior.samplers.registry import describe_sampler, resolve_sampler
 from sdaxr.posterior.states import blocks, channel_variance, extend, observe_states
 from sdaxr.prior.blanket import TrajectoryDenoiser
 from sdaxr.prior.files import Prior
 from sdaxr.prior.hardware import choose_device
-from sdaxr.schema import TIME, OptionError, nearest
-
-# A forecast has `steps` already: states.
-_SAMPLING = {"levels": "steps"} | {k: k for k in ("sampler", "grid", "eta", "corrections", "tau", "gamma")}
+from sdaxr.schema import TIME, OptionError
 
 
 @dataclass(frozen=True)
@@ -33,27 +31,27 @@ class PriorForecast:
 
     Attributes
     ----------
-    prior, settings
-        The prior and how it is sampled.
+    prior, method, sampler
+        The prior, how the known states guide, and how to sample.
     known
         Last states of the members, normalised, shape (members, k, channel, *space).
     times
         Times from the first known state on, as many as any block may need.
     steps, context, block, error
         New states; states that condition a block; new states a block; how tightly the former are held.
-    gamma, variance
-        Gamma, or the measured covariance of fields given z, and the measured variance of each channel of the states.
+    variance
+        The measured variance of each channel of the states, for methods that need it.
     """
 
     prior: Prior
-    settings: Sampling
+    method: ScoreMethod
+    sampler: Sampler
     known: torch.Tensor
     times: xr.DataArray
     steps: int
     context: int
     block: int
     error: float
-    gamma: float | ModalCovariance | None
     variance: UnresolvedVariance | None
     seed: int
     batch: int | None
@@ -73,35 +71,32 @@ class PriorForecast:
         error: float,
         batch: int | None,
         device: str,
-        options: Mapping[str, Any],
+        method: str | Method | Mapping[str, Any],
+        sampler: str | Sampler | Mapping[str, Any] | None,
     ) -> PriorForecast:
         """Check that the ensemble and the options fit the prior."""
-        for option in options:
-            if option not in _SAMPLING:
-                raise OptionError(f"option {nearest(option, _SAMPLING)} (the model is the prior {prior.name!r})")
         if error <= 0:
             raise OptionError(f"error={error}, expected a positive number, in units of the prior's standard deviations")
         layout, target = prior.layout, choose_device(device)
-        settings = resolve_sampling(prior, {_SAMPLING[k]: v for k, v in options.items()})
-        # The gamma that a prior's file recommends is for sparse observations, not for complete states.
-        gamma = _gamma(options.get("gamma"))
-        settings = replace(settings, gamma=gamma)
+        drawing = resolve_sampler(prior, sampler)
         held, new = _lengths(prior, context, block)
         known = torch.as_tensor(last_states(prior, data, held), device=target)
         times = layout.times(data[TIME].values[-known.shape[1]], known.shape[1] + steps + held + new)
-        covariance: float | ModalCovariance | None = gamma
-        variance = None
-        if gamma is None:
-            covariance = ModalCovariance.of(prior, target)
-            variance = channel_variance(prior.held_out(target))
+        # What a prior's file records of the method is for sparse observations, not for complete states.
+        chosen = METHODS.build(method)
+        if not isinstance(chosen, ScoreMethod):
+            raise OptionError(
+                f"method={chosen.name!r} needs a physical model, found the prior {prior.name!r}; take method='sda'"
+            )
+        guidance = chosen.resolve(prior, times, target)
+        variance = channel_variance(prior.held_out(target)) if guidance.measured else None
         about = {"model": prior.name, "model_sha256": prior.sha256, "context": held, "block": new, "error": error}
-        chosen = {k: getattr(settings, k) for k in _SAMPLING.values()}
-        about |= {f"sampling_{k}": "measured" if v is None else v for k, v in chosen.items()}
+        about |= describe_method(chosen) | describe_sampler(drawing)
         attrs = provenance(about, f"the prior {prior.name}", {"known": known.cpu().numpy()}, seed)
         blank = layout.template(times[:1])[prior.states].isel({TIME: 0}, drop=True)
         template = labels(blank, data, layout.time.step, steps)
         return cls(
-            prior, settings, known, times, steps, held, new, error, covariance, variance, seed, batch, template, attrs
+            prior, guidance, drawing, known, times, steps, held, new, error, variance, seed, batch, template, attrs
         )
 
     @property
@@ -111,18 +106,18 @@ class PriorForecast:
 
     def members(self, waiting: list[int], progress: bool) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
         """Each member that is waited for, {variable: (steps, *space)}."""
-        sampler = self.settings.build(self.prior.network.levels)
+        algorithm = self.sampler.build(self.prior.network.levels)
         count, held, new = len(self.known), self.context, self.block
         size = self.batch or self._batch_size()
         # Batches are the same in a resumed run: rounding depends on their size.
         parts = [range(i, min(i + size, count)) for i in range(0, count, size)]
         parts = [part for part in parts if set(part) & set(waiting)]
-        evaluations = sampler.evaluations * len(blocks(self.known.shape[1], self.steps, held, new))
+        evaluations = algorithm.evaluations * len(blocks(self.known.shape[1], self.steps, held, new))
         with tqdm(total=evaluations * sum(map(len, parts)), disable=not progress, desc="forecasting") as bar:
             for part in parts:
                 drawn = extend(
                     self._denoiser_at, self.known[part.start : part.stop], self.steps, context=held, block=new,
-                    sampler=sampler, error=self.error, gamma=self.gamma, variance=self.variance,
+                    sampler=algorithm, method=self.method, error=self.error, variance=self.variance,
                     seed=self.seed, members=part, tick=bar.update,
                 )  # fmt: skip
                 for member, state in zip(part, drawn.cpu().numpy(), strict=True):
@@ -131,13 +126,12 @@ class PriorForecast:
 
     def _denoiser_at(self, first: int, count: int) -> TrajectoryDenoiser:
         times = self.times[first : first + count]
-        settings = self.settings
-        return self.prior.denoiser(times, self.known.device, stride=settings.stride, precision=settings.precision)
+        return self.prior.denoiser(times, self.known.device, stride=self.sampler.stride)
 
     def _batch_size(self) -> int:
         length = self.context + self.block
         likelihood = observe_states(self.known, self.error, self.variance)
-        guided = SDA(self._denoiser_at(0, length), [likelihood], self.gamma)
+        guided = self.method.guide(self._denoiser_at(0, length), [likelihood])
         return batch_size(guided, (length, *self.known.shape[2:]), len(self.known), self.known.device)
 
 
@@ -153,12 +147,6 @@ def last_states(prior: Prior, data: xr.Dataset, count: int) -> np.ndarray:
     check_times(data, time.kind, time.step, time.units, f"the prior {prior.name!r}")
     last = data.isel({TIME: slice(-count, None)})
     return prior.layout.to_array(prior.augmentation.apply(last, prior.states))
-
-
-def _gamma(gamma: Any) -> float | None:
-    if isinstance(gamma, str):
-        raise OptionError(f"gamma={gamma!r}, expected a number, or nothing for the measured variance")
-    return gamma
 
 
 def _lengths(prior: Prior, context: int | None, block: int | None) -> tuple[int, int]:

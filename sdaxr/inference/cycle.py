@@ -33,7 +33,7 @@ from sdaxr.states.time import elapsed
 from sdaxr.systems.base import System
 from sdaxr.systems.generation import unit_seed
 
-log = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
 # The least spread that a background is given, in standard deviations of the prior: an ensemble of few members that
 # happen to agree knows no more than this.
@@ -84,7 +84,7 @@ def cycle(
     progress
         Show a progress bar for each window.
     **options
-        Further options of `sdaxr.assimilate`, such as ``method`` and ``steps``.
+        Further parameters of `sdaxr.assimilate`, such as ``method`` and ``sampler``.
 
     Returns
     -------
@@ -131,7 +131,7 @@ def cycle(
     analyses = []
     for number, part in enumerate(parts):
         seen = {n: d for n, data in networks.items() if (d := within(n, data, part, opened.layout.time.step))}
-        log.info("window %d of %d: %d networks of observations", number + 1, len(parts), len(seen))
+        _log.info("window %d of %d: %d networks of observations", number + 1, len(parts), len(seen))
         if not seen:
             if background is None:
                 raise DataError(

@@ -35,10 +35,12 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from sdaxr.inference.lead_time import check_times
-from sdaxr.posterior.covariance.modal import ModalCovariance
-from sdaxr.posterior.guidance import SDA
-from sdaxr.posterior.samplers import Denoiser, Noise, Sampler, karras_levels, member_noise
-from sdaxr.posterior.settings import resolve_sampling
+from sdaxr.posterior.covariance.variance import Measured
+from sdaxr.posterior.guidance.sda import SDA
+from sdaxr.posterior.samplers.levels import karras_levels
+from sdaxr.posterior.samplers.noise import member_noise
+from sdaxr.posterior.samplers.predictor_corrector import Denoiser, Noise, PredictorCorrector
+from sdaxr.posterior.samplers.registry import resolve_sampler
 from sdaxr.posterior.states import channel_variance, observe_states
 from sdaxr.prior.files import Prior, open_prior
 from sdaxr.prior.hardware import choose_device
@@ -47,7 +49,8 @@ from sdaxr.states.coordinates import ensemble_dimension
 from sdaxr.states.fields import StateLayout
 from sdaxr.systems.generation import unit_seed
 
-METHODS = ("posterior", "langevin")
+ROUTES = ("posterior", "langevin")
+# Numbers at once, where no batch is asked for: a few hundred megabytes in the network.
 _ELEMENTS = 2**20
 
 
@@ -55,11 +58,11 @@ def denoise(
     noisy: xr.Dataset,
     prior: str | Path | Prior,
     *,
-    noise_std: float | Mapping[str, float],
+    error: float | Mapping[str, float],
     method: str = "posterior",
     members: int = 1,
     step_size: float | None = None,
-    n_steps: int | None = None,
+    steps: int | None = None,
     level: float = 0.1,
     seed: int = 0,
     batch: int | None = None,
@@ -75,7 +78,7 @@ def denoise(
         window), with at most one ensemble dimension, whose entries are denoised independently.
     prior
         Name of a shipped prior, path of a prior file, or a `Prior`.
-    noise_std
+    error
         Standard deviation of the noise in the units of the data, one for all variables or one for each.
     method
         ``"posterior"``: samples of p(x | noisy); exact reverse diffusion where the noise is the same share of every
@@ -86,7 +89,7 @@ def denoise(
     step_size
         For ``"langevin"``: eta, in normalised units (variances of the prior); default ``level**2 / 10``. It has to be
         well below ``level**2``.
-    n_steps
+    steps
         For ``"langevin"``: number of steps, default 100. For ``"posterior"``: number of noise levels, default the
         prior's.
     level
@@ -115,9 +118,9 @@ def denoise(
     """
     prior = open_prior(prior)
     layout, target = prior.layout, choose_device(device)
-    if method not in METHODS:
-        raise OptionError(f"method={nearest(method, METHODS)}")
-    _check(members, step_size, n_steps, level, method)
+    if method not in ROUTES:
+        raise OptionError(f"method={nearest(method, ROUTES)}")
+    _check(members, step_size, steps, level, method)
     if prior.augmentation.operators:
         raise OptionError(
             f"the prior {prior.name!r} knows {list(prior.augmentation.variables)} besides the states, expected one of "
@@ -134,20 +137,21 @@ def denoise(
     check_times(noisy, layout.time.kind, layout.time.step, layout.time.units, f"the prior {prior.name!r}")
     y = torch.as_tensor(layout.to_array(noisy), device=target)
     y = y if ensemble is not None else y[None]
-    ratio = _noise_ratio(layout, noise_std)
+    ratio = _noise_ratio(layout, error)
     denoiser = prior.denoiser(noisy[TIME], target)
     route: Callable[[Denoiser, Tensor, Noise], Tensor]
     if method == "langevin":
-        route = Langevin(level, level**2 / 10 if step_size is None else step_size, 100 if n_steps is None else n_steps)
+        route = LangevinRoute(level, level**2 / 10 if step_size is None else step_size, 100 if steps is None else steps)
     elif np.ptp(ratio) <= 1e-3 * ratio.max():
-        route = Reverse(float(ratio.mean()), resolve_sampling(prior, {"steps": n_steps}).steps)
+        route = ReverseRoute(float(ratio.mean()), steps or resolve_sampler(prior).steps)
     else:
-        settings = resolve_sampling(prior, {"steps": n_steps})
+        sampler = resolve_sampler(prior, {} if steps is None else {"steps": steps})
         variance = channel_variance(prior.held_out(target))
         errors = torch.as_tensor(ratio, dtype=torch.float32, device=target)
-        route = Guided(
-            settings.build(prior.network.levels), errors, lambda values, e: observe_states(values, e, variance),
-            ModalCovariance.of(prior, target),
+        guidance = SDA(variance=Measured().resolve(prior, noisy[TIME], target))
+        route = GuidedRoute(
+            sampler.build(prior.network.levels), errors, lambda values, e: observe_states(values, e, variance),
+            guidance,
         )  # fmt: skip
     samples = _sample(route, denoiser, y, members, seed, batch, progress)
     about = {"prior": prior.name, "prior_sha256": prior.sha256, "denoising": method, "seed": seed} | _options(route)
@@ -155,7 +159,7 @@ def denoise(
 
 
 @dataclass(frozen=True)
-class Reverse:
+class ReverseRoute:
     """Reverse diffusion from the noise level of the fields.
 
     Attributes
@@ -188,7 +192,7 @@ class Reverse:
 
 
 @dataclass(frozen=True)
-class Guided:
+class GuidedRoute:
     """Guided sampling, for noise that is a different share of each variable.
 
     Attributes
@@ -199,14 +203,14 @@ class Guided:
         Standard deviation of the noise, normalised, (channel, *space or ones).
     observe
         Values and errors to a likelihood.
-    covariance
-        Measured covariance of fields given z.
+    method
+        How the noisy fields guide.
     """
 
-    sampler: Sampler
+    sampler: PredictorCorrector
     errors: Tensor
     observe: Callable[[Tensor, Tensor], Any]
-    covariance: ModalCovariance | None
+    method: SDA
 
     @property
     def evaluations(self) -> int:
@@ -215,34 +219,34 @@ class Guided:
 
     def __call__(self, denoiser: Denoiser, y: Tensor, noise: Noise) -> Tensor:
         """Sample p(x | y)."""
-        return self.sampler(SDA(denoiser, [self.observe(y, self.errors)], self.covariance), noise)
+        return self.sampler(self.method.guide(denoiser, [self.observe(y, self.errors)]), noise)
 
 
 @dataclass(frozen=True)
-class Langevin:
+class LangevinRoute:
     """Unadjusted Langevin steps from the noisy fields, with the score at one noise level.
 
     Attributes
     ----------
     level
         Noise level of the score.
-    step_size, n_steps
+    step_size, steps
         Size eta of the steps, and their number.
     """
 
     level: float
     step_size: float
-    n_steps: int
+    steps: int
 
     @property
     def evaluations(self) -> int:
         """Evaluations of the denoiser."""
-        return self.n_steps
+        return self.steps
 
     def __call__(self, denoiser: Denoiser, y: Tensor, noise: Noise) -> Tensor:
         """Iterate from y."""
         x = y
-        for _ in range(self.n_steps):
+        for _ in range(self.steps):
             score = (denoiser(x, self.level) - x) / self.level**2
             x = x + self.step_size * score + (2 * self.step_size) ** 0.5 * noise()
         return x
@@ -290,28 +294,28 @@ def _labelled(samples: np.ndarray, noisy: xr.Dataset, layout: StateLayout, ensem
     return result
 
 
-def _noise_ratio(layout: StateLayout, noise_std: float | Mapping[str, float]) -> np.ndarray:
+def _noise_ratio(layout: StateLayout, error: float | Mapping[str, float]) -> np.ndarray:
     """Noise over the prior's standard deviation, shape (channel, *space or ones)."""
-    given = noise_std if isinstance(noise_std, Mapping) else dict.fromkeys(layout.variables, noise_std)
+    given = error if isinstance(error, Mapping) else dict.fromkeys(layout.variables, error)
     for name in given:
         if name not in layout.variables:
-            raise OptionError(f"noise_std for the variable {nearest(str(name), layout.variables)}")
+            raise OptionError(f"error for the variable {nearest(str(name), layout.variables)}")
     missing = [v for v in layout.variables if v not in given]
     if missing:
-        raise OptionError(f"noise_std has no value for {missing}, expected one for each of {list(layout.variables)}")
+        raise OptionError(f"error has no value for {missing}, expected one for each of {list(layout.variables)}")
     for name, value in given.items():
         if not 0 < value < np.inf:
-            raise OptionError(f"noise_std of '{name}' is {value}, expected a positive number in the units of the data")
+            raise OptionError(f"error of '{name}' is {value}, expected a positive number in the units of the data")
     depth = [layout.sizes[layout.layer] if layout.layer and v in layout.layered else 1 for v in layout.variables]
     stds = np.repeat([float(given[v]) for v in layout.variables], depth)
     return stds.reshape(-1, *[1] * len(layout.space)) / layout.std
 
 
-def _check(members: int, step_size: float | None, n_steps: int | None, level: float, method: str) -> None:
+def _check(members: int, step_size: float | None, steps: int | None, level: float, method: str) -> None:
     if members < 1:
         raise OptionError(f"members={members}, expected at least 1")
-    if n_steps is not None and n_steps < (0 if method == "langevin" else 2):
-        raise OptionError(f"n_steps={n_steps}, expected 0 or more for langevin, 2 or more for posterior")
+    if steps is not None and steps < (0 if method == "langevin" else 2):
+        raise OptionError(f"steps={steps}, expected 0 or more for langevin, 2 or more for posterior")
     if method == "posterior" and step_size is not None:
         raise OptionError("step_size is for method='langevin'; the posterior has none")
     for key, value in (("step_size", step_size), ("level", level)):

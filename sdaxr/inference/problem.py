@@ -13,12 +13,10 @@ import xarray as xr
 
 from sdaxr.inference.binding import bind_observations
 from sdaxr.operators import Operator
-from sdaxr.posterior.covariance.modal import ModalCovariance
-from sdaxr.posterior.covariance.trajectory import LARGEST, PriorCovariance
-from sdaxr.posterior.guidance import METHODS, Guidance
+from sdaxr.posterior.guidance.base import GuidedDenoiser, ScoreMethod
 from sdaxr.posterior.likelihood import GaussianObservation
-from sdaxr.posterior.samplers import Sampler
-from sdaxr.posterior.settings import Sampling
+from sdaxr.posterior.samplers.base import Sampler
+from sdaxr.posterior.samplers.predictor_corrector import PredictorCorrector
 from sdaxr.prior.files import Prior, open_prior
 from sdaxr.prior.hardware import choose_device
 from sdaxr.states.fields import StateLayout
@@ -38,8 +36,10 @@ class Problem:
         Name, path, or the prior itself.
     times
         Times of the trajectory.
-    method, settings
-        Guidance, and how to sample.
+    method, sampler
+        How observations guide, and how to sample.
+    precision
+        Of the layers of the network.
     outside
         What is done with observations that are outside the window.
     device
@@ -50,8 +50,9 @@ class Problem:
     operators: Mapping[str, Operator]
     prior: str | Path | Prior
     times: xr.DataArray
-    method: str
-    settings: Sampling
+    method: ScoreMethod
+    sampler: Sampler
+    precision: str
     outside: str
     device: str
 
@@ -86,67 +87,47 @@ class Problem:
         return (self.times.size, self.layout.channels, *self.layout.shape)
 
     @cached_property
-    def likelihood(self) -> list[GaussianObservation]:
-        """Terms of the likelihood, one a network."""
-        fields = self.method in ("jacobian_free", "soad") and self.opened.network.modes is not None
-        measured = (self.method == "sda" or fields) and self.settings.gamma is None
+    def resolved(self) -> ScoreMethod:
+        """The method, with what it takes from the prior."""
+        return self.method.resolve(self.opened, self.times, self.target)
+
+    @cached_property
+    def observations(self) -> list[GaussianObservation]:
+        """Terms of the likelihood, one for each network."""
         return [
             bind_observations(
-                data, self._operator(name), self.opened, self.times, self.target, self.outside, measured=measured
+                data,
+                self._operator(name),
+                self.opened,
+                self.times,
+                self.target,
+                self.outside,
+                measured=self.resolved.measured,
             )
             for name, data in self.networks.items()
         ]
 
     def _operator(self, name: str) -> Operator:
-        """That of a network; for states that hold what it sees, where the method needs them."""
+        """That of a network; on the observed quantities of an augmented prior, where the method needs them."""
         operator = self.operators[name]
-        known = self.opened.augmentation.channels(operator) if self.method == "soad" else None
+        known = self.opened.augmentation.channels(operator) if self.method.augmented else None
         return known or operator
 
     @cached_property
-    def guided(self) -> Guidance:
-        """The denoiser of the posterior."""
-        return build_guidance(self.method, self.opened, self.times, self.likelihood, self.settings, self.target)
+    def guided(self) -> GuidedDenoiser:
+        """The denoiser of the posterior.
+
+        Raises
+        ------
+        OptionError
+            If the observations do not suit the method.
+        """
+        denoiser = self.opened.denoiser(self.times, self.target, stride=self.sampler.stride, precision=self.precision)
+        guided = self.resolved.guide(denoiser, self.observations)
+        guided.check(torch.zeros(1, *self.shape, device=self.target))
+        return guided
 
     @cached_property
-    def sampler(self) -> Sampler:
+    def algorithm(self) -> PredictorCorrector:
         """What goes down the noise levels."""
-        return self.settings.build(self.opened.network.levels)
-
-
-def build_guidance(
-    method: str,
-    prior: Prior,
-    times: xr.DataArray,
-    likelihood: list[GaussianObservation],
-    settings: Sampling,
-    device: torch.device,
-) -> Guidance:
-    """The denoiser of the posterior on ``times``.
-
-    Raises
-    ------
-    OptionError
-        If the method does not know its options, or the observations do not suit it.
-    """
-    options = {k: v for k in METHODS[method].options() if (v := getattr(settings, k, None)) is not None}
-    if (gamma := _gamma(method, prior, times, options.get("gamma"), device)) is not None:
-        options["gamma"] = gamma
-    denoiser = prior.denoiser(times, device, stride=settings.stride, precision=settings.precision)
-    guided = METHODS[method](denoiser, likelihood, **options)
-    layout = prior.layout
-    guided.check(torch.zeros(1, times.size, layout.channels, *layout.shape, device=device))
-    return guided
-
-
-def _gamma(method: str, prior: Prior, times: xr.DataArray, given: float | str | None, device: torch.device) -> Any:
-    """The option gamma of a method; what is not given is measured, where the prior knows its modes."""
-    if method in ("jacobian_free", "soad") and not isinstance(given, str):
-        # A number that a prior's file records is for other methods.
-        small = not prior.layout.space and times.size * prior.layout.channels <= LARGEST
-        given = "covariance" if small and method == "jacobian_free" else None
-    if given is None and method in ("sda", "jacobian_free", "soad"):
-        return ModalCovariance.of(prior, device)
-    if given == "covariance" and method != "soad":
-        return PriorCovariance.estimate(torch.as_tensor(prior.reference[0], device=device), times.size)
-    return given
+        return self.sampler.build(self.opened.network.levels)

@@ -11,10 +11,11 @@ import torch
 from torch import Tensor
 
 from sdaxr.posterior.memory import peak_bytes
-from sdaxr.posterior.samplers import Sampler, member_noise
+from sdaxr.posterior.samplers.noise import member_noise
+from sdaxr.posterior.samplers.predictor_corrector import Noise, PredictorCorrector
 from sdaxr.schema import DivergenceError
 
-log = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
 CPU_BUDGET = 1.5e9
 
@@ -24,6 +25,10 @@ class Guided(Protocol):
 
     def of(self, members: Tensor) -> Guided:
         """The same for some members."""
+        ...
+
+    def pin(self, z: Tensor, r: float, noise: Noise) -> Tensor:
+        """z on arrival at the noise level r."""
         ...
 
     def misfit(self, x: Tensor) -> Tensor:
@@ -37,7 +42,7 @@ class Guided(Protocol):
 
 def sample_batch(
     guided: Guided,
-    sampler: Sampler,
+    sampler: PredictorCorrector,
     members: Sequence[int],
     shape: Sequence[int],
     *,
@@ -48,8 +53,8 @@ def sample_batch(
 ) -> Tensor:
     """Draw some members, each of ``shape`` (time, channel, *space).
 
-    Guidance locks a few in a hundred samples of a chaotic system into a trajectory that the observations exclude. These
-    are drawn again, and the nearer one is kept.
+    Guidance locks a few in a hundred samples of a chaotic system into a trajectory that the observations exclude. Such
+    a sample is drawn again, up to ``attempts`` times, and the draw that is nearest to the observations is kept.
 
     Returns
     -------
@@ -59,7 +64,7 @@ def sample_batch(
     def draw(chosen: Sequence[int], attempt: int) -> tuple[Tensor, Tensor]:
         mine = guided.of(torch.tensor(list(chosen)))
         noise = member_noise(seed, chosen, shape, device, attempt)
-        states = sampler(mine, noise, (lambda: None) if attempt else partial(tick, len(members)))
+        states = sampler(mine, noise, (lambda: None) if attempt else partial(tick, len(members)), mine.pin)
         return states.cpu(), mine.misfit(states).cpu()
 
     states, misfit = draw(members, 0)
@@ -67,11 +72,11 @@ def sample_batch(
         far = torch.nonzero(misfit > 1).flatten()
         if not len(far):
             break
-        log.info("%d of %d members are far from the observations; they are drawn again", len(far), len(members))
+        _log.info("%d of %d members are far from the observations; they are drawn again", len(far), len(members))
         try:
             again, left = draw([members[i] for i in far], attempt)
         except DivergenceError as error:
-            log.info("they are kept as they are: %s", error)
+            _log.info("they are kept as they are: %s", error)
             break
         nearer = left < misfit[far]
         states[far[nearer]], misfit[far[nearer]] = again[nearer], left[nearer]
@@ -86,7 +91,7 @@ def batch_size(guided: Guided, shape: Sequence[int], members: int, device: torch
     # The work space of convolutions and the gaps between tensors come on top of what these hold.
     each = 1.5 * max(peak_bytes(lambda: one(torch.zeros(1, *shape, device=device), 1.0)), 1)
     size = max(1, min(members, int(_budget(device) // each)))
-    log.info("%d members a batch, about %.2f GB", size, size * each / 1e9)
+    _log.info("%d members a batch, about %.2f GB", size, size * each / 1e9)
     return size
 
 

@@ -10,17 +10,24 @@ of the states, the weights of an update are
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any, TypeVar
 
 import torch
+from scipy.stats import chi2
 from torch import Tensor
 
 from sdaxr.posterior.krylov import conjugate_gradients
 from sdaxr.posterior.likelihood import GaussianObservation, solve_positive
 from sdaxr.posterior.mixture import MixtureObservation
 
+# Up to here a system is solved directly: G fits in memory in double precision (256 MB), and its solution takes less
+# time than conjugate gradients.
 DENSE_OBSERVATIONS, DENSE_ELEMENTS = 1024, 2**25
+
+T = TypeVar("T")
+Weigh = Callable[[list[Tensor]], Sequence[Tensor]]
 
 
 class Linearised:
@@ -70,39 +77,84 @@ class Linearised:
         return pulled, probe
 
 
-def misfit(observations: Sequence[GaussianObservation], x: Tensor) -> Linearised:
+def residual(networks: Sequence[GaussianObservation], x: Tensor) -> Linearised:
     """-e around x, so that its slope is G."""
-    return Linearised(lambda s: torch.cat([-o.whiten(o.innovation(s)) for o in observations], dim=1), x)
+    return Linearised(lambda s: torch.cat([-o.whiten(o.innovation(s)) for o in networks], dim=1), x)
+
+
+def weighted_slope(networks: Sequence[GaussianObservation], x: Tensor, weigh: Weigh) -> Tensor:
+    """H'(x)^T w, of the shape of x; ``weigh`` makes the weights w of each network from the innovations y - H(x)."""
+    with torch.enable_grad():
+        x = x.detach().requires_grad_()
+        innovations = [o.innovation(x) for o in networks]
+    weights = weigh([i.detach() for i in innovations])
+    (slope,) = torch.autograd.grad(innovations, x, [-w for w in weights])
+    return slope
 
 
 @dataclass(frozen=True)
-class Operators:
-    """What does not depend on x.
+class Likelihood:
+    """Networks of observations together; the errors of one network are independent of those of the others.
+
+    What does not depend on x is found out once, on states of the shape of ``like`` (any batch, time, channel, *space).
 
     Attributes
     ----------
-    linear
-        Whether all operators are linear, up to a constant.
-    matrix
-        G, shape (n, states), in double precision; None where they are not linear, where it is large, or where errors
-        are not Gaussian, as L is then another one for each member.
+    networks
+        The observations of each network.
     """
 
-    linear: bool
-    matrix: Tensor | None
+    networks: Sequence[GaussianObservation]
+    _known: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
+
+    def of(self, members: Tensor) -> Likelihood:
+        """The observations of some members."""
+        return Likelihood([o.of(members) for o in self.networks])
+
+    def matched(self, x: Tensor, r: float) -> list[GaussianObservation]:
+        """Gaussian observations for the members x at the noise level r, see `GaussianObservation.matched`."""
+        return [o.matched(x, r) for o in self.networks]
+
+    def misfit(self, x: Tensor) -> Tensor:
+        """Deviance of samples (the squared innovations, in units of Gaussian errors), over the largest that may be.
+
+        That is what one sample in a million exceeds, and four times the number of observations at least: errors that
+        are somewhat too small are no fault of the sample. Shape (batch,).
+        """
+        with torch.no_grad():
+            deviance = [o.deviance(x) for o in self.networks]
+        count = sum(o.values.shape[-1] for o in self.networks)
+        return torch.stack(deviance).sum(0) / max(4.0 * count, float(chi2.isf(1e-6, count)))
+
+    def linear(self, like: Tensor) -> tuple[bool, ...]:
+        """Whether the operator of each network is linear, up to a constant."""
+        return self.once("linear", lambda: tuple(is_linear(o, like) for o in self.networks))
+
+    def matrix(self, like: Tensor) -> Tensor | None:
+        """G, shape (n, states), in double precision.
+
+        None where operators are not linear, where G is large, or where errors are not Gaussian, as L then differs from
+        member to member.
+        """
+        return self.once("matrix", lambda: _matrix(self.networks, like) if all(self.linear(like)) else None)
+
+    def once(self, key: str, compute: Callable[[], T]) -> T:
+        """What ``compute`` returned at the first call with this key."""
+        if key not in self._known:
+            self._known[key] = compute()
+        found: T = self._known[key]
+        return found
 
 
-def examine(observations: Sequence[GaussianObservation], like: Tensor) -> Operators:
-    """Try the operators on states of the shape of ``like`` (any batch, time, channel, *space)."""
-    linear = all(is_linear(o, like) for o in observations)
-    count, size = sum(len(o.errors) for o in observations), like[0].numel()
-    gaussian = not any(isinstance(o, MixtureObservation) for o in observations)
-    if not (linear and gaussian) or count > DENSE_OBSERVATIONS or count * size > DENSE_ELEMENTS:
-        return Operators(linear, None)
+def _matrix(networks: Sequence[GaussianObservation], like: Tensor) -> Tensor | None:
+    count, size = sum(len(o.errors) for o in networks), like[0].numel()
+    gaussian = not any(isinstance(o, MixtureObservation) for o in networks)
+    if not gaussian or count > DENSE_OBSERVATIONS or count * size > DENSE_ELEMENTS:
+        return None
     # Members do not depend on each other: member i of one batch gives row i.
     zero = like.new_zeros(count, *like.shape[1:])
-    rows = Linearised(lambda x: torch.cat([o.whiten(o.operator(x)) for o in observations], dim=1), zero)
-    return Operators(linear, rows.adjoint(torch.eye(count).to(like)).flatten(1).double())
+    rows = Linearised(lambda x: torch.cat([o.whiten(o.operator(x)) for o in networks], dim=1), zero)
+    return rows.adjoint(torch.eye(count).to(like)).flatten(1).double()
 
 
 def is_linear(network: GaussianObservation, like: Tensor) -> bool:
@@ -128,11 +180,11 @@ def solve(
     Parameters
     ----------
     around
-        The misfit around x.
+        The residual around x.
     spread
         V times states (batch, time, channel, *space); V is symmetric and positive semi-definite.
     matrix
-        G if it is known, see `examine`: the system is then solved directly, else by conjugate gradients.
+        G if it is known, see `Likelihood.matrix`: the system is then solved directly, else by conjugate gradients.
     own
         A variance of each observation of its own, in units of its error; shape (n,), or (batch, n) without ``matrix``.
     tolerance

@@ -13,11 +13,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sdaxr.posterior.covariance.modal import ModalCovariance
 from sdaxr.posterior.covariance.unresolved import UnresolvedVariance, measure
-from sdaxr.posterior.guidance import SDA
+from sdaxr.posterior.guidance.base import ScoreMethod
 from sdaxr.posterior.likelihood import GaussianObservation
-from sdaxr.posterior.samplers import Denoiser, Sampler, member_noise
+from sdaxr.posterior.samplers.noise import member_noise
+from sdaxr.posterior.samplers.predictor_corrector import Denoiser, PredictorCorrector
 from sdaxr.prior.held_out import HeldOut
 
 DenoiserAt = Callable[[int, int], Denoiser]
@@ -69,9 +69,9 @@ def extend(
     *,
     context: int,
     block: int,
-    sampler: Sampler,
+    sampler: PredictorCorrector,
+    method: ScoreMethod,
     error: float,
-    gamma: float | Callable[[float], Tensor] | ModalCovariance | None = None,
     variance: UnresolvedVariance | None = None,
     seed: int = 0,
     members: Sequence[int] | None = None,
@@ -90,10 +90,12 @@ def extend(
         New states.
     context, block
         At most so many states condition a block, and so many new ones are drawn at once (more while fewer are known).
+    sampler, method
+        How to sample, and how the known states guide.
     error
         Standard deviation with which the known states are held.
-    gamma, variance
-        Gamma of `SDA`, and the measured variance of each channel.
+    variance
+        The measured variance of each channel, for methods that need it.
     seed, members
         Each member's noise is drawn from (seed, number of the block, member).
     tick
@@ -108,9 +110,9 @@ def extend(
     length = context + block
     for number, held in enumerate(blocks(start, steps, context, block)):
         likelihood = observe_states(known[:, known.shape[1] - held :], error, variance)
-        guided = SDA(denoiser_at(known.shape[1] - held, length), [likelihood], gamma)
+        guided = method.guide(denoiser_at(known.shape[1] - held, length), [likelihood])
         stream = int(np.random.SeedSequence((seed, number)).generate_state(1, np.uint64)[0])
         noise = member_noise(stream, numbers, (length, *known.shape[2:]), known.device)
-        drawn = sampler(guided, noise, lambda: tick(len(numbers)))
+        drawn = sampler(guided, noise, lambda: tick(len(numbers)), guided.pin)
         known = torch.cat([known, drawn[:, held:].to(known)], dim=1)
     return known[:, start : start + steps]

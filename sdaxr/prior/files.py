@@ -124,8 +124,15 @@ class Prior:
         half = choose_precision(precision, torch.device(device), fields=fields) == "bfloat16"
         return TrajectoryDenoiser(network, context, present, stride=stride, half=half)
 
-    def with_sampling(self, **settings: Any) -> Prior:
-        """A copy that records ``settings`` (such as ``gamma=0.003``) as the defaults of `sdaxr.assimilate`."""
+    def with_sampling(self, **settings: Mapping[str, Any]) -> Prior:
+        """A copy that records how to sample with it: the defaults of `sdaxr.assimilate`.
+
+        Parameters
+        ----------
+        **settings
+            ``method`` and ``sampler``, each a mapping of a name and options, such as
+            ``sampler={"name": "sde-dpm++", "steps": 16}``.
+        """
         sampling = self.metadata.get("sampling", {}) | settings
         return replace(self, metadata=self.metadata | {"sampling": sampling})
 

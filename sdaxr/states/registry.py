@@ -99,6 +99,15 @@ class Registry(Generic[T]):
             raise OptionError(f"the {self.what} {name!r} is already {self.homes[name]!r}; choose another name")
         self.homes[name] = target
 
+    def class_names(self) -> list[str]:
+        """Names of the classes, in the order of the registry."""
+        return list(dict.fromkeys(target.partition(":")[2] for target in self.homes.values()))
+
+    def class_named(self, name: str) -> type[T] | None:
+        """The class called ``name`` in Python; None if there is none."""
+        found = [key for key, target in self.homes.items() if target.partition(":")[2] == name]
+        return self.kind(found[0]) if found else None
+
     def kind(self, name: str) -> type[T]:
         """The class of that name.
 

@@ -17,6 +17,8 @@ from sdaxr.commands import cli, steps
 
 # Flags of a command that are no parameter of its step, and parameters that have no flag.
 NOT_A_PARAMETER = {name: {"option"} for name in ("generate", "assimilate", "cycle", "forecast")}
+for name in ("assimilate", "cycle", "forecast"):
+    NOT_A_PARAMETER[name] |= {"method_option", "sampler_option"}
 NO_FLAG = {name: {"progress", "times"} for name in ("assimilate", "cycle")}
 
 
@@ -172,10 +174,13 @@ def test_assimilate_verify_forecast_and_denoise_are_the_functions(chain, tmp_pat
     prior, truth = sdaxr.open_prior(chain / "prior.safetensors"), sdaxr.open_archive(chain / "truth.zarr")
     settings = ("--prior", chain / "prior.safetensors", "--device", "cpu", "--quiet", "--seed", 3)
     options = {"seed": 3, "device": "cpu", "progress": False}
+    three = ("--sampler-option", "steps=3", "--method", "mmps", "--method-option", "iterations=2")
 
-    run("assimilate", chain / "obs.nc", *settings, "--members", 2, "--steps", 3, "--store", tmp_path / "post.zarr")
+    run("assimilate", chain / "obs.nc", *settings, "--members", 2, *three, "--store", tmp_path / "post.zarr")
     observations = sdaxr.open_archive(chain / "obs.nc")
-    posterior = sdaxr.assimilate(observations, prior, members=2, steps=3, **options)
+    posterior = sdaxr.assimilate(
+        observations, prior, method=sdaxr.methods.MMPS(iterations=2), sampler={"steps": 3}, members=2, **options
+    )
     written = sdaxr.open_archive(tmp_path / "post.zarr")
     xr.testing.assert_equal(written.drop_vars("status").load(), posterior)
 
@@ -189,21 +194,21 @@ def test_assimilate_verify_forecast_and_denoise_are_the_functions(chain, tmp_pat
     written = sdaxr.open_archive(tmp_path / "later.zarr")
     xr.testing.assert_equal(written.drop_vars("status").load(), later)
 
-    noisy = ("denoise", chain / "truth.zarr", *settings, "--trajectory", -1, "--noise-std", 0.5, "--n-steps", 3)
+    noisy = ("denoise", chain / "truth.zarr", *settings, "--trajectory", -1, "--error", 0.5, "--steps", 3)
     run(*noisy, "--store", tmp_path / "clean.nc")
-    clean = sdaxr.denoise(truth.isel(trajectory=-1), prior, noise_std=0.5, n_steps=3, **options)
+    clean = sdaxr.denoise(truth.isel(trajectory=-1), prior, error=0.5, steps=3, **options)
     with sdaxr.open_archive(tmp_path / "clean.nc") as written:
         xr.testing.assert_equal(written.load(), clean)
 
 
 def test_cycle_is_the_function(chain, tmp_path):
     cycle = ("cycle", chain / "obs.nc", "--prior", chain / "prior.safetensors", "--seed", 3, "--quiet")
-    settings = ("--window", 12, "--members", 2, "--steps", 3, "--inflation", 1.1, "--device", "cpu")
+    settings = ("--window", 12, "--members", 2, "--sampler-option", "steps=3", "--inflation", 1.1, "--device", "cpu")
     carry = ("--carry", "lorenz63", "--option", "noise=0")
     run(*cycle, *settings, *carry, "--store", tmp_path / "cycle.zarr")
     expected = sdaxr.cycle(
-        sdaxr.open_archive(chain / "obs.nc"), chain / "prior.safetensors", seed=3, window=12, members=2, steps=3,
-        inflation=1.1, carry=sdaxr.open_system("lorenz63", noise=0), device="cpu", progress=False,
+        sdaxr.open_archive(chain / "obs.nc"), chain / "prior.safetensors", seed=3, window=12, members=2,
+        sampler={"steps": 3}, inflation=1.1, carry=sdaxr.open_system("lorenz63", noise=0), device="cpu", progress=False,
     )  # fmt: skip
     xr.testing.assert_identical(sdaxr.open_archive(tmp_path / "cycle.zarr").load(), expected)
 
@@ -218,20 +223,22 @@ def test_assimilate_by_a_system_is_the_function(chain, tmp_path):
     system = ("--system", "lorenz63", "--option", "spin_up=10", "--option", "noise=2")
     background = xr.Dataset({"b": 1.0, "b_error": 2.0})
     save(background, tmp_path / "background.nc")
-    filtered = ("--method", "ffbs", "--particles", 500, "--background", tmp_path / "background.nc")
+    filtered = ("--method", "ffbs", "--method-option", "particles=500", "--background", tmp_path / "background.nc")
     run(*settings, *system, *filtered, "--store", tmp_path / "ffbs.zarr")
     model = sdaxr.open_system("lorenz63", spin_up=10, noise=2)
     observations = sdaxr.open_archive(chain / "obs.nc")
     options = {"system": model, "members": 2, "seed": 3, "progress": False}
-    expected = sdaxr.assimilate(observations, method="ffbs", particles=500, background=background, **options)
+    expected = sdaxr.assimilate(
+        observations, method=sdaxr.methods.FFBS(particles=500), background=background, **options
+    )
     written = sdaxr.open_archive(tmp_path / "ffbs.zarr")
     xr.testing.assert_equal(written.drop_vars("status").load(), expected)
 
     run(
-        *settings, *system, "--method", "4dvar", "--first-guess", tmp_path / "ffbs.zarr",
+        *settings, *system, "--method", "4dvar", "--method-option", f"first_guess={tmp_path / 'ffbs.zarr'}",
         "--store", tmp_path / "4dvar.zarr",
     )  # fmt: skip
-    refined = sdaxr.assimilate(observations, method="4dvar", first_guess=expected, **options)
+    refined = sdaxr.assimilate(observations, method=sdaxr.methods.FourDVar(first_guess=expected), **options)
     np.testing.assert_array_equal(sdaxr.open_archive(tmp_path / "4dvar.zarr").a, refined.a)
 
     other = tmp_path / "other.zarr"

@@ -12,7 +12,6 @@ import yaml
 import sdaxr
 from sdaxr.archives.stores import save
 from sdaxr.commands import recipe
-from sdaxr.inference import continuation
 from sdaxr.schema import ArchiveError, OptionError
 
 GENERATE = {"system": "lorenz63", "store": "t.zarr", "trajectories": 3, "steps": 6, "seed": 0, "split": [0.4, 0.3, 0.3]}
@@ -74,26 +73,31 @@ def test_a_file_that_the_recipe_did_not_make_is_not_replaced(tmp_path):
 
 
 def test_a_system_assimilates_with_its_options(tmp_path):
-    assimilate = {"observations": "obs.nc", "store": "p.zarr", "system": "lorenz63", "method": "ffbs", "particles": 64}
+    assimilate = {"observations": "obs.nc", "store": "p.zarr", "system": "lorenz63"}
+    assimilate["method"] = {"name": "ffbs", "particles": 64}
     steps = {"generate": GENERATE, "observe": OBSERVE | {"store": "obs.nc"}}
     path = write(tmp_path, **steps, assimilate=assimilate | {"spin_up": 10, "members": 2})
     posterior = recipe.run(path, progress=False)["3 assimilate"]
     assert json.loads(posterior.attrs["sdaxr_options"])["spin_up"] == 10
     for change, message in [
         ({"spin": 10}, "Did you mean 'spin_up'"),
-        ({"first_guess": "g.zarr"}, "there is no .*g.zarr"),
+        ({"method": {"name": "4dvar", "first_guess": "g.zarr"}}, "there is no .*g.zarr"),
+        ({"method": {"name": "ffbs", "particle": 64}}, "Did you mean 'particles'"),
+        ({"method": "fbs"}, "Did you mean 'ffbs'"),
     ]:
         with pytest.raises(OptionError, match=message):
             recipe.read(write(tmp_path, **steps, assimilate=assimilate | change))
 
 
 def test_a_cycle_is_carried_by_a_system_with_its_options(tmp_path):
-    cycle = {"observations": "obs.nc", "store": "p.zarr", "prior": "lorenz63", "window": 3, "members": 2, "steps": 3}
+    cycle = {"observations": "obs.nc", "store": "p.zarr", "prior": "lorenz63", "window": 3, "members": 2}
+    cycle["sampler"] = {"steps": 3}
     steps = {"generate": GENERATE, "observe": OBSERVE | {"store": "obs.nc"}}
     path = write(tmp_path, **steps, cycle=cycle | {"carry": "lorenz63", "noise": 0, "device": "cpu"})
     posterior = recipe.run(path, progress=False)["3 cycle"]
     assert posterior.sizes["time"] == 6 and '"noise": 0' in posterior.attrs["cycle_carry"]
     for change, message in [
+        ({"sampler": {"name": "dpm++", "step": 3}}, "Did you mean 'steps'"),
         ({"carry": "lorenz63", "nois": 0}, "Did you mean 'noise'"),
         ({"carry": "lorentz63"}, "found the carry 'lorentz63'.*Did you mean 'lorenz63'.*safetensors"),
         ({"noise": 0}, "found the parameter 'noise'"),
@@ -161,18 +165,14 @@ def test_an_unknown_prior_is_refused_before_anything_runs(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("model", "wrong", "right"), [("lorenz63", "nois", "noise"), ("prior.safetensors", "level", "levels")]
+    ("model", "wrong", "right"), [("lorenz63", "nois", "noise"), ("prior.safetensors", "samper", "sampler")]
 )
 def test_options_of_a_forecast_are_those_of_its_model(tmp_path, model, wrong, right):
     (tmp_path / "prior.safetensors").touch()
     step = {"ensemble": "t.zarr", "model": model, "store": "later.zarr", "steps": 4}
     with pytest.raises(OptionError, match=f"Did you mean '{right}'"):
         recipe.read(write(tmp_path, generate=GENERATE, forecast=step | {wrong: 0}))
-    assert recipe.read(write(tmp_path, generate=GENERATE, forecast=step | {right: 0}))
-
-
-def test_the_options_of_a_forecast_by_a_prior_are_known():
-    assert set(recipe.PRIOR_OPTIONS) == set(continuation._SAMPLING)
+    assert recipe.read(write(tmp_path, generate=GENERATE, forecast=step | {right: 0 if right == "noise" else "dpm++"}))
 
 
 def test_a_model_that_is_not_there_is_refused_before_anything_runs(tmp_path):

@@ -26,8 +26,8 @@ def test_systematic_resampling_gives_each_its_share() -> None:
 def test_weak_filters_are_told(caplog: pytest.LogCaptureFixture) -> None:
     observations = observe(truth_of(TRIPLE, LENGTH, 0), op.identity(), error=1e-3)
     with caplog.at_level(logging.WARNING, "sdaxr"):
-        smooth(observations, TRIPLE, method="bpf", members=2, particles=64, **QUIET)
+        smooth(observations, TRIPLE, method={"name": "bpf", "particles": 64}, members=2, **QUIET)
     assert "particles are effective" in caplog.text
     undefined = op.function(lambda fields: {name: (-1 - x.abs()).sqrt() for name, x in fields.items()})
     with pytest.raises(DivergenceError, match="the observations at 0.0 have the log-likelihood nan for some particle"):
-        smooth(observations, TRIPLE, operator=undefined, members=2, particles=64, **QUIET)
+        smooth(observations, TRIPLE, operator=undefined, method={"name": "ffbs", "particles": 64}, members=2, **QUIET)

@@ -51,7 +51,9 @@ def test_backward_simulation_has_the_analytic_densities_on_lorenz63(setting: str
     for seed in range(truths):
         truth = truth_of(LORENZ, 65, seed)
         observations = observe(truth, op.select("a"), seed=seed, **how)
-        posterior = smooth(observations, LORENZ, method="ffbs", members=32, particles=4096, seed=1, **QUIET)
+        posterior = smooth(
+            observations, LORENZ, method={"name": "ffbs", "particles": 4096}, members=32, seed=1, **QUIET
+        )
         prior.append(float(log_prior(posterior, LORENZ).mean()))
         # Counted for y / 8, as the paper does.
         values = int(observations.a.notnull().sum())

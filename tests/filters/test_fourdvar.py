@@ -12,6 +12,7 @@ from filtered import LORENZ, QUIET, model_of
 
 from sdaxr import operators as op
 from sdaxr.filters import bpf, ffbs, fourdvar
+from sdaxr.filters.fourdvar import FourDVar
 from sdaxr.filters.smoothing import smooth
 from sdaxr.observations.observe import observe
 from sdaxr.verification.densities import log_likelihood, log_prior
@@ -61,10 +62,10 @@ def test_fourdvar_ends_where_the_gradient_vanishes(operator: op.Operator) -> Non
 
 
 def test_fourdvar_starts_from_a_posterior(lorenz_observations: xr.Dataset) -> None:
-    posterior = smooth(lorenz_observations, LORENZ, method="ffbs", members=6, particles=1024, **QUIET)
-    refined = smooth(lorenz_observations, LORENZ, method="4dvar", members=5, first_guess=posterior, **QUIET)
+    posterior = smooth(lorenz_observations, LORENZ, method={"name": "ffbs", "particles": 1024}, members=6, **QUIET)
+    refined = smooth(lorenz_observations, LORENZ, method=FourDVar(first_guess=posterior), members=5, **QUIET)
     assert refined.attrs["cost_after"] < refined.attrs["cost_before"] and refined.attrs["members_not_converged"] == 0
-    assert "particles" not in refined.attrs
+    assert "particles" not in refined.attrs and len(refined.attrs["method_options"]) < 200
     gain = (log_prior(refined, LORENZ) + log_likelihood(refined, lorenz_observations)) - (
         log_prior(posterior, LORENZ) + log_likelihood(posterior, lorenz_observations)
     )

@@ -12,24 +12,26 @@ from filtered import LENGTH, QUIET
 
 import sdaxr
 from sdaxr import operators as op
-from sdaxr.filters.smoothing import METHODS, smooth
+from sdaxr.filters.fourdvar import FourDVar
+from sdaxr.filters.smoothing import smooth
 from sdaxr.observations.observe import observe
+from sdaxr.posterior.methods import names
 from sdaxr.schema import ArchiveError, DataError, GridError, OptionError, UnitsError
 from sdaxr.systems.linear import Linear
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", names("system"))
 def test_each_method_gives_the_posterior_dataset(observations: xr.Dataset, method: str, tmp_path) -> None:
-    options = {"system": TRIPLE, "method": method, "members": 3, "seed": 7} | QUIET
-    if method != "kalman":
-        options["particles"] = 256
+    particles = {} if method == "kalman" else {"particles": 256}
+    options = {"system": TRIPLE, "method": {"name": method, **particles}, "members": 3, "seed": 7} | QUIET
     found = observations.sda.assimilate(**options)
     assert dict(found.sizes) == {"member": 3, "time": LENGTH} and list(found.data_vars) == ["x1", "x2", "x3"]
     assert found.x1.dims == ("member", "time") and found.x1.dtype == np.float32 and found.x1.attrs["units"] == "1"
     assert found.member.attrs["standard_name"] == "realization" and found.time.attrs["units"] == "1"
     np.testing.assert_allclose(found.time, 0.5 * np.arange(LENGTH))
     attrs = found.attrs
-    assert attrs["method"] == method and attrs["seed"] == 7 and attrs["Conventions"] == "CF-1.11"
+    assert attrs["method"] == method and ("256" in attrs["method_options"]) == bool(particles)
+    assert attrs["seed"] == 7 and attrs["Conventions"] == "CF-1.11"
     assert attrs["sdaxr_system"] == "linear" and json.loads(attrs["sdaxr_options"])["step"] == 0.5
     assert attrs["observations_used"] == [3] and attrs["observations_dropped"] == [0]
     assert ("log_evidence" in attrs) == (method != "4dvar")
@@ -88,7 +90,7 @@ def test_networks_points_and_windows_are_what_they_are_together(observations: xr
     cut = smooth(second, TRIPLE, method="kalman", times=0.5 * np.arange(2, 9), outside="drop", **QUIET)
     np.testing.assert_allclose(cut.time, 0.5 * np.arange(2, 9))
     assert cut.attrs["observations_used"] == [4] and cut.attrs["observations_dropped"] == [2]
-    one = smooth(second.isel(time=[2]), TRIPLE, method="ffbs", particles=64, times=[1.0, 1.5], **QUIET)
+    one = smooth(second.isel(time=[2]), TRIPLE, method={"name": "ffbs", "particles": 64}, times=[1.0, 1.5], **QUIET)
     assert one.sizes["time"] == 2
 
 
@@ -100,8 +102,8 @@ def test_a_background_is_an_observation_of_the_first_state(observations: xr.Data
     matrix[[3, 4], 0, [0, 2]] = 1
     y, error = np.append(observations.x2.values, [1.5, -1.0]), np.array([0.5, 0.5, 0.5, 0.3, 0.4])
     mean, covariance, evidence = condition(whole_prior(TRIPLE, LENGTH), matrix.reshape(5, -1), np.zeros(5), y, error)
-    particles = {} if method == "kalman" else {"particles": 2**14}
-    found = smooth(observations, TRIPLE, method=method, members=1000, background=background, **particles, **QUIET)
+    chosen = {"name": method} | ({} if method == "kalman" else {"particles": 2**14})
+    found = smooth(observations, TRIPLE, method=chosen, members=1000, background=background, **QUIET)
     paths = np.stack([found[f"x{i}"].values for i in (1, 2, 3)], axis=-1)
     deviation = np.sqrt(np.diag(covariance)).reshape(LENGTH, 3)
     error = 1e-3 if method == "4dvar" else 0.25
@@ -109,7 +111,7 @@ def test_a_background_is_an_observation_of_the_first_state(observations: xr.Data
     if method != "4dvar":
         assert found.attrs["log_evidence"] == pytest.approx(evidence, abs=1e-4 if method == "kalman" else 0.1)
     labelled = background.expand_dims(time=[0.0])
-    same = smooth(observations, TRIPLE, method=method, members=1000, background=labelled, **particles, **QUIET)
+    same = smooth(observations, TRIPLE, method=chosen, members=1000, background=labelled, **QUIET)
     np.testing.assert_array_equal(same.x1, found.x1)
 
 
@@ -119,9 +121,9 @@ def test_a_background_is_an_observation_of_the_first_state(observations: xr.Data
         ({"method": "ffsb"}, "Did you mean 'ffbs'"),
         ({"members": 0}, "members=0, expected at least 1"),
         ({"seed": -1}, "seed=-1, expected at least 0"),
-        ({"particles": 1}, "particles=1, expected at least 2"),
-        ({"method": "kalman", "particles": 100}, "particles= is for method='bpf', 'ffbs'"),
-        ({"first_guess": xr.Dataset()}, "first_guess= is for method='4dvar', found method='ffbs'"),
+        ({"method": {"name": "ffbs", "particles": 1}}, "particles=1, expected at least 2"),
+        ({"method": {"name": "kalman", "particles": 100}}, "unknown option of kalman: 'particles'"),
+        ({"method": {"name": "ffbs", "first_guess": xr.Dataset()}}, "unknown option of ffbs: 'first_guess'"),
         ({"outside": "dropp"}, "Did you mean 'drop'"),
     ],
 )
@@ -136,10 +138,11 @@ def test_impossible_options(observations: xr.Dataset, tmp_path, options: dict, m
     [
         ({"method": "ffbs"}, "needs a physical model, found none; pass system="),
         ({"method": "sda"}, "needs a prior, found none"),
-        ({"method": "ffbs", "system": "linear", "prior": "lorenz63"}, "found prior= beside method='ffbs'"),
-        ({"method": "ffbs", "system": "linear", "gamma": 0.1}, "found gamma= beside method='ffbs'"),
-        ({"prior": "lorenz63", "system": "linear"}, r"found system= beside method='sda'.*\(bpf, ffbs, kalman, 4dvar\)"),
-        ({"prior": "lorenz63", "particles": 10}, "found particles= beside method='sda'"),
+        ({"method": "ffbs", "system": "linear", "prior": "lorenz63"}, "found prior= beside system="),
+        ({"method": "ffbs", "system": "linear", "sampler": "dpm++"}, "found sampler= beside system="),
+        ({"method": "sda", "system": "linear"}, "method='sda' needs a prior, found system=.*bpf, ffbs, kalman, 4dvar"),
+        ({"method": "ffbs", "prior": "lorenz63"}, "found prior= beside method='ffbs', which needs a physical model"),
+        ({"prior": "lorenz63", "method": {"particles": 10}}, "unknown option of sda: 'particles'"),
         ({"method": "fbs"}, "Did you mean 'ffbs'"),
     ],
 )
@@ -162,13 +165,13 @@ def test_backgrounds_and_first_guesses_that_do_not_fit(observations: xr.Dataset)
         with_background(x1=xr.DataArray([1.0], {"time": [0.5]}, ["time"]), x1_error=0.1)
 
     def with_guess(guess: xr.Dataset, members: int = 1) -> None:
-        smooth(observations, TRIPLE, method="4dvar", first_guess=guess, members=members, **QUIET)
+        smooth(observations, TRIPLE, method=FourDVar(first_guess=guess), members=members, **QUIET)
 
     truth = truth_of(TRIPLE, LENGTH, 1)
     with_guess(truth)
     with pytest.raises(DataError, match="has 1 members, expected at least members=2"):
         with_guess(truth, members=2)
-    with pytest.raises(DataError, match="no state at 1.0, nor at 3 other times"):
+    with pytest.raises(DataError, match="no state at 1.0 .4 times of the window are missing"):
         with_guess(truth.isel(time=slice(2)))
     with pytest.raises(DataError, match="expected 'time' with a coordinate"):
         with_guess(truth.isel(time=0))
@@ -190,6 +193,8 @@ def test_errors_that_are_not_gaussian() -> None:
     for family in ("laplace", "gaussian"):
         for name in ("x1_error", "x2_error"):
             seen[name].attrs["distribution"] = family
-        evidence.append(sdaxr.assimilate(seen, method="ffbs", particles=500, **options).attrs["log_evidence"])
+        evidence.append(
+            sdaxr.assimilate(seen, method={"name": "ffbs", "particles": 500}, **options).attrs["log_evidence"]
+        )
     assert evidence[0] != evidence[1]
     sdaxr.assimilate(seen, method="kalman", **options)

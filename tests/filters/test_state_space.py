@@ -45,7 +45,7 @@ def test_systems_that_do_not_fit(observations: xr.Dataset, lorenz_observations: 
     with pytest.raises(OptionError, match="needs linear functions, the observation operator at 0.0 is not"):
         smooth(curved, TRIPLE, method="kalman", **QUIET)
     with pytest.raises(OptionError, match="without noise there is no density"):
-        smooth(lorenz_observations, Lorenz63(spin_up=10, noise=0), method="ffbs", particles=64, **QUIET)
+        smooth(lorenz_observations, Lorenz63(spin_up=10, noise=0), method={"name": "ffbs", "particles": 64}, **QUIET)
     with pytest.raises(DataError, match=r"expected linear's 1 .*|span .* steps of linear"):
         smooth(observations, "linear", times=0.5 * np.arange(LENGTH), **QUIET)
     with pytest.raises(DataError, match="gives no variable 'x3'"):

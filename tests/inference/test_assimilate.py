@@ -25,7 +25,7 @@ from sdaxr.schema import ArchiveError, DataError, DivergenceError, OptionError, 
 
 CHAIN = GaussianChain(9)
 WARM = op.function(lambda fields: {name: torch.tanh((x - 280) / 4) for name, x in fields.items()})
-QUICK = {"steps": 12, "corrections": 0, "progress": False}
+QUICK = {"sampler": {"steps": 12, "corrections": 0}, "progress": False}
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +52,7 @@ def test_posterior_is_the_kalman_smoother_in_physical_units(
     prior: Prior, truth: xr.Dataset, observations: xr.Dataset
 ) -> None:
     posterior = assimilate(
-        observations, prior, members=400, method="sda", steps=100, corrections=0, seed=1, progress=False
+        observations, prior, members=400, sampler={"steps": 100, "corrections": 0}, seed=1, progress=False
     )
     y = (np.stack([observations.a, observations.b], -1) - 280) / 2
     full = np.full((9, 2), np.nan)
@@ -73,7 +73,8 @@ def test_labels_are_those_of_the_prior(prior: Prior, truth: xr.Dataset, observat
     assert posterior.a.dtype == np.float32 and posterior.member.attrs["standard_name"] == "realization"
     attrs = posterior.attrs
     assert attrs["prior"] == "chain" and attrs["method"] == "sda" and attrs["seed"] == 5
-    assert attrs["sampling_steps"] == 12 and attrs["sampling_gamma"] == "measured"
+    assert attrs["sampler"] == "sde-dpm++" and json.loads(attrs["sampler_options"])["steps"] == 12
+    assert json.loads(attrs["method_options"]) == {"variance": {"name": "measured"}}
     assert json.loads(attrs["operators"][0]) == op.identity().to_dict()
     assert attrs["observations_used"] == [10] and attrs["observations_dropped"] == [0]
 
@@ -111,7 +112,9 @@ def test_a_second_run_returns_the_archive(
         {"seed": 1},
         {"members": 3},
         {"method": "dps"},
-        {"gamma": 0.1},
+        {"method": {"variance": 0.1}},
+        {"sampler": {"steps": 13, "corrections": 0}},
+        {"precision": "float32"},
         {"times": 0.5 * np.arange(12)},
         {"operator": op.scale(1.0)},
     ],
@@ -173,7 +176,7 @@ def test_members_are_drawn_by_worker_processes(tmp_path: Path) -> None:
     chain = sdaxr.generate("lorenz63", tmp_path / "t.zarr", trajectories=1, steps=9, split=(0, 0, 1), progress=False)
     seen = sdaxr.observe(chain.isel(trajectory=0).load(), op.select("a"), every=4, error=1.0)
     shutil.copy(str(files("sdaxr.prior") / "shipped" / "lorenz63.safetensors"), tmp_path / "own.safetensors")
-    options = {"members": 5, "batch": 2, "seed": 3, "steps": 4, "corrections": 0, "progress": False}
+    options = {"members": 5, "batch": 2, "seed": 3, "sampler": {"steps": 4, "corrections": 0}, "progress": False}
     here = assimilate(seen, "lorenz63", **options)
     with (
         distributed.LocalCluster(
@@ -185,7 +188,7 @@ def test_members_are_drawn_by_worker_processes(tmp_path: Path) -> None:
         stored = assimilate(seen, "lorenz63", store=tmp_path / "p.zarr", **options)
         far = seen.assign(a=(1e6 * seen.a).assign_attrs(seen.a.attrs))
         with pytest.raises(DivergenceError):
-            assimilate(far, "lorenz63", **(options | {"gamma": 0.0}))
+            assimilate(far, "lorenz63", **(options | {"method": {"variance": 0.0}}))
     assert_close(there, here)
     assert_close(stored, here)
 
@@ -206,32 +209,34 @@ def test_seeds_and_samplers_give_other_members(prior: Prior, observations: xr.Da
         for options in (
             {},
             {"seed": 1},
-            {"sampler": "exponential"},
-            {"sampler": "dpm++"},
-            {"eta": 0.5},
-            {"grid": "karras"},
-            {"corrections": 1},
-            {"gamma": 0.1},
+            {"sampler": {"name": "exponential", "steps": 12, "corrections": 0}},
+            {"sampler": {"name": "dpm++", "steps": 12, "corrections": 0}},
+            {"sampler": {"eta": 0.5, "steps": 12, "corrections": 0}},
+            {"sampler": {"grid": "karras", "steps": 12, "corrections": 0}},
+            {"sampler": {"corrections": 1, "steps": 12}},
+            {"method": {"variance": 0.1}},
             {"method": "dps"},
         )
     ]
     values = np.stack([r.a.values.ravel() for r in runs])
     assert len(np.unique(values.round(3), axis=0)) == len(runs)
-    assert runs[2].attrs["sampling_gamma"] == 0.01  # the paper's
 
 
 def test_settings_come_from_the_user_then_the_prior(prior: Prior, observations: xr.Dataset) -> None:
-    tuned = prior.with_sampling(gamma=0.3, steps=5)
-    found = assimilate(observations, tuned, members=1, steps=7, progress=False).attrs
-    assert found["sampling_gamma"] == 0.3 and found["sampling_steps"] == 7 and found["sampling_corrections"] == 3
-    with pytest.raises(OptionError, match="'gama'.*Did you mean 'gamma'"):
-        assimilate(observations, prior.with_sampling(gama=0.3), members=1, progress=False)
+    recorded = {"name": "sda", "variance": {"name": "scalar", "gamma": 0.3}}
+    tuned = prior.with_sampling(method=recorded, sampler={"name": "sde-dpm++", "steps": 5})
+    found = assimilate(observations, tuned, sampler={"steps": 7}, members=1, progress=False).attrs
+    assert json.loads(found["method_options"]) == {"variance": {"name": "scalar", "gamma": 0.3}}
+    sampler = json.loads(found["sampler_options"])
+    assert sampler["steps"] == 7 and sampler["corrections"] == 3
+    default = assimilate(observations, tuned, members=1, progress=False).attrs
+    assert json.loads(default["sampler_options"])["steps"] == 5
 
 
 def test_two_networks_do_what_one_does(prior: Prior, observations: xr.Dataset) -> None:
     parts = {"first": observations.isel(time=slice(None, None, 2)), "second": observations.isel(time=slice(1, None, 2))}
-    # The measured variance knows each network on its own; a given gamma does not.
-    how = QUICK | {"gamma": 0.5, "members": 2}
+    # The measured variance knows each network on its own; a given one does not.
+    how = QUICK | {"method": {"variance": 0.5}, "members": 2}
     whole = assimilate(observations, prior, **how)
     mapped = assimilate(parts, prior, **how)
     tree = assimilate(xr.DataTree.from_dict({f"/{k}": v for k, v in parts.items()}), prior, **how)
@@ -256,7 +261,7 @@ def test_operators_by_network(prior: Prior, truth: xr.Dataset) -> None:
 
 def test_an_own_function_is_an_operator(prior: Prior, truth: xr.Dataset) -> None:
     own = observe(truth, op.identity(), error=0.4).drop_attrs(deep=False)
-    found = assimilate(own, prior, members=1, operator=WARM, gamma=0.1, **QUICK)
+    found = assimilate(own, prior, members=1, operator=WARM, method={"variance": 0.1}, **QUICK)
     assert "function" in found.attrs["operators"][0]
 
 
@@ -284,14 +289,14 @@ def background_of(truth: xr.Dataset, error: float) -> xr.Dataset:
 
 def test_divergence_is_no_result(prior: Prior, observations: xr.Dataset, tmp_path: Path) -> None:
     exact = observations.assign(a_error=1e-6, b_error=1e-6)
-    with pytest.raises(DivergenceError, match=r"method 'sda' diverged at noise level r = .*larger gamma="):
-        assimilate(exact, prior, gamma=0.0, members=2, store=tmp_path / "p.zarr", **QUICK)
+    with pytest.raises(DivergenceError, match=r"method 'sda' diverged at noise level r = .*larger variance"):
+        assimilate(exact, prior, method={"variance": 0.0}, members=2, store=tmp_path / "p.zarr", **QUICK)
     with pytest.raises(ArchiveError, match="is not finished: 0 of 2"):
         open_archive(tmp_path / "p.zarr").load()
 
 
 def test_a_background_has_its_time_or_none(prior: Prior, truth: xr.Dataset, observations: xr.Dataset) -> None:
-    how = {"members": 2, "gamma": 0.1} | QUICK
+    how = {"members": 2, "method": {"variance": 0.1}} | QUICK
     plain = background_of(truth, 0.2)
     expected = assimilate(observations, prior, background=plain, **how)
     for same in (plain.assign_coords(time=0.0), plain.assign_coords(time=0.0).expand_dims("time")):
@@ -352,13 +357,11 @@ def test_too_few_states_for_a_window(observations: xr.Dataset) -> None:
     [
         ({"method": "sdaa"}, "Did you mean 'sda'"),
         ({"sampler": "ancestrl"}, "Did you mean 'ancestral'"),
-        ({"grid": "karas"}, "Did you mean 'karras'"),
-        ({"sampler": "dpm++", "eta": 0.5}, "'dpm\\+\\+' is defined by eta=0"),
+        ({"sampler": {"grid": "karas"}}, "Did you mean 'karras'"),
         ({"outside": "dropp"}, "Did you mean 'drop'"),
         ({"members": 0}, "members=0, expected at least 1"),
-        ({"steps": 0}, "steps=0, expected at least 1"),
-        ({"corrections": -1}, "corrections=-1, expected at least 0"),
-        ({"attempts": 0}, "attempts=0, expected at least 1"),
+        ({"seed": -1}, "seed=-1, expected at least 0"),
+        ({"sampler": {"steps": 0}}, "steps=0, expected at least 1"),
     ],
 )
 def test_impossible_options(

@@ -25,7 +25,7 @@ def chain_ensemble(members: int = 3, times: int = 1) -> xr.Dataset:
     return data.expand_dims(member=np.arange(members)).copy(deep=True)
 
 
-QUICK = {"levels": 6, "progress": False}
+QUICK = {"sampler": {"steps": 6}, "progress": False}
 
 
 def test_a_prior_continues_every_member_from_its_own_states():
@@ -40,7 +40,7 @@ def test_a_prior_continues_every_member_from_its_own_states():
     for member, state in states.items():
         departure = [float(result[v][member, 0]) - 280 for v in "ab"] - CHAIN.transition @ state
         assert np.abs(departure).max() < 5 * 2 * np.sqrt(CHAIN.noise[0, 0])
-    assert result.attrs["model"] == "chain" and result.attrs["sampling_gamma"] == "measured"
+    assert result.attrs["model"] == "chain" and result.attrs["method_options"] == '{"variance": {"name": "measured"}}'
 
 
 def test_a_member_of_a_prior_forecast_is_the_same_in_any_batch_and_archive(tmp_path):
@@ -86,7 +86,8 @@ def test_a_window_network_gets_its_window():
     ("options", "error", "message"),
     [
         ({"error": 0.0}, OptionError, "error=0.0"),
-        ({"resolution": 64}, OptionError, "option 'resolution'.*the prior 'chain'"),
+        ({"resolution": 64}, OptionError, "options .'resolution'., which a system may have.*the prior 'chain'"),
+        ({"method": "ffbs"}, OptionError, "needs a physical model, found the prior"),
         ({"block": 0}, OptionError, "block=0"),
     ],
 )

@@ -21,7 +21,7 @@ from sdaxr.schema import ArchiveError, DataError, OptionError, PriorError
 from sdaxr.systems.base import System
 
 CHAIN = GaussianChain(60, damping=0.98)
-QUICK = {"gamma": "covariance", "steps": 30, "corrections": 0, "progress": False}
+QUICK = {"method": {"variance": "covariance"}, "sampler": {"steps": 30, "corrections": 0}, "progress": False}
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ import torch
 import xarray as xr
 from gaussian import GaussianChain
 
-from sdaxr.inference.denoise import Langevin, Reverse, denoise
+from sdaxr.inference.denoise import LangevinRoute, ReverseRoute, denoise
 from sdaxr.schema import DataError, GridError, OptionError, UnitsError
 
 LENGTH = 6
@@ -50,7 +50,7 @@ def test_reverse_diffusion_from_the_noisy_state_samples_the_posterior(noise):
     y = noisy((noise, noise))[1]
     generator = torch.Generator().manual_seed(0)
     start = torch.as_tensor(y).reshape(1, LENGTH, 2).expand(8000, -1, -1)
-    route = Reverse(noise, 32)
+    route = ReverseRoute(noise, 32)
     x = route(CHAIN.denoise, start, lambda: torch.randn(start.shape, generator=generator, dtype=torch.float64))
     assert_posterior(x.flatten(1).numpy(), *wiener(y, np.full(2 * LENGTH, noise)), bias=0.01, spread=0.03)
 
@@ -58,7 +58,7 @@ def test_reverse_diffusion_from_the_noisy_state_samples_the_posterior(noise):
 def test_evaluations_are_counted():
     calls = []
     y = torch.zeros(1, LENGTH, 2)
-    route = Reverse(0.5, 7)
+    route = ReverseRoute(0.5, 7)
     route(lambda z, r: calls.append(r) or z, y, lambda: torch.zeros_like(y))
     assert len(calls) == route.evaluations
     assert calls[0] == max(calls) == pytest.approx(0.5)
@@ -66,7 +66,7 @@ def test_evaluations_are_counted():
 
 def test_equal_shares_of_noise_need_no_guidance_and_give_the_posterior():
     data, y = noisy((0.6, 0.6))
-    clean = denoise(data, PRIOR, noise_std=1.2, members=300, seed=3, progress=False)
+    clean = denoise(data, PRIOR, error=1.2, members=300, seed=3, progress=False)
     assert clean.attrs["denoising_noise_level"] == pytest.approx(0.6)
     assert clean.a.dims == ("member", "time") and clean.a.attrs["units"] == "K"
     assert clean.member.attrs["standard_name"] == "realization"
@@ -76,7 +76,7 @@ def test_equal_shares_of_noise_need_no_guidance_and_give_the_posterior():
 
 def test_noise_that_differs_between_variables_is_guided():
     data, y = noisy((0.3, 1.0))
-    clean = denoise(data, PRIOR, noise_std={"a": 0.6, "b": 2.0}, members=200, seed=3, progress=False)
+    clean = denoise(data, PRIOR, error={"a": 0.6, "b": 2.0}, members=200, seed=3, progress=False)
     assert "denoising_noise_level" not in clean.attrs
     # Guidance takes the errors of x given z as independent: the mean is right, the spread too large.
     x, (mean, cov) = normalised(clean), wiener(y, np.tile([0.3, 1.0], LENGTH))
@@ -89,7 +89,7 @@ def test_langevin_is_the_linear_iteration_of_a_gaussian():
     y, level, eta, steps = noisy((0.5, 0.5))[1], 0.2, 0.01, 25
     generator = torch.Generator().manual_seed(0)
     start = torch.as_tensor(y).reshape(1, LENGTH, 2).expand(8000, -1, -1)
-    route = Langevin(level, eta, steps)
+    route = LangevinRoute(level, eta, steps)
     x = route(CHAIN.denoise, start, lambda: torch.randn(start.shape, generator=generator, dtype=torch.float64))
     one = np.eye(2 * LENGTH)
     step = one - eta * np.linalg.inv(CHAIN.covariance + level**2 * one)
@@ -101,7 +101,7 @@ def test_langevin_is_the_linear_iteration_of_a_gaussian():
 
 def test_langevin_of_no_steps_returns_the_noisy_fields():
     data, _ = noisy((0.5, 0.5))
-    clean = denoise(data, PRIOR, noise_std=1.0, method="langevin", n_steps=0, progress=False)
+    clean = denoise(data, PRIOR, error=1.0, method="langevin", steps=0, progress=False)
     assert clean.a.dims == ("time",)
     np.testing.assert_allclose(clean.a, data.a, rtol=1e-6)
 
@@ -109,7 +109,7 @@ def test_langevin_of_no_steps_returns_the_noisy_fields():
 @pytest.mark.parametrize("method", ["posterior", "langevin"])
 def test_samples_depend_on_seed_entry_and_member_only(method):
     data = xr.concat([noisy((0.5, 0.5), seed)[0] for seed in (1, 2, 3)], "trajectory")
-    options = {"noise_std": 1.0, "method": method, "n_steps": 4, "progress": False}
+    options = {"error": 1.0, "method": method, "steps": 4, "progress": False}
     full = denoise(data, PRIOR, members=2, seed=5, **options)
     assert full.a.dims == ("member", "trajectory", "time")
     parts = denoise(data, PRIOR, members=2, seed=5, batch=2, **options)
@@ -123,22 +123,22 @@ def test_samples_depend_on_seed_entry_and_member_only(method):
 def test_any_length_at_least_the_window():
     data, _ = noisy((0.5, 0.5))
     windowed = GaussianChain(3).prior(window=3)
-    clean = denoise(data, windowed, noise_std=1.0, n_steps=3, progress=False)
+    clean = denoise(data, windowed, error=1.0, steps=3, progress=False)
     assert clean.sizes["time"] == LENGTH
     with pytest.raises(DataError, match="at least its window of 3"):
-        denoise(data.isel(time=slice(2)), windowed, noise_std=1.0, progress=False)
+        denoise(data.isel(time=slice(2)), windowed, error=1.0, progress=False)
 
 
 @pytest.mark.parametrize(
     ("change", "options", "error", "message"),
     [
         ({}, {"method": "posteriour"}, OptionError, "Did you mean 'posterior'"),
-        ({}, {"noise_std": 0.0}, OptionError, "expected a positive number in the units of the data"),
-        ({}, {"noise_std": float("nan")}, OptionError, "expected a positive number"),
-        ({}, {"noise_std": {"a": 1.0}}, OptionError, r"no value for \['b'\]"),
-        ({}, {"noise_std": {"a": 1.0, "c": 1.0}}, OptionError, "noise_std for the variable 'c'"),
+        ({}, {"error": 0.0}, OptionError, "expected a positive number in the units of the data"),
+        ({}, {"error": float("nan")}, OptionError, "expected a positive number"),
+        ({}, {"error": {"a": 1.0}}, OptionError, r"no value for \['b'\]"),
+        ({}, {"error": {"a": 1.0, "c": 1.0}}, OptionError, "error for the variable 'c'"),
         ({}, {"members": 0}, OptionError, "members=0"),
-        ({}, {"n_steps": 1}, OptionError, "n_steps=1"),
+        ({}, {"steps": 1}, OptionError, "steps=1"),
         ({}, {"step_size": 0.1}, OptionError, "step_size is for method='langevin'"),
         ({}, {"method": "langevin", "step_size": -1.0}, OptionError, "step_size=-1"),
         ({"drop": "b"}, {}, DataError, "variable 'b'"),
@@ -164,9 +164,9 @@ def test_bad_input_is_named(change, options, error, message):
     if "member" in change:
         data = data.expand_dims(member=2)
     with pytest.raises(error, match=message):
-        denoise(data, PRIOR, **({"noise_std": 1.0, "progress": False} | options))
+        denoise(data, PRIOR, **({"error": 1.0, "progress": False} | options))
 
 
 def test_another_grid_is_refused(trajectories):
     with pytest.raises((DataError, GridError)):
-        denoise(trajectories.isel(trajectory=0), PRIOR, noise_std=1.0, progress=False)
+        denoise(trajectories.isel(trajectory=0), PRIOR, error=1.0, progress=False)

@@ -14,13 +14,13 @@ from gaussian import GaussianChain
 from sdaxr import operators as op
 from sdaxr.inference.assimilate import assimilate
 from sdaxr.observations.observe import observe
-from sdaxr.posterior.guidance import METHODS
+from sdaxr.posterior.methods import names
 from sdaxr.prior.files import Prior
 from sdaxr.schema import OptionError
 
 CHAIN = GaussianChain(9)
 WARM = op.function(lambda fields: {name: torch.tanh((x - 280) / 4) for name, x in fields.items()})
-QUICK = {"steps": 12, "corrections": 0, "progress": False}
+QUICK = {"sampler": {"steps": 12, "corrections": 0}, "progress": False}
 
 
 @pytest.fixture(scope="module")
@@ -39,11 +39,10 @@ def observations(truth: xr.Dataset) -> xr.Dataset:
 
 
 METHOD_SETTINGS = {
-    "sda": {"gamma": "covariance"},
-    "bounded": {"gamma": 0.1},
+    "sda": {"variance": "covariance"},
     "mmps": {"iterations": 4},
     "jacobian_free": {},
-    "dmps": {"corrections": 4},
+    "dmps": {},
     "soad": {},
     "dps": {"zeta": 3.0},
 }
@@ -54,11 +53,11 @@ def background_of(truth: xr.Dataset, error: float) -> xr.Dataset:
     return first.assign(a=first.a + 0.5, b=first.b - 0.5, a_error=error, b_error=error)
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", names("prior"))
 def test_every_method_takes_correlated_errors_and_a_background(prior: Prior, truth: xr.Dataset, method: str) -> None:
     observations = observe(truth, op.select("a"), every=2, start=2, error=0.4, correlation={"time": 1.0}, seed=3)
-    options = {"method": method, "members": 30, "steps": 40, "corrections": 0, "progress": False}
-    options |= METHOD_SETTINGS[method]
+    options = {"method": {"name": method, **METHOD_SETTINGS[method]}, "members": 30, "progress": False}
+    options["sampler"] = {"steps": 40, "corrections": 4 if method == "dmps" else 0}
     background = background_of(truth, 0.1)
     found = assimilate(observations, prior, background=background, **options)
     assert found.attrs["method"] == method and found.attrs["networks"] == ["background", "observations"]
@@ -75,10 +74,10 @@ def test_posterior_with_a_background_and_correlated_errors_is_the_closed_form(tr
     scale, errors = 1.0, 0.4
     observations = observe(truth, op.select("a"), error=errors, correlation={"time": scale}, seed=3)
     background = background_of(truth, 0.6)
-    options = {"sda": {"gamma": "covariance"}, "jacobian_free": {}, "mmps": {"iterations": 6}}[method]
+    options = {"sda": {"variance": "covariance"}, "jacobian_free": {}, "mmps": {"iterations": 6}}[method]
     posterior = assimilate(
-        observations, CHAIN.prior(samples=4000), background=background, method=method, members=300, steps=80,
-        corrections=0, progress=False, **options,
+        observations, CHAIN.prior(samples=4000), background=background, method={"name": method, **options},
+        sampler={"steps": 80, "corrections": 0}, members=300, progress=False,
     )  # fmt: skip
     h = np.concatenate([np.eye(2, 18), np.kron(np.eye(9), [[1.0, 0.0]])])
     times = 0.5 * np.arange(9)
@@ -96,42 +95,36 @@ def test_posterior_with_a_background_and_correlated_errors_is_the_closed_form(tr
 
 
 def test_evaluations_are_recorded(prior: Prior, observations: xr.Dataset) -> None:
-    how = {"members": 1, "steps": 5, "corrections": 1, "progress": False}
+    how = {"members": 1, "sampler": {"steps": 5, "corrections": 1}, "progress": False}
     assert assimilate(observations, prior, **how).attrs["evaluations_per_member"] == 6
-    found = assimilate(observations, prior, method="mmps", iterations=4, **how).attrs
-    assert found["evaluations_per_member"] == 12 and found["sampling_iterations"] == 4
-    assert "sampling_gamma" not in found and "sampling_zeta" not in found
+    found = assimilate(observations, prior, method={"name": "mmps", "iterations": 4}, **how).attrs
+    assert found["evaluations_per_member"] == 12 and json.loads(found["method_options"]) == {"iterations": 4}
+    assert found["sampler"] == "sde-dpm++" and json.loads(found["sampler_options"])["steps"] == 5
 
 
 def test_what_a_prior_records_for_one_method_does_not_disturb_another(prior: Prior, observations: xr.Dataset) -> None:
-    tuned = prior.with_sampling(gamma=0.3)
-    methods = {"sda": 0.3, "bounded": 0.3, "jacobian_free": "covariance"}
-    for method, gamma in methods.items():
+    tuned = prior.with_sampling(method={"name": "sda", "variance": {"name": "scalar", "gamma": 0.3}})
+    recorded = {
+        "sda": {"variance": {"name": "scalar", "gamma": 0.3}},
+        "jacobian_free": {"covariance": None},
+        "dmps": {},
+    }
+    for method, options in recorded.items():
         found = assimilate(observations, tuned, method=method, members=1, **QUICK)
-        assert found.attrs["sampling_gamma"] == gamma
-    assert "sampling_gamma" not in assimilate(observations, tuned, method="dmps", members=1, **QUICK).attrs
+        assert json.loads(found.attrs["method_options"]) == options
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"method": "dps", "gamma": 0.1}, r"method='dps' has no option 'gamma'; expected one of zeta.*sda, bounded"),
+        ({"method": {"name": "dps", "variance": 0.1}}, "unknown option of dps: 'variance'; expected one of zeta"),
+        ({"method": "ffbs"}, "found prior= beside method='ffbs', which needs a physical model"),
+        ({"method": "sdaa"}, "unknown method 'sdaa'.*Did you mean 'sda'"),
+        ({"sampler": {"stepps": 3}}, "unknown option of sde-dpm.*'stepps'.*Did you mean 'steps'"),
         (
-            {"method": "sda", "corrector": True},
-            r"has no option 'corrector'; expected one of gamma.*'corrector' is for soad",
+            {"method": {"variance": "covariance"}, "times": 0.5 * np.arange(3000)},
+            "3000 states of 2 numbers is too large, expected at most 4096",
         ),
-        (
-            {"method": "sda", "iterations": 2},
-            r"has no option 'iterations'; expected one of gamma.*'iterations' is for mmps",
-        ),
-        ({"method": "dmps", "gamma": 0.1}, "method='dmps' has no option 'gamma', nor any other"),
-        ({"method": "jacobian_free", "gamma": 0.1}, "gamma=0.1, expected 'covariance' or 'independent'"),
-        ({"method": "soad", "gamma": 0.1}, "gamma=0.1, expected 'bounded'"),
-        ({"method": "soad", "gamma": "covariance"}, "gamma='covariance', expected 'bounded'"),
-        ({"method": "sda", "gamma": "covarance"}, "gamma='covarance', expected a number"),
-        ({"method": "sda", "gamma": -1.0}, "gamma=-1.0, expected a number from 0 on"),
-        ({"method": "mmps", "iterations": 0}, "iterations=0, expected at least 1"),
-        ({"gamma": "covariance", "times": 0.5 * np.arange(3000)}, "3000 states of 2 numbers, expected at most 4096"),
         ({"method": "dmps", "operator": WARM}, "method='dmps' is for linear operators"),
         (
             {"method": "soad", "operator": WARM},
@@ -153,7 +146,9 @@ def test_dense_observations_of_a_slow_chain(damping: float) -> None:
     chain, error = GaussianChain(32, damping, 0.1), 0.2
     truth = chain.truth(1)
     observations = observe(truth, op.identity(), error=2 * error, seed=3)
-    posterior = assimilate(observations, chain.prior(samples=200), members=40, steps=32, corrections=1, progress=False)
+    posterior = assimilate(
+        observations, chain.prior(samples=200), members=40, sampler={"steps": 32, "corrections": 1}, progress=False
+    )
     y = (np.stack([observations.a, observations.b], -1) - 280) / 2
     operator = np.broadcast_to(np.eye(2), (32, 2, 2))
     mean, covariance = chain.smoother(operator, y, np.full((32, 2), error))

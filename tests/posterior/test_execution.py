@@ -10,8 +10,12 @@ import torch
 from scenarios import CHAIN, LENGTH, matrix_observation, scenario, single_precision
 
 from sdaxr.posterior.execution import batch_size, sample_batch
-from sdaxr.posterior.guidance import SDA
-from sdaxr.posterior.samplers import DPMSolver, Langevin, Sampler, karras_levels, member_noise
+from sdaxr.posterior.guidance.sda import SDA
+from sdaxr.posterior.samplers.dpm import DPMStep
+from sdaxr.posterior.samplers.langevin import LangevinCorrector
+from sdaxr.posterior.samplers.levels import karras_levels
+from sdaxr.posterior.samplers.noise import member_noise
+from sdaxr.posterior.samplers.predictor_corrector import PredictorCorrector
 from sdaxr.schema import DivergenceError
 
 CPU = torch.device("cpu")
@@ -19,8 +23,10 @@ CPU = torch.device("cpu")
 
 def test_a_member_is_the_same_in_any_batch() -> None:
     matrix, y, error, _ = scenario("full")
-    guided = SDA(lambda z, r: CHAIN.denoise(z, r), [single_precision(matrix_observation(matrix, y, error))], gamma=0.1)
-    sampler = Sampler(karras_levels(16, 20.0, 0.02), DPMSolver(eta=1.0), Langevin(count=1))
+    guided = SDA(variance=0.1).guide(
+        lambda z, r: CHAIN.denoise(z, r), [single_precision(matrix_observation(matrix, y, error))]
+    )
+    sampler = PredictorCorrector(karras_levels(16, 20.0, 0.02), DPMStep(eta=1.0), LangevinCorrector(count=1))
 
     one, many = (
         sample_batch(guided, sampler, members, (LENGTH, 2), seed=1, device=CPU) for members in ([7], [3, 4, 5, 6, 7])
@@ -41,6 +47,9 @@ class Locked:
     def __call__(self, z: torch.Tensor, r: float) -> torch.Tensor:
         return z
 
+    def pin(self, z: torch.Tensor, r: float, noise: object) -> torch.Tensor:
+        return z
+
     def misfit(self, x: torch.Tensor) -> torch.Tensor:
         return x.abs().amax(dim=(1, 2))
 
@@ -49,7 +58,7 @@ class Locked:
 def test_members_that_the_observations_exclude_are_drawn_again(batch: range, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO")
 
-    def sampler(guided: Locked, noise: Callable[[], torch.Tensor], tick: Callable[[], object]) -> torch.Tensor:
+    def sampler(guided: Locked, noise: Callable[[], torch.Tensor], tick: object, pin: object) -> torch.Tensor:
         return noise() / 1.6
 
     def sample(attempts: int) -> torch.Tensor:
@@ -71,7 +80,7 @@ def test_members_that_the_observations_exclude_are_drawn_again(batch: range, cap
 def test_a_second_attempt_that_diverges_leaves_the_first() -> None:
     calls = []
 
-    def sampler(guided: Locked, noise: Callable[[], torch.Tensor], tick: Callable[[], object]) -> torch.Tensor:
+    def sampler(guided: Locked, noise: Callable[[], torch.Tensor], tick: object, pin: object) -> torch.Tensor:
         calls.append(guided)
         if len(calls) > 1:
             raise DivergenceError("far away")
@@ -84,7 +93,7 @@ def test_a_second_attempt_that_diverges_leaves_the_first() -> None:
 
 def test_batches_fit_in_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     matrix, y, error, _ = scenario("full")
-    guided = SDA(CHAIN.denoise, [single_precision(matrix_observation(matrix, y, error))], gamma=0.1)
+    guided = SDA(variance=0.1).guide(CHAIN.denoise, [single_precision(matrix_observation(matrix, y, error))])
     assert batch_size(guided, (LENGTH, 2), 1, CPU) == 1
     assert batch_size(guided, (LENGTH, 2), 10, CPU) == 10
     monkeypatch.setattr("sdaxr.posterior.execution.CPU_BUDGET", 1.0)

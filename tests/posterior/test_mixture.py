@@ -20,18 +20,26 @@ from sdaxr import operators as op
 from sdaxr.inference.binding import bind_observations
 from sdaxr.observations.observe import observe
 from sdaxr.posterior import mixture
-from sdaxr.posterior.covariance.modal import weigh
-from sdaxr.posterior.covariance.trajectory import PriorCovariance
-from sdaxr.posterior.guidance import METHODS, MMPS, SDA, Bounded, Guidance, JacobianFree
+from sdaxr.posterior.covariance.trajectory import TrajectoryCovariance
+from sdaxr.posterior.covariance.variance import Bounded
+from sdaxr.posterior.guidance.base import ScoreMethod
+from sdaxr.posterior.guidance.jacobian_free import JacobianFree
+from sdaxr.posterior.guidance.mmps import MMPS
+from sdaxr.posterior.guidance.sda import SDA
 from sdaxr.posterior.likelihood import GaussianObservation
+from sdaxr.posterior.linear import Likelihood
+from sdaxr.posterior.methods import names
 from sdaxr.posterior.mixture import Mixture, MixtureObservation
-from sdaxr.posterior.samplers import DPMSolver, Langevin, Sampler, log_snr_levels
+from sdaxr.posterior.samplers.dpm import DPMStep
+from sdaxr.posterior.samplers.langevin import LangevinCorrector
+from sdaxr.posterior.samplers.levels import log_snr_levels
+from sdaxr.posterior.samplers.predictor_corrector import PredictorCorrector
 from sdaxr.schema import DataError, OptionError
 from sdaxr.verification.densities import log_likelihood
 
 CHAIN = GaussianChain(8)
 CPU = torch.device("cpu")
-QUICK = {"members": 2, "steps": 4, "progress": False}
+QUICK = {"members": 2, "sampler": {"steps": 4}, "progress": False}
 
 
 def innovations(family: str, variance: float, count: int = 200) -> np.ndarray:
@@ -135,12 +143,12 @@ def observed(
     return MixtureObservation(*parts, mixture=Mixture.of([family] * len(y), one)), gaussian
 
 
-PRIOR = PriorCovariance.of(torch.as_tensor(CHAIN.covariance))
+PRIOR = TrajectoryCovariance.from_matrix(torch.as_tensor(CHAIN.covariance))
 GUIDES = {
-    "sda measured": lambda o: SDA(CHAIN.denoise, [o]),
-    "sda covariance": lambda o: SDA(CHAIN.denoise, [o], PRIOR),
-    "jacobian_free": lambda o: JacobianFree(CHAIN.denoise, [o], PRIOR),
-    "mmps": lambda o: MMPS(CHAIN.denoise, [o], 8),
+    "sda measured": lambda o: SDA().guide(CHAIN.denoise, [o]),
+    "sda covariance": lambda o: SDA(variance=PRIOR).guide(CHAIN.denoise, [o]),
+    "jacobian_free": lambda o: JacobianFree(covariance=PRIOR).guide(CHAIN.denoise, [o]),
+    "mmps": lambda o: MMPS(iterations=8).guide(CHAIN.denoise, [o]),
 }
 
 
@@ -164,7 +172,7 @@ def test_guidance_by_one_observation_is_the_exact_posterior_mean(family: str, gu
 
 @pytest.mark.parametrize("method", [SDA, JacobianFree])
 @pytest.mark.parametrize("family", FAMILIES)
-def test_guidance_of_fields_by_one_observation(family: str, method: type[Guidance]) -> None:
+def test_guidance_of_fields_by_one_observation(family: str, method: type[ScoreMethod]) -> None:
     """The default for fields, whose covariance given z is measured."""
     network, covariance = ring_prior(0.0)
     row, error, r = np.zeros((1, TIMES * POINTS)), 0.3, 0.7
@@ -182,7 +190,7 @@ def test_guidance_of_fields_by_one_observation(family: str, method: type[Guidanc
     xhat = denoise(z, r).detach().flatten(1).numpy()
     weights = quadrature(family, (0.7 - xhat @ row[0]) / error, left[30] / error**2) / error
     exact = xhat + weights[:, None] * left
-    found, taken = (method(denoise, [o], covariance)(z, r).detach().flatten(1).numpy() for o in (mixed, gaussian))
+    found, taken = (method(covariance).guide(denoise, [o])(z, r).detach().flatten(1).numpy() for o in (mixed, gaussian))
     distance, other = (np.sqrt(((x - exact) ** 2).mean()) for x in (found, taken))
     assert distance < 0.1 * np.sqrt(((exact - xhat) ** 2).mean())
     assert distance < 0.6 * other
@@ -196,8 +204,10 @@ def test_guidance_of_fields_by_linearised_operators() -> None:
         "lognormal", np.eye(size)[::5], np.zeros(20), 0.3, lambda r: torch.full((20,), r**2 / (1 + r**2)), torch.float32
     )
     xhat = torch.as_tensor(windows(3, 0.0, 4))
-    _, exact = weigh([mixed, gaussian], [True, True], xhat, covariance, 0.7)
-    _, found = weigh([mixed, gaussian], [False, False], xhat, covariance, 0.7)
+    taken, linearised = Likelihood([mixed, gaussian]), Likelihood([mixed, gaussian])
+    linearised.once("linear", lambda: (False, False))
+    _, exact = covariance.weights(taken, xhat, 0.7)
+    _, found = covariance.weights(linearised, xhat, 0.7)
     torch.testing.assert_close(found, exact, rtol=1e-3, atol=1e-3)
 
 
@@ -218,12 +228,12 @@ def test_posterior_of_one_number(family: str, error: float) -> None:
     members = 2000
     exact = np.array([posterior_of_one_number(family, y, error) for y in VALUES]).T
     both = observed(family, np.eye(3), VALUES, error, None)
-    sampler = Sampler(log_snr_levels(40, 80.0, 0.005), DPMSolver(eta=1.0, below=math.inf), Langevin())
+    sampler = PredictorCorrector(log_snr_levels(40, 80.0, 0.005), DPMStep(eta=1.0, below=math.inf), LangevinCorrector())
     distance = []
     for observation in both:
         random = torch.Generator().manual_seed(2)
         samples = sampler(
-            Bounded(lambda z, r: z / (1 + r**2), [observation]),
+            SDA(variance=Bounded()).guide(lambda z, r: z / (1 + r**2), [observation]),
             lambda random=random: torch.randn(members, 3, 1, generator=random, dtype=torch.float64),
         )[..., 0].numpy()
         distance.append(np.abs([(samples.mean(0) - exact[0]) / exact[1], samples.std(0) / exact[1] - 1]).max(1))
@@ -250,13 +260,13 @@ def test_several_observations_at_once() -> None:
         if sweep >= 20:
             kept.append(x)
     exact = np.concatenate(kept)
-    levels = Sampler(log_snr_levels(32, 80.0, 0.01), DPMSolver(eta=1.0, below=math.inf), Langevin(3))
+    levels = PredictorCorrector(log_snr_levels(32, 80.0, 0.01), DPMStep(eta=1.0, below=math.inf), LangevinCorrector(3))
     both = observed(family, np.eye(16), y, error, lambda r: torch.as_tensor(r**2 * np.diag(CHAIN.unresolved(r)).copy()))
     off, ratio = [], []
     for observation in both:
         noise = torch.Generator().manual_seed(5)
         samples = levels(
-            SDA(CHAIN.denoise, [observation], PRIOR),
+            SDA(variance=PRIOR).guide(CHAIN.denoise, [observation]),
             lambda noise=noise: torch.randn(400, 8, 2, generator=noise, dtype=torch.float64),
         )
         x = samples.flatten(1).numpy()
@@ -271,7 +281,7 @@ def test_samples_that_the_errors_can_explain_are_kept() -> None:
     for family in FAMILIES:
         y = np.ones(4)
         mixed, gaussian = observed(family, np.eye(4), y, 0.5, None)
-        guided = SDA(CHAIN.denoise, [mixed], gamma=0.1)
+        guided = SDA(variance=0.1).guide(CHAIN.denoise, [mixed])
         draws = FAMILIES[family].rvs((500, 4), random_state=np.random.default_rng(1))
         x = torch.as_tensor(y - 0.5 * draws)
         assert float(guided.misfit(x).max()) < 1
@@ -284,7 +294,7 @@ def test_samples_that_the_errors_can_explain_are_kept() -> None:
 def test_variance_that_is_not_measured_is_an_error() -> None:
     mixed, _ = observed("laplace", np.eye(16), np.zeros(16), 0.5, None)
     with pytest.raises(OptionError, match="found it not measured"):
-        JacobianFree(CHAIN.denoise, [mixed], PRIOR)(torch.zeros(1, 8, 2).double(), 1.0)
+        JacobianFree(covariance=PRIOR).guide(CHAIN.denoise, [mixed])(torch.zeros(1, 8, 2).double(), 1.0)
 
 
 @pytest.fixture(scope="module")
@@ -337,7 +347,7 @@ def test_posterior_of_observations_with_such_errors(truth: xr.Dataset, family: s
     assert distance[0] < 0.2 and distance[0] < distance[1] / 2
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", names("prior"))
 def test_every_method_takes_them_beside_other_networks(truth: xr.Dataset, method: str) -> None:
     networks = {
         "odd": observe(truth, op.select("a"), every=3, error=0.5, noise="lognormal", seed=1),

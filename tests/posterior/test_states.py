@@ -6,7 +6,12 @@ import numpy as np
 import torch
 from gaussian import GaussianChain
 
-from sdaxr.posterior.samplers import DPMSolver, Langevin, Sampler, log_snr_levels
+from sdaxr.posterior.covariance.variance import Matrix
+from sdaxr.posterior.guidance.sda import SDA
+from sdaxr.posterior.samplers.dpm import DPMStep
+from sdaxr.posterior.samplers.langevin import LangevinCorrector
+from sdaxr.posterior.samplers.levels import log_snr_levels
+from sdaxr.posterior.samplers.predictor_corrector import PredictorCorrector
 from sdaxr.posterior.states import blocks, extend
 
 CHAIN = GaussianChain(6)
@@ -30,13 +35,16 @@ def test_blocks_reach_the_steps():
 def test_a_continued_chain_has_the_moments_of_its_transition():
     members, steps, error = 500, 8, 0.05
     known = torch.tensor([[[1.5, -0.5]]]).expand(members, -1, -1)
-    sampler = Sampler(log_snr_levels(48, 20.0, 0.01), DPMSolver(eta=1.0), Langevin())
+    sampler = PredictorCorrector(log_snr_levels(48, 20.0, 0.01), DPMStep(eta=1.0), LangevinCorrector())
     one = GaussianChain(5)
+
+    def gamma(r: float) -> torch.Tensor:
+        return torch.as_tensor(one.unresolved(r)[:2, :2], dtype=torch.float32)
+
     drawn = extend(
         lambda first, count: one.denoise,
-        known, steps, context=1, block=4, sampler=sampler, error=error,
         # Exact for a Gaussian prior (appendix B of the paper), so that the blocks alone are tested.
-        gamma=lambda r: torch.as_tensor(one.unresolved(r)[:2, :2], dtype=torch.float32),
+        known, steps, context=1, block=4, sampler=sampler, method=SDA(variance=Matrix(gamma)), error=error,
     ).numpy()  # fmt: skip
     mean, cov = closed_form(known[0].numpy(), error, steps)
     powers = [np.linalg.matrix_power(CHAIN.transition, n) for n in range(1, steps + 1)]

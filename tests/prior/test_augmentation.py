@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from pathlib import Path
 
@@ -13,14 +14,18 @@ from gaussian import GaussianChain, affine_moments
 
 import sdaxr
 from sdaxr import operators as op
-from sdaxr.posterior.guidance import SDA
+from sdaxr.posterior.covariance.variance import Matrix
+from sdaxr.posterior.guidance.sda import SDA
 from sdaxr.posterior.likelihood import GaussianObservation
-from sdaxr.posterior.samplers import DPMSolver, Langevin, Sampler, log_snr_levels
+from sdaxr.posterior.samplers.dpm import DPMStep
+from sdaxr.posterior.samplers.langevin import LangevinCorrector
+from sdaxr.posterior.samplers.levels import log_snr_levels
+from sdaxr.posterior.samplers.predictor_corrector import PredictorCorrector
 from sdaxr.prior.augmentation import Augmentation
 from sdaxr.schema import OptionError
 
 BENT = op.arctan(0.5)
-QUICK = {"steps": 8, "corrections": 0, "progress": False}
+QUICK = {"sampler": {"steps": 8, "corrections": 0}, "progress": False}
 
 
 def trajectories(count: int = 6, steps: int = 24, sites: int = 8, lazily: bool = False) -> xr.Dataset:
@@ -111,12 +116,11 @@ def test_observations_are_matched_to_their_channels(prior: Path, tmp_path: Path)
     background = truth.isel(time=0, drop=True).assign(h_error=0.1)
     with_background = sdaxr.assimilate(networks, prior, method="soad", background=background, members=2, **QUICK)
     assert list(with_background.data_vars) == ["h"]
-    plain = sdaxr.assimilate(networks, prior, method="soad", corrector=False, members=3, **QUICK)
-    assert (posterior.attrs["sampling_corrector"], plain.attrs["sampling_corrector"]) == (1, 0)
+    plain = sdaxr.assimilate(networks, prior, method={"name": "soad", "corrector": False}, members=3, **QUICK)
+    assert [json.loads(p.attrs["method_options"])["corrector"] for p in (posterior, plain)] == [True, False]
     assert float(abs(plain.h - posterior.h).max()) > 0.01
-    assert posterior.attrs["sampling_gamma"] == "measured"
-    bounded = sdaxr.assimilate(networks, prior, method="soad", gamma="bounded", members=3, **QUICK)
-    assert bounded.attrs["sampling_gamma"] == "bounded"
+    assert json.loads(posterior.attrs["method_options"])["variance"] == {"name": "measured"}
+    bounded = sdaxr.assimilate(networks, prior, method={"name": "soad", "variance": "bounded"}, members=3, **QUICK)
     assert float(abs(bounded.h - posterior.h).max()) > 0.01
 
 
@@ -135,7 +139,7 @@ def test_other_methods_and_forecasts_take_such_a_prior(prior: Path):
     later = sdaxr.forecast(posterior, prior, steps=3, progress=False)
     assert list(later.data_vars) == ["h"] and later.sizes["lead_time"] == 3
     with pytest.raises(OptionError, match="train it without augment="):
-        sdaxr.denoise(truth, prior, noise_std=0.1, progress=False)
+        sdaxr.denoise(truth, prior, error=0.1, progress=False)
 
 
 # The oracle
@@ -170,10 +174,10 @@ def test_an_augmented_gaussian_has_the_posterior_of_the_kalman_smoother():
         return GaussianObservation(lambda z: z.flatten(1) @ pick[part].T, torch.as_tensor(numbers), error * ones, ones)
 
     networks = [network(slice(0, length), y, sd), network(slice(length, None), b, first)]
-    guided = SDA(denoise, networks, lambda r: pick @ torch.as_tensor(spread(r)) @ pick.T)
+    guided = SDA(variance=Matrix(lambda r: pick @ torch.as_tensor(spread(r)) @ pick.T)).guide(denoise, networks)
     levels = log_snr_levels(64, 80.0, 0.01)
     found, covariance = affine_moments(
-        Sampler(levels, DPMSolver(eta=1.0, below=math.inf), Langevin()), guided, (length, 3)
+        PredictorCorrector(levels, DPMStep(eta=1.0, below=math.inf), LangevinCorrector()), guided, (length, 3)
     )
     narrow = np.kron(np.eye(length), np.eye(2, 3))
     blocks = np.einsum("lilj->lij", (narrow @ covariance @ narrow.T).reshape(length, 2, length, 2))

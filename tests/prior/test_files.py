@@ -31,7 +31,7 @@ def prior(trajectories: xr.Dataset) -> Prior:
         "parameterisation": "edm",
         "levels": [0.01, 50.0],
         "window": 4,
-        "sampling": {"corrections": 2},
+        "sampling": {"sampler": {"name": "sde-dpm++", "corrections": 2}},
     }
     torch.manual_seed(0)
     network = assemble(layout, about)
@@ -92,10 +92,11 @@ def test_the_many_vectors_of_an_augmented_prior_are_rounded_and_stay_orthonormal
 
 
 def test_sampling_settings_are_kept(prior: Prior, tmp_path: Path) -> None:
-    tuned = prior.with_sampling(gamma=0.003)
-    assert tuned.metadata["sampling"] == {"corrections": 2, "gamma": 0.003}
-    assert prior.metadata["sampling"] == {"corrections": 2}
-    assert open_prior(tuned.save(tmp_path / "p.safetensors")).metadata["sampling"]["gamma"] == 0.003
+    recorded = prior.metadata["sampling"]
+    method = {"name": "sda", "variance": {"name": "scalar", "gamma": 0.003}}
+    tuned = prior.with_sampling(method=method)
+    assert tuned.metadata["sampling"] == recorded | {"method": method} and prior.metadata["sampling"] == recorded
+    assert open_prior(tuned.save(tmp_path / "p.safetensors")).metadata["sampling"] == recorded | {"method": method}
 
 
 def test_an_open_prior_is_returned_as_it_is(prior: Prior) -> None:

@@ -61,7 +61,9 @@ def test_posterior_of_stations_is_labelled_and_scored(recipe, data, prior):
     observations = truth.sda.observe(used, error=recipe.ERROR, missing=recipe.MISSING, seed=0)
     assert observations["t2m"].dims == ("time", "station")
     assert 0.2 < float(observations["t2m"].isnull().mean()) < 0.4
-    posterior = observations.sda.assimilate(prior, members=2, seed=0, steps=8, corrections=0, progress=False)
+    posterior = observations.sda.assimilate(
+        prior, members=2, seed=0, sampler={"steps": 8, "corrections": 0}, progress=False
+    )
     assert posterior["t2m"].dims == ("member", "time", "lat", "lon")
     xr.testing.assert_equal(posterior["time"], truth["time"])
     xr.testing.assert_allclose(posterior["lat"], truth["lat"])

@@ -29,7 +29,7 @@ _NODES = 16
 def linearise(
     observations: Sequence[GaussianObservation], linear: Sequence[bool], x: Tensor, draws: Tensor
 ) -> tuple[Linearised, Tensor]:
-    """The misfit -e around states of which some things are open, and what it misses.
+    """The residual -e around states that are known in part, and what its linearisation misses.
 
     Parameters
     ----------
@@ -42,14 +42,14 @@ def linearise(
 
     Returns
     -------
-    Mean misfit with its mean slope, in units of the errors; and the mean square of what they miss, shape (batch, n).
+    Mean residual with its mean slope, in units of the errors; and the mean square of what they miss, shape (batch, n).
     """
     parts = [_expected(o, exact, x, draws) for o, exact in zip(observations, linear, strict=True)]
 
-    def misfit(states: Tensor) -> Tensor:
+    def mean_residual(states: Tensor) -> Tensor:
         return torch.cat([o.whiten(m(states) - o.values) for o, (m, _) in zip(observations, parts, strict=True)], dim=1)
 
-    return Linearised(misfit, x), torch.cat([missed for _, missed in parts], dim=1)
+    return Linearised(mean_residual, x), torch.cat([missed for _, missed in parts], dim=1)
 
 
 def _expected(

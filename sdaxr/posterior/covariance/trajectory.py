@@ -1,4 +1,4 @@
-r"""Covariance of the states of a trajectory under a prior, for state vectors.
+r"""Covariance of the states of a trajectory given z, from that of a prior of state vectors.
 
 Of a Gaussian prior with the covariance C, a state x given :math:`z = x + r \epsilon` has the covariance
 (Rozet & Louppe 2023, appendix B)
@@ -15,19 +15,51 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
+import xarray as xr
 from torch import Tensor
 
+from sdaxr.posterior.covariance.base import StateCovariance, Uncertainty
+from sdaxr.posterior.linear import Likelihood
 from sdaxr.schema import OptionError
+
+if TYPE_CHECKING:
+    from sdaxr.prior.files import Prior
 
 LARGEST = 4096  # numbers in a trajectory
 ORDER = 8  # of the autoregression
 
 
 @dataclass(frozen=True)
-class PriorCovariance:
-    """C, taken apart.
+class Covariance(Uncertainty):
+    """The covariance of the prior's trajectories, estimated from the held-out windows that the prior carries.
+
+    For state vectors (at most 4096 numbers in a trajectory). With it `SDA` and `JacobianFree` are exact for Gaussian
+    priors (Rozet & Louppe 2023, appendix B, arXiv:2306.10574).
+    """
+
+    name: ClassVar[str] = "covariance"
+
+    def resolve(self, prior: Prior, times: xr.DataArray, device: torch.device) -> TrajectoryCovariance:
+        """The estimate for trajectories on ``times``.
+
+        Raises
+        ------
+        OptionError
+            If the matrix would be too large.
+        """
+        return TrajectoryCovariance.estimate(torch.as_tensor(prior.reference[0], device=device), times.size)
+
+    def slope(self, likelihood: Likelihood, xhat: Tensor, r: float) -> Tensor:
+        """Not before the covariance has been estimated."""
+        raise OptionError("the covariance has not been estimated; call resolve, or TrajectoryCovariance.from_matrix")
+
+
+@dataclass(frozen=True)
+class TrajectoryCovariance(StateCovariance):
+    """Cov[x | z], from C taken apart.
 
     Attributes
     ----------
@@ -41,13 +73,13 @@ class PriorCovariance:
     vectors: Tensor
 
     @classmethod
-    def of(cls, matrix: Tensor) -> PriorCovariance:
+    def from_matrix(cls, matrix: Tensor) -> TrajectoryCovariance:
         """From C, shape (d, d)."""
         values, vectors = torch.linalg.eigh(matrix.double())
         return cls(values.clamp_min(0.0), vectors)
 
     @classmethod
-    def estimate(cls, windows: Tensor, length: int) -> PriorCovariance:
+    def estimate(cls, windows: Tensor, length: int) -> TrajectoryCovariance:
         """For trajectories of ``length`` states, from windows of normalised states (sample, time, channel, *space).
 
         Raises
@@ -57,11 +89,11 @@ class PriorCovariance:
         """
         if length * windows[0, 0].numel() > LARGEST:
             raise OptionError(
-                f"gamma='covariance' needs a matrix for {length} states of {windows[0, 0].numel()} numbers, expected "
-                f"at most {LARGEST} numbers in all; leave gamma out, or assimilate a shorter window (times=...)"
+                f"the covariance of {length} states of {windows[0, 0].numel()} numbers is too large, expected at most "
+                f"{LARGEST} numbers in all; take Measured() in the place of Covariance(), or a shorter window (times=)"
             )
         order = min(windows.shape[1] // 2, ORDER)
-        return cls.of(block_toeplitz(continued(lag_covariances(windows, order), length)))
+        return cls.from_matrix(block_toeplitz(continued(lag_covariances(windows, order), length)))
 
     def given(self, u: Tensor, r: float) -> Tensor:
         """Cov[x | z] times u (batch, time, channel, *space)."""

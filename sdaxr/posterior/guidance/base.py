@@ -1,70 +1,126 @@
-r"""What the methods have in common.
+r"""What the score-based methods have in common.
 
 A method approximates :math:`p(y | z)`, or the posterior mean itself, from :math:`\hat x = E[x | z]`. Most take
-:math:`N(y | H(\hat x), R + H V H^T)` with V in the place of the covariance of x given z, and
-:math:`\nabla_z = J^T H^T (R + H V H^T)^{-1} (y - H(\hat x))` with :math:`J = d \hat x / d z`, V held fixed.
+:math:`N(y | H(\hat x), R + U)` with U in the place of the covariance of H(x) given z (`sdaxr.posterior.covariance`),
+and :math:`\nabla_z = J^T H^T (R + U)^{-1} (y - H(\hat x))` with :math:`J = d \hat x / d z`, U held fixed.
 
-Of errors that are not Gaussian, methods that know a variance of each observation convolve the density with it; those
-that solve a linear system have in R the variance of the Gaussian with the same score (`sdaxr.posterior.mixture`).
+Where errors are not Gaussian, methods with a variance of each observation convolve the density of the errors with it.
+Methods that solve a linear system have in R the variance of the Gaussian with the same score
+(`sdaxr.posterior.mixture`).
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields, replace
-from typing import ClassVar, Self
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar, Self
 
 import torch
-from scipy.stats import chi2
+import xarray as xr
 from torch import Tensor
 
 from sdaxr.posterior.likelihood import GaussianObservation
-from sdaxr.posterior.linear import Operators, examine, is_linear
+from sdaxr.posterior.linear import Likelihood
+from sdaxr.posterior.methods import Method
 from sdaxr.schema import DivergenceError
 
-Weigh = Callable[[list[Tensor]], Sequence[Tensor]]
+if TYPE_CHECKING:
+    from sdaxr.prior.files import Prior
 
 
 @dataclass(frozen=True)
-class Guidance(ABC):
-    """A denoiser of the posterior.
+class ScoreMethod(Method, ABC):
+    """A method that needs a prior: its fields are its options.
 
-    Attributes
-    ----------
-    denoiser
-        Prior: (z, r) to E[x | z].
-    observations
-        One or several networks of instruments, whose errors are independent of each other.
+    A new method is a subclass in a file of its own and a line in `sdaxr.methods`.
     """
 
-    denoiser: Callable[[Tensor, float], Tensor]
-    observations: Sequence[GaussianObservation]
-
-    method: ClassVar[str]
+    # Whether observations are matched with what a prior knows of the observed quantities (`sdaxr.prior.augmentation`).
+    augmented: ClassVar[bool] = False
+    # What a person may do where the method diverges.
     remedy: ClassVar[str] = (
-        "the likelihood is narrower than what the prior leaves open: pass a larger gamma=, more steps= or "
-        "corrections=, or thin the observations"
+        "the likelihood is narrower than what the prior leaves open; give method a larger variance, such as "
+        "SDA(variance=Scalar(0.1)), give sampler more steps or corrections, or thin the observations"
     )
-
-    @classmethod
-    def options(cls) -> tuple[str, ...]:
-        """Names of what can be set."""
-        return tuple(f.name for f in fields(cls) if f.name not in ("denoiser", "observations"))
 
     @property
     def cost(self) -> float:
-        """What one call costs: a forward pass of the network with its vector-Jacobian product counts one, and each
-        further product a third. A forward pass alone counts one, too.
+        """What one evaluation costs: a forward pass of the network with its vector-Jacobian product, or without, is 1.
+
+        Each further product counts a third.
         """
         return 1.0
 
+    @property
+    def measured(self) -> bool:
+        """Whether the variance of each observed quantity has to be measured on the held-out states of the prior."""
+        return False
+
+    def resolve(self, prior: Prior, times: xr.DataArray, device: torch.device) -> ScoreMethod:
+        """The same method for trajectories of a prior on ``times``: what depends on the prior is looked up."""
+        del prior, times, device
+        return self
+
+    def guide(
+        self, denoiser: Callable[[Tensor, float], Tensor], observations: Sequence[GaussianObservation]
+    ) -> GuidedDenoiser:
+        """The denoiser of the posterior.
+
+        Parameters
+        ----------
+        denoiser
+            Prior: (z, r) to E[x | z].
+        observations
+            One or several networks, whose errors are independent of each other.
+        """
+        return GuidedDenoiser(self, denoiser, Likelihood(observations))
+
+    def check(self, likelihood: Likelihood, like: Tensor) -> None:
+        """Raise `OptionError` if the observations of states like these (batch, time, channel, *space) do not suit."""
+        del likelihood, like
+
+    @abstractmethod
+    def mean(self, posterior: GuidedDenoiser, z: Tensor, r: float) -> Tensor:
+        """E[x | z, y], of the shape of z (batch, time, channel, *space)."""
+
+    def pin(self, posterior: GuidedDenoiser, z: Tensor, r: float, noise: Callable[[], Tensor]) -> Tensor:
+        """z on arrival at the noise level r, before anything else is done there; most methods leave z as it is."""
+        del posterior, r, noise
+        return z
+
+    def misfit(self, likelihood: Likelihood, x: Tensor) -> Tensor:
+        """How far samples are from the observations, (batch,); beyond 1 it is no accident of the errors."""
+        return likelihood.misfit(x)
+
+
+@dataclass(frozen=True)
+class GuidedDenoiser:
+    r"""A denoiser of the posterior, :math:`E[x | z, y] = \hat x + r^2 \nabla_z \log p(y | z)`.
+
+    Samplers take it like the denoiser of a prior.
+
+    Attributes
+    ----------
+    method
+        How the observations guide.
+    denoiser
+        Prior: (z, r) to E[x | z].
+    likelihood
+        The observations.
+    """
+
+    method: ScoreMethod
+    denoiser: Callable[[Tensor, float], Tensor]
+    likelihood: Likelihood
+
     def of(self, members: Tensor) -> Self:
         """The same for some members."""
-        return replace(self, observations=[o.of(members) for o in self.observations])
+        return type(self)(self.method, self.denoiser, self.likelihood.of(members))
 
-    def check(self, like: Tensor) -> None:  # noqa: B027 (most methods take any observations)
-        """Raise `OptionError` if the observations of states like these (batch, time, channel, *space) do not suit."""
+    def check(self, like: Tensor) -> None:
+        """Raise `OptionError` if the observations of states like these do not suit the method."""
+        self.method.check(self.likelihood, like)
 
     def __call__(self, z: Tensor, r: float) -> Tensor:
         """E[x | z, y], of the shape of z (batch, time, channel, *space).
@@ -74,48 +130,32 @@ class Guidance(ABC):
         DivergenceError
             If it is not finite, or far beyond the states and the noise.
         """
-        mean = self.mean(z, r)
+        mean = self.method.mean(self, z, r)
         largest = float(mean.abs().amax())
-        if not largest < 1e3 * (1 + r):
+        if not largest < FAR * (1 + r):
             raise DivergenceError(self._diagnosis(z, r, largest))
         return mean
 
+    def pin(self, z: Tensor, r: float, noise: Callable[[], Tensor]) -> Tensor:
+        """z on arrival at the noise level r, see `ScoreMethod.pin`."""
+        return self.method.pin(self, z, r, noise)
+
     def misfit(self, x: Tensor) -> Tensor:
-        """Deviance of samples (the squared innovations, in units of Gaussian errors), over the largest that may be.
-
-        That is what one sample in a million exceeds, and four times the number of observations at least: errors that
-        are somewhat too small are no fault of the sample. Shape (batch,).
-        """
-        with torch.no_grad():
-            deviance = [o.deviance(x) for o in self.observations]
-        count = sum(o.values.shape[-1] for o in self.observations)
-        return torch.stack(deviance).sum(0) / max(4.0 * count, float(chi2.isf(1e-6, count)))
-
-    @abstractmethod
-    def mean(self, z: Tensor, r: float) -> Tensor:
-        """E[x | z, y], not checked."""
-
-    def operators(self, like: Tensor) -> Operators:
-        """What is known of the operators beforehand, found out at the first call."""
-        if "_operators" not in self.__dict__:
-            object.__setattr__(self, "_operators", examine(self.observations, like))
-        known: Operators = self.__dict__["_operators"]
-        return known
-
-    def linear(self, like: Tensor) -> tuple[bool, ...]:
-        """Whether the operator of each network is linear, up to a constant, found out at the first call."""
-        if "_linear" not in self.__dict__:
-            object.__setattr__(self, "_linear", tuple(is_linear(o, like) for o in self.observations))
-        known: tuple[bool, ...] = self.__dict__["_linear"]
-        return known
+        """How far samples are from the observations, (batch,); beyond 1 it is no accident of the errors."""
+        return self.method.misfit(self.likelihood, x)
 
     def _diagnosis(self, z: Tensor, r: float, largest: float) -> str:
         with torch.no_grad():
             alone = float(self.denoiser(z.detach(), r).abs().amax())
-        found = f"method {self.method!r} diverged at noise level r = {r:.3g} (largest normalised value {largest:.3g})"
-        if not alone < 1e3 * (1 + r):
+        name = self.method.name
+        found = f"method {name!r} diverged at noise level r = {r:.3g} (largest normalised value {largest:.3g})"
+        if not alone < FAR * (1 + r):
             return f"{found}; so does the prior without observations ({alone:.3g}): train it longer, or take another"
-        return f"{found}: {self.remedy}"
+        return f"{found}: {self.method.remedy}"
+
+
+# Normalised states are of the order of one, and z of the order of 1 + r: what is a thousand times larger has diverged.
+FAR = 1e3
 
 
 def through_network(
@@ -127,13 +167,3 @@ def through_network(
         xhat = denoiser(z, r)
     (score,) = torch.autograd.grad(xhat, z, slope(xhat.detach()))
     return xhat.detach() + r**2 * score
-
-
-def weighted_slope(observations: Sequence[GaussianObservation], x: Tensor, weigh: Weigh) -> Tensor:
-    """H'(x)^T w, of the shape of x; ``weigh`` makes the weights w of each network from the innovations y - H(x)."""
-    with torch.enable_grad():
-        x = x.detach().requires_grad_()
-        innovations = [o.innovation(x) for o in observations]
-    weights = weigh([i.detach() for i in innovations])
-    (slope,) = torch.autograd.grad(innovations, x, [-w for w in weights])
-    return slope

@@ -1,4 +1,4 @@
-r"""Diffusion posterior sampling (Chung et al. 2023), the baseline of Rozet & Louppe (2023).
+r"""Diffusion posterior sampling (Chung et al. 2023, arXiv:2209.14687), the baseline of Rozet & Louppe (2023).
 
 .. math:: \nabla_z \log p(y | z) \approx -\zeta \frac{\nabla_z \|e\|^2}{\|e\|}, \qquad e = (y - H(\hat x)) / s
 
@@ -9,39 +9,46 @@ residual is measured in the natural scale s of what is observed, so that network
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from sdaxr.posterior.guidance.base import Guidance
+from sdaxr.posterior.guidance.base import GuidedDenoiser, ScoreMethod
+from sdaxr.posterior.linear import Likelihood
 
 
 @dataclass(frozen=True)
-class DPS(Guidance):
-    """Denoiser of the posterior.
+class DPS(ScoreMethod):
+    r"""Diffusion posterior sampling (Chung et al. 2023, arXiv:2209.14687).
 
-    Attributes
+    .. math:: \nabla_z \log p(y | z) \approx -\zeta \frac{\nabla_z \|e\|^2}{\|e\|}, \qquad e = (y - H(\hat x)) / s
+
+    The observations' errors do not enter it.
+
+    Parameters
     ----------
     zeta
-        Length of the step.
+        Length of the steps, without unit.
     """
 
     zeta: float = 1.0
 
-    method = "dps"
-    remedy = "the steps are too long: pass a smaller zeta=, or more steps="
+    name: ClassVar[str] = "dps"
+    remedy: ClassVar[str] = "the steps are too long; take a smaller zeta, DPS(zeta=...), or give sampler more steps"
 
-    def mean(self, z: Tensor, r: float) -> Tensor:
+    def mean(self, posterior: GuidedDenoiser, z: Tensor, r: float) -> Tensor:
         """E[x | z, y], of the shape of z (batch, time, channel, *space)."""
         with torch.enable_grad():
             z = z.detach().requires_grad_()
-            xhat = self.denoiser(z, r)
-            residual = torch.cat([o.innovation(xhat) / o.scale for o in self.observations], dim=1)
+            xhat = posterior.denoiser(z, r)
+            residual = torch.cat([o.innovation(xhat) / o.scale for o in posterior.likelihood.networks], dim=1)
             square = residual.square().sum(dim=1)
         (slope,) = torch.autograd.grad(square.sum(), z)
         norm = square.detach().sqrt().clamp_min(1e-12).reshape(-1, *[1] * (z.ndim - 1))
         return xhat.detach() - r**2 * self.zeta * slope / norm
 
-    def misfit(self, x: Tensor) -> Tensor:
+    def misfit(self, likelihood: Likelihood, x: Tensor) -> Tensor:
         """Zeros: its samples are as far from the observations as the length of the step says."""
+        del likelihood
         return torch.zeros(len(x), device=x.device)

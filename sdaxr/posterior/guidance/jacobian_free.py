@@ -3,62 +3,79 @@ r"""Guidance without the network's Jacobian: an analysis step on the denoised st
 .. math:: E[x | z, y] \approx \hat x + V H^T (R + H V H^T)^{-1} (y - H(\hat x))
 
 This is optimal interpolation with :math:`\hat x` as the background and V as its error covariance; H is linearised
-around :math:`\hat x`. Nothing goes back through the network. With :math:`V = r^2 C (C + r^2 I)^{-1}` from the prior's
-covariance in time (`sdaxr.posterior.covariance.trajectory`) it is exact for Gaussian priors. V may also be the measured
-covariance of fields (`sdaxr.posterior.covariance.modal`). Without either, V is :math:`r^2 / (1 + r^2)\, I`, exact for
-white noise of unit variance; the update is then the proximal step of Zhu et al. (2023, DiffPIR), and what is observed
-spreads to the rest of the state only through the prior, at later steps.
+around :math:`\hat x`. Nothing goes back through the network.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
+import xarray as xr
 from torch import Tensor
 
-from sdaxr.posterior.covariance.modal import ModalCovariance, weigh
-from sdaxr.posterior.covariance.trajectory import PriorCovariance
-from sdaxr.posterior.guidance.base import Guidance
-from sdaxr.posterior.linear import misfit, solve
+from sdaxr.posterior.covariance.base import Independent, StateCovariance, Uncertainty
+from sdaxr.posterior.covariance.registry import UNCERTAINTIES
+from sdaxr.posterior.covariance.trajectory import LARGEST, Covariance
+from sdaxr.posterior.covariance.variance import Measured
+from sdaxr.posterior.guidance.base import GuidedDenoiser, ScoreMethod
 from sdaxr.schema import OptionError
 
-INDEPENDENT = "independent"
+if TYPE_CHECKING:
+    from sdaxr.prior.files import Prior
 
 
 @dataclass(frozen=True)
-class JacobianFree(Guidance):
-    """Denoiser of the posterior.
+class JacobianFree(ScoreMethod):
+    r"""An analysis step on the denoised state; the network is not differentiated.
 
-    Attributes
+    .. math:: E[x | z, y] \approx \hat x + V H^T (R + H V H^T)^{-1} (y - H(\hat x))
+
+    With :math:`V = r^2 C (C + r^2 I)^{-1}` from the covariance C of the prior it is exact for Gaussian priors. With
+    independent V the update is the proximal step of DiffPIR (Zhu et al. 2023, arXiv:2305.08995), and what is observed
+    spreads to the rest of the state through the prior only, at later steps.
+
+    Parameters
     ----------
-    gamma
-        The covariance of the prior, or of its fields, or ``"independent"`` for white noise of unit variance.
+    covariance
+        V: `Covariance` (of the trajectories of the prior), `Measured` (of the fields of a prior that knows their modes)
+        or `Independent`, or the name of one of them. Default: the first of these that is possible.
     """
 
-    gamma: PriorCovariance | ModalCovariance | str = INDEPENDENT
+    covariance: Uncertainty | None = field(default=None, metadata={"registry": UNCERTAINTIES})
 
-    method = "jacobian_free"
-    remedy = "the analysis steps overshoot: pass more steps= or corrections=, or take method='sda'"
+    name: ClassVar[str] = "jacobian_free"
+    remedy: ClassVar[str] = "the analysis steps overshoot; give sampler more steps or corrections, or take method='sda'"
 
     def __post_init__(self) -> None:
-        if isinstance(self.gamma, str) and self.gamma != INDEPENDENT:
+        super().__post_init__()
+        if not isinstance(self.covariance, StateCovariance | Covariance | Measured | None):
             raise OptionError(
-                f"gamma={self.gamma!r}, expected 'covariance' or 'independent' for the method 'jacobian_free'"
+                f"covariance={self.covariance}, expected Covariance(), Measured() or Independent() for the method "
+                "'jacobian_free'"
             )
 
-    def mean(self, z: Tensor, r: float) -> Tensor:
-        """E[x | z, y], of the shape of z (batch, time, channel, *space)."""
-        with torch.no_grad():
-            xhat = self.denoiser(z, r)
-        if isinstance(self.gamma, ModalCovariance):
-            around, weights = weigh(self.observations, self.linear(xhat), xhat, self.gamma, r)
-            return xhat + self.gamma.given(around.adjoint(weights), r, everywhere=True)
-        around = misfit([o.matched(xhat, r) for o in self.observations], xhat)
-        weights = solve(around, lambda u: self._spread(u, r), self.operators(z).matrix)
-        return xhat + self._spread(around.adjoint(weights), r)
+    @property
+    def measured(self) -> bool:
+        """Whether the variance of each observed quantity has to be measured."""
+        return self.covariance is not None and self.covariance.measured
 
-    def _spread(self, u: Tensor, r: float) -> Tensor:
-        if isinstance(self.gamma, PriorCovariance):
-            return self.gamma.given(u, r)
-        return r**2 / (1 + r**2) * u
+    def resolve(self, prior: Prior, times: xr.DataArray, device: torch.device) -> JacobianFree:
+        """The same method with V for trajectories of a prior on ``times``."""
+        layout, chosen = prior.layout, self.covariance
+        if chosen is None:
+            small = not layout.space and times.size * layout.channels <= LARGEST
+            chosen = Covariance() if small else Measured()
+        found = chosen.resolve(prior, times, device)
+        if not isinstance(found, StateCovariance):
+            # A prior that does not know the modes of its fields.
+            found = Independent()
+        return replace(self, covariance=found)
+
+    def mean(self, posterior: GuidedDenoiser, z: Tensor, r: float) -> Tensor:
+        """E[x | z, y], of the shape of z (batch, time, channel, *space)."""
+        covariance = self.covariance if isinstance(self.covariance, StateCovariance) else Independent()
+        with torch.no_grad():
+            xhat = posterior.denoiser(z, r)
+        return xhat + covariance.spread(covariance.slope(posterior.likelihood, xhat, r), r)

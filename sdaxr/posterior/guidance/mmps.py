@@ -1,4 +1,4 @@
-r"""Moment matching posterior sampling (Rozet et al. 2024).
+r"""Moment matching posterior sampling (Rozet et al. 2024, arXiv:2405.13712).
 
 .. math:: p(y | z) \approx N(y | H(\hat x), R + H V H^T), \qquad V = \mathrm{Cov}[x | z] = r^2 \frac{d \hat x}{d z}
 
@@ -13,35 +13,39 @@ plain conjugate gradients then diverge. See `sdaxr.posterior.krylov.gmres` for w
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from sdaxr.posterior.guidance.base import Guidance
+from sdaxr.posterior.guidance.base import GuidedDenoiser, ScoreMethod
 from sdaxr.posterior.krylov import gmres
-from sdaxr.posterior.linear import misfit
+from sdaxr.posterior.linear import residual
 from sdaxr.schema import OptionError
 
 
 @dataclass(frozen=True)
-class MMPS(Guidance):
-    """Denoiser of the posterior.
+class MMPS(ScoreMethod):
+    r"""Moment matching posterior sampling (Rozet et al. 2024, arXiv:2405.13712).
 
-    Attributes
+    .. math:: p(y | z) \approx N(y | H(\hat x), R + H V H^T), \qquad V = r^2 \frac{d \hat x}{d z}
+
+    Parameters
     ----------
     iterations
-        Steps of GMRES.
+        Steps of GMRES, each one product with the network's Jacobian; from 1 on.
     """
 
     iterations: int = 3
 
-    method = "mmps"
-    remedy = (
-        "the network's Jacobian is no covariance there: pass fewer iterations=, take a prior with EDM preconditioning, "
-        "or method='sda'"
+    name: ClassVar[str] = "mmps"
+    remedy: ClassVar[str] = (
+        "the network's Jacobian is no covariance there; take fewer iterations, MMPS(iterations=1), a prior with EDM "
+        "preconditioning, or method='sda'"
     )
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.iterations < 1:
             raise OptionError(f"iterations={self.iterations}, expected at least 1")
 
@@ -50,12 +54,12 @@ class MMPS(Guidance):
         """One for the forward pass and the first product, and a third for each further one."""
         return 1 + (self.iterations - 1) / 3
 
-    def mean(self, z: Tensor, r: float) -> Tensor:
+    def mean(self, posterior: GuidedDenoiser, z: Tensor, r: float) -> Tensor:
         """E[x | z, y], of the shape of z (batch, time, channel, *space)."""
         with torch.enable_grad():
             z = z.detach().requires_grad_()
-            xhat = self.denoiser(z, r)
-        around = misfit([o.matched(xhat, r) for o in self.observations], xhat)
+            xhat = posterior.denoiser(z, r)
+        around = residual(posterior.likelihood.matched(xhat, r), xhat)
         products: list[Tensor] = []
 
         def system(w: Tensor) -> Tensor:

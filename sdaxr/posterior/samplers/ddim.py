@@ -11,20 +11,69 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor
 
-from sdaxr.posterior.samplers.sampler import Noise
+from sdaxr.posterior.samplers.base import Sampler
+from sdaxr.posterior.samplers.predictor_corrector import Noise, Predictor
+from sdaxr.schema import OptionError
 
 
 @dataclass(frozen=True)
-class DDIM:
+class DDIM(Sampler):
+    r"""Of first order (Song et al. 2021, arXiv:2010.02502).
+
+    Parameters
+    ----------
+    steps, grid, corrections, tau, above, below, largest, smallest, attempts, stride
+        As in `Sampler`.
+    eta
+        Part of the noise that is drawn anew at each step, 0 (deterministic) to 1 (ancestral sampling).
+    """
+
+    eta: float = 0.0
+
+    name: ClassVar[str] = "ddim"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 <= self.eta <= 1:
+            raise OptionError(f"eta={self.eta}, expected 0 to 1 for the sampler 'ddim'; 'sde-dpm++' takes more")
+
+    def predictor(self) -> Predictor:
+        """DDIM with this amount of noise."""
+        return DDIMStep(self.eta)
+
+
+@dataclass(frozen=True)
+class Ancestral(Sampler):
+    """Ancestral sampling: DDIM with all of the noise (Song et al. 2021, arXiv:2010.02502).
+
+    Parameters
+    ----------
+    steps, grid, corrections, tau, above, below, largest, smallest, attempts, stride
+        As in `Sampler`.
+    """
+
+    grid: str = "karras"
+    corrections: int = 1
+
+    name: ClassVar[str] = "ancestral"
+
+    def predictor(self) -> Predictor:
+        """DDIM with all of the noise drawn anew."""
+        return DDIMStep(1.0)
+
+
+@dataclass(frozen=True)
+class DDIMStep:
     """First-order step.
 
     Attributes
     ----------
     eta
-        Share of the noise that is drawn anew: 0 is the exponential integrator, 1 ancestral sampling.
+        Part of the noise that is drawn anew: 0 is the exponential integrator, 1 ancestral sampling.
     """
 
     eta: float = 0.0

@@ -21,14 +21,61 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor
 
-from sdaxr.posterior.samplers.sampler import Noise
+from sdaxr.posterior.samplers.base import Sampler
+from sdaxr.posterior.samplers.predictor_corrector import Noise, Predictor
+from sdaxr.schema import OptionError
 
 
 @dataclass(frozen=True)
-class DPMSolver:
+class SDEDPMSolver(Sampler):
+    r"""Stochastic and of second order: SDE-DPM-Solver++(2M) (Lu et al. 2022, arXiv:2211.01095).
+
+    Parameters
+    ----------
+    steps, grid, corrections, tau, above, below, largest, smallest, attempts, stride
+        As in `Sampler`.
+    eta
+        Amount of noise that is drawn anew below the standard deviation of the prior, from 0 on. More noise forgets more
+        errors of the guidance, and needs more levels.
+    """
+
+    eta: float = 1.0
+
+    name: ClassVar[str] = "sde-dpm++"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 <= self.eta < math.inf:
+            raise OptionError(f"eta={self.eta}, expected a number from 0 on for the sampler 'sde-dpm++'")
+
+    def predictor(self) -> Predictor:
+        """The stochastic step."""
+        return DPMStep(self.eta)
+
+
+@dataclass(frozen=True)
+class DPMSolver(Sampler):
+    """Deterministic and of second order: DPM-Solver++(2M) (Lu et al. 2022, arXiv:2211.01095).
+
+    Parameters
+    ----------
+    steps, grid, corrections, tau, above, below, largest, smallest, attempts, stride
+        As in `Sampler`.
+    """
+
+    name: ClassVar[str] = "dpm++"
+
+    def predictor(self) -> Predictor:
+        """The deterministic step."""
+        return DPMStep(0.0)
+
+
+@dataclass(frozen=True)
+class DPMStep:
     """Second-order step.
 
     Attributes

@@ -2,7 +2,8 @@ r"""Langevin corrections: moves within one noise level, whose density they leave
 
 .. math:: dz = (\hat x - z)\, dt + \sqrt{2} r\, dw, \qquad \nabla \log p(z) = (\hat x - z) / r^2
 
-`Langevin` solves it over a time :math:`\tau` with :math:`\hat x` held fixed, which is an Ornstein-Uhlenbeck process:
+`LangevinCorrector` solves it over a time :math:`\tau` with :math:`\hat x` held fixed, which is an Ornstein-Uhlenbeck
+process:
 
 .. math:: z \leftarrow \hat x + e^{-\tau} (z - \hat x) + \sqrt{1 - e^{-2 \tau}} r \epsilon .
 
@@ -11,10 +12,10 @@ observations determine, for every :math:`\tau`. Euler's step, with :math:`\sqrt{
 by :math:`\tau / 2` of itself there, and the denoiser sees states noisier than r says. In directions of which little is
 known the variance becomes too small by half of :math:`1 - e^{-\tau}` after many steps, but z hardly moves along these.
 
-`ScoreLangevin` is the paper's, :math:`z + d\,s + \sqrt{2 d}\,\epsilon` with :math:`d = \tau \dim(z) / |s|^2`. This is
-a mean over all directions, at small r much more than :math:`r^2`, and too much for those in which the data vary least
-(the noise of a nearly deterministic chain). As it depends on z, the covariance is also inflated by about 2 / dim(z),
-which matters for very short state vectors only.
+`ScoreLangevinCorrector` is the paper's, :math:`z + d\,s + \sqrt{2 d}\,\epsilon` with :math:`d = \tau \dim(z) / |s|^2`.
+This is a mean over all directions, at small r much more than :math:`r^2`, and too much for those in which the data vary
+least (the noise of a nearly deterministic chain). As it depends on z, the covariance is also inflated by about 2 /
+dim(z), which matters for very short state vectors only.
 """
 
 from __future__ import annotations
@@ -24,11 +25,11 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from sdaxr.posterior.samplers.sampler import Noise
+from sdaxr.posterior.samplers.predictor_corrector import Noise
 
 
 @dataclass(frozen=True)
-class Langevin:
+class LangevinCorrector:
     r"""Steps of a time :math:`\tau`, in which the noise forgets :math:`1 - e^{-\tau}` of itself.
 
     Attributes
@@ -58,8 +59,8 @@ class Langevin:
 
 
 @dataclass(frozen=True)
-class ScoreLangevin:
-    r"""Steps of :math:`d = \tau \dim(z) / |s|^2` at every level (Rozet & Louppe 2023).
+class ScoreLangevinCorrector:
+    r"""Steps of :math:`d = \tau \dim(z) / |s|^2` (Rozet & Louppe 2023).
 
     Attributes
     ----------
@@ -67,14 +68,18 @@ class ScoreLangevin:
         Corrections a level.
     tau
         Their step.
+    above, below
+        Smallest and largest level that is corrected.
     """
 
     count: int = 0
     tau: float = 0.5
+    above: float = 0.0
+    below: float = math.inf
 
     def corrections(self, r: float) -> int:
         """How many there are at level ``r``."""
-        return self.count if r > 0 else 0
+        return self.count if r > 0 and self.above <= r <= self.below else 0
 
     def __call__(self, z: Tensor, xhat: Tensor, r: float, noise: Noise) -> Tensor:
         """One correction at level ``r``."""

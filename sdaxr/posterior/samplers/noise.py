@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from sdaxr.posterior.samplers.sampler import Noise
+from sdaxr.posterior.samplers.predictor_corrector import Noise
 
 
 def member_noise(

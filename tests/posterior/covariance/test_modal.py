@@ -15,7 +15,9 @@ import sdaxr
 from sdaxr import operators as op
 from sdaxr.posterior.covariance import modal
 from sdaxr.posterior.covariance.modal import ModalCovariance
-from sdaxr.posterior.guidance import SDA, SOAD, JacobianFree
+from sdaxr.posterior.guidance.jacobian_free import JacobianFree
+from sdaxr.posterior.guidance.sda import SDA
+from sdaxr.posterior.guidance.soad import SOAD
 from sdaxr.posterior.likelihood import GaussianObservation
 from sdaxr.prior.files import Prior, assemble
 from sdaxr.states.infer import infer_layout
@@ -94,7 +96,7 @@ def test_guidance_with_it_is_the_exact_posterior_mean(
     ones = torch.ones(len(seen))
     observed = GaussianObservation(lambda x: x.flatten(1) @ h.T, torch.as_tensor(y).float(), 0.1 * ones, ones)
     context = torch.ones(1, TIMES, 1, POINTS)
-    guided = method(lambda z, r: network(z, torch.full((len(z),), r), context), [observed], covariance)
+    guided = method(covariance).guide(lambda z, r: network(z, torch.full((len(z),), r), context), [observed])
     z = torch.as_tensor(random_states(3, 4)) + r * torch.randn(3, TIMES, 1, POINTS)
     joint = np.linalg.inv(np.linalg.inv(states) + np.eye(TIMES * POINTS) / r**2)
     mean = (z.flatten(1).numpy() / r**2) @ joint
@@ -123,7 +125,7 @@ def test_posterior_of_a_gaussian_field(tmp_path: Path) -> None:
     truth = data.isel(trajectory=3)
     seen = sdaxr.observe(truth, op.subsample(3), every=2, error=0.5, seed=1)
     posterior = sdaxr.assimilate(
-        seen, prior, times=truth.time, members=400, steps=40, corrections=0, seed=1, progress=False
+        seen, prior, sampler={"steps": 40, "corrections": 0}, times=truth.time, members=400, seed=1, progress=False
     )
     covariance = 9 * SPACE
     h = np.eye(POINTS)[[list(data.x.values).index(v) for v in seen.x.values]]
@@ -140,4 +142,4 @@ def test_posterior_of_a_gaussian_field(tmp_path: Path) -> None:
 
 
 def test_networks_without_modes_have_none() -> None:
-    assert ModalCovariance.of(sdaxr.open_prior("lorenz63"), torch.device("cpu")) is None
+    assert ModalCovariance.of_prior(sdaxr.open_prior("lorenz63"), torch.device("cpu")) is None

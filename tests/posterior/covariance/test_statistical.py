@@ -11,10 +11,13 @@ import torch
 from ring import POINTS, SPACE, TIMES, dense, prior
 
 from sdaxr.posterior.covariance.statistical import linearise
-from sdaxr.posterior.guidance import SDA
+from sdaxr.posterior.guidance.sda import SDA
 from sdaxr.posterior.likelihood import GaussianObservation, Pointwise
-from sdaxr.posterior.linear import misfit
-from sdaxr.posterior.samplers import DPMSolver, Langevin, Sampler, log_snr_levels
+from sdaxr.posterior.linear import residual
+from sdaxr.posterior.samplers.dpm import DPMStep
+from sdaxr.posterior.samplers.langevin import LangevinCorrector
+from sdaxr.posterior.samplers.levels import log_snr_levels
+from sdaxr.posterior.samplers.predictor_corrector import PredictorCorrector
 
 
 def observation(function, y: torch.Tensor, error: float) -> GaussianObservation:
@@ -72,7 +75,7 @@ def test_linear_networks_stay_as_they_are() -> None:
     bent = observation(torch.atan, torch.zeros(2, 12), 0.1)
     draws = torch.zeros(3, 3, 1, 4)
     around, missed = linearise([direct, bent], [True, False], x, draws)
-    torch.testing.assert_close(around.value, misfit([direct, bent], x).value)
+    torch.testing.assert_close(around.value, residual([direct, bent], x).value)
     assert missed.shape == (2, 17) and float(missed.abs().max()) < 1e-8
 
 
@@ -100,12 +103,12 @@ def test_posteriors_of_bent_observations_are_nearer_to_the_exact_ones(function) 
     ones = torch.ones(TIMES)
     observed = GaussianObservation(lambda x: function(x[:, :, 0, 0]), y, error * ones, ones)
     context = torch.ones(1, TIMES, 1, POINTS)
-    sampler = Sampler(log_snr_levels(24, 50.0, 0.02), DPMSolver(eta=1.0), Langevin(2, 0.5))
+    sampler = PredictorCorrector(log_snr_levels(24, 50.0, 0.02), DPMStep(eta=1.0), LangevinCorrector(2, 0.5))
 
     def distance(forced: bool) -> float:
-        guided = SDA(lambda z, r: network(z, torch.full((len(z),), r), context), [observed], covariance)
+        guided = SDA(variance=covariance).guide(lambda z, r: network(z, torch.full((len(z),), r), context), [observed])
         if forced:
-            object.__setattr__(guided, "_linear", (True,))
+            guided.likelihood.once("linear", lambda: (True,))
         random = torch.Generator().manual_seed(0)
         drawn = sampler(guided, lambda: torch.randn(600, TIMES, 1, POINTS, generator=random))[:, :, 0, 0].numpy()
         return float(np.sqrt(np.mean(((drawn.mean(0) - mean) / sd) ** 2 + np.log(drawn.std(0) / sd) ** 2)))

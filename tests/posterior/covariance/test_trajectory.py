@@ -7,7 +7,7 @@ import pytest
 import torch
 from gaussian import GaussianChain
 
-from sdaxr.posterior.covariance.trajectory import PriorCovariance, block_toeplitz, continued, lag_covariances
+from sdaxr.posterior.covariance.trajectory import TrajectoryCovariance, block_toeplitz, continued, lag_covariances
 from sdaxr.schema import OptionError
 
 CHAIN = GaussianChain(8)
@@ -19,7 +19,7 @@ def lag(k: int) -> torch.Tensor:
 
 
 def test_covariance_given_z_is_the_closed_form() -> None:
-    covariance = PriorCovariance.of(torch.as_tensor(CHAIN.covariance))
+    covariance = TrajectoryCovariance.from_matrix(torch.as_tensor(CHAIN.covariance))
     u = torch.randn(3, 8, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     for r in (0.01, 1.0, 30.0):
         inverse = np.linalg.inv(np.linalg.inv(CHAIN.covariance) + np.eye(16) / r**2)
@@ -51,7 +51,7 @@ def test_lags_of_windows_are_those_of_the_chain() -> None:
 
 @pytest.mark.parametrize("length", [5, 8, 40])
 def test_an_estimate_of_many_windows_is_the_covariance(length: int) -> None:
-    estimate = PriorCovariance.estimate(torch.as_tensor(CHAIN.draw(20_000, 1)), length)
+    estimate = TrajectoryCovariance.estimate(torch.as_tensor(CHAIN.draw(20_000, 1)), length)
     found = (estimate.vectors * estimate.values) @ estimate.vectors.T
     np.testing.assert_allclose(found, GaussianChain(length).covariance, atol=0.05)
 
@@ -71,5 +71,5 @@ def test_few_or_smooth_windows_give_a_covariance_all_the_same(windows: int) -> N
 
 
 def test_a_matrix_that_is_too_large_is_refused() -> None:
-    with pytest.raises(OptionError, match=r"3000 states of 2 numbers, expected at most 4096.*times="):
-        PriorCovariance.estimate(torch.zeros(2, 8, 2), 3000)
+    with pytest.raises(OptionError, match=r"3000 states of 2 numbers is too large, expected at most 4096.*times="):
+        TrajectoryCovariance.estimate(torch.zeros(2, 8, 2), 3000)

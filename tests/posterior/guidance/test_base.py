@@ -9,7 +9,8 @@ import pytest
 import torch
 from scenarios import CASES, CHAIN, LENGTH, draws, matrix_observation, scenario
 
-from sdaxr.posterior.guidance import DPS, SDA
+from sdaxr.posterior.guidance.dps import DPS
+from sdaxr.posterior.guidance.sda import SDA
 from sdaxr.posterior.likelihood import GaussianObservation
 
 
@@ -28,20 +29,20 @@ def test_misfit_is_beyond_one_where_errors_cannot_explain_it() -> None:
     other = GaussianObservation(lambda x: x[:, :1, 0], torch.zeros(1), torch.ones(1), torch.ones(1))
     x = torch.zeros(3, 4, 2)
     x[1], x[2, 0, 0] = 0.5, 10.0
-    misfit = SDA(CHAIN.denoise, [observed, other], gamma=0.1).misfit(x)
+    misfit = SDA(variance=0.1).guide(CHAIN.denoise, [observed, other]).misfit(x)
     # The chi-squared distribution with 9 degrees of freedom is beyond 45.1 once in a million.
     expected = torch.tensor([0.0, (8 + 0.25) / 45.1, (400 + 100) / 45.1])
     torch.testing.assert_close(misfit, expected, rtol=0.01, atol=0)
     many = GaussianObservation(lambda x: x.flatten(1), torch.zeros(4000), torch.ones(4000), torch.ones(4000))
-    assert float(SDA(CHAIN.denoise, [many], gamma=0.1).misfit(torch.full((1, 2000, 2), 1.9))) < 1
-    assert torch.equal(DPS(CHAIN.denoise, [observed]).misfit(x), torch.zeros(3))
+    assert float(SDA(variance=0.1).guide(CHAIN.denoise, [many]).misfit(torch.full((1, 2000, 2), 1.9))) < 1
+    assert torch.equal(DPS().guide(CHAIN.denoise, [observed]).misfit(x), torch.zeros(3))
 
 
 def test_observations_of_its_own_for_each_member() -> None:
     matrix, y, error, _ = scenario("full")
     observed = matrix_observation(matrix, y, error)
     own = replace(observed, values=torch.stack([observed.values, observed.values + 1, observed.values + 2]))
-    guided = SDA(CHAIN.denoise, [own], gamma=0.1).of(torch.tensor([2, 0]))
+    guided = SDA(variance=0.1).guide(CHAIN.denoise, [own]).of(torch.tensor([2, 0]))
     z = draws(16, members=2)()
-    shifted = SDA(CHAIN.denoise, [replace(observed, values=observed.values + 2)], gamma=0.1)
+    shifted = SDA(variance=0.1).guide(CHAIN.denoise, [replace(observed, values=observed.values + 2)])
     torch.testing.assert_close(guided(z, 0.5)[:1], shifted(z[:1], 0.5))

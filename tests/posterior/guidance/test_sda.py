@@ -22,9 +22,13 @@ from scenarios import (
 )
 
 from sdaxr.posterior.covariance.unresolved import UnresolvedVariance
-from sdaxr.posterior.guidance import SDA
+from sdaxr.posterior.covariance.variance import Matrix
+from sdaxr.posterior.guidance.sda import SDA
 from sdaxr.posterior.likelihood import GaussianObservation
-from sdaxr.posterior.samplers import DDIM, Langevin, Sampler, karras_levels
+from sdaxr.posterior.samplers.ddim import DDIMStep
+from sdaxr.posterior.samplers.langevin import LangevinCorrector
+from sdaxr.posterior.samplers.levels import karras_levels
+from sdaxr.posterior.samplers.predictor_corrector import PredictorCorrector
 from sdaxr.schema import OptionError
 
 
@@ -32,7 +36,7 @@ from sdaxr.schema import OptionError
 def test_sda_matches_the_kalman_smoother(case: str) -> None:
     matrix, y, error, (mean, cov) = scenario(case)
     observed = matrix_observation(matrix, y, error)
-    guided = SDA(CHAIN.denoise, [observed], gamma=exact_gamma(matrix, observed.scale.numpy()))
+    guided = SDA(variance=Matrix(exact_gamma(matrix, observed.scale.numpy()))).guide(CHAIN.denoise, [observed])
     samples = FINE(guided, draws(5)).numpy()
     assert_moments(samples, mean, cov)
     assert variance_ratio(samples, cov) == pytest.approx(1.0, abs=0.03)
@@ -44,7 +48,9 @@ def test_two_networks_are_as_good_as_one() -> None:
     parts = [matrix_observation(matrix[k], y[k], error[k]) for k in (half, ~half)]
     order = np.concatenate([np.flatnonzero(half), np.flatnonzero(~half)])
     scale = torch.cat([p.scale for p in parts]).numpy()
-    samples = FINE(SDA(CHAIN.denoise, parts, gamma=exact_gamma(matrix[order], scale)), draws(6)).numpy()
+    samples = FINE(
+        SDA(variance=Matrix(exact_gamma(matrix[order], scale))).guide(CHAIN.denoise, parts), draws(6)
+    ).numpy()
     assert_moments(samples, mean, cov)
 
 
@@ -52,7 +58,7 @@ def test_exact_guidance_is_the_exact_posterior_mean_at_every_level() -> None:
     """E[x | z, y] has a closed form; guidance has to give it to rounding, the 1 / mu of the Jacobian included."""
     matrix, y, error, _ = scenario("partial")
     observed = matrix_observation(matrix, y, error)
-    guided = SDA(CHAIN.denoise, [observed], gamma=exact_gamma(matrix, observed.scale.numpy()))
+    guided = SDA(variance=Matrix(exact_gamma(matrix, observed.scale.numpy()))).guide(CHAIN.denoise, [observed])
     z = 3 * draws(7, members=5)()
     for r in (0.03, 0.5, 4.0, 50.0):
         precision = (
@@ -71,7 +77,7 @@ def test_score_is_the_gradient_of_the_log_likelihood(gamma: float | str) -> None
     observed = GaussianObservation(
         lambda x: torch.atan(x.flatten(1) @ h.T), values, errors, 2 * torch.ones(len(y)), table
     )
-    guided = SDA(CHAIN.denoise, [observed], gamma=None if gamma == "measured" else gamma)
+    guided = SDA(variance=gamma).guide(CHAIN.denoise, [observed])
     r = 0.7
 
     def log_likelihood(z: torch.Tensor) -> float:
@@ -95,10 +101,10 @@ def test_bias_of_a_scalar_gamma_shrinks_with_corrections() -> None:
     scale = torch.ones(len(y), dtype=torch.float64)
     h = torch.as_tensor(matrix)
     observed = GaussianObservation(lambda x: x.flatten(1) @ h.T, torch.as_tensor(y), torch.as_tensor(error), scale)
-    guided = SDA(chain.denoise, [observed], gamma=0.5)
+    guided = SDA(variance=0.5).guide(chain.denoise, [observed])
     distance = {}
     for corrections in (0, 3, 9):
-        sampler = Sampler(karras_levels(48, 20.0, 0.02), DDIM(1.0), Langevin(corrections))
+        sampler = PredictorCorrector(karras_levels(48, 20.0, 0.02), DDIMStep(1.0), LangevinCorrector(corrections))
         samples = sampler(guided, draws(9, members=200, length=64)).numpy()
         distance[corrections] = float(np.sqrt(((samples.mean(0) - mean) ** 2).mean()))
     assert distance[9] < distance[3] < distance[0]
@@ -112,13 +118,13 @@ def test_measured_variance_gives_nearly_the_smoother() -> None:
     observed = replace(
         matrix_observation(matrix, y, error), unresolved=UnresolvedVariance(levels, torch.as_tensor(table))
     )
-    samples = FINE(SDA(CHAIN.denoise, [observed]), draws(15)).numpy()
+    samples = FINE(SDA().guide(CHAIN.denoise, [observed]), draws(15)).numpy()
     deviation = np.sqrt(np.einsum("lii->li", cov))
     assert np.abs((samples.mean(0) - mean) / deviation).max() < 0.2
     assert variance_ratio(samples, cov) == pytest.approx(1.0, abs=0.1)
 
 
-def test_unmeasured_variance_without_gamma_is_an_error() -> None:
+def test_a_variance_that_has_not_been_measured_is_an_error() -> None:
     matrix, y, error, _ = scenario("full")
-    with pytest.raises(OptionError, match="pass gamma="):
-        SDA(CHAIN.denoise, [matrix_observation(matrix, y, error)])(draws(0, members=1)(), 1.0)
+    with pytest.raises(OptionError, match="has not been measured; choose Scalar"):
+        SDA().guide(CHAIN.denoise, [matrix_observation(matrix, y, error)])(draws(0, members=1)(), 1.0)

@@ -9,22 +9,20 @@ import pytest
 import torch
 from sampled import CHAIN, PREDICTORS, SHAPE, draws, error_at_the_end
 
-from sdaxr.posterior.samplers import (
-    DDIM,
-    DPMSolver,
-    Langevin,
-    Sampler,
-    log_snr_levels,
-)
+from sdaxr.posterior.samplers.ddim import DDIMStep
+from sdaxr.posterior.samplers.dpm import DPMStep
+from sdaxr.posterior.samplers.langevin import LangevinCorrector
+from sdaxr.posterior.samplers.levels import log_snr_levels
+from sdaxr.posterior.samplers.predictor_corrector import PredictorCorrector
 
 
 @pytest.mark.parametrize("name", ["exponential", "ancestral"])
 def test_the_first_step_of_the_multistep_solver_is_the_one_of_first_order(name: str) -> None:
     eta = PREDICTORS[name].eta
     z, xhat, noise = draws(0, 3)(), draws(1, 3)(), draws(2, 3)()
-    first = DDIM(eta)(z, xhat, None, 2.0, 1.4, lambda: noise)
-    torch.testing.assert_close(DPMSolver(eta, below=math.inf)(z, xhat, None, 2.0, 1.4, lambda: noise), first)
-    torch.testing.assert_close(DDIM(0.0)(z, xhat, None, 2.0, 1.0, lambda: noise), (z + xhat) / 2)
+    first = DDIMStep(eta)(z, xhat, None, 2.0, 1.4, lambda: noise)
+    torch.testing.assert_close(DPMStep(eta, below=math.inf)(z, xhat, None, 2.0, 1.4, lambda: noise), first)
+    torch.testing.assert_close(DDIMStep(0.0)(z, xhat, None, 2.0, 1.0, lambda: noise), (z + xhat) / 2)
 
 
 def test_noise_is_drawn_below_its_largest_level_only() -> None:
@@ -35,10 +33,10 @@ def test_noise_is_drawn_below_its_largest_level_only() -> None:
         return torch.ones(1, *SHAPE, dtype=torch.float64)
 
     levels = log_snr_levels(9, 16.0, 1 / 16)
-    Sampler(levels, DPMSolver(eta=1.0, below=1.0), Langevin())(CHAIN.denoise, noise)
+    PredictorCorrector(levels, DPMStep(eta=1.0, below=1.0), LangevinCorrector())(CHAIN.denoise, noise)
     assert len(drawn) == 1 + sum(after > 0 and r <= 1 for r, after in pairwise(levels))
     drawn.clear()
-    Sampler(levels, DPMSolver(eta=0.0), Langevin())(CHAIN.denoise, noise)
+    PredictorCorrector(levels, DPMStep(eta=0.0), LangevinCorrector())(CHAIN.denoise, noise)
     assert len(drawn) == 1
 
 
@@ -46,5 +44,5 @@ def test_noise_is_drawn_below_its_largest_level_only() -> None:
 def test_corrections_after_a_multistep_predictor_leave_the_density_where_it_is(name: str) -> None:
     """What remains with many levels is what each correction makes of it, half of what it forgets at most."""
     for count, tau in ((1, 0.2), (2, 0.02)):
-        corrector = Langevin(count, tau, below=math.inf)
+        corrector = LangevinCorrector(count, tau, below=math.inf)
         assert error_at_the_end(PREDICTORS[name], 100, corrector) < -count * math.expm1(-tau) / 2

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,19 +10,16 @@ import torch
 from gaussian import GaussianChain, affine_moments
 from sampled import CHAIN, LENGTH, SHAPE, draws, variances
 
-from sdaxr.posterior.samplers import (
-    Langevin,
-    Sampler,
-    ScoreLangevin,
-)
-from sdaxr.posterior.settings import PAPER
+from sdaxr.posterior.samplers.exponential import Exponential
+from sdaxr.posterior.samplers.langevin import LangevinCorrector, ScoreLangevinCorrector
+from sdaxr.posterior.samplers.predictor_corrector import PredictorCorrector
 
 
 @pytest.mark.parametrize("tau", [0.1, 0.5, 2.0])
 def test_langevin_corrections_keep_the_density_but_for_half_of_what_they_forget(tau: float) -> None:
     """Their stationary variance is V (2 - c) / (2 - c r^2 / V), V = v + r^2 in each direction, c = 1 - exp(-tau)."""
     r = 2.0
-    sampler = Sampler((4.0, r), lambda z, *_: z, Langevin(250, tau, below=math.inf))
+    sampler = PredictorCorrector((4.0, r), lambda z, *_: z, LangevinCorrector(250, tau, below=math.inf))
     _, cov = affine_moments(sampler, CHAIN.denoise, SHAPE)
     right, c = CHAIN.values + r**2, 1 - math.exp(-tau)
     np.testing.assert_allclose(variances(cov), right * (2 - c) / (2 - c * r**2 / right), rtol=1e-6)
@@ -33,7 +29,7 @@ def test_langevin_corrections_keep_the_density_but_for_half_of_what_they_forget(
 def test_langevin_corrections_keep_the_noise_of_known_states(tau: float) -> None:
     """Where x is known, z is x + r eps after any number of corrections of any length."""
     x = draws(3, 1)()
-    sampler = Sampler((4.0, 2.0), lambda z, *_: z, Langevin(40, tau, below=math.inf))
+    sampler = PredictorCorrector((4.0, 2.0), lambda z, *_: z, LangevinCorrector(40, tau, below=math.inf))
     mean, cov = affine_moments(sampler, lambda z, r: x.expand_as(z), SHAPE)
     np.testing.assert_allclose(cov, 4.0 * np.eye(2 * LENGTH), atol=1e-6)
     np.testing.assert_allclose(mean, x.numpy().ravel(), atol=1e-6)
@@ -52,7 +48,7 @@ def test_the_papers_corrections_inflate_the_covariance_by_two_over_the_dimension
     noise = draws(11, members, length)
     spread = torch.as_tensor(np.linalg.cholesky(chain.covariance + r**2 * np.eye(n)))
     z = (noise().flatten(1) @ spread.T).reshape(members, length, 2)
-    corrector = ScoreLangevin(1, 0.02)
+    corrector = ScoreLangevinCorrector(1, 0.02)
     for _ in range(300):
         z = corrector(z, chain.denoise(z, r), r, noise)
     white = torch.linalg.solve_triangular(spread, z.flatten(1).T, upper=False)
@@ -64,7 +60,7 @@ def test_the_papers_setting_needs_small_corrections_where_directions_differ(
     tau: float, least: float, most: float
 ) -> None:
     """Its step is a mean over all directions, too long for the tightest; not linear, so by Monte Carlo."""
-    sampler = replace(PAPER, steps=64, tau=tau).build((0.005, 100.0))
+    sampler = Exponential(steps=64, tau=tau).build((0.005, 100.0))
     samples = sampler(CHAIN.denoise, draws(10, 1000)).flatten(1).numpy()
     ratio = variances(np.cov(samples.T)) / CHAIN.values
     assert 0.85 < ratio.min() < 1.4 and least < ratio.max() < most

@@ -5,12 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from sdaxr.posterior.samplers import (
-    karras_levels,
-    levels_of,
-    log_snr_levels,
-    uniform_levels,
-)
+from sdaxr.posterior.samplers.levels import karras_levels, levels_of, log_snr_levels, uniform_levels
 
 
 def test_levels_are_those_of_the_papers() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from sdaxr.posterior.samplers import member_noise
+from sdaxr.posterior.samplers.noise import member_noise
 
 
 def test_noise_of_members_does_not_depend_on_the_batch() -> None:

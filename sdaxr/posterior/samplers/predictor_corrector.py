@@ -22,6 +22,7 @@ from sdaxr.schema import DivergenceError
 
 Denoiser = Callable[[Tensor, float], Tensor]
 Noise = Callable[[], Tensor]
+Pin = Callable[[Tensor, float, Noise], Tensor]
 
 
 class Predictor(Protocol):
@@ -45,7 +46,7 @@ class Corrector(Protocol):
 
 
 @dataclass(frozen=True)
-class Sampler:
+class PredictorCorrector:
     """A sequence of noise levels and what is done on each.
 
     Attributes
@@ -70,18 +71,22 @@ class Sampler:
         """Evaluations of the denoiser a sample."""
         return len(self.levels) - 1 + sum(map(self.corrector.corrections, self.levels[1:]))
 
-    def __call__(self, denoiser: Denoiser, noise: Noise, tick: Callable[[], object] = lambda: None) -> Tensor:
+    def __call__(
+        self, denoiser: Denoiser, noise: Noise, tick: Callable[[], object] = lambda: None, pin: Pin | None = None
+    ) -> Tensor:
         """Draw samples.
 
         Parameters
         ----------
         denoiser
-            (z, r) to E[x | z], or to E[x | z, y] for a posterior. If it has a method ``pin(z, r, noise)``, that is
-            applied to z at each new level r > 0 before anything else is done there.
+            (z, r) to E[x | z], or to E[x | z, y] for a posterior.
         noise
             Returns standard normal noise of the shape of the samples at every call.
         tick
             Called after every evaluation.
+        pin
+            (z, r, noise) to z: what is done on arrival at each level r > 0 before anything else, such as the
+            forward-diffusion corrector of `sdaxr.methods.SOAD`.
 
         Raises
         ------
@@ -89,7 +94,6 @@ class Sampler:
             If a value is not finite, or the samples run away from the scale of the noise.
         """
 
-        pin = getattr(denoiser, "pin", None)
         z, last = self.levels[0] * noise(), len(self.levels) - 1
         departure: tuple[float, Tensor] | None = None
         for i, r in enumerate(self.levels):
@@ -136,5 +140,5 @@ def _diverged(r: float, largest: float) -> NoReturn:
     raise DivergenceError(
         f"the sampler diverged at noise level r = {r:.3g} (largest normalised value {largest:.3g}): "
         "observations are denser or more exact than their independent errors allow, or the prior is not "
-        "trained enough; pass a larger gamma=, more steps= or a smaller eta=, or thin the observations"
+        "trained enough; give method a larger variance, sampler more steps or a smaller eta, or thin the observations"
     )

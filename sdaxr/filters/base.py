@@ -1,0 +1,57 @@
+"""What the methods that need a physical model have in common."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import numpy as np
+
+from sdaxr.filters.state_space import StateSpaceModel
+from sdaxr.posterior.methods import Method
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """Draws of the posterior.
+
+    Attributes
+    ----------
+    paths
+        Trajectories, shape (members, time, n).
+    about
+        What is known at the end, for the attributes of the result.
+    """
+
+    paths: np.ndarray
+    about: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class ModelMethod(Method, ABC):
+    """A method that needs a system with Gaussian noise (`sdaxr.systems.MarkovChain`); its fields are its options.
+
+    A new method is a subclass in a file of its own and a line in `sdaxr.methods`.
+    """
+
+    needs: ClassVar[str] = "system"
+    # Whether the errors of the observations have to be Gaussian.
+    gaussian: ClassVar[bool] = False
+
+    def check(self, model: StateSpaceModel, members: int) -> None:
+        """Raise an error if the observations, or the options, do not suit; nothing is drawn.
+
+        Raises
+        ------
+        DataError, OptionError
+            As the method says.
+        """
+        del members
+        if self.gaussian:
+            model.check_gaussian(self.name)
+
+    @abstractmethod
+    def draw(self, model: StateSpaceModel, members: int, seed: int) -> Drawn:
+        """Draw so many trajectories together: with another number of members, each is another one."""

@@ -1,0 +1,122 @@
+"""Methods that draw a posterior: objects that hold their options.
+
+``sdaxr.assimilate(method=...)`` takes a name, an object, or a mapping of a name and options::
+
+    obs.sda.assimilate(prior, method="mmps")
+    obs.sda.assimilate(prior, method=sdaxr.methods.MMPS(iterations=2))
+    obs.sda.assimilate(prior, method={"name": "mmps", "iterations": 2})         # as in recipes
+    obs.sda.assimilate(system="lorenz63", method=sdaxr.methods.FFBS(particles=65536))
+
+==================  ===================  ========================================================================
+name                object               needs
+==================  ===================  ========================================================================
+``sda``             `SDA`                a prior
+``mmps``            `MMPS`               a prior
+``jacobian_free``   `JacobianFree`       a prior
+``dmps``            `DMPS`               a prior, and linear operators
+``soad``            `SOAD`               a prior of states and of what is observed of them
+``dps``             `DPS`                a prior
+``bpf``             `BPF`                a system with Gaussian noise
+``ffbs``            `FFBS`               a system with Gaussian noise
+``kalman``          `Kalman`             a linear system with Gaussian noise, linear operators, Gaussian errors
+``4dvar``           `FourDVar`           a system with Gaussian noise, Gaussian errors
+==================  ===================  ========================================================================
+
+What is unknown of the observed quantities given z is an object, too: `Measured`, `Scalar`, `Bounded`, `Covariance`,
+`Independent`, `Matrix`; see the options of `SDA`, `SOAD` and `JacobianFree`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import xarray as xr
+
+from sdaxr.observations.provenance import fingerprint
+from sdaxr.schema import nearest
+from sdaxr.states.registry import Options, Registry
+
+if TYPE_CHECKING:
+    from sdaxr.prior.files import Prior
+
+
+@dataclass(frozen=True)
+class Method(Options):
+    """A method that draws a posterior; its fields are its options."""
+
+    name: ClassVar[str] = ""
+    # "prior" or "system": what the method needs beside the observations.
+    needs: ClassVar[str] = "prior"
+
+
+METHODS: Registry[Method] = Registry(
+    "method",
+    Method,
+    {
+        "sda": "sdaxr.posterior.guidance.sda:SDA",
+        "mmps": "sdaxr.posterior.guidance.mmps:MMPS",
+        "jacobian_free": "sdaxr.posterior.guidance.jacobian_free:JacobianFree",
+        "dmps": "sdaxr.posterior.guidance.dmps:DMPS",
+        "soad": "sdaxr.posterior.guidance.soad:SOAD",
+        "dps": "sdaxr.posterior.guidance.dps:DPS",
+        "bpf": "sdaxr.filters.bpf:BPF",
+        "ffbs": "sdaxr.filters.ffbs:FFBS",
+        "kalman": "sdaxr.filters.kalman:Kalman",
+        "4dvar": "sdaxr.filters.fourdvar:FourDVar",
+    },
+)
+
+
+def resolve_method(prior: Prior, given: str | Method | Mapping[str, Any]) -> Method:
+    """The method that was asked for; what is not said of it is as the prior's file records, then the default.
+
+    Raises
+    ------
+    OptionError
+        If the name or an option is unknown, or an option is impossible.
+    """
+    if isinstance(given, Method):
+        return given
+    recorded: dict[str, Any] = prior.metadata.get("sampling", {}).get("method", {"name": "sda"})
+    asked = {"name": given} if isinstance(given, str) else {"name": recorded["name"], **given}
+    return METHODS.build({**recorded, **asked} if asked["name"] == recorded["name"] else asked)
+
+
+def names(needs: str) -> list[str]:
+    """Names of the methods that need a ``"prior"``, or a ``"system"``."""
+    return [name for name in METHODS.homes if METHODS.kind(name).needs == needs]
+
+
+def describe_method(method: Method) -> dict[str, str]:
+    """Attributes that record a method: its name, and its options as JSON."""
+    return {"method": method.name, "method_options": json.dumps(_options(method), sort_keys=True, default=_text)}
+
+
+def _options(method: Method) -> dict[str, Any]:
+    return {field.name: _plain(getattr(method, field.name)) for field in fields(method)}
+
+
+def _plain(value: Any) -> Any:
+    return {"name": getattr(value, "name", ""), **value.to_dict()} if isinstance(value, Options) else value
+
+
+def _text(value: Any) -> str:
+    """What JSON does not hold: data by their hash."""
+    return fingerprint([value]) if isinstance(value, xr.Dataset) else repr(value)
+
+
+def __getattr__(name: str) -> Any:
+    from sdaxr.posterior.covariance.registry import UNCERTAINTIES
+
+    if found := METHODS.class_named(name) or UNCERTAINTIES.class_named(name):
+        return found
+    raise AttributeError(f"sdaxr.methods has no {nearest(name, __dir__())}")
+
+
+def __dir__() -> list[str]:
+    from sdaxr.posterior.covariance.registry import UNCERTAINTIES
+
+    return [*METHODS.class_names(), *UNCERTAINTIES.class_names()]

@@ -1,0 +1,105 @@
+"""Methods by name, and which options they get: the user's, the prior's, the defaults."""
+
+from __future__ import annotations
+
+import json
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import xarray as xr
+
+import sdaxr
+from sdaxr.posterior.methods import (
+    DPS,
+    FFBS,
+    METHODS,
+    MMPS,
+    SDA,
+    SOAD,
+    Bounded,
+    Covariance,
+    FourDVar,
+    Independent,
+    JacobianFree,
+    Measured,
+    Scalar,
+    describe_method,
+    names,
+    resolve_method,
+)
+from sdaxr.schema import OptionError
+
+
+def prior(**recorded) -> SimpleNamespace:
+    return SimpleNamespace(name="p", metadata={"sampling": {"method": recorded}} if recorded else {})
+
+
+def test_options_are_the_users_then_the_priors_then_the_defaults() -> None:
+    shipped = prior(name="sda", variance={"name": "scalar", "gamma": 0.003})
+    assert resolve_method(prior(), "sda") == SDA(variance=Measured())
+    assert resolve_method(shipped, "sda") == SDA(variance=Scalar(0.003))
+    assert resolve_method(shipped, {"variance": "measured"}) == SDA()
+    assert resolve_method(shipped, "mmps") == MMPS()
+    assert resolve_method(shipped, {"name": "mmps", "iterations": 2}) == MMPS(iterations=2)
+    assert resolve_method(shipped, DPS(zeta=0.5)) == DPS(zeta=0.5)
+
+
+def test_a_variance_is_an_object_a_name_a_mapping_or_a_number() -> None:
+    assert SDA(variance=0.01) == SDA(variance={"name": "scalar", "gamma": "0.01"}) == SDA(variance=Scalar(0.01))
+    assert SDA(variance="bounded") == SDA(variance=Bounded(1.0))
+    assert JacobianFree(covariance="independent") == JacobianFree(covariance=Independent())
+    assert SOAD(variance="bounded", corrector="false") == SOAD(variance=Bounded(), corrector=False)
+
+
+@pytest.mark.parametrize("name", list(METHODS.homes))
+def test_every_method_has_a_name_documentation_and_a_record(name: str) -> None:
+    method = METHODS.build(name)
+    assert method.name == name and method.needs in ("prior", "system") and name in names(method.needs)
+    assert METHODS.build(METHODS.describe(method)) == method
+    about = describe_method(method)
+    assert about["method"] == name and set(json.loads(about["method_options"])) == set(method.to_dict())
+    kind = type(method)
+    assert kind.__name__ in dir(sdaxr.methods) and getattr(sdaxr.methods, kind.__name__) is kind
+    assert ("arXiv" in kind.__doc__ or "doi" in kind.__doc__) or name == "jacobian_free"
+
+
+def test_data_are_recorded_by_their_hash() -> None:
+    one, other = (xr.Dataset({"a": ("time", np.arange(3.0) + k)}) for k in (0, 1))
+    records = [describe_method(FourDVar(first_guess=data))["method_options"] for data in (one, one, other)]
+    assert records[0] == records[1] != records[2] and len(records[0]) < 200
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ("sdaa", "unknown method 'sdaa'.*Did you mean 'sda'"),
+        ({"name": "mmps", "steps": 3}, "unknown option of mmps: 'steps'"),
+        ({"name": "mmps", "iterations": 0}, "iterations=0, expected at least 1"),
+        ({"variance": -0.1}, "gamma=-0.1, expected a number from 0 on"),
+        ({"variance": {"name": "bounded", "gamma": 0}}, "gamma=0.0, expected a number above 0"),
+        ({"variance": "scaler"}, "unknown variance 'scaler'.*Did you mean 'scalar'"),
+        ({"variance": [1]}, r"variance=\[1\], expected one of"),
+        ({"name": "soad", "variance": "scalar"}, "expected Measured\\(\\) or Bounded\\(\\) for the method 'soad'"),
+        ({"name": "jacobian_free", "covariance": "bounded"}, "expected Covariance\\(\\), Measured\\(\\) or"),
+        ({"name": "ffbs", "particles": 1}, "particles=1, expected at least 2"),
+    ],
+)
+def test_what_is_impossible_is_an_error(wrong, message: str) -> None:
+    with pytest.raises(OptionError, match=message):
+        resolve_method(prior(), wrong)
+
+
+def test_a_covariance_that_has_not_been_estimated_says_so() -> None:
+    with pytest.raises(OptionError, match="has not been estimated"):
+        Covariance().slope(None, None, 1.0)
+
+
+def test_methods_know_what_they_need() -> None:
+    assert names("system") == ["bpf", "ffbs", "kalman", "4dvar"]
+    assert FFBS().needs == "system" and SDA().needs == "prior"
+
+
+def test_an_unknown_class_offers_the_nearest() -> None:
+    with pytest.raises(AttributeError, match="sdaxr.methods has no 'MMP'.*Did you mean 'MMPS'"):
+        sdaxr.methods.MMP  # noqa: B018
