@@ -168,6 +168,8 @@ def _step(name: str, given: dict[str, Any], base: Path, before: list[Step]) -> S
         steps.read_operator(values["operator"])
     if isinstance(values.get("where"), Mapping):
         masks.maker_of(values["where"])
+    if name == "train":
+        steps.check_training(values)
     files = _resolve(values, base)
     output = next((files[key] for key in steps.OUTPUTS if key in files), None)
     inputs = tuple(p for key, p in files.items() if key not in steps.OUTPUTS)
