@@ -6,6 +6,9 @@ The names below are loaded when they are first used, so that ``import sdaxr`` co
 ======================  ====================================================================
 `generate`              trajectories of a dynamical system -> Zarr archive
 `train`                 trajectories -> prior (one ``.safetensors`` file)
+`Statistics`,           options of the training: what is known of the data, how the weights
+`Optimisation`          are found
+`networks`              score networks and their options (module)
 `open_prior`, `priors`  a prior by name or path; the names of the shipped ones
 `observe`               truth + operator -> synthetic observations
 `random_mask`,          which places are observed, and when
@@ -50,7 +53,9 @@ if TYPE_CHECKING:
     from sdaxr.plotting.plot import animate, plot
     from sdaxr.posterior import methods
     from sdaxr.posterior.samplers import registry as samplers
+    from sdaxr.prior import networks
     from sdaxr.prior.files import Prior, open_prior, priors
+    from sdaxr.prior.settings import Optimisation, Statistics
     from sdaxr.prior.training import train
     from sdaxr.systems.generation import generate
     from sdaxr.systems.registry import open_system
@@ -62,6 +67,9 @@ __version__ = VERSION
 __all__ = [
     "generate",
     "train",
+    "Statistics",
+    "Optimisation",
+    "networks",
     "open_prior",
     "priors",
     "Prior",
@@ -93,6 +101,8 @@ __all__ = [
 _HOMES = {
     "generate": "sdaxr.systems.generation",
     "train": "sdaxr.prior.training",
+    "Statistics": "sdaxr.prior.settings",
+    "Optimisation": "sdaxr.prior.settings",
     "open_prior": "sdaxr.prior.files",
     "priors": "sdaxr.prior.files",
     "Prior": "sdaxr.prior.files",
@@ -111,6 +121,7 @@ _HOMES = {
     "open_system": "sdaxr.systems.registry",
 }
 _MODULES = {
+    "networks": "sdaxr.prior.networks",
     "operators": "sdaxr.operators",
     "systems": "sdaxr.systems",
     "methods": "sdaxr.posterior.methods",

@@ -84,7 +84,7 @@ class GaussianChain:
         layout = StateLayout(("a", "b"), attrs, (), None, (), {}, {}, time, *moments)
         states = self.draw(samples, 0).astype(np.float32)
         context = np.ones((1, self.length, 1), np.float32)
-        about = {"window": window or self.length, "name": "chain", "network": "exact"}
+        about = {"window": window or self.length, "name": "chain", "network": {"name": "exact"}}
         return Prior(layout, ExactNetwork(self, window), (states, context), about)
 
     def truth(self, seed: int) -> xr.Dataset:

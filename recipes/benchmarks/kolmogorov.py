@@ -39,11 +39,10 @@ PAPER: dict[str, Any] = {"sampler": "exponential", "steps": 256, "corrections": 
 PAPER |= {"precision": "float32", "tau": 0.5}
 QUICK: dict[str, Any] = {"corrections": 1, "tau": 1.0}
 NETWORK = {
-    "network": "unet",
+    "network": {"name": "unet"},
     "window": 5,
-    "network_options": {},
     "parameterisation": "epsilon",
-    "levels": (5e-3, 100.0),
+    "optimisation": {"levels": (5e-3, 100.0)},
 }
 
 

@@ -42,9 +42,8 @@ def measure(
         prior = data.sda.train(
             Path(folder) / "prior.safetensors",
             minutes=minutes,
-            batch=batch,
+            optimisation=sdaxr.Optimisation(batch=batch, validate_every=10**9),
             device=device,
-            validate_every=10**9,
             progress=False,
         )
     done = prior.metadata["training"]
@@ -52,7 +51,7 @@ def measure(
     return {
         "system": system,
         "state": "x".join(map(str, (len(prior.layout.variables), *prior.layout.shape))),
-        "network": prior.metadata["network"],
+        "network": prior.metadata["network"]["name"],
         "parameters": sum(p.numel() for p in prior.network.parameters()),
         "window": prior.window,
         "batch": batch,

@@ -34,13 +34,10 @@ MISSING = 0.3
 METRICS = ("rmse", "crps", "spread", "spread_skill")
 TRAINING: dict[str, Any] = {
     "window": 12,
-    "normalise": "point",
     "context": ("mean", "spread", "diurnal"),
-    "network_options": {"patch": 2, "widths": (32, 64)},
-    "batch": 2,
-    "learning_rate": 2e-3,
-    "levels": (0.03, 30.0),
-    "validate_every": 100,
+    "statistics": {"normalise": "point"},
+    "network": {"patch": 2, "widths": (32, 64)},
+    "optimisation": {"batch": 2, "learning_rate": 2e-3, "levels": (0.03, 30.0), "validate_every": 100},
 }
 SAMPLING: dict[str, Any] = {"sampler": "ancestral", "steps": 16, "corrections": 1}
 

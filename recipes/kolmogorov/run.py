@@ -31,15 +31,24 @@ SYMMETRIES = [
     {"flip": ["x", "y"], "negate": ["u", "v", "forcing"]},
     {"flip": ["x"], "shift": {"y": 8}, "negate": ["u", "forcing"]},
 ]
-OURS: dict[str, Any] = {"weighting": "relative", "ema": 0.999, "levels": (0.005, 60.0)}
-SIZE = {"widths": (64, 96, 128), "patch": 4}
+OURS = sdaxr.Optimisation(weighting="relative", levels=(0.005, 60.0), compile=True, validate_every=200)
+NETWORK = sdaxr.networks.SpaceTimeUNet(widths=(64, 96, 128), patch=4)
 # Options of `sdaxr.train`: ours, the same without spectral preconditioning, the network of Rozet & Louppe (2023), and
 # one that works like it at the size of ours.
 CONFIGURATIONS: dict[str, dict[str, Any]] = {
-    "sdaxr": OURS | {"window": 8, "network_options": SIZE},
-    "edm": OURS | {"window": 8, "network_options": SIZE, "parameterisation": "edm"},
-    "paper": {"network": "unet", "window": 5, "parameterisation": "epsilon", "learning_rate": 2e-4},
-    "windows": OURS | {"network": "unet", "window": 5, "network_options": SIZE | {"blocks": 2}},
+    "sdaxr": {"window": 8, "network": NETWORK, "optimisation": OURS},
+    "edm": {"window": 8, "network": NETWORK, "optimisation": OURS, "parameterisation": "edm"},
+    "paper": {
+        "window": 5,
+        "network": "unet",
+        "optimisation": sdaxr.Optimisation(learning_rate=2e-4, compile=True, validate_every=200),
+        "parameterisation": "epsilon",
+    },
+    "windows": {
+        "window": 5,
+        "network": sdaxr.networks.WindowUNet(widths=(64, 96, 128), patch=4, blocks=2),
+        "optimisation": OURS,
+    },
 }
 
 # What `sdaxr.assimilate` takes where nothing else is asked for. Corrections at every level above 0.1: where little is
@@ -80,21 +89,19 @@ def generate(store: str, trajectories: int, batch: int, workers: int) -> None:
 @click.option("--batch", default=4, show_default=True, help="Windows a step; the paper has 32, on a GPU.")
 def train(store: str, prior: str, configuration: str, minutes: float, batch: int) -> None:
     """Train on two cores, or on a GPU where there is one; a killed training goes on."""
+    options = dict(CONFIGURATIONS[configuration])
     trained = sdaxr.train(
         open_trajectories(store),
         prior,
         variables=["u", "v"],
         context=["forcing"],
-        homogeneous=["x"],
-        symmetries=SYMMETRIES,
+        statistics=sdaxr.Statistics(homogeneous=["x"], symmetries=SYMMETRIES),
+        optimisation=replace(options.pop("optimisation"), batch=batch),
         minutes=minutes,
-        batch=batch,
         name="kolmogorov" if configuration == "sdaxr" else f"kolmogorov-{configuration}",
-        compile=True,
-        validate_every=200,
         progress=False,
         seed=0,
-        **CONFIGURATIONS[configuration],
+        **options,
     )
     trained.with_sampling(**SAMPLING).save(prior, dtype=torch.float16)
 

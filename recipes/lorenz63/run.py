@@ -29,18 +29,20 @@ SETTINGS = {"low frequency": {"every": 8, "error": 0.05 * 8}, "high frequency": 
 
 # The default sees 127 states to either side, and learns trajectories of 32 to 256 states. The others are the paper's: k
 # states to either side, and noise is what is predicted.
-PAPER: dict[str, Any] = {"parameterisation": "epsilon", "levels": (0.001, 1000.0)}
+PAPER: dict[str, Any] = {
+    "parameterisation": "epsilon",
+    "optimisation": sdaxr.Optimisation(levels=(0.001, 1000.0), batch=64, compile=True),
+}
 NETWORKS: dict[str, dict[str, Any]] = {
     "default": {
         "window": 256,
-        "shortest": 32,
-        "levels": (0.002, 50.0),
-        "weighting": "relative",
-        "batch": 16,
-        "network_options": {"blocks": 6, "kernel": 3, "dilation": 2},
+        "network": sdaxr.networks.TemporalConvolution(blocks=6, kernel=3, dilation=2),
+        "optimisation": sdaxr.Optimisation(
+            shortest=32, levels=(0.002, 50.0), weighting="relative", batch=16, compile=True
+        ),
     },
-    "k8": PAPER | {"window": 33, "batch": 64, "network_options": {"width": 64, "blocks": 3, "kernel": 3}},
-} | {f"k{k}": PAPER | {"window": 2 * k + 1, "batch": 64, "network": "mlp"} for k in (1, 2, 3, 4)}
+    "k8": PAPER | {"window": 33, "network": sdaxr.networks.TemporalConvolution(width=64, blocks=3, kernel=3)},
+} | {f"k{k}": PAPER | {"window": 2 * k + 1, "network": "mlp"} for k in (1, 2, 3, 4)}
 
 
 @click.group()
@@ -65,7 +67,7 @@ def train(store: str, prior: str, network: str, steps: int) -> None:
     """Train a network that is convolutional in time; one core is enough."""
     trained = sdaxr.train(
         sdaxr.open_archive(store), prior, variables=["a", "b", "c"], steps=steps, name=Path(prior).stem,
-        compile=True, progress=False, **NETWORKS[network],
+        progress=False, **NETWORKS[network],
     )  # fmt: skip
     if network == "default":
         # See README.md for other numbers of levels and corrections. Corrections reach up to where the modes part.

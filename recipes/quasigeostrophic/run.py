@@ -12,6 +12,7 @@ from __future__ import annotations
 import logging
 import time
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,10 +29,8 @@ MIRROR = ["q", "arctan_q", "sin_q", "velocity_v"]
 OURS: dict[str, Any] = {
     "window": 9,
     "parameterisation": "space-time",
-    "network": "unet",
-    "network_options": {"widths": (64, 96, 128, 192), "patch": 2, "blocks": 1, "deepest": 2},
-    "weighting": "relative",
-    "levels": (0.005, 60.0),
+    "network": sdaxr.networks.WindowUNet(widths=(64, 96, 128, 192), patch=2, blocks=1, deepest=2),
+    "optimisation": sdaxr.Optimisation(weighting="relative", levels=(0.005, 60.0), compile=True, validate_every=200),
 }
 # Options of `sdaxr.train`: a prior of the states, one that knows what the operators make of them, and a prior with the
 # paper's network and parameterisation (3 levels of 16, 32 and 64 channels, kernels of 5, temporal convolutions).
@@ -40,9 +39,9 @@ CONFIGURATIONS: dict[str, dict[str, Any]] = {
     "augmented": OURS | {"augment": OPERATORS},
     "paper": {
         "window": 9,
-        "network_options": {"widths": (16, 32, 64), "blocks": 3, "kernel": 5, "patch": 1},
         "parameterisation": "epsilon",
-        "learning_rate": 2e-4,
+        "network": sdaxr.networks.SpaceTimeUNet(widths=(16, 32, 64), blocks=3, kernel=5, patch=1),
+        "optimisation": sdaxr.Optimisation(learning_rate=2e-4, compile=True, validate_every=200),
     },
 }
 PAPER = {"resolution": 512, "coarsen": 2, "precision": "double"}
@@ -91,18 +90,16 @@ def generate(store: str, trajectories: int, states: int, paper: bool, batch: int
 @click.option("--batch", default=8, show_default=True, help="Windows a step; some tens on a GPU.")
 def train(store: str, prior: str, configuration: str, minutes: float, batch: int) -> None:
     """Train on one core, or on a GPU where there is one; a killed training goes on."""
-    options = CONFIGURATIONS[configuration]
+    options = dict(CONFIGURATIONS[configuration])
+    optimisation = replace(options.pop("optimisation"), batch=batch)
     known = ["q", *(v for v in MIRROR[1:] if "augment" in options)]
     trained = sdaxr.train(
         store,
         prior,
-        homogeneous=["x", "y"],
-        symmetries=[{"flip": ["y"], "negate": known}],
+        statistics=sdaxr.Statistics(homogeneous=["x", "y"], symmetries=[{"flip": ["y"], "negate": known}]),
+        optimisation=optimisation,
         minutes=minutes,
-        batch=batch,
         name=NAME if configuration == "sdaxr" else f"{NAME}-{configuration}",
-        compile=True,
-        validate_every=200,
         progress=False,
         seed=0,
         **options,

@@ -201,41 +201,38 @@ def generate(quiet: bool, option: dict[str, Any], **values: Any) -> None:
 @_flags(
     click.option("--store", required=True, help="File to write, .safetensors."),
     click.option("--window", type=int, help="States in a window of the training."),
-    click.option("--shortest", type=int, help="Length down to which windows are cut for some batches."),
-    click.option("--network", help="convolutional, space-time-unet, mlp, unet, or auto."),
-    click.option("--network-options", callback=_json, help="Options of the network, as JSON."),
-    click.option("--parameterisation", help="spectral, edm or epsilon."),
     click.option("--variables", multiple=True, help="State variable; repeat for several, else all."),
-    click.option("--context", multiple=True, help="Static field that the network may see; repeat for several."),
-    click.option("--cycles", multiple=True, help="hour_of_day, day_of_year."),
-    click.option("--normalise", help="Over what mean and deviation are taken: channel or point."),
+    click.option("--context", multiple=True, help="Static field that the network sees; repeat for several."),
     click.option(
-        "--homogeneous", multiple=True, help="Periodic dimension along which the statistics do not change; repeat."
+        "--statistics",
+        multiple=True,
+        callback=_settings,
+        help="What is known of the data, key=value: normalise, cycles, homogeneous, symmetries; repeat.",
     ),
-    click.option("--symmetries", callback=_json, help="Flips, shifts, changes of sign that change nothing, as JSON."),
     click.option(
         "--augment", multiple=True, callback=_named, help="name=operator, such as 'velocity=pv_inversion()'; repeat."
     ),
+    click.option("--network", help="convolutional, space-time-unet, mlp, unet, or auto."),
+    click.option("--network-option", multiple=True, callback=_settings, help="Such as widths=[32,64]; repeat."),
+    click.option("--parameterisation", help="spectral, space-time, edm, epsilon, or auto."),
     click.option("--steps", type=int, help="Training steps."),
     click.option("--minutes", type=float, help="Training time instead of steps."),
-    click.option("--batch", type=int, help="Windows in one step."),
-    click.option("--learning-rate", type=float, help="Largest learning rate."),
-    click.option("--weight-decay", type=float, help="Weight decay of AdamW."),
-    click.option("--ema", type=float, help="Decay of the averaged weights."),
-    click.option("--levels", type=float, nargs=2, help="Smallest and largest noise level."),
-    click.option("--weighting", help="Errors at all noise levels count alike (uniform), or relative to their level's."),
+    click.option(
+        "--optimisation",
+        multiple=True,
+        callback=_settings,
+        help="How the weights are found, key=value: batch, learning_rate, levels, precision, ...; repeat.",
+    ),
     click.option("--name", help="Name recorded in the file."),
     _seed,
     _device,
-    click.option("--precision", help="float32 or bfloat16; by default bfloat16 for fields where it is quick."),
-    click.option("--compile", is_flag=True, default=None, help="torch.compile; pays on long runs."),
-    click.option("--memory", type=float, help="Bytes of data held at once."),
-    click.option("--validate-every", type=int, help="Steps between two validations."),
     _overwrite,
 )
-def train(quiet: bool, **values: Any) -> None:
+def train(quiet: bool, network: str | None, network_option: dict[str, Any], **values: Any) -> None:
     """A prior from TRAJECTORIES, a simulation or a reanalysis."""
-    _run("train", quiet, values)
+    named = {} if network is None else {"name": network}
+    options = {"network": named | network_option, **{key: values[key] for key in ("statistics", "optimisation")}}
+    _run("train", quiet, values | {key: given or None for key, given in options.items()})
 
 
 @main.command()

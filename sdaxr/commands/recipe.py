@@ -170,6 +170,8 @@ def _step(name: str, given: dict[str, Any], base: Path, before: list[Step]) -> S
         masks.maker_of(values["where"])
     if name in ("assimilate", "cycle", "forecast"):
         steps.check_drawing(values)
+    if name == "train":
+        steps.check_training(values)
     files = _resolve(values, base)
     output = next((files[key] for key in steps.OUTPUTS if key in files), None)
     inputs = tuple(p for key, p in files.items() if key not in steps.OUTPUTS)

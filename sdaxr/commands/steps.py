@@ -30,13 +30,30 @@ def generate(system: str, store: str, **options: Any) -> xr.Dataset:
 
 
 def train(trajectories: str, store: str, **options: Any) -> Any:
-    """A prior of ``trajectories`` to the file ``store``; operators of ``augment`` are text, or JSON as a mapping."""
+    """A prior of ``trajectories`` to the file ``store``.
+
+    The operators of ``augment`` are texts, or JSON as mappings. ``network``, ``statistics`` and ``optimisation`` are
+    mappings of options.
+    """
     from sdaxr import operators
 
     if options.get("augment"):
         texts = {n: o if isinstance(o, str) else json.dumps(o) for n, o in options["augment"].items()}
         options["augment"] = {name: operators.parse(text) for name, text in texts.items()}
     return sdaxr.train(sdaxr.open_archive(trajectories), store, **options)
+
+
+def check_training(options: Mapping[str, Any]) -> None:
+    """Raise `OptionError` if options of `train` are unknown or impossible, whatever the data are."""
+    from sdaxr.prior.networks.base import NETWORKS
+    from sdaxr.prior.settings import Optimisation, Statistics
+
+    Statistics.of(options.get("statistics"))
+    Optimisation.of(options.get("optimisation"))
+    network = options.get("network", "auto")
+    name = network.get("name", "auto") if isinstance(network, Mapping) else network
+    if name != "auto":
+        NETWORKS.build(network)
 
 
 def observe(

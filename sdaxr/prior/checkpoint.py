@@ -1,33 +1,41 @@
-"""Checkpoints of a training run: one ``.safetensors`` file, replaced as a whole so that a kill cannot damage it."""
+"""Checkpoints of a training run: one ``.safetensors`` file that is replaced as a whole, so that no kill damages it."""
 
 from __future__ import annotations
 
 import json
 import os
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
+from sdaxr.archives.format import difference
 from sdaxr.schema import ArchiveError
 
 if TYPE_CHECKING:
     from sdaxr.prior.run import TrainingRun
 
 _MOMENTS = ("exp_avg", "exp_avg_sq", "step")
+# Characters of the difference in an error; other data differ in every statistic.
+_LONGEST = 300
 
 
 def save(path: Path, run: TrainingRun) -> None:
-    """Write weights, averaged weights, optimiser moments, step and history."""
+    """Write weights, averaged weights, moments of the optimiser, step and history.
+
+    Raises
+    ------
+    ArchiveError
+        If the file cannot be written.
+    """
     tensors = {f"model.{k}": v for k, v in run.model.state_dict().items()}
     tensors |= {f"averaged.{k}": v for k, v in run.averaged.state_dict().items()}
     tensors["weighting"] = run.weighting.state
     for index, moments in run.optimiser.state_dict()["state"].items():
         tensors |= {f"optimiser.{index}.{k}": moments[k] for k in _MOMENTS}
     progress = {"step": run.step, "seconds": run.seconds, "history": run.history}
-    metadata = {"progress": json.dumps(progress), "settings": _fixed(run)}
+    metadata = {"progress": json.dumps(progress), "settings": _identity(run)}
     temporary = path.with_name(path.name + ".new")
     try:
         save_file({k: t.detach().cpu().clone().contiguous() for k, t in tensors.items()}, temporary, metadata)
@@ -37,7 +45,7 @@ def save(path: Path, run: TrainingRun) -> None:
 
 
 def load(path: Path, run: TrainingRun) -> bool:
-    """Bring ``run`` to where the checkpoint is; False if there is none.
+    """Bring ``run`` to the step of the checkpoint; False if there is none.
 
     Raises
     ------
@@ -54,12 +62,11 @@ def load(path: Path, run: TrainingRun) -> bool:
         raise ArchiveError(f"the checkpoint '{path}' cannot be read ({error}); remove it to start anew") from error
     if "settings" not in metadata:
         raise ArchiveError(f"'{path}' is no checkpoint of sdaxr; move it away, or choose another store")
-    found, expected = json.loads(metadata["settings"]), json.loads(_fixed(run))
-    differing = [f"{k}: {found.get(k)!r} -> {expected[k]!r}" for k in expected if found.get(k) != expected[k]]
+    differing = difference(json.loads(metadata["settings"]), json.loads(_identity(run)))
     if differing:
         raise ArchiveError(
-            f"'{path}' was written by a run with other settings ({'; '.join(differing)[:300]}); "
-            "use the same ones to go on, or remove it to start anew"
+            f"'{path}' was written by a run with other settings ({differing[:_LONGEST]}); "
+            "use the same settings to continue it, or remove it to start anew"
         )
     for part in ("model", "averaged"):
         weights = {k.removeprefix(f"{part}."): t for k, t in tensors.items() if k.startswith(f"{part}.")}
@@ -74,7 +81,5 @@ def load(path: Path, run: TrainingRun) -> bool:
     return True
 
 
-def _fixed(run: TrainingRun) -> str:
-    # A run may be prolonged, so its length is not compared; the layout is, by its arrays' shapes and names.
-    settings = {k: v for k, v in asdict(run.settings).items() if k not in ("steps", "minutes")}
-    return json.dumps(settings, sort_keys=True, default=str)
+def _identity(run: TrainingRun) -> str:
+    return json.dumps(run.identity, sort_keys=True, default=str)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from importlib import resources
@@ -25,12 +26,12 @@ from sdaxr.prior.blanket import TrajectoryDenoiser
 from sdaxr.prior.hardware import choose_precision
 from sdaxr.prior.held_out import HeldOut
 from sdaxr.prior.modes import Modes
-from sdaxr.prior.networks import build_network
+from sdaxr.prior.networks.base import Inputs, choose_network
 from sdaxr.prior.preconditioning import DenoisingNetwork
 from sdaxr.schema import ArchiveError, PriorError, nearest
 from sdaxr.states.fields import StateLayout
 
-FORMAT = "sdaxr prior 1"
+FORMAT = "sdaxr prior 2"
 _VECTORS = "modes.vectors"
 _REFERENCE = ("reference.states", "reference.context")
 
@@ -124,16 +125,18 @@ class Prior:
         half = choose_precision(precision, torch.device(device), fields=fields) == "bfloat16"
         return TrajectoryDenoiser(network, context, present, stride=stride, half=half)
 
-    def with_sampling(self, **settings: Mapping[str, Any]) -> Prior:
+    def with_sampling(
+        self, *, method: Mapping[str, Any] | None = None, sampler: Mapping[str, Any] | None = None
+    ) -> Prior:
         """A copy that records how to sample with it: the defaults of `sdaxr.assimilate`.
 
         Parameters
         ----------
-        **settings
-            ``method`` and ``sampler``, each a mapping of a name and options, such as
-            ``sampler={"name": "sde-dpm++", "steps": 16}``.
+        method, sampler
+            A name and options, such as ``{"name": "sde-dpm++", "steps": 16}``; what is not given stays as it is.
         """
-        sampling = self.metadata.get("sampling", {}) | settings
+        given = {"method": method, "sampler": sampler}
+        sampling = self.metadata.get("sampling", {}) | {k: dict(v) for k, v in given.items() if v is not None}
         return replace(self, metadata=self.metadata | {"sampling": sampling})
 
     def save(self, path: str | Path, *, dtype: torch.dtype = torch.float32) -> Path:
@@ -153,8 +156,10 @@ class Prior:
         metadata = {"sdaxr": FORMAT, "about": json.dumps(self.metadata | {"layout": layout})}
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            # Not by save_file, whose files nobody else may read.
-            path.write_bytes(save({k: t.contiguous() for k, t in tensors.items()}, metadata))
+            # Not by save_file, whose files nobody else may read. Replaced as a whole, so that no kill damages it.
+            temporary = path.with_name(f"{path.name}.{os.getpid()}.new")
+            temporary.write_bytes(save({k: t.contiguous() for k, t in tensors.items()}, metadata))
+            os.replace(temporary, path)
         except (OSError, SafetensorError) as error:
             raise ArchiveError(f"the prior cannot be written to '{path}': {error}; choose another store") from error
         return path
@@ -165,7 +170,7 @@ class Prior:
         count = sum(p.numel() for p in self.network.parameters())
         return (
             f"<sdaxr.Prior {self.name!r}: {', '.join(self.layout.variables)} on {grid}, step {self.layout.time.step:g} "
-            f"{self.layout.time.units}, window {self.window}, {about['network']} with {count:,} parameters>"
+            f"{self.layout.time.units}, window {self.window}, {about['network']['name']} with {count:,} parameters>"
         )
 
 
@@ -194,8 +199,7 @@ def open_prior(prior: str | Path | Prior) -> Prior:
             f"'{path}' cannot be read as a prior ({error}): it is truncated or no .safetensors file; "
             "copy it again, or train anew with sdaxr.train"
         ) from error
-    if metadata.get("sdaxr") != FORMAT:
-        raise PriorError(f"'{path}' is a .safetensors file of another program, expected one written by sdaxr.train")
+    _check_format(path, metadata.get("sdaxr"))
     about = json.loads(metadata["about"])
     arrays = {k: t.numpy() for k, t in tensors.items() if k.startswith("layout.")}
     layout = StateLayout.from_file(arrays, about.pop("layout"))
@@ -229,14 +233,24 @@ def priors() -> list[str]:
 
 def assemble(layout: StateLayout, about: Mapping[str, Any]) -> DenoisingNetwork:
     """The untrained network that the metadata of a prior describe."""
-    low, high = about["levels"]
+    low, high = about["optimisation"]["levels"]
     kind, window = about["parameterisation"], about["window"]
     modes = None
     if kind in ("spectral", "space-time"):
         modes = Modes(layout.channels, layout.shape, layout.periodic, window if kind == "space-time" else None)
-    filtered = layout.channels if kind == "space-time" else 0
-    network = build_network(about["network"], layout, window, about["network_options"], filtered)
-    return DenoisingNetwork(network, kind, (low, high), modes)
+    # With modes in time the network also sees the filtered states, as more context.
+    context = layout.context_channels + (layout.channels if kind == "space-time" else 0)
+    network = choose_network(about["network"], gridded=bool(layout.space))
+    module = network.module(Inputs(layout.channels, context, window, layout.periodic))
+    return DenoisingNetwork(module, kind, (low, high), modes)
+
+
+def _check_format(path: Path, found: str | None) -> None:
+    if found == FORMAT:
+        return
+    if found is not None and found.startswith("sdaxr prior"):
+        raise PriorError(f"'{path}' has the format {found!r}, expected {FORMAT!r}; train the prior with this version")
+    raise PriorError(f"'{path}' is a .safetensors file of another program, expected one written by sdaxr.train")
 
 
 def _shipped() -> dict[str, Path]:

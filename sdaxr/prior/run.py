@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,60 +14,97 @@ import numpy as np
 import torch
 from tqdm.auto import tqdm
 
-from sdaxr import schema
 from sdaxr.prior import checkpoint
 from sdaxr.prior.preconditioning import DenoisingNetwork
 from sdaxr.prior.settings import Settings
 from sdaxr.prior.weighting import WEIGHTINGS
 from sdaxr.prior.windows import Windows, cut
+from sdaxr.schema import DivergenceError
 from sdaxr.states.fields import StateLayout
 
-log = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
+
+# States, noise levels, noise, context.
+_Batch = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]
 
 _BAR = "{desc}: {percentage:3.0f}%|{bar}| {elapsed}<{remaining}, {postfix}"
+# Adam's second moment is an average over some 1000 steps; its first tenth is too noisy for the full learning rate.
+_WARM_UP = 100
+# Largest norm of a gradient; a typical one is below, so that only outliers are shortened.
+_LARGEST_GRADIENT = 1.0
+# The training loss that is shown is a running mean over some 50 steps.
+_FORGOTTEN = 0.02
+_HISTORY = 50
 
 
 class TrainingRun:
-    """The state of one training run."""
+    """The state of one training run.
+
+    Parameters
+    ----------
+    settings
+        What the run does.
+    about
+        Settings, operators and fingerprint of the data, as the prior's file holds them. Together with the layout they
+        tell whether a checkpoint is one of this run.
+    layout
+        How states are laid out.
+    model
+        The network that is trained. ``averaged`` has the moving average of its weights.
+    windows, held_out
+        Windows of the training and of the validation.
+    device
+        Where the network is.
+    """
 
     def __init__(
         self,
         settings: Settings,
+        about: Mapping[str, Any],
         layout: StateLayout,
         model: DenoisingNetwork,
-        averaged: DenoisingNetwork,
         windows: Windows,
         held_out: Windows,
         device: torch.device,
-        compile: bool,
     ) -> None:
-        self.settings, self.model, self.averaged = settings, model, averaged
+        # A run may be prolonged, so its length is no part of its identity.
+        self.identity = {k: v for k, v in about.items() if k not in ("steps", "minutes")}
+        self.identity |= {"layout": layout.to_file()[1]}
+        self.settings, self.model, self.averaged = settings, model, copy.deepcopy(model)
         self.windows, self.held_out, self.device = windows, held_out, device
-        self.optimiser = torch.optim.AdamW(
-            model.parameters(), settings.learning_rate, weight_decay=settings.weight_decay
-        )
-        self.loss: Callable[..., torch.Tensor] = torch.compile(model.loss, dynamic=False) if compile else model.loss
-        self.weighting = WEIGHTINGS[settings.weighting](settings.levels, device)
+        options = settings.optimisation
+        self.optimiser = torch.optim.AdamW(model.parameters(), options.learning_rate, weight_decay=options.weight_decay)
+        loss: Callable[..., torch.Tensor] = model.loss
+        self.loss = torch.compile(loss, dynamic=False) if options.compile else loss
+        self.weighting = WEIGHTINGS[options.weighting](options.levels, device)
         self.valid = None if layout.mask is None else torch.as_tensor(layout.mask, device=device).float()
         self.step, self.seconds = 0, 0.0
         self.history: list[dict[str, float]] = []
 
-    def go(self, path: Path, validate_every: int, progress: bool) -> None:
-        """Train from the last checkpoint to the end."""
+    def go(self, path: Path, progress: bool) -> None:
+        """Train from the checkpoint at ``path``, where there is one, to the end.
+
+        Raises
+        ------
+        DivergenceError
+            If the loss is not finite.
+        ArchiveError
+            If the checkpoint is that of another run, or cannot be read or written.
+        """
         if checkpoint.load(path, self):
-            log.info("resumed from %s at step %d", path, self.step)
+            _log.info("resumed from %s at step %d", path, self.step)
         bar = tqdm(total=1.0, initial=self.done, disable=not progress, desc="training", bar_format=_BAR)
         start, running = time.monotonic() - self.seconds, self.history[-1]["train"] if self.history else math.nan
         while self.done < 1:
             loss = self._update()
-            running = loss if math.isnan(running) else 0.98 * running + 0.02 * loss
+            running = loss if math.isnan(running) else (1 - _FORGOTTEN) * running + _FORGOTTEN * loss
             self.step, self.seconds = self.step + 1, time.monotonic() - start
             if not math.isfinite(loss):
-                raise schema.DivergenceError(f"the loss is {loss} at step {self.step}; lower learning_rate=")
-            if self.step % validate_every == 0 or self.done >= 1:
+                raise DivergenceError(f"the loss is {loss} at step {self.step}; lower the learning rate")
+            if self.step % self.settings.optimisation.validate_every == 0 or self.done >= 1:
                 self.history.append({"step": self.step, "train": running, "valid": self._validate()})
                 checkpoint.save(path, self)
-                log.info("step %d: training loss %.4f, validation loss %.4f", *self.history[-1].values())
+                _log.info("step %d: training loss %.4f, validation loss %.4f", *self.history[-1].values())
             bar.n = min(1.0, self.done)
             bar.set_postfix_str(f"step {self.step}, loss {running:.4f}", refresh=False)
             bar.update(0)
@@ -74,57 +112,13 @@ class TrainingRun:
 
     @property
     def done(self) -> float:
-        """Share of the budget that is spent."""
-        settings = self.settings
-        parts = [self.step / settings.steps] if settings.steps else []
-        return max([*parts, *([self.seconds / 60 / settings.minutes] if settings.minutes else [])])
-
-    def _update(self) -> float:
-        settings = self.settings
-        generator = _generator(settings.seed, self.step)
-        x, context = self.windows.batch(self.step, settings.batch)
-        halvings = int(math.log2(settings.window / settings.shortest))
-        if halvings:
-            x, context = cut(x, context, 2 ** int(torch.randint(halvings + 1, (), generator=generator)))
-        for group in self.optimiser.param_groups:
-            decay = (1 + math.cos(math.pi * self.done)) / 2
-            group["lr"] = settings.learning_rate * min(1.0, (self.step + 1) / 100) * decay
-        states, r, noise, told = self._noisy(x, context, generator)
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=settings.precision == "bfloat16"):
-            errors = self.loss(states, r, noise, told, self.valid)
-        self.optimiser.zero_grad(set_to_none=True)
-        (errors * self.weighting(r, errors.detach())).mean().backward()
-        torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
-        self.optimiser.step()
-        # The average forgets the first steps, when it would mostly be the initial weights.
-        decay = min(settings.ema, (1 + self.step) / (10 + self.step))
-        with torch.no_grad():
-            for average, weight in zip(self.averaged.parameters(), self.model.parameters(), strict=True):
-                average.lerp_(weight, 1 - decay)
-        return float(errors.detach().mean())
-
-    def _noisy(self, x: np.ndarray, context: np.ndarray, generator: torch.Generator) -> list[torch.Tensor]:
-        low, high = map(math.log, self.settings.levels)
-        states = torch.as_tensor(x)
-        # Stratified over the batch: less noise in the loss than independent levels.
-        place = (torch.randperm(len(x), generator=generator) + torch.rand(len(x), generator=generator)) / len(x)
-        r = torch.exp(low + (high - low) * place)
-        noise = torch.randn(states.shape, generator=generator)
-        noise = noise if self.valid is None else noise * self.valid.cpu()
-        return [t.to(self.device) for t in (states, r, noise, torch.as_tensor(context))]
-
-    @torch.no_grad()
-    def _validate(self, batches: int = 4) -> float:
-        losses = []
-        for number in range(batches):
-            x, context = self.held_out.batch(number, self.settings.batch)
-            generator = _generator(self.settings.seed + 1, number)
-            states, r, noise, told = self._noisy(x, context, generator)
-            losses.append(self.averaged.loss(states, r, noise, told, self.valid).mean())
-        return float(torch.stack(losses).mean())
+        """Fraction of the length of the training that is done."""
+        steps, minutes = self.settings.steps, self.settings.minutes
+        parts = [self.step / steps] if steps else []
+        return max([*parts, *([self.seconds / 60 / minutes] if minutes else [])])
 
     def summary(self) -> dict[str, Any]:
-        """What the prior file says about its training."""
+        """What the prior's file says about the training."""
         last = self.history[-1]
         return {
             "steps": self.step,
@@ -132,8 +126,60 @@ class TrainingRun:
             "device": str(self.device),
             "training_loss": last["train"],
             "validation_loss": last["valid"],
-            "history": self.history[:: max(1, len(self.history) // 50)],
+            "history": self.history[:: max(1, len(self.history) // _HISTORY)],
         }
+
+    def _update(self) -> float:
+        options = self.settings.optimisation
+        generator = _generator(self.settings.seed, self.step)
+        states, r, noise, context = self._batch(generator)
+        for group in self.optimiser.param_groups:
+            decay = (1 + math.cos(math.pi * self.done)) / 2
+            group["lr"] = options.learning_rate * min(1.0, (self.step + 1) / _WARM_UP) * decay
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=options.precision == "bfloat16"):
+            errors = self.loss(states, r, noise, context, self.valid)
+        self.optimiser.zero_grad(set_to_none=True)
+        (errors * self.weighting(r, errors.detach())).mean().backward()
+        torch.nn.utils.clip_grad_norm_(self.model.parameters(), _LARGEST_GRADIENT)
+        self.optimiser.step()
+        self._average()
+        return float(errors.detach().mean())
+
+    def _batch(self, generator: torch.Generator) -> _Batch:
+        """States, noise levels, noise and context of the present step; whole windows, or pieces of them."""
+        options, window = self.settings.optimisation, self.settings.window
+        x, context = self.windows.batch(self.step, options.batch)
+        halvings = int(math.log2(window / (options.shortest or window)))
+        if halvings:
+            x, context = cut(x, context, 2 ** int(torch.randint(halvings + 1, (), generator=generator)))
+        return self._noisy(x, context, generator)
+
+    def _noisy(self, x: np.ndarray, context: np.ndarray, generator: torch.Generator) -> _Batch:
+        low, high = map(math.log, self.settings.optimisation.levels)
+        states = torch.as_tensor(x)
+        # Stratified over the batch: the loss varies less than with independent levels.
+        place = (torch.randperm(len(x), generator=generator) + torch.rand(len(x), generator=generator)) / len(x)
+        r = torch.exp(low + (high - low) * place)
+        noise = torch.randn(states.shape, generator=generator)
+        noise = noise if self.valid is None else noise * self.valid.cpu()
+        device = self.device
+        return states.to(device), r.to(device), noise.to(device), torch.as_tensor(context).to(device)
+
+    @torch.no_grad()
+    def _average(self) -> None:
+        # The decay is small at first: the initial weights are soon forgotten.
+        decay = min(self.settings.optimisation.ema, (1 + self.step) / (10 + self.step))
+        for average, weight in zip(self.averaged.parameters(), self.model.parameters(), strict=True):
+            average.lerp_(weight, 1 - decay)
+
+    @torch.no_grad()
+    def _validate(self, batches: int = 4) -> float:
+        losses = []
+        for number in range(batches):
+            drawn = self.held_out.batch(number, self.settings.optimisation.batch)
+            batch = self._noisy(*drawn, _generator(self.settings.seed + 1, number))
+            losses.append(self.averaged.loss(*batch, self.valid).mean())
+        return float(torch.stack(losses).mean())
 
 
 def _generator(seed: int, number: int) -> torch.Generator:

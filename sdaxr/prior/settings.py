@@ -1,54 +1,220 @@
-"""Settings of a training run."""
+"""What a training run does: the statistics of the data, the optimisation, and all choices together."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from typing import Any
 
+import torch
+
+from sdaxr.prior.hardware import PRECISIONS, choose_precision
+from sdaxr.prior.networks.base import NETWORKS, Network, choose_network
 from sdaxr.prior.preconditioning import PARAMETERISATIONS
 from sdaxr.prior.weighting import WEIGHTINGS
 from sdaxr.schema import OptionError, nearest
+from sdaxr.states.fields import CYCLES
+from sdaxr.states.registry import Options
+
+_NORMALISATIONS = ("channel", "point")
+# These change what a run costs, not what it learns: a run goes on with others, and a prior's file leaves them out.
+_OPERATIONAL = ("compile", "memory", "validate_every")
+# Between the 16 000 steps of the shipped prior of Kolmogorov flow and the 38 000 steps of that of Lorenz 1963.
+_STEPS = 20_000
+
+
+@dataclass(frozen=True)
+class Statistics(Options):
+    r"""What is known of the statistics of the states before the training.
+
+    Parameters
+    ----------
+    normalise
+        Over what the mean and the standard deviation of a state are taken: ``"channel"``, over all times and grid
+        points of a variable and layer, or ``"point"``, over the times at each grid point.
+    cycles
+        Cycles in time that the network is told, among ``"hour_of_day"`` and ``"day_of_year"``. None for those that the
+        data resolve and cover, where time is a calendar.
+    homogeneous
+        Periodic dimensions along which the statistics do not change. Windows are shifted along them at random, which
+        is as good as more data.
+    symmetries
+        Transformations that leave the statistics as they are, each a mapping such as
+        ``{"flip": ["x"], "shift": {"y": 8}, "negate": ["u"]}``: dimensions that are flipped, periodic dimensions and
+        the number of grid points by which they are shifted, variables that change sign. Windows are transformed at
+        random; see `sdaxr.prior.symmetries`.
+    """
+
+    normalise: str = "channel"
+    cycles: tuple[str, ...] | None = None
+    homogeneous: tuple[str, ...] = ()
+    symmetries: tuple[Mapping[str, Any], ...] = ()
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.normalise not in _NORMALISATIONS:
+            raise OptionError(f"normalise={nearest(self.normalise, _NORMALISATIONS)}")
+        for cycle in self.cycles or ():
+            if cycle not in CYCLES:
+                raise OptionError(f"cycles={nearest(cycle, CYCLES)}")
+
+
+@dataclass(frozen=True)
+class Optimisation(Options):
+    r"""How the weights are found: AdamW on a denoising loss over noise levels.
+
+    A step draws a batch of windows x, noise levels r and noise :math:`\epsilon \sim N(0, I)`, and lowers the mean over
+    the batch of
+
+    .. math:: w(r) \, \| D(x + r \epsilon, r) - x \|^2 \, / \, c_{out}(r)^2
+
+    with the denoiser D, the unit :math:`c_{out}` of its output (`sdaxr.prior.preconditioning`) and the weight w.
+
+    Parameters
+    ----------
+    batch
+        Windows in one step.
+    shortest
+        Length, in states, down to which windows are cut into halves, quarters, ... in some of the batches. A network
+        whose reach in time is long then learns both short trajectories and the inside of long ones. None for no cuts.
+    learning_rate
+        Largest learning rate. It rises linearly over the first 100 steps, and falls to zero along a cosine.
+    weight_decay
+        Weight decay of AdamW.
+    ema
+        Decay of the exponential moving average of the weights. The prior has the averaged weights.
+    levels
+        Smallest and largest noise level r = sigma / mu, in standard deviations of the normalised states. Levels are
+        drawn log-uniformly.
+    weighting
+        ``"uniform"``: w = 1. ``"relative"``: w is the inverse of the present error at the noise level, so that relative
+        errors count alike; see `sdaxr.prior.weighting`.
+    precision
+        ``"float32"``, or ``"bfloat16"`` for autocast (the weights stay float32). ``"auto"`` is bfloat16 for fields on a
+        GPU or on a processor that has instructions for it.
+    compile
+        Compile the loss with ``torch.compile``; pays on long runs.
+    memory
+        Bytes of data that are held in memory at once; larger archives are streamed.
+    validate_every
+        Steps between two validations, and between two checkpoints.
+
+    References
+    ----------
+    Loshchilov & Hutter (2019), AdamW, arXiv:1711.05101; Karras et al. (2022), denoising loss and averaged weights,
+    arXiv:2206.00364; Karras et al. (2024), relative errors, arXiv:2312.02696.
+    """
+
+    batch: int = 32
+    shortest: int | None = None
+    learning_rate: float = 1e-3
+    weight_decay: float = 1e-3
+    ema: float = 0.999
+    levels: tuple[float, float] = (5e-3, 100.0)
+    weighting: str = "uniform"
+    precision: str = "auto"
+    compile: bool = False
+    memory: float = 4e9
+    validate_every: int = 500
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("batch", "learning_rate", "memory", "validate_every"):
+            self.expect(name, getattr(self, name) > 0, "a positive number")
+        self.expect("weight_decay", self.weight_decay >= 0, "no negative number")
+        self.expect("ema", 0 <= self.ema <= 1, "a number from 0 to 1")
+        self.expect("levels", 0 < self.levels[0] < self.levels[1], "two positive numbers, the smaller one first")
+        if self.weighting not in WEIGHTINGS:
+            raise OptionError(f"weighting={nearest(self.weighting, WEIGHTINGS)}")
+        if self.precision not in (*PRECISIONS, "auto"):
+            raise OptionError(f"precision={nearest(self.precision, (*PRECISIONS, 'auto'))}")
 
 
 @dataclass(frozen=True)
 class Settings:
-    """Everything that decides what a training run does; two runs with equal settings can be resumed as one."""
+    """Everything that decides what a training run learns, each default replaced by what it stands for.
+
+    Two runs that differ in ``steps`` and ``minutes`` only are one run, which a checkpoint continues.
+    """
 
     window: int
-    shortest: int
-    network: str
-    network_options: dict[str, Any]
+    network: Network
     parameterisation: str
+    statistics: Statistics
+    optimisation: Optimisation
     steps: int | None
     minutes: float | None
-    batch: int
-    learning_rate: float
-    weight_decay: float
-    ema: float
-    levels: tuple[float, float]
-    weighting: str
-    precision: str
-    homogeneous: tuple[str, ...]
-    symmetries: tuple[Mapping[str, Any], ...]
     seed: int
-    data: dict[str, Any] = field(default_factory=dict)
-    layout: dict[str, Any] = field(default_factory=dict)
 
-    def check(self, windowed: bool) -> None:
-        """Raise `OptionError` if a setting is impossible; ``windowed`` priors take windows of one length only."""
-        if self.parameterisation not in PARAMETERISATIONS:
-            raise OptionError(f"parameterisation={nearest(self.parameterisation, PARAMETERISATIONS)}")
-        if self.weighting not in WEIGHTINGS:
-            raise OptionError(f"weighting={nearest(self.weighting, WEIGHTINGS)}")
-        if not 1 <= self.shortest <= self.window or (windowed and self.shortest < self.window):
-            what = "the window itself for priors of windows of one length" if windowed else "1 to the window"
-            raise OptionError(f"shortest={self.shortest}, expected {what} ({self.window})")
-        if self.window < 1 or (windowed and self.window % 2 == 0):
+    @classmethod
+    def choose(
+        cls,
+        *,
+        gridded: bool,
+        device: torch.device,
+        window: int | None,
+        network: str | Mapping[str, Any] | Network,
+        parameterisation: str,
+        statistics: Statistics | Mapping[str, Any] | None,
+        optimisation: Optimisation | Mapping[str, Any] | None,
+        steps: int | None,
+        minutes: float | None,
+        seed: int,
+    ) -> Settings:
+        """The settings for fields on a grid, or for state vectors; see `sdaxr.train` for the parameters.
+
+        Raises
+        ------
+        OptionError
+            If a setting is unknown or impossible.
+        """
+        chosen, optimisation = choose_network(network, gridded=gridded), Optimisation.of(optimisation)
+        NETWORKS.name_of(chosen)  # A network without a name could not be opened from the prior's file.
+        if parameterisation == "auto":
+            parameterisation = "spectral" if gridded else "edm"
+        if parameterisation not in PARAMETERISATIONS:
+            raise OptionError(f"parameterisation={nearest(parameterisation, (*PARAMETERISATIONS, 'auto'))}")
+        windowed = chosen.windowed or parameterisation == "space-time"
+        # Odd windows have a state at their centre; the others are as long as a network in time can make use of.
+        window = (5 if windowed else 8 if gridded else 33) if window is None else window
+        optimisation = replace(
+            optimisation,
+            shortest=window if optimisation.shortest is None else optimisation.shortest,
+            precision=choose_precision(optimisation.precision, device, fields=gridded),
+        )
+        steps = _STEPS if steps is None and minutes is None else steps
+        found = cls(
+            window, chosen, parameterisation, Statistics.of(statistics), optimisation, steps, minutes, seed
+        )  # fmt: skip
+        found._check(windowed)
+        return found
+
+    def to_dict(self) -> dict[str, Any]:
+        """The settings as a prior's file holds them."""
+        optimisation = self.optimisation.to_dict()
+        return {
+            "window": self.window,
+            "network": NETWORKS.describe(self.network),
+            "parameterisation": self.parameterisation,
+            "statistics": self.statistics.to_dict(),
+            "optimisation": {key: value for key, value in optimisation.items() if key not in _OPERATIONAL},
+            "steps": self.steps,
+            "minutes": self.minutes,
+            "seed": self.seed,
+        }
+
+    def _check(self, windowed: bool) -> None:
+        shortest, window = self.optimisation.shortest, self.window
+        if window < 1 or (windowed and window % 2 == 0):
+            expected = "an odd number 2k + 1" if windowed else "a positive number"
             raise OptionError(
-                f"window={self.window}, expected an odd number 2k + 1 for {self.network!r}, {self.parameterisation!r}"
+                f"window={window}, expected {expected} for {type(self.network).__name__} and "
+                f"parameterisation={self.parameterisation!r}"
             )
-        for key in ("steps", "minutes", "batch", "learning_rate"):
+        if shortest is None or not 1 <= shortest <= window or (windowed and shortest < window):
+            expected = "the window itself for a prior of windows of one length" if windowed else "1 to the window"
+            raise OptionError(f"shortest={shortest}, expected {expected} ({window})")
+        for key in ("steps", "minutes"):
             value = getattr(self, key)
             if value is not None and value <= 0:
                 raise OptionError(f"{key}={value}, expected a positive number")

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,18 +14,20 @@ import torch
 import xarray as xr
 
 from sdaxr import schema
-from sdaxr.operators import Operator
+from sdaxr.archives.archive import open_archive
+from sdaxr.operators.base import Operator
 from sdaxr.prior.augmentation import Augmentation
 from sdaxr.prior.files import Prior, assemble
-from sdaxr.prior.hardware import choose_device, choose_precision
-from sdaxr.prior.networks import default_network
+from sdaxr.prior.hardware import choose_device
+from sdaxr.prior.networks.base import Network
+from sdaxr.prior.preconditioning import DenoisingNetwork
 from sdaxr.prior.run import TrainingRun
-from sdaxr.prior.settings import Settings
-from sdaxr.prior.windows import Windows
-from sdaxr.schema import ArchiveError, DataError
+from sdaxr.prior.settings import Optimisation, Settings, Statistics
+from sdaxr.prior.windows import Windows, split
+from sdaxr.schema import ArchiveError
+from sdaxr.states.coordinates import space_dimensions
 from sdaxr.states.fields import StateLayout
-from sdaxr.states.infer import infer_layout
-from sdaxr.states.time import time_axis
+from sdaxr.states.infer import infer_layout, state_variables
 
 
 def train(
@@ -34,32 +35,18 @@ def train(
     store: str | Path,
     *,
     window: int | None = None,
-    shortest: int | None = None,
-    network: str = "auto",
-    network_options: dict[str, Any] | None = None,
-    parameterisation: str = "auto",
     variables: Sequence[str] | None = None,
     context: Sequence[str] = (),
-    cycles: Sequence[str] | None = None,
-    normalise: str = "channel",
-    homogeneous: Sequence[str] = (),
-    symmetries: Sequence[Mapping[str, Any]] = (),
+    statistics: Statistics | Mapping[str, Any] | None = None,
     augment: Mapping[str, Operator] | None = None,
+    network: str | Mapping[str, Any] | Network = "auto",
+    parameterisation: str = "auto",
     steps: int | None = None,
     minutes: float | None = None,
-    batch: int = 32,
-    learning_rate: float = 1e-3,
-    weight_decay: float = 1e-3,
-    ema: float = 0.999,
-    levels: tuple[float, float] = (5e-3, 100.0),
-    weighting: str = "uniform",
+    optimisation: Optimisation | Mapping[str, Any] | None = None,
     name: str | None = None,
     seed: int = 0,
     device: str = "auto",
-    precision: str = "auto",
-    compile: bool = False,
-    memory: float = 4e9,
-    validate_every: int = 500,
     overwrite: bool = False,
     progress: bool = True,
 ) -> Prior:
@@ -69,127 +56,109 @@ def train(
     ----------
     trajectories
         Dataset, or path of a Zarr or NetCDF archive, with a ``time`` dimension, zero to two horizontal dimensions, an
-        optional layer dimension and an optional ensemble dimension. Where there is a coordinate ``split``, its
-        ``train`` and ``valid`` parts are used; else the last tenth of the times validates.
+        optional layer dimension and an optional ensemble dimension. A coordinate ``split`` says which trajectories
+        train and which validate (``train``, ``valid``). Without it the last tenth of the times validates, or the last
+        window where a tenth is shorter.
     store
-        Path of the ``.safetensors`` file; ``<store>.checkpoint`` beside it allows a killed run to go on.
+        Path of the ``.safetensors`` file. A run that was killed continues from ``<store>.checkpoint`` beside it.
     window
-        Number of states a window; odd for priors of windows: the networks ``mlp`` and ``unet``, and the
-        parameterisation ``"space-time"``. Default: 33 states for vectors, 8 for grids, 5 for priors of windows.
-    shortest
-        Windows are cut into halves, quarters, ... for some of the batches, down to this length: a network with a long
-        reach so learns trajectories whose two ends it sees, as well as those where it sees neither. Default: no cuts.
-    network, network_options
-        ``"convolutional"`` (default for vectors), ``"space-time-unet"`` (default for grids), ``"mlp"``, ``"unet"``, and
-        their options.
-    parameterisation
-        ``"spectral"`` (default for grids), ``"space-time"``, ``"edm"`` (default for vectors) or ``"epsilon"``; see
-        `sdaxr.prior.preconditioning`. ``"space-time"`` is for states that change little from one to the next; it makes
-        a prior of windows of one length.
-    variables, context, cycles, normalise
-        State variables, static fields, cyclic time context and normalisation; see `sdaxr.states.infer.infer_layout`.
-    homogeneous
-        Periodic dimensions along which the statistics do not change; windows are rolled along them at random, which is
-        as good as having more data.
-    symmetries
-        Transformations that leave the statistics as they are, each a mapping such as
-        ``{"flip": ["x"], "shift": {"y": 8}, "negate": ["u"]}``; see `sdaxr.prior.symmetries`.
+        Number of states in a window. It is odd for priors of windows of one length: those of the networks ``"mlp"``
+        and ``"unet"``, and of the parameterisation ``"space-time"``. Default: 33 for state vectors, 8 for fields on a
+        grid, 5 for priors of windows of one length.
+    variables
+        State variables. Default: every variable with a ``time`` dimension.
+    context
+        Static fields that the network sees beside the states, such as topography or a land mask.
+    statistics
+        What is known of the statistics of the states: normalisation, cycles in time, homogeneous dimensions,
+        symmetries. A `sdaxr.Statistics`, or a mapping of its options.
     augment
-        Observation operators by name, such as ``{"velocity": operators.pv_inversion()}``: the prior is one of the
-        states and of what these make of them, for ``method="soad"``; see `sdaxr.prior.augmentation`. Observed
-        quantities are variables of it (``velocity_u``), which ``symmetries`` have to negate like the others.
+        Observation operators H by name, such as ``{"velocity": operators.pv_inversion()}``: the prior becomes one of
+        [x, H(x)], for ``method="soad"``; see `sdaxr.prior.augmentation`. The observed quantities are variables of the
+        prior (``velocity_u``), which symmetries have to negate like the others.
+    network
+        ``"convolutional"`` (default for state vectors), ``"space-time-unet"`` (default for fields on a grid),
+        ``"mlp"`` or ``"unet"``; or with its options, ``sdaxr.networks.SpaceTimeUNet(widths=(32, 64))`` or
+        ``{"name": "space-time-unet", "widths": [32, 64]}``. A mapping without a name is of the default network.
+    parameterisation
+        ``"spectral"`` (default for fields on a grid), ``"space-time"``, ``"edm"`` (default for state vectors) or
+        ``"epsilon"``; see `sdaxr.prior.preconditioning`. ``"space-time"`` is for states that change little from one
+        to the next, and makes a prior of windows of one length.
     steps, minutes
-        Length of the training: a number of steps (default 20 000), or minutes of wall clock.
-    batch, learning_rate, weight_decay, ema
-        Windows a step; AdamW with a linear warm-up and a cosine decay to zero; decay of the averaged weights.
-    levels
-        Smallest and largest noise level r = sigma / mu; it is drawn log-uniformly.
-    weighting
-        ``"uniform"``: errors of the network's output count alike at every level. ``"relative"``: they count in units of
-        what they are at their level by now, so that levels at which little is left to be learned do not drown those
-        at which the state is nearly known; see `sdaxr.prior.weighting`.
+        Length of the training: a number of steps (default 20 000), minutes of wall clock time, or what ends first.
+    optimisation
+        How the weights are found: batch, learning rate, noise levels, precision. A `sdaxr.Optimisation`, or a mapping
+        of its options.
     name
-        Name recorded in the file; default: the stem of ``store``.
-    device, compile
-        ``"auto"`` takes a GPU where there is one; ``torch.compile`` pays on long runs.
-    precision
-        ``"float32"``, or ``"bfloat16"`` for autocast (the weights stay float32), which ``"auto"`` takes for fields on
-        a GPU and on processors that have instructions for it.
-    memory
-        Bytes of data that are held at once; larger archives are streamed.
-    validate_every
-        Steps between two validations (and checkpoints).
+        Name that is recorded in the file. Default: the stem of ``store``.
+    seed
+        Seed of the initial weights, the windows and the noise.
+    device
+        ``"auto"`` is a GPU where there is one, else the CPU.
     overwrite
-        Train anew where there is a file or a checkpoint; without it a checkpoint is gone on from.
+        Train anew where there is a file or a checkpoint. Without it a checkpoint is continued, and a file is an error.
+    progress
+        Show a progress bar.
 
     Returns
     -------
-    The trained prior, with the averaged weights; it has been saved to ``store``.
+    Prior
+        The trained prior, with the averaged weights. It has been saved to ``store``.
 
     Raises
     ------
-    DataError, OptionError, ArchiveError
-        If the data do not fit, an option is unknown, or ``store`` cannot be written.
+    DataError
+        If the data do not have the variables, dimensions, values or times that a prior needs.
+    OptionError
+        If an option is unknown or impossible.
+    ArchiveError
+        If ``store`` exists or cannot be written, or its checkpoint is that of a run with other settings.
+
+    References
+    ----------
+    Rozet & Louppe (2023), Score-based data assimilation, arXiv:2306.10574; Karras et al. (2022), Elucidating the design
+    space of diffusion-based generative models, arXiv:2206.00364.
+
+    Examples
+    --------
+    >>> sdaxr.train(trajectories, "flow.safetensors", window=5, minutes=30)  # doctest: +SKIP
+    >>> sdaxr.train(
+    ...     trajectories,
+    ...     "flow.safetensors",
+    ...     network=sdaxr.networks.SpaceTimeUNet(widths=(64, 96, 128), patch=4),
+    ...     statistics=sdaxr.Statistics(homogeneous=("x",)),
+    ...     optimisation=sdaxr.Optimisation(batch=4, weighting="relative"),
+    ... )  # doctest: +SKIP
     """
-    data = _open(trajectories)
     store = Path(store)
-    options: dict[str, Any] = {"variables": variables, "context": context, "cycles": cycles, "normalise": normalise}
-    names = [str(v) for v in (variables or data.data_vars) if v in data and schema.TIME in data[v].dims]
+    data = trajectories if isinstance(trajectories, xr.Dataset) else open_archive(trajectories)
+    names = state_variables(data, variables)
     augmentation = Augmentation.of(augment, data[names])
-    data = augmentation.apply(data, names)
-    if variables is not None:
-        options["variables"] = [*variables, *augmentation.variables]
-    training, validation = _splits(data)
-    layout = infer_layout(training, **options)
-    if steps is None and minutes is None:
-        steps = 20_000
-    network = default_network(layout) if network == "auto" else network
-    if parameterisation == "auto":
-        parameterisation = "spectral" if layout.space else "edm"
-    windowed = network in ("mlp", "unet") or parameterisation == "space-time"
-    window = window or (5 if windowed else 8 if layout.space else 33)
-    if validation.sizes[schema.TIME] < window:
-        # A tenth of a short series is less than one window.
-        training, validation = _splits(data, window)
-        layout = infer_layout(training, **options)
-    target = choose_device(device)
-    precision = choose_precision(precision, target, fields=bool(layout.space))
-    shortest = window if shortest is None else shortest
-    settings = Settings(
-        window, shortest, network, dict(network_options or {}), parameterisation, steps, minutes, batch, learning_rate,
-        weight_decay, ema, (levels[0], levels[1]), weighting, precision, tuple(homogeneous), tuple(symmetries), seed,
-        fingerprint(data, layout), layout.to_file()[1],
+    data, target = augmentation.apply(data, names), choose_device(device)
+    settings = Settings.choose(
+        gridded=bool(space_dimensions(data[names[0]])), device=target, window=window, network=network,
+        parameterisation=parameterisation, statistics=statistics, optimisation=optimisation, steps=steps,
+        minutes=minutes, seed=seed,
     )  # fmt: skip
-    settings.check(windowed)
-    torch.manual_seed(seed)
-    windows = Windows(
-        training, layout, window, seed=seed, homogeneous=homogeneous, symmetries=symmetries, memory=memory
-    )
-    model = assemble(layout, asdict(settings)).to(target)
-    if model.modes is not None:
-        model.modes.measure(_states(windows, layout))
-    averaged = copy.deepcopy(model)
-    held_out = Windows(validation, layout, window, seed=seed + 1, memory=memory / 4)
-    run = TrainingRun(settings, layout, model, averaged, windows, held_out, target, compile)
-    checkpoint_path = store.with_name(store.name + ".checkpoint")
-    if store.exists() and not overwrite and not checkpoint_path.exists():
-        raise ArchiveError(f"'{store}' exists; pass overwrite=True to train it anew, or choose another store")
-    _writable(store)
+    checkpoint = _checkpoint_of(store, overwrite)
+    parts = split(data, settings.window)
+    layout = infer_layout(
+        parts[0], variables=[*names, *augmentation.variables], context=context,
+        cycles=settings.statistics.cycles, normalise=settings.statistics.normalise,
+    )  # fmt: skip
+    settings = replace(settings, statistics=replace(settings.statistics, cycles=layout.cycles))
+    windows, held_out = _windows(parts, layout, settings)
+    about = settings.to_dict() | {"augment": augmentation.to_file(), "data": fingerprint(data, layout)}
+    model = _initial(layout, about, windows, seed, target)
+    run = TrainingRun(settings, about, layout, model, windows, held_out, target)
     if overwrite:
-        checkpoint_path.unlink(missing_ok=True)
-    run.go(checkpoint_path, validate_every, progress)
-    about = asdict(settings) | {
-        "name": name or store.stem,
-        "augment": augmentation.to_file(),
-        "training": run.summary(),
-        "sdaxr_version": schema.VERSION,
-    }
-    del about["layout"]
+        checkpoint.unlink(missing_ok=True)
+    run.go(checkpoint, progress)
+    about = {"name": name or store.stem} | about | {"training": run.summary(), "sdaxr_version": schema.VERSION}
     about = json.loads(json.dumps(about, default=np.generic.item))  # as the file holds it
-    reference = _reference(held_out)
-    prior = Prior(layout, averaged.cpu().eval().requires_grad_(False), reference, about)
+    prior = Prior(layout, run.averaged.cpu().eval().requires_grad_(False), held_out.reference(), about)
     prior.save(store)
-    checkpoint_path.unlink(missing_ok=True)
+    checkpoint.unlink(missing_ok=True)
     return prior
 
 
@@ -199,48 +168,43 @@ def fingerprint(data: xr.Dataset, layout: StateLayout) -> dict[str, Any]:
     for array in (layout.mean, layout.std, *(c.values for c in layout.coords.values())):
         digest.update(np.ascontiguousarray(array).tobytes())
     sizes = {str(k): int(v) for k, v in data.sizes.items()}
-    known = {k: v for k, v in data.attrs.items() if str(k).startswith("sdaxr_") or k in ("title", "source")}
-    return json.loads(json.dumps({"sizes": sizes, "sha256": digest.hexdigest(), **known}, default=str))
+    known = {str(k): v for k, v in data.attrs.items() if str(k).startswith("sdaxr_") or k in ("title", "source")}
+    found: dict[str, Any] = json.loads(json.dumps({"sizes": sizes, "sha256": digest.hexdigest(), **known}, default=str))
+    return found
 
 
-def _open(trajectories: xr.Dataset | str | Path) -> xr.Dataset:
-    from sdaxr.archives.archive import open_archive
-
-    return trajectories if isinstance(trajectories, xr.Dataset) else open_archive(trajectories)
-
-
-def _splits(data: xr.Dataset, least: int = 1) -> tuple[xr.Dataset, xr.Dataset]:
-    if "split" in data.coords:
-        dim = data["split"].dims[0]
-        parts = [data.isel({dim: np.flatnonzero(data["split"].values == part)}) for part in ("train", "valid")]
-        if parts[0].sizes[dim] == 0:
-            raise DataError(f"'split' has the values {sorted(set(data['split'].values))}, expected some 'train'")
-        return parts[0], parts[1] if parts[1].sizes[dim] else parts[0]
-    time_axis(data)
-    cut = max(1, min(round(0.9 * data.sizes[schema.TIME]), data.sizes[schema.TIME] - least))
-    return data.isel(time=slice(None, cut)), data.isel(time=slice(cut, None))
+def _windows(parts: tuple[xr.Dataset, xr.Dataset], layout: StateLayout, settings: Settings) -> tuple[Windows, Windows]:
+    """Windows of the training and of the validation; the latter as the data have them, neither shifted nor flipped."""
+    memory, statistics = settings.optimisation.memory, settings.statistics
+    windows = Windows(
+        parts[0], layout, settings.window, seed=settings.seed, homogeneous=statistics.homogeneous,
+        symmetries=statistics.symmetries, memory=memory,
+    )  # fmt: skip
+    return windows, Windows(parts[1], layout, settings.window, seed=settings.seed + 1, memory=memory / 4)
 
 
-def _writable(store: Path) -> None:
+def _initial(
+    layout: StateLayout, about: Mapping[str, Any], windows: Windows, seed: int, device: torch.device
+) -> DenoisingNetwork:
+    """The untrained network, whose modes are those of the training data."""
+    torch.manual_seed(seed)
+    model = assemble(layout, about).to(device)
+    if model.modes is not None:
+        together = model.modes.variances.shape[-1]
+        model.modes.measure(map(torch.as_tensor, windows.sample(together)))
+    return model
+
+
+def _checkpoint_of(store: Path, overwrite: bool) -> Path:
+    """The checkpoint's path; raises `ArchiveError` where the store is taken or cannot be written."""
+    checkpoint = store.with_name(store.name + ".checkpoint")
+    if store.exists() and not overwrite and not checkpoint.exists():
+        raise ArchiveError(f"'{store}' exists; pass overwrite=True to train it anew, or choose another store")
+    probe = checkpoint.with_name(checkpoint.name + ".probe")
     try:
         store.parent.mkdir(parents=True, exist_ok=True)
-        probe = store.with_name(store.name + ".checkpoint.probe")
         probe.touch()
         probe.unlink()
     except OSError as error:
         raise ArchiveError(f"'{store}' cannot be written: {error}; choose another store") from error
-
-
-def _states(windows: Windows, layout: StateLayout, elements: int = 2**27) -> Iterator[torch.Tensor]:
-    """States of the training, batch by batch: so many numbers, and enough for the correlations of all channels."""
-    batch = torch.as_tensor(windows.batch(0, 16)[0])
-    together = layout.channels * 2 ** sum(layout.periodic)
-    batches = int(np.clip(elements // batch.numel(), max(4, 40 * together // (16 * batch.shape[1])), 64))
-    yield from (torch.as_tensor(windows.batch(number, 16)[0]) for number in range(batches))
-
-
-def _reference(windows: Windows, elements: int = 2**16) -> tuple[np.ndarray, np.ndarray]:
-    size = int(np.prod(windows.batch(0, 1)[0].shape[1:]))
-    states, context = windows.batch(0, int(np.clip(elements // size, 4, 256)))
-    # Rounded as in the file, so that a prior that has just been trained is the one that is opened later.
-    return states.astype(np.float16).astype(np.float32), context.astype(np.float16).astype(np.float32)
+    return checkpoint

@@ -6,7 +6,7 @@ reads the next blocks while windows are drawn from the present ones.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
@@ -17,6 +17,9 @@ from sdaxr.prior.symmetries import parse
 from sdaxr.schema import TIME, DataError, OptionError, nearest
 from sdaxr.states.coordinates import ensemble_dimension
 from sdaxr.states.fields import StateLayout
+from sdaxr.states.time import time_axis
+
+_SAMPLE, _REFERENCE = 2**27, 2**16
 
 
 class Windows:
@@ -102,6 +105,27 @@ class Windows:
         context = np.stack([held[b][1][f : f + self.length] for b, f in zip(which, first, strict=True)])
         return states, context
 
+    def sample(self, together: int, size: int = 16) -> Iterator[np.ndarray]:
+        """Batches of ``size`` windows of states, enough to measure the covariance of ``together`` numbers.
+
+        `Modes.measure` needs 20 states for each of the numbers that share a wavenumber; these are twice as many.
+        """
+        states, _ = self.batch(0, size)
+        wanted = max(4, 40 * together // (size * self.length))
+        # At most 64 batches, and 2^27 numbers (half a gigabyte), which takes seconds.
+        for number in range(int(np.clip(_SAMPLE // states.size, wanted, 64))):
+            yield self.batch(number, size)[0]
+
+    def reference(self) -> tuple[np.ndarray, np.ndarray]:
+        """A few windows and their context, for the prior's file: 4 to 256, and some 2^16 numbers (128 kB).
+
+        The numbers are rounded to half precision, as in the file: a prior that has just been trained is the one that
+        is opened.
+        """
+        count = int(np.clip(_REFERENCE // self.batch(0, 1)[0].size, 4, 256))
+        states, context = (array.astype(np.float16).astype(np.float32) for array in self.batch(0, count))
+        return states, context
+
     def _buffer(self, number: int) -> list[tuple[np.ndarray, np.ndarray]]:
         if number != self._current:
             ready = self._next[1].result() if self._next and self._next[0] == number else self._read(number)
@@ -114,6 +138,27 @@ class Windows:
         order = np.random.default_rng((self.seed, number)).permutation(len(self._blocks))
         chosen = [self._blocks[i] for i in order[: self._per_buffer]]
         return [(self.layout.to_array(block), self.layout.context_array(block[TIME])) for block in chosen]
+
+
+def split(data: xr.Dataset, least: int) -> tuple[xr.Dataset, xr.Dataset]:
+    """The data of the training and of the validation.
+
+    A coordinate ``split`` decides. Without it the last tenth of the times validates, and at least ``least`` states.
+
+    Raises
+    ------
+    DataError
+        If nothing is left to train on, or the times are not regular.
+    """
+    if "split" in data.coords:
+        dim = data["split"].dims[0]
+        parts = [data.isel({dim: np.flatnonzero(data["split"].values == part)}) for part in ("train", "valid")]
+        if parts[0].sizes[dim] == 0:
+            raise DataError(f"'split' has the values {sorted(set(data['split'].values))}, expected some 'train'")
+        return parts[0], parts[1] if parts[1].sizes[dim] else parts[0]
+    time_axis(data)
+    end = max(1, min(round(0.9 * data.sizes[TIME]), data.sizes[TIME] - least))
+    return data.isel({TIME: slice(None, end)}), data.isel({TIME: slice(end, None)})
 
 
 def cut(states: np.ndarray, context: np.ndarray, pieces: int) -> tuple[np.ndarray, np.ndarray]:

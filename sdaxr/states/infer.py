@@ -46,12 +46,7 @@ def infer_layout(
     """
     if normalise not in ("channel", "point"):
         raise schema.OptionError(f"normalise={schema.nearest(normalise, ('channel', 'point'))}")
-    names = list(variables) if variables else [str(v) for v in data.data_vars if TIME in data[v].dims]
-    for name in names:
-        if name not in data.data_vars:
-            raise DataError(f"variable {schema.nearest(name, map(str, data.data_vars))}")
-    if not names:
-        raise DataError(f"found no variable with a 'time' dimension among {list(data.data_vars)}; rename it to 'time'")
+    names = state_variables(data, variables)
     space = tuple(map(str, space_dimensions(data[names[0]])))
     layers = {v: layer_dimension(data[v]) for v in names}
     layer_names = sorted({str(d) for d in layers.values() if d is not None})
@@ -87,6 +82,23 @@ def infer_layout(
         context={c: _context_field(data, c, space) for c in context},
         cycles=_default_cycles(data[TIME], time) if cycles is None else tuple(cycles),
     )
+
+
+def state_variables(data: xr.Dataset, variables: Sequence[str] | None = None) -> list[str]:
+    """Names of the state variables: ``variables``, else every variable with a ``time`` dimension.
+
+    Raises
+    ------
+    DataError
+        If a name is unknown, or there is no such variable.
+    """
+    names = list(variables) if variables else [str(v) for v in data.data_vars if TIME in data[v].dims]
+    for name in names:
+        if name not in data.data_vars:
+            raise DataError(f"variable {schema.nearest(name, map(str, data.data_vars))}")
+    if not names:
+        raise DataError(f"found no variable with a 'time' dimension among {list(data.data_vars)}; rename it to 'time'")
+    return names
 
 
 def _default_cycles(times: xr.DataArray, axis: TimeAxis) -> tuple[str, ...]:

@@ -52,6 +52,11 @@ class Options:
             return cls(**_checked(cls, value or {}, cls.__name__))
         raise OptionError(f"found {value!r}, expected {cls.__name__}(...) or a mapping of its options")
 
+    def expect(self, name: str, holds: bool, expected: str) -> None:
+        """Raise `OptionError` unless the option ``name`` has the value that it should have."""
+        if not holds:
+            raise OptionError(f"found {name}={getattr(self, name)!r} for {type(self).__name__}, expected {expected}")
+
     def to_dict(self) -> dict[str, Any]:
         """All options as JSON holds them; the inverse of `of`."""
         return {field.name: _plain(field, getattr(self, field.name)) for field in fields(self)}

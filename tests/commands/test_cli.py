@@ -19,6 +19,7 @@ from sdaxr.commands import cli, steps
 NOT_A_PARAMETER = {name: {"option"} for name in ("generate", "assimilate", "cycle", "forecast")}
 for name in ("assimilate", "cycle", "forecast"):
     NOT_A_PARAMETER[name] |= {"method_option", "sampler_option"}
+NOT_A_PARAMETER["train"] = {"network_option"}
 NO_FLAG = {name: {"progress", "times"} for name in ("assimilate", "cycle")}
 
 
@@ -156,18 +157,35 @@ def chain(tmp_path_factory):
     folder = tmp_path_factory.mktemp("chain")
     truth = sdaxr.generate("lorenz63", folder / "truth.zarr", trajectories=8, steps=24, progress=False)
     network = {"width": 8, "blocks": 1}
-    sdaxr.train(
-        truth, folder / "prior.safetensors", window=8, steps=4, network_options=network, device="cpu", progress=False
-    )
+    sdaxr.train(truth, folder / "prior.safetensors", window=8, steps=4, network=network, device="cpu", progress=False)
     observations = sdaxr.observe(truth.isel(trajectory=-1), sdaxr.operators.select("a"), every=4, error=0.5)
     save(observations, folder / "obs.nc")
     return folder
 
 
 def test_train_is_the_function(chain, tmp_path):
-    flags = ("--window", 8, "--steps", 4, "--network-options", '{"width": 8, "blocks": 1}', "--device", "cpu")
+    flags = (
+        "--window",
+        8,
+        "--steps",
+        4,
+        "--device",
+        "cpu",
+        *("--network-option", "width=8", "--network-option", "blocks=1"),
+    )
     run("train", chain / "truth.zarr", "--store", tmp_path / "p.safetensors", *flags, "--quiet")
     assert sdaxr.open_prior(tmp_path / "p.safetensors").sha256 == sdaxr.open_prior(chain / "prior.safetensors").sha256
+
+
+def test_options_of_the_training_are_keys_and_values(chain, tmp_path):
+    command = ("train", chain / "truth.zarr", "--store", tmp_path / "p.safetensors", "--device", "cpu", "--quiet")
+    command += ("--window", 8, "--steps", 2, "--network-option", "width=8", "--statistics", "cycles=[]")
+    run(*command, "--optimisation", "learning-rate=1e-2", "--optimisation", "levels=[0.01, 10]")
+    prior = sdaxr.open_prior(tmp_path / "p.safetensors")
+    assert prior.metadata["optimisation"]["learning_rate"] == 0.01 and prior.network.levels == (0.01, 10.0)
+    assert prior.metadata["network"]["width"] == 8
+    assert "unknown option of Optimisation: 'bacth'" in one_line(*command, "--optimisation", "bacth=4")
+    assert "found --network-option 'width', expected key=value" in one_line(*command, "--network-option", "width")
 
 
 def test_assimilate_verify_forecast_and_denoise_are_the_functions(chain, tmp_path):

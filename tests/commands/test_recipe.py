@@ -72,6 +72,21 @@ def test_a_file_that_the_recipe_did_not_make_is_not_replaced(tmp_path):
     assert (tmp_path / "obs.nc").read_text() == "mine" and not (tmp_path / "t.zarr").exists()
 
 
+def test_a_training_is_checked_before_anything_runs_and_has_its_options(tmp_path):
+    train = {"trajectories": "t.zarr", "store": "p.safetensors", "window": 3, "steps": 2, "device": "cpu"}
+    train |= {"network": {"name": "convolutional", "width": 8}, "optimisation": {"batch": 2, "learning_rate": "1e-2"}}
+    prior = recipe.run(write(tmp_path, generate=GENERATE, train=train), progress=False)["2 train"]
+    assert prior.metadata["network"]["width"] == 8 and prior.metadata["optimisation"]["learning_rate"] == 0.01
+    for change, message in [
+        ({"network": "convolutionl"}, "step 2 .train.*Did you mean 'convolutional'"),
+        ({"network": {"name": "mlp", "widht": 8}}, "Did you mean 'width'"),
+        ({"optimisation": {"batch": 0}}, "batch=0 for Optimisation, expected a positive number"),
+        ({"statistics": {"normalise": "pont"}}, "Did you mean 'point'"),
+    ]:
+        with pytest.raises(OptionError, match=message):
+            recipe.read(write(tmp_path, generate=GENERATE, train=train | change))
+
+
 def test_a_system_assimilates_with_its_options(tmp_path):
     assimilate = {"observations": "obs.nc", "store": "p.zarr", "system": "lorenz63"}
     assimilate["method"] = {"name": "ffbs", "particles": 64}

@@ -58,7 +58,7 @@ def test_innovations_by_hand(truth: xr.Dataset) -> None:
 
 
 def test_innovations_of_a_posterior_are_as_large_as_the_errors(prior: Prior, observations: xr.Dataset) -> None:
-    posterior = assimilate(observations, prior, members=60, **(QUICK | {"steps": 60}))
+    posterior = assimilate(observations, prior, members=60, **(QUICK | {"sampler": {"steps": 60, "corrections": 0}}))
     found = innovations(posterior, observations)
     assert 0.5 < float(found.a_normalised_spread.mean()) < 1.6
 

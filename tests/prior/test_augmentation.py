@@ -49,8 +49,8 @@ def trajectories(count: int = 6, steps: int = 24, sites: int = 8, lazily: bool =
 def prior(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("prior") / "bent.safetensors"
     sdaxr.train(
-        trajectories(), path, window=4, augment={"bent": BENT}, network_options={"widths": (8, 8)}, steps=60,
-        batch=8, validate_every=60, progress=False, device="cpu",
+        trajectories(), path, window=4, augment={"bent": BENT}, network={"widths": (8, 8)}, steps=60,
+        optimisation={"batch": 8, "validate_every": 60}, progress=False, device="cpu",
     )  # fmt: skip
     return path
 

@@ -12,6 +12,7 @@ from torch import nn
 
 from sdaxr.posterior.memory import peak_bytes
 from sdaxr.prior.blanket import TrajectoryDenoiser
+from sdaxr.prior.networks.base import Inputs
 from sdaxr.prior.networks.convolutional import TemporalConvolution
 from sdaxr.prior.networks.mlp import ResidualMLP
 from sdaxr.prior.networks.unet import SpaceTimeUNet
@@ -154,7 +155,9 @@ def test_every_state_is_told_its_own_context(window: int | None) -> None:
 
 def test_land_stays_at_the_mean_and_is_not_seen() -> None:
     mask = torch.tensor([[1.0, 0.0, 1.0]])
-    network = DenoisingNetwork(ResidualMLP(3, 1, 3, width=8, blocks=1), "edm", (0.01, 100.0)).requires_grad_(False)
+    network = DenoisingNetwork(
+        ResidualMLP(width=8, blocks=1).module(Inputs(3, 1, 3)), "edm", (0.01, 100.0)
+    ).requires_grad_(False)
     denoiser = TrajectoryDenoiser(network, torch.ones(6, 1), mask[0])
     z = torch.randn(2, 6, 3, generator=torch.Generator().manual_seed(0))
     out = denoiser(z, 1.0)
@@ -180,12 +183,12 @@ def denoising(network: nn.Module) -> DenoisingNetwork:
 
 
 CONVOLUTIONAL = {
-    "temporal": (lambda: TemporalConvolution(2, 1, 9, width=8, blocks=1, kernel=3), (2,)),
-    "dilated": (lambda: TemporalConvolution(2, 1, 9, width=8, blocks=2, kernel=3, dilation=2), (2,)),
-    "space-time": (lambda: SpaceTimeUNet(1, 1, 4, (True, False), widths=(4, 4), blocks=1), (1, 4, 8)),
-    "spatial": (lambda: SpaceTimeUNet(1, 1, 4, (True,), widths=(4, 4), blocks=1, temporal=0), (1, 8)),
-    "windows": (lambda: ResidualMLP(2, 1, 5, width=16, blocks=1), (2,)),
-    "even windows": (lambda: ResidualMLP(2, 1, 4, width=16, blocks=1), (2,)),
+    "temporal": (lambda: TemporalConvolution(width=8, blocks=1, kernel=3).module(Inputs(2, 1, 9)), (2,)),
+    "dilated": (lambda: TemporalConvolution(width=8, blocks=2, kernel=3, dilation=2).module(Inputs(2, 1, 9)), (2,)),
+    "space-time": (lambda: SpaceTimeUNet(widths=(4, 4), blocks=1).module(Inputs(1, 1, 4, (True, False))), (1, 4, 8)),
+    "spatial": (lambda: SpaceTimeUNet(widths=(4, 4), blocks=1, temporal=0).module(Inputs(1, 1, 4, (True,))), (1, 8)),
+    "windows": (lambda: ResidualMLP(width=16, blocks=1).module(Inputs(2, 1, 5)), (2,)),
+    "even windows": (lambda: ResidualMLP(width=16, blocks=1).module(Inputs(2, 1, 4)), (2,)),
 }
 
 
@@ -216,7 +219,7 @@ def test_pieces_are_the_whole_to_rounding(name: str, chunk: int) -> None:
 
 def test_pieces_overlap_by_no_less_than_the_reach() -> None:
     """The test above can fail: with a reach that is one too small, the cuts are seen."""
-    network = denoising(TemporalConvolution(2, 1, 9, width=8, blocks=1, kernel=3)).double()
+    network = denoising(TemporalConvolution(width=8, blocks=1, kernel=3).module(Inputs(2, 1, 9))).double()
     context, z = torch.ones(41, 1).double(), noisy(0.4, 1).repeat(1, 2, 1)[:, :41]
     whole = TrajectoryDenoiser(network, context)(z, 0.7)
     parts = TrajectoryDenoiser(network, context, chunk=12)
@@ -227,7 +230,7 @@ def test_pieces_overlap_by_no_less_than_the_reach() -> None:
 
 def test_several_gradients_of_one_evaluation() -> None:
     """Guidance by Krylov steps differentiates the same evaluation again and again."""
-    network = denoising(TemporalConvolution(2, 1, 9, width=8, blocks=1, kernel=3)).double()
+    network = denoising(TemporalConvolution(width=8, blocks=1, kernel=3).module(Inputs(2, 1, 9))).double()
     z = noisy(0.4, 1).requires_grad_()
     out = TrajectoryDenoiser(network, ONES, chunk=12)(z, 0.7)
     first, second = (torch.autograd.grad(out, z, (k * out).detach(), retain_graph=True)[0] for k in (1, 2))
@@ -251,8 +254,8 @@ def saved_bytes(denoiser: TrajectoryDenoiser, z: torch.Tensor) -> int:
 
 
 LARGE = {
-    "temporal": (lambda: TemporalConvolution(2, 1, 9, width=32, blocks=2, kernel=3), 64),
-    "windows": (lambda: ResidualMLP(2, 1, 5, width=64, blocks=3), 64),
+    "temporal": (lambda: TemporalConvolution(width=32, blocks=2, kernel=3).module(Inputs(2, 1, 9)), 64),
+    "windows": (lambda: ResidualMLP(width=64, blocks=3).module(Inputs(2, 1, 5)), 64),
 }
 
 
@@ -278,12 +281,9 @@ def test_memory_does_not_grow_with_the_length_but_for_the_states(name: str) -> N
 def test_pieces_of_state_vectors_are_as_long_as_promised() -> None:
     sizes = []
 
-    class Spy(TemporalConvolution):
-        def forward(self, x: torch.Tensor, log_r: torch.Tensor, context: torch.Tensor) -> torch.Tensor:
-            sizes.append(x.shape[1])
-            return super().forward(x, log_r, context)
-
-    network = denoising(Spy(3, 1, 33, width=8, blocks=4, kernel=5))
+    module = TemporalConvolution(width=8, blocks=4, kernel=5).module(Inputs(3, 1, 33))
+    module.register_forward_pre_hook(lambda module, inputs: sizes.append(inputs[0].shape[1]))
+    network = denoising(module)
     TrajectoryDenoiser(network, torch.ones(4096, 1))(torch.zeros(1, 4096, 3), 1.0)
     assert max(sizes) == 512 and len(sizes) == 9
     assert sum(sizes) < 1.2 * 4096  # time is linear in the length

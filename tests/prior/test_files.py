@@ -26,10 +26,9 @@ def prior(trajectories: xr.Dataset) -> Prior:
     layout = infer_layout(land, context=["depth"])
     about = {
         "name": "waves",
-        "network": "space-time-unet",
-        "network_options": {"widths": [4, 8], "blocks": 1},
+        "network": {"name": "space-time-unet", "widths": [4, 8], "blocks": 1},
         "parameterisation": "edm",
-        "levels": [0.01, 50.0],
+        "optimisation": {"levels": [0.01, 50.0]},
         "window": 4,
         "sampling": {"sampler": {"name": "sde-dpm++", "corrections": 2}},
     }
@@ -108,7 +107,7 @@ def test_the_file_holds_arrays_and_json_only(prior: Prior, tmp_path: Path) -> No
     path = prior.save(tmp_path / "p.safetensors")
     with safe_open(path, framework="np") as file:
         metadata = file.metadata()
-    assert metadata["sdaxr"] == "sdaxr prior 1" and json.loads(metadata["about"])["name"] == "waves"
+    assert metadata["sdaxr"] == "sdaxr prior 2" and json.loads(metadata["about"])["name"] == "waves"
     length = int.from_bytes(path.read_bytes()[:8], "little")
     json.loads(path.read_bytes()[8 : 8 + length])  # the whole header is JSON, the rest numbers: nothing to unpickle
 
@@ -123,7 +122,7 @@ def test_truncated_files(prior: Prior, tmp_path: Path, keep: int) -> None:
 
 def test_foreign_files(tmp_path: Path) -> None:
     foreign = tmp_path / "foreign.safetensors"
-    for metadata in (None, {"format": "pt"}, {"sdaxr": "sdaxr prior 99"}):
+    for metadata in (None, {"format": "pt"}, {"sdaxr": "posterior"}):
         save_file({"weight": torch.zeros(3)}, foreign, metadata)
         with pytest.raises(PriorError, match=r"is a .safetensors file of another program"):
             open_prior(foreign)
@@ -133,6 +132,33 @@ def test_foreign_files(tmp_path: Path) -> None:
         open_prior(text)
     with pytest.raises(PriorError, match="cannot be read as a prior"):
         open_prior(tmp_path)  # a directory
+
+
+@pytest.mark.parametrize("version", ["1", "99"])
+def test_other_versions_of_the_format_are_refused_in_one_line(version: str, tmp_path: Path) -> None:
+    path = tmp_path / "other.safetensors"
+    save_file({"weight": torch.zeros(3)}, path, {"sdaxr": f"sdaxr prior {version}", "about": "{}"})
+    with pytest.raises(PriorError, match=rf"has the format 'sdaxr prior {version}', expected 'sdaxr prior 2'") as error:
+        open_prior(path)
+    assert "\n" not in str(error.value)
+
+
+def test_a_file_is_replaced_as_a_whole(prior: Prior, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A kill while the file is written leaves the file that was there."""
+    path = prior.save(tmp_path / "p.safetensors")
+    before = path.read_bytes()
+
+    def die(self: Path, content: bytes) -> None:
+        with self.open("wb") as file:
+            file.write(content[:1000])
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Path, "write_bytes", die)
+        prior.with_sampling(sampler={"name": "dpm++"}).save(path)
+    assert path.read_bytes() == before
+    prior.with_sampling(sampler={"name": "dpm++"}).save(path)
+    assert open_prior(path).metadata["sampling"] == {"sampler": {"name": "dpm++"}}
 
 
 def test_unknown_names_are_answered_with_the_nearest(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -1,70 +1,86 @@
 """Residual network that is convolutional in time, for state vectors.
 
-It is applied to a whole trajectory at once: its receptive field is the Markov blanket of the composition, nothing is
-computed twice, and any length works. Both ends are told apart by zero padding next to the channel of ones that the
-context brings.
+The network is applied to a whole trajectory at once. Its receptive field is the Markov blanket of the composition:
+nothing is computed twice, and a trajectory of any length goes through. The padding is zero and the context has a
+channel of ones, so the network sees where a trajectory begins and ends.
 """
 
 from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from sdaxr.prior.networks.base import Inputs, Network, NetworkModule
 from sdaxr.prior.networks.embedding import NoiseEmbedding
 
 
-class TemporalConvolution(nn.Module):
-    """Residual blocks of two temporal convolutions, modulated by the noise level.
+@dataclass(frozen=True)
+class TemporalConvolution(Network):
+    r"""Residual blocks of two convolutions in time, modulated by the noise level.
+
+    With the spacings :math:`s_i = d^i` of the taps in block i, the output at one state depends on
+    :math:`k/2 + (k - 1) \sum_i s_i` states on each side (k/2 rounded down).
 
     Parameters
     ----------
-    channels, context
-        Numbers of state and context channels.
-    window
-        Length of the windows of the training; the network itself takes any length.
-    width, blocks, kernel
-        Hidden channels, number of residual blocks, and length of each convolution.
+    width
+        Hidden channels.
+    blocks
+        Number of residual blocks.
+    kernel
+        Length k of each convolution, in states; odd.
     dilation
-        Factor by which the spacing of the taps of a convolution grows from block to block: 2 gives 1, 2, 4, ... and a
-        reach that is exponential in the number of blocks, at the same cost.
+        Factor d by which the spacing of the taps grows from block to block. With 2 the spacings are 1, 2, 4, ...
+        states: the reach grows exponentially with the number of blocks, at the same cost.
 
-    Attributes
+    References
     ----------
-    reach
-        States on each side that the output at one state depends on: the Markov blanket of the composition.
+    Bai, Kolter & Koltun (2018), convolutional networks for sequences, arXiv:1803.01271; Rozet & Louppe (2023), the
+    Markov blanket, arXiv:2306.10574.
     """
 
-    options = ("width", "blocks", "kernel", "dilation")
+    gridded: ClassVar[bool] = False
 
-    def __init__(
-        self,
-        channels: int,
-        context: int,
-        window: int,
-        *,
-        width: int = 64,
-        blocks: int = 4,
-        kernel: int = 5,
-        dilation: int = 1,
-    ) -> None:
+    width: int = 64
+    blocks: int = 4
+    kernel: int = 5
+    dilation: int = 1
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.expect("width", self.width > 0, "at least one channel")
+        self.expect("blocks", self.blocks >= 0, "no negative number")
+        self.expect("kernel", self.kernel > 0 and self.kernel % 2 == 1, "an odd number of states")
+        self.expect("dilation", self.dilation > 0, "1 or more")
+
+    def module(self, inputs: Inputs) -> NetworkModule:
+        return _TemporalConvolution(self, inputs)
+
+
+class _TemporalConvolution(NetworkModule):
+    def __init__(self, options: TemporalConvolution, inputs: Inputs) -> None:
         super().__init__()
-        self.window: int | None = None
-        spacings = [dilation**i for i in range(blocks)]
+        width, kernel = options.width, options.kernel
+        spacings = [options.dilation**i for i in range(options.blocks)]
         self.reach = kernel // 2 + (kernel - 1) * sum(spacings)
         self.noise = NoiseEmbedding(width)
-        self.first = nn.Conv1d(channels + context, width, kernel, padding=kernel // 2)
+        self.first = nn.Conv1d(inputs.channels + inputs.context, width, kernel, padding=kernel // 2)
         self.blocks = nn.ModuleList(_Block(width, kernel, spacing) for spacing in spacings)
-        self.last = nn.Conv1d(width, channels, 1)
+        self.last = nn.Conv1d(width, inputs.channels, 1)
         nn.init.zeros_(self.last.weight)
 
     def forward(self, x: Tensor, log_r: Tensor, context: Tensor) -> Tensor:
-        told = context.expand(len(x), *context.shape[1:])
+        context = context.expand(len(x), *context.shape[1:])
         noise = self.noise(log_r)
-        hidden = self.first(torch.cat([x, told], dim=2).transpose(1, 2))
+        hidden: Tensor = self.first(torch.cat([x, context], dim=2).transpose(1, 2))
         for block in self.blocks:
             hidden = block(hidden, noise)
-        return self.last(F.silu(hidden)).transpose(1, 2)
+        out: Tensor = self.last(F.silu(hidden))
+        return out.transpose(1, 2)
 
 
 class _Block(nn.Module):
@@ -78,4 +94,5 @@ class _Block(nn.Module):
     def forward(self, x: Tensor, noise: Tensor) -> Tensor:
         scale, shift = self.modulation(noise)[:, :, None].chunk(2, dim=1)
         hidden = F.layer_norm(x.transpose(1, 2), x.shape[1:2]).transpose(1, 2) * (1 + scale) + shift
-        return x + self.second(F.silu(self.first(F.silu(hidden))))
+        change: Tensor = self.second(F.silu(self.first(F.silu(hidden))))
+        return x + change

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 
 class NoiseEmbedding(nn.Module):
-    """Sines and cosines of the logarithm of the noise level, then a small network: (batch,) to (batch, features)."""
+    """Sines and cosines of the logarithm of the noise level, then two layers: (batch,) to (batch, features)."""
 
     def __init__(self, features: int) -> None:
         super().__init__()
@@ -21,4 +21,5 @@ class NoiseEmbedding(nn.Module):
 
     def forward(self, log_r: Tensor) -> Tensor:
         angles = log_r[:, None] * self.frequencies
-        return self.layers(torch.cat([angles.sin(), angles.cos()], dim=-1))
+        embedded: Tensor = self.layers(torch.cat([angles.sin(), angles.cos()], dim=-1))
+        return embedded

@@ -113,8 +113,8 @@ def test_posterior_of_a_gaussian_field(tmp_path: Path) -> None:
     states = 280 + 3 * windows(600, 0.0, 5)[:, :, 0]
     data = xr.Dataset({"t": (("trajectory", "time", "x"), states, attrs)}, {"time": np.arange(TIMES) * 1.0, "x": x})
     layout = infer_layout(data)
-    about = {"name": "field", "network": "space-time-unet", "network_options": {"widths": [4], "blocks": 1, "patch": 1}}
-    about |= {"parameterisation": "spectral", "levels": [0.01, 50.0], "window": TIMES}
+    about = {"name": "field", "network": {"name": "space-time-unet", "widths": [4], "blocks": 1, "patch": 1}}
+    about |= {"parameterisation": "spectral", "optimisation": {"levels": [0.01, 50.0]}, "window": TIMES}
     network = assemble(layout, about).requires_grad_(False)
     for weight in network.network.last.parameters():
         weight.zero_()

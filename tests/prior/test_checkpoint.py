@@ -1,0 +1,64 @@
+"""Checkpoints: what they refuse, and what a run may change."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from small_training import assert_same, autoregressive, killed_training, trained
+
+from sdaxr.schema import ArchiveError
+
+
+def test_a_checkpoint_of_other_settings_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    data, store = autoregressive(6, 20), tmp_path / "p.safetensors"
+    killed_training(monkeypatch, data, store, after=1)
+    with pytest.raises(ArchiveError, match=r"other settings \(optimisation.batch is 4 there and 8 in this run\)"):
+        trained(data, store, optimisation={"batch": 8})
+    with pytest.raises(ArchiveError, match=r"other settings \(network.width is 8 there and 16 in this run\)"):
+        trained(data, store, network={"width": 16, "blocks": 1, "kernel": 3})
+    with pytest.raises(ArchiveError, match="other settings.*layout"):
+        trained(data.rename(a="b"), store)
+    with pytest.raises(ArchiveError, match="other settings.*data"):
+        trained(data * 2, store)
+
+
+def test_a_run_may_be_prolonged_and_cost_something_else(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    data, store = autoregressive(6, 20), tmp_path / "p.safetensors"
+    killed_training(monkeypatch, data, store, after=1)
+    prior = trained(data, store, steps=8, optimisation={"validate_every": 4, "memory": 1e9})
+    assert [one["step"] for one in prior.metadata["training"]["history"]] == [2, 4, 8]
+
+
+def test_overwriting_starts_anew(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    data, store = autoregressive(6, 20), tmp_path / "p.safetensors"
+    killed_training(monkeypatch, data, store, after=1)
+    fresh = trained(data, store, overwrite=True, seed=5)
+    assert_same(fresh, trained(data, tmp_path / "p2.safetensors", seed=5))
+    with pytest.raises(ArchiveError, match="overwrite=True to train it anew"):
+        trained(data, store)
+    killed_training(monkeypatch, data, store, after=1, overwrite=True)
+    assert trained(data, store).metadata["seed"] == 0
+
+
+def test_a_broken_checkpoint_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    data, store = autoregressive(6, 20), tmp_path / "p.safetensors"
+    killed_training(monkeypatch, data, store, after=1)
+    path = store.with_name(store.name + ".checkpoint")
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(ArchiveError, match="cannot be read.*remove it to start anew"):
+        trained(data, store)
+    save_file({"a": torch.zeros(1)}, path)
+    with pytest.raises(ArchiveError, match="no checkpoint of sdaxr"):
+        trained(data, store)
+
+
+def test_a_checkpoint_that_cannot_be_written(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def full(*given: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("sdaxr.prior.checkpoint.save_file", full)
+    with pytest.raises(ArchiveError, match="the checkpoint cannot be written to .*No space left"):
+        trained(autoregressive(6, 20), tmp_path / "p.safetensors")

@@ -1,0 +1,64 @@
+"""The steps of a training: kills lose nothing, batches are whole or cut, time is respected."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from small_training import assert_same, autoregressive, killed_training, trained
+
+from sdaxr.prior.preconditioning import DenoisingNetwork
+from sdaxr.schema import DivergenceError
+
+
+@pytest.mark.parametrize("optimisation", [{}, {"shortest": 2}, {"weighting": "relative"}])
+def test_resumed_training_is_bit_identical(
+    optimisation: dict[str, Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    data, options = autoregressive(6, 20), {"optimisation": optimisation}
+    whole = trained(data, tmp_path / "whole.safetensors", name="p", **options)
+    store = tmp_path / "killed.safetensors"
+    killed_training(monkeypatch, data, store, after=1, **options)
+    killed_training(monkeypatch, data, store, after=1, **options)
+    assert not store.exists() and store.with_name(store.name + ".checkpoint").exists()
+    resumed = trained(data, store, name="p", **options)
+    assert_same(whole, resumed)
+    assert resumed.metadata["training"]["history"] == whole.metadata["training"]["history"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["killed.safetensors", "whole.safetensors"]
+
+
+def test_minutes_are_respected(tmp_path: Path) -> None:
+    start = time.monotonic()
+    prior = trained(autoregressive(6, 20), tmp_path / "p.safetensors", steps=None, minutes=0.02)
+    about = prior.metadata["training"]
+    assert 0.02 <= about["minutes"] + 0.005 < 0.2 and about["steps"] > 1
+    assert time.monotonic() - start < 60
+    both = trained(autoregressive(6, 20), tmp_path / "q.safetensors", steps=3, minutes=5)
+    assert both.metadata["training"]["steps"] == 3
+
+
+def test_some_batches_are_of_short_windows(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    seen = []
+    loss = DenoisingNetwork.loss
+
+    def spy(self: DenoisingNetwork, x: torch.Tensor, *rest: torch.Tensor) -> torch.Tensor:
+        seen.append(tuple(x.shape[:2]))
+        return loss(self, x, *rest)
+
+    monkeypatch.setattr(DenoisingNetwork, "loss", spy)
+    optimisation = {"shortest": 3, "batch": 4, "validate_every": 100}
+    trained(autoregressive(6, 20), tmp_path / "p.safetensors", window=13, steps=30, optimisation=optimisation)
+    # Whole windows, halves and quarters; the last four are the validation's.
+    assert set(seen[:-4]) == {(4, 13), (8, 6), (16, 3)}
+    assert set(seen[-4:]) == {(4, 13)}
+
+
+def test_a_loss_that_is_not_finite_ends_the_training(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    loss = DenoisingNetwork.loss
+    monkeypatch.setattr(DenoisingNetwork, "loss", lambda self, *batch: torch.nan * loss(self, *batch))
+    with pytest.raises(DivergenceError, match="the loss is nan at step 1; lower the learning rate"):
+        trained(autoregressive(6, 20), tmp_path / "p.safetensors")
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,145 @@
+"""Windows: which stretches of the data are drawn, from memory and from disk, and how they are split and cut."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import xarray as xr
+from small_training import autoregressive
+
+from sdaxr.prior.windows import Windows, cut, split
+from sdaxr.schema import DataError, OptionError
+from sdaxr.states.fields import StateLayout
+from sdaxr.states.infer import infer_layout
+
+
+def test_windows_are_stretches_of_one_trajectory() -> None:
+    """Values say where they come from: trajectory * 1000 + time."""
+    data, layout = numbered(5, 30)
+    windows = Windows(data, layout, 7, seed=0)
+    assert not windows.streams
+    states, context = windows.batch(3, 50)
+    assert states.shape == (50, 7, 1) and context.shape == (1, 7, 1)
+    assert_stretches(layout, states)
+    again, _ = Windows(data, layout, 7, seed=0).batch(3, 50)
+    np.testing.assert_array_equal(states, again)
+    assert not np.array_equal(states, windows.batch(4, 50)[0])
+
+
+def test_streamed_windows_are_valid_and_cover_everything() -> None:
+    data, layout = numbered(6, 40)
+    windows = Windows(data, layout, 7, seed=0, memory=4 * 16 * 8, renew=2)
+    assert windows.streams
+    seen = [windows.batch(n, 32)[0] for n in range(140)]
+    assert_stretches(layout, np.concatenate(seen))
+    firsts = {round(float(s)) for batch in seen for s in physical(layout, batch)[:, 0]}
+    assert firsts == {1000 * i + t for i in range(6) for t in range(34)}  # every window of every trajectory
+    lazy = Windows(data.chunk(time=10), layout, 7, seed=0, memory=4 * 16 * 8, renew=2)
+    np.testing.assert_array_equal(lazy.batch(9, 32)[0], seen[9])
+
+
+def test_streaming_holds_no_more_than_it_may() -> None:
+    data, layout = numbered(20, 64)
+    memory = 4 * 64 * 6
+    windows = Windows(data, layout, 7, seed=0, memory=memory)
+    windows.batch(0, 4)
+    assert sum(states.nbytes for states, _ in windows._held) <= memory / 2
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_windows_in_pieces(shared: bool) -> None:
+    """Pieces follow each other in their window and keep their context; a rest is left out."""
+    states = np.arange(2 * 11 * 3).reshape(2, 11, 3)
+    context = np.ones((1, 11, 1)) if shared else np.arange(22).reshape(2, 11, 1)
+    parts, beside = cut(states, context, 2)
+    assert parts.shape == (4, 5, 3) and beside.shape == (1 if shared else 4, 5, 1)
+    for piece, (window, first) in enumerate([(0, 0), (0, 5), (1, 0), (1, 5)]):
+        np.testing.assert_array_equal(parts[piece], states[window, first : first + 5])
+        np.testing.assert_array_equal(
+            beside[0 if shared else piece], context[0 if shared else window, first : first + 5]
+        )
+
+
+@pytest.mark.parametrize(
+    ("states", "least", "training"), [(100, 5, 90), (100, 30, 70), (20, 5, 15), (8, 5, 3), (4, 5, 1)]
+)
+def test_without_a_split_the_end_of_the_series_validates(states: int, least: int, training: int) -> None:
+    """A tenth of the times, and at least one window."""
+    data, _ = numbered(2, states)
+    first, last = split(data, least)
+    assert (first.sizes["time"], last.sizes["time"]) == (training, states - training)
+    xr.testing.assert_identical(xr.concat([first, last], "time"), data)
+
+
+def test_a_split_decides_which_trajectories_validate() -> None:
+    data = autoregressive(5, 12)
+    first, last = split(data, 5)
+    xr.testing.assert_identical(first, data.isel(trajectory=slice(3)))
+    xr.testing.assert_identical(last, data.isel(trajectory=[3]))
+    alone = data.assign_coords(split=("trajectory", ["train"] * 5))
+    xr.testing.assert_identical(split(alone, 5)[1], alone)
+    with pytest.raises(DataError, match="expected some 'train'"):
+        split(data.assign_coords(split=("trajectory", ["test"] * 5)), 5)
+
+
+def test_too_few_states_for_a_window() -> None:
+    data, layout = numbered(2, 4)
+    with pytest.raises(DataError, match="found 4 states a trajectory, expected at least the window of 5"):
+        Windows(data, layout, 5, seed=0)
+
+
+def test_windows_are_shifted_along_homogeneous_dimensions() -> None:
+    """Of a ring of six points, all six shifts are drawn, and no other change is."""
+    values = np.random.default_rng(0).normal(size=(5, 6))
+    x = ("x", np.arange(6.0), {"period": 6.0})
+    data = xr.Dataset({"a": (("time", "x"), values)}, {"time": np.arange(5.0), "x": x})
+    layout = infer_layout(data)
+    states, _ = Windows(data, layout, 5, seed=0, homogeneous=["x"]).batch(0, 200)
+    shifts = np.stack([np.roll(layout.to_array(data), shift, -1) for shift in range(6)])
+    distance = np.abs(states[:, None] - shifts).max((2, 3, 4))
+    assert (distance.min(1) < 1e-6).all() and set(distance.argmin(1)) == set(range(6))
+
+
+@pytest.mark.parametrize(("dim", "message"), [("y", "'y'; expected one of x"), ("x", "it has to be periodic")])
+def test_what_is_not_homogeneous(dim: str, message: str) -> None:
+    data = xr.Dataset({"a": (("time", "x"), np.random.default_rng(0).normal(size=(5, 6)))}, {"time": np.arange(5.0)})
+    with pytest.raises(OptionError, match=message):
+        Windows(data, infer_layout(data), 3, seed=0, homogeneous=[dim])
+
+
+def test_a_context_field_that_varies_is_not_homogeneous() -> None:
+    x = ("x", np.arange(6.0), {"period": 6.0})
+    values = np.random.default_rng(0).normal(size=(5, 6))
+    data = xr.Dataset({"a": (("time", "x"), values), "h": ("x", np.arange(6.0))}, {"time": np.arange(5.0), "x": x})
+    with pytest.raises(OptionError, match="context field 'h' varies along 'x'"):
+        Windows(data, infer_layout(data, context=["h"]), 3, seed=0, homogeneous=["x"])
+
+
+def test_the_sample_is_as_many_batches_as_are_quick_to_read() -> None:
+    data, layout = numbered(5, 30)
+    windows = Windows(data, layout, 7, seed=0)
+    sample = list(windows.sample(1))
+    assert len(sample) == 64
+    for number in (0, 63):
+        np.testing.assert_array_equal(sample[number], windows.batch(number, 16)[0])
+
+
+def test_the_reference_is_as_the_file_holds_it() -> None:
+    data, layout = numbered(5, 30)
+    states, context = Windows(data, layout, 7, seed=0).reference()
+    assert states.shape == (256, 7, 1) and context.shape == (1, 7, 1) and states.dtype == np.float32
+    np.testing.assert_array_equal(states, states.astype(np.float16).astype(np.float32))
+
+
+def numbered(number: int, steps: int) -> tuple[xr.Dataset, StateLayout]:
+    values = 1000.0 * np.arange(number)[:, None] + np.arange(steps)
+    data = xr.Dataset({"a": (("trajectory", "time"), values)}, {"time": np.arange(float(steps))})
+    return data, infer_layout(data)
+
+
+def physical(layout: StateLayout, states: np.ndarray) -> np.ndarray:
+    return states[..., 0] * layout.std.item() + layout.mean.item()
+
+
+def assert_stretches(layout: StateLayout, states: np.ndarray) -> None:
+    np.testing.assert_allclose(np.diff(physical(layout, states), axis=1), 1, atol=1e-2)
