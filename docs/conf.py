@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 import shutil
 import sys
 import tomllib
 from pathlib import Path
-from types import ModuleType
 
 from sphinx.application import Sphinx
 
 import sdaxr
 from sdaxr import systems
 
-ROOT = Path(__file__).parents[1]
+HERE = Path(__file__).parent
+ROOT = HERE.parent
 _project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
 project = _project["name"]
@@ -31,7 +32,7 @@ extensions = [
     "sphinx.ext.viewcode",
 ]
 templates_path = ["_templates"]
-exclude_patterns = ["_templates", "notebooks/.ipynb_checkpoints"]
+exclude_patterns = ["_templates"]
 
 # A single backtick in a docstring is the name of something; it links where the name is in the reference.
 default_role = "py:obj"
@@ -42,23 +43,35 @@ suppress_warnings = ["ref.footnote"]
 nb_execution_mode = "off"
 myst_heading_anchors = 3
 
-# A page of a name that is gone would be left over from an earlier build, and warn that nothing leads to it.
-shutil.rmtree(Path(__file__).parent / "reference" / "generated", ignore_errors=True)
+# Sphinx reads below its own folder only. What earlier builds left there goes first: a page of a name that is gone
+# would warn that nothing leads to it.
+for _made in (HERE / "notebooks", HERE / "reference" / "generated"):
+    shutil.rmtree(_made, ignore_errors=True)
+shutil.copytree(ROOT / "notebooks", HERE / "notebooks", ignore=shutil.ignore_patterns(".ipynb_checkpoints"))
 # Sphinx imports what it documents, and sdaxr.baselines is a short name of a module that lies elsewhere.
-for _name, _value in [(name, getattr(sdaxr, name)) for name in sdaxr.__all__]:
-    if isinstance(_value, ModuleType):
-        sys.modules.setdefault(f"sdaxr.{_name}", _value)
+_modules = {f"sdaxr.{name}": getattr(sdaxr, name) for name in sdaxr.__all__ if inspect.ismodule(getattr(sdaxr, name))}
+for _name, _module in _modules.items():
+    sys.modules.setdefault(_name, _module)
 # The reference lists what a module's __all__ lists, in this order, wherever it is defined.
 autosummary_ignore_module_all = False
-# Classes that are known by a name are in the reference because they are registered. Their pages begin with the
-# docstring of their file: equations and sources.
 autosummary_context = {
+    # Classes that are known by a name are in the reference because they are registered. Their pages begin with the
+    # docstring of their file: equations and sources.
     "registered": {
         "sdaxr.systems": [
             f"{type(system).__module__}.{type(system).__name__}"
             for system in map(systems.open_system, systems.systems())
         ],
-    }
+    },
+    # Sphinx tells functions, classes and exceptions apart by itself; what else a module offers is a constant.
+    "constants": {
+        name: [
+            key
+            for key in getattr(module, "__all__", ())
+            if not (inspect.isroutine(getattr(module, key)) or inspect.isclass(getattr(module, key)))
+        ]
+        for name, module in _modules.items()
+    },
 }
 autodoc_member_order = "bysource"
 autodoc_typehints = "description"
