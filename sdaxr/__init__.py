@@ -34,7 +34,7 @@ The names below are loaded when they are first used, so that ``import sdaxr`` co
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from sdaxr import accessor as accessor
 from sdaxr import schema
@@ -131,7 +131,7 @@ _MODULES = {
 }
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
     if name in _HOMES:
         value = getattr(importlib.import_module(_HOMES[name]), name)
     elif name in _MODULES:

@@ -337,9 +337,9 @@ class DatasetAccessor(_Accessor):
         truth: xr.Dataset | None = None,
         observations: xr.Dataset | None = None,
         variable: str | None = None,
-        times: int | Sequence = 4,
+        times: int | Sequence[Any] = 4,
         members: int = 2,
-        path: str | PathLike | None = None,
+        path: str | PathLike[str] | None = None,
     ) -> Figure:
         from sdaxr.plotting.plot import plot
 
@@ -356,7 +356,7 @@ class DatasetAccessor(_Accessor):
     @_delegate("sdaxr.plotting.plot")
     def animate(
         self,
-        path: str | PathLike,
+        path: str | PathLike[str],
         *,
         truth: xr.Dataset | None = None,
         observations: xr.Dataset | None = None,

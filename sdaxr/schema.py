@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
-from typing import Any
 
 VERSION = "0.1.0"
 
@@ -68,7 +67,7 @@ def nearest(name: str, choices: Iterable[str]) -> str:
     return f"{name!r}; expected one of {', '.join(options)}.{hint}"
 
 
-def check_units(name: str, found: Any, expected: Any, where: str = "the observation") -> None:
+def check_units(name: str, found: object, expected: object, where: str = "the observation") -> None:
     """Raise `UnitsError` if both units are given and differ; nothing is converted silently."""
     if found is None or expected is None or str(found) == str(expected):
         return

@@ -2,21 +2,32 @@
 
 from __future__ import annotations
 
+import ast
+import importlib.util
 import re
 import shlex
 import subprocess
 import sys
 import tomllib
+from collections.abc import Iterator
+from importlib import metadata, resources
 from pathlib import Path
+from types import ModuleType
 
+import numpy as np
 import pytest
+import xarray as xr
 import yaml
 
 import sdaxr
+from sdaxr import operators
+from sdaxr.accessor import DatasetAccessor, DataTreeAccessor
 from sdaxr.commands import cli, recipe
+from sdaxr.operators import base
 
 ROOT = Path(__file__).parents[1]
-PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+SETTINGS = tomllib.loads((ROOT / "pyproject.toml").read_text())
+PROJECT = SETTINGS["project"]
 CONDA_NAMES = {
     "torch": "pytorch",
     "matplotlib": "matplotlib-base",
@@ -34,7 +45,7 @@ def split_requirement(text: str) -> tuple[str, str]:
 
 
 def requirements() -> list[str]:
-    return PROJECT["dependencies"] + PROJECT["optional-dependencies"]["test"]
+    return PROJECT["dependencies"] + [r for extra in PROJECT["optional-dependencies"].values() for r in extra]
 
 
 def python(code: str) -> str:
@@ -63,6 +74,46 @@ def test_constraints_pin_every_requirement_within_its_range():
         name, versions = split_requirement(requirement)
         assert name in pins, f"constraints.txt does not pin {name}"
         assert packaging.SpecifierSet(versions).contains(pins[name]), f"{name}=={pins[name]} is not in {versions}"
+
+
+# Dependencies that no line of sdaxr imports.
+UNIMPORTED = {
+    "cf-xarray",
+    "netcdf4",  # xarray reads and writes NetCDF with it
+}
+
+
+def imported_packages(folder: Path) -> set[str]:
+    """Top-level names of what the modules in ``folder`` import, at any depth, beside the standard library."""
+    found = set()
+    for path in folder.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import):
+                found |= {alias.name.partition(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.level == 0:
+                found.add(node.module.partition(".")[0])
+    return found - sys.stdlib_module_names - {"sdaxr"}
+
+
+def test_what_is_imported_is_declared_and_what_is_declared_is_imported():
+    declared = {split_requirement(requirement)[0] for requirement in PROJECT["dependencies"]}
+    owners = metadata.packages_distributions()
+    imported = set()
+    for package in imported_packages(ROOT / "sdaxr"):
+        names = {name.lower().replace("_", "-") for name in owners.get(package, [])}
+        assert names & declared, f"sdaxr imports {package} of {names or 'an unknown package'}, which is not declared"
+        imported |= names
+    assert declared - imported == UNIMPORTED
+
+
+def test_imports_are_found_at_any_depth(tmp_path):
+    code = "import a.b, os\nfrom c.d import e\nfrom . import f\nif True:\n    def g():\n        import h as i\n"
+    (tmp_path / "module.py").write_text(code)
+    assert imported_packages(tmp_path) == {"a", "c", "h"}
+
+
+def test_types_are_for_users_too():
+    assert resources.files("sdaxr").joinpath("py.typed").is_file()
 
 
 def test_version_is_the_project_version():
@@ -127,3 +178,98 @@ def test_readme_commands_have_the_flags_they_need():
 
 def test_readme_example_is_valid_python():
     compile(readme_block("python", "import xarray"), "README.md", "exec")
+
+
+def test_citation_names_the_project_and_the_papers():
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert citation["cff-version"] == "1.2.0"
+    assert citation["message"] and citation["title"].startswith("sdaxr")
+    assert citation["version"] == PROJECT["version"] and citation["license"] == PROJECT["license"]
+    assert citation["authors"] == PROJECT["authors"]
+    dois = [reference["doi"] for reference in citation["references"]]
+    assert dois == ["10.48550/arXiv.2306.10574", "10.48550/arXiv.2407.21314"]
+    assert all(
+        reference["type"] and reference["title"] and reference["authors"] for reference in citation["references"]
+    )
+
+
+def test_hosted_ci_runs_the_commands_of_ci_run():
+    workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "tests.yml").read_text())
+    (job,) = workflow["jobs"].values()
+    runs = {(case["python"], case["versions"]) for case in job["strategy"]["matrix"]["include"]}
+    assert {python for python, _ in runs} == {"3.11", "3.12", "3.13"}
+    assert {versions for _, versions in runs} == {"pinned", "lowest", "newest"}
+    assert (re.sub("[^0-9.]", "", PROJECT["requires-python"]), "lowest") in runs
+    assert job["steps"][-1]["run"] == "bash .ci/run"
+    given = set(re.findall(r"SDAXR_\w+", (ROOT / ".github" / "workflows" / "tests.yml").read_text()))
+    assert given <= set(re.findall(r"^#   (SDAXR_\w+) ", (ROOT / ".ci" / "run").read_text(), flags=re.MULTILINE))
+
+
+def listed(page: str) -> list[str]:
+    """The names in the tables of a page of the reference."""
+    text = (ROOT / "docs" / "reference" / page).read_text()
+    tables = re.findall(r"\.\. autosummary::\n(?:   :.*\n)+\n((?:   .+\n?)+)", text)
+    return " ".join(tables).split()
+
+
+@pytest.mark.parametrize("name", [name for name in sdaxr.__all__ if name != "__version__"])
+def test_every_public_name_is_in_the_reference(name):
+    if isinstance(getattr(sdaxr, name), ModuleType):
+        assert f"sdaxr.{name}" in listed("index.rst")
+    else:
+        assert name in listed("functions.rst")
+
+
+def test_every_method_of_the_accessor_is_in_the_reference():
+    methods = {name for kind in (DatasetAccessor, DataTreeAccessor) for name in dir(kind) if not name.startswith("_")}
+    assert set(listed("accessor.rst")) == methods
+
+
+def test_the_gallery_has_every_notebook():
+    gallery = (ROOT / "docs" / "gallery.md").read_text()
+    assert re.findall(r"^notebooks/(\w+)$", gallery, flags=re.MULTILINE)[0] == "quickstart"
+    for path in (ROOT / "notebooks").glob("*.ipynb"):
+        assert f"\nnotebooks/{path.stem}\n" in gallery
+
+
+def test_the_map_of_the_rooms_is_that_of_the_imports():
+    rows = re.findall(r"^\| `([\w./]+)` \|", (ROOT / "CONTRIBUTING.md").read_text(), flags=re.MULTILINE)
+    rooms = [row.removesuffix("/").removesuffix(".py") for row in rows]
+    (layers,) = [c["layers"] for c in SETTINGS["tool"]["importlinter"]["contracts"] if c["name"] == "Rooms"]
+    assert rooms == layers
+    beside = ("__init__.py", "__pycache__", "py.typed")
+    assert {path.stem for path in (ROOT / "sdaxr").iterdir() if path.name not in beside} == set(rooms)
+
+
+@pytest.fixture
+def example(request, tmp_path, monkeypatch) -> Iterator[ModuleType]:
+    """The example in CONTRIBUTING.md that stands below the name of this file, as a module."""
+    text = (ROOT / "CONTRIBUTING.md").read_text()
+    code = re.search(rf"`sdaxr/{request.param}\.py`:\n\n```python\n(.*?)```", text, flags=re.DOTALL)[1]
+    path = tmp_path / f"{Path(request.param).stem}.py"
+    path.write_text(code)
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    module = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, path.stem, module)
+    monkeypatch.setattr(base, "REGISTRY", base.REGISTRY.copy())
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("example", ["systems/oscillator"], indirect=True)
+def test_the_system_of_the_contributing_guide_works(example, tmp_path):
+    system = example.Oscillator(frequency=2.0)
+    archive = sdaxr.generate(system, tmp_path / "a.zarr", trajectories=2, steps=40, seed=0, progress=False).load()
+    energy = archive["v"] ** 2 + 4 * archive["x"] ** 2
+    np.testing.assert_allclose(energy / energy.isel(time=0), 1, rtol=1e-5)
+    state = {name: archive[name].isel(trajectory=0, time=9).values for name in ("x", "v")}
+    np.testing.assert_allclose(system.advance(state, 3)["x"], archive["x"][0, 10:13], atol=1e-6)
+
+
+@pytest.mark.parametrize("example", ["operators/square"], indirect=True)
+def test_the_operator_of_the_contributing_guide_works(example):
+    data = xr.Dataset({"u": ("x", np.arange(3.0), {"units": "m"})})
+    seen = example.square().apply(data)["u"]
+    np.testing.assert_array_equal(seen, [0, 1, 4])
+    assert seen.attrs["units"] == "1"
+    assert operators.from_json(example.square().to_json()) == example.square()

@@ -94,7 +94,7 @@ def main(
         add("steps", "Langevin, step size 0.1", n_steps, langevin(0.1, n_steps))
     output.mkdir(parents=True, exist_ok=True)
     write(rows, output)
-    picture(rows, truth, noisy, output)
+    picture(rows, output)
 
 
 def cut(data: xr.Dataset, split: str, windows: int, states: int, seed: int) -> xr.Dataset:
@@ -176,7 +176,7 @@ def _text(value: object) -> str:
     return "" if np.isnan(value) else f"{value:.6g}"
 
 
-def picture(rows: list[dict], truth: Fields, noisy: Fields, output: Path) -> None:
+def picture(rows: list[dict], output: Path) -> None:
     """results.png: both studies with the filters as lines."""
     import matplotlib.pyplot as plt
 

@@ -26,6 +26,7 @@ from sdaxr.verification.baselines import interpolate
 from sdaxr.verification.verify import summary, verify
 
 HERE = Path(__file__).resolve().parent
+FILE = "era5_uk_t2m_2019-03.nc"
 TRAIN = slice("2019-03-01", "2019-03-21")
 VALID = slice("2019-03-22", "2019-03-24")
 TEST = slice("2019-03-25", "2019-03-31")
@@ -78,11 +79,10 @@ def main(store: Path, minutes: float, members: int, hours: int, split: str, resu
 
 
 def load() -> xr.Dataset:
-    """Hourly 2 m temperature (time, lat, lon): the file in SDAXR_ERA5, else xarray's tutorial data."""
-    nearby = HERE.parents[2] / "shared" / "data" / "era5_uk_t2m_2019-03.nc"
-    path = os.environ.get("SDAXR_ERA5") or (nearby if nearby.exists() else None)
-    if path:
-        return xr.open_dataset(path).load()
+    """Hourly 2 m temperature (time, lat, lon): `FILE` in the folder SDAXR_DATA, else from xarray's tutorial data."""
+    folder = os.environ.get("SDAXR_DATA")
+    if folder:
+        return xr.open_dataset(Path(folder) / FILE).load()
     found = xr.tutorial.open_dataset("era5-2mt-2019-03-uk.grib").load()
     data = found[["t2m"]].reset_coords(drop=True).rename(latitude="lat", longitude="lon")
     return data.drop_vars([c for c in data.coords if c not in data.dims])

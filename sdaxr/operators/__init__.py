@@ -1,5 +1,7 @@
 """Observation operators: what an instrument sees of the state.
 
+::
+
     from sdaxr import operators as op
 
     op.vorticity() >> op.coarsen(4) >> op.saturate()

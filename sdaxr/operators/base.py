@@ -212,7 +212,7 @@ def steps_of(operator: Operator) -> tuple[Operator, ...]:
     return operator.steps if isinstance(operator, Compose) else (operator,)
 
 
-def operator_from_dict(description: Any) -> Operator:
+def operator_from_dict(description: object) -> Operator:
     """The operator described by ``{"op": name, **parameters}``.
 
     Raises
@@ -281,6 +281,6 @@ def _tensor(values: np.ndarray) -> Tensor:
     return torch.from_numpy(np.array(values, order="C"))
 
 
-def _short(value: Any) -> str:
+def _short(value: object) -> str:
     text = repr(value)
     return text if len(text) <= 60 else f"{text[:57]}..."

@@ -11,7 +11,9 @@ the seam of a periodic grid, one-sided second-order differences at the edges of 
 from __future__ import annotations
 
 import re
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from torch import Tensor
@@ -179,11 +181,11 @@ def _cosine(latitude: np.ndarray, name: str, trailing: int) -> Constant:
     return Constant(np.cos(np.deg2rad(latitude.astype(float))).reshape(-1, *[1] * trailing))
 
 
-def _is_x(dim: str, attrs: dict) -> bool:
+def _is_x(dim: str, attrs: Mapping[Hashable, Any]) -> bool:
     return attrs.get("axis") == "X" or is_longitude(dim, attrs) or dim.lower() == "x"
 
 
-def _is_y(dim: str, attrs: dict) -> bool:
+def _is_y(dim: str, attrs: Mapping[Hashable, Any]) -> bool:
     return attrs.get("axis") == "Y" or is_latitude(dim, attrs) or dim.lower() == "y"
 
 

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, SupportsIndex
 
 import numpy as np
 import pandas as pd
+import torch
 from torch import Tensor
 
 from sdaxr.operators.base import Bound, Constant, Fields, Operator, axis_of, check_dimensions, register
-from sdaxr.operators.template import Template
+from sdaxr.operators.template import Template, VariableTemplate
 from sdaxr.schema import OperatorError
 from sdaxr.states.coordinates import is_longitude
+
+_Limit = Any  # a number, a date, or a date as text
 
 
 def coarsen(factor: int, dims: str | tuple[str, ...] | None = None) -> Operator:
@@ -67,9 +70,9 @@ class Coarsen(Operator):
         out = out.with_variables({n: _averaged(v, plan.get(n, ())) for n, v in template.variables.items()})
 
         def mean(x: Tensor, axis: int) -> Tensor:
-            return x.unflatten(axis, (-1, self.factor)).mean(axis)
+            return torch.unflatten(x, axis, (-1, self.factor)).mean(axis)
 
-        return Bound(out, _along(plan, template, lambda x, axis, dim: mean(x, axis)))
+        return Bound(out, _along(plan, template, lambda x, axis, _: mean(x, axis)))
 
 
 @register
@@ -106,7 +109,7 @@ class Subsample(Operator):
         def every(x: Tensor, axis: int) -> Tensor:
             return x.movedim(axis, -1)[..., self.offset :: self.stride].movedim(-1, axis)
 
-        return Bound(out, _along(plan, template, lambda x, axis, dim: every(x, axis)))
+        return Bound(out, _along(plan, template, lambda x, axis, _: every(x, axis)))
 
 
 @register
@@ -149,7 +152,7 @@ class Region(Operator):
         return Bound(out, _along(plan, template, lambda x, axis, dim: x.index_select(axis, chosen[dim].like(x))))
 
 
-def whole(operator: str, parameter: str, value: Any, least: int) -> int:
+def whole(operator: str, parameter: str, value: object, least: int) -> int:
     """``value`` as an int that is at least ``least``.
 
     Raises
@@ -157,12 +160,12 @@ def whole(operator: str, parameter: str, value: Any, least: int) -> int:
     OperatorError
         If it is none.
     """
-    if isinstance(value, bool) or not hasattr(value, "__index__") or int(value) < least:
+    if isinstance(value, bool) or not isinstance(value, SupportsIndex) or int(value) < least:
         raise OperatorError(f"{operator}: {parameter} is {value!r}, expected a whole number of at least {least}")
     return int(value)
 
 
-def names(dims: Any) -> tuple[str, ...] | None:
+def names(dims: str | Iterable[object] | None) -> tuple[str, ...] | None:
     """Names of dimensions as a tuple; None stays None."""
     if dims is None:
         return None
@@ -199,7 +202,7 @@ def _along(
     return apply
 
 
-def _averaged(variable: Any, dims: tuple[str, ...]) -> Any:
+def _averaged(variable: VariableTemplate, dims: tuple[str, ...]) -> VariableTemplate:
     if not dims:
         return variable
     method = " ".join(f"{d}:" for d in dims) + " mean"
@@ -207,18 +210,18 @@ def _averaged(variable: Any, dims: tuple[str, ...]) -> Any:
     return replace(variable, attrs={**variable.attrs, "cell_methods": f"{before} {method}" if before else method})
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: object) -> str | float:
     if isinstance(value, str):
         return value
     if isinstance(value, np.datetime64 | pd.Timestamp):
         return str(value)
     try:
-        return float(value)
+        return float(value)  # type: ignore[arg-type]  # what is no number raises
     except (TypeError, ValueError) as error:
         raise OperatorError(f"region: the bound {value!r} is neither a number nor a date as text") from error
 
 
-def _inside(template: Template, dim: str, low: Any, high: Any) -> tuple[np.ndarray, np.ndarray]:
+def _inside(template: Template, dim: str, low: _Limit, high: _Limit) -> tuple[np.ndarray, np.ndarray]:
     # Positions within the bounds, and their coordinates, monotonic also where the seam is crossed.
     values, period = template.coordinate(dim), template.period(dim)
     if isinstance(low, str) or isinstance(high, str) or values.dtype.kind in "MmO":
@@ -234,7 +237,9 @@ def _inside(template: Template, dim: str, low: Any, high: Any) -> tuple[np.ndarr
     return found, values[found]
 
 
-def _inside_periodic(dim: str, values: np.ndarray, low: float, high: float, period: float) -> Any:
+def _inside_periodic(
+    dim: str, values: np.ndarray, low: float, high: float, period: float
+) -> tuple[np.ndarray, np.ndarray]:
     width = high - low if high >= low else high - low + period
     if width >= period:
         return np.arange(values.size), values
@@ -249,12 +254,12 @@ def _inside_periodic(dim: str, values: np.ndarray, low: float, high: float, peri
     return found, low + distance[found]
 
 
-def _times(dim: str, values: np.ndarray, bound: Any) -> Any:
+def _times(dim: str, values: np.ndarray, bound: _Limit) -> np.datetime64 | np.timedelta64:
     try:
         if values.dtype.kind == "M":
             return np.datetime64(bound)
         if values.dtype.kind == "m":
-            return pd.Timedelta(bound).to_timedelta64()
+            return np.timedelta64(pd.Timedelta(bound).to_timedelta64())
     except ValueError as error:
         raise OperatorError(f"region: the bound {bound!r} of '{dim}' cannot be read ({error})") from error
     raise OperatorError(
@@ -263,7 +268,7 @@ def _times(dim: str, values: np.ndarray, bound: Any) -> Any:
     )
 
 
-def _refuse_empty(found: np.ndarray, dim: str, values: np.ndarray, low: Any, high: Any) -> None:
+def _refuse_empty(found: np.ndarray, dim: str, values: np.ndarray, low: _Limit, high: _Limit) -> None:
     if found.size == 0:
         raise OperatorError(
             f"region: no point of '{dim}' lies between {low} and {high}; the grid goes from "

@@ -157,7 +157,7 @@ def refuse_outside(
     )
 
 
-def positions(operator: str, coords: Any) -> dict[str, tuple[float, ...]]:
+def positions(operator: str, coords: object) -> dict[str, tuple[float, ...]]:
     """Positions as tuples of floats, checked: at least one, finite, of one length."""
     if not isinstance(coords, Mapping) or not coords:
         raise OperatorError(f"{operator}: found coords={coords!r}, expected {{dimension: positions}}")

@@ -138,7 +138,8 @@ class PVInversion(Operator):
         # With q in s-1 and lengths in m the entries are of all sizes: in closed form, in double precision.
         determinant = square * (square + upper + lower)
         adjugate = np.array([[matrix[1, 1], -matrix[0, 1]], [-matrix[1, 0], matrix[0, 0]]])
-        return np.divide(adjugate, determinant, out=np.zeros_like(adjugate), where=determinant > 0)
+        inverse: np.ndarray = np.divide(adjugate, determinant, out=np.zeros_like(adjugate), where=determinant > 0)
+        return inverse
 
     @staticmethod
     def _factors(kx: np.ndarray, ky: np.ndarray) -> dict[str, np.ndarray]:

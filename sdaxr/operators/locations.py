@@ -65,7 +65,7 @@ class Locations(Operator):
         times = _like(self.coords[TIME], template.coordinate(TIME))
         where = {TIME: times, **{d: np.asarray(v) for d, v in self.coords.items() if d != TIME}}
         layers = {template.layer(name) for name in template.variables}
-        brackets = {TIME: _at_time(template, times, self.outside)}
+        brackets = {TIME: _at_time(template, times)}
         for dim in where:
             if dim != TIME:
                 brackets[dim] = (
@@ -114,7 +114,7 @@ def nearest_times(times: np.ndarray, grid: np.ndarray) -> tuple[np.ndarray, np.n
     return index, (asked - steps[index]) / step
 
 
-def _at_time(template: Template, times: np.ndarray, outside: str) -> Bracket:
+def _at_time(template: Template, times: np.ndarray) -> Bracket:
     grid = template.coordinate(TIME)
     index, distance = nearest_times(times, grid)
     edge = ((index == 0) & (distance < 0)) | ((index == grid.size - 1) & (distance > 0))
@@ -148,9 +148,9 @@ def _like(times: Sequence[Any], grid: np.ndarray) -> np.ndarray:
     if kind == "float":
         return np.asarray(times, float)
     if kind == "timedelta":
-        return np.round(np.asarray(times, float) * 1e9).astype("timedelta64[ns]")
+        return np.asarray(np.round(np.asarray(times, float) * 1e9), "timedelta64[ns]")
     if kind == "datetime":
-        return pd.to_datetime(list(times), format="ISO8601").to_numpy()
+        return np.asarray(pd.to_datetime(list(times), format="ISO8601"))
     parts = [list(map(int, re.findall(r"\d+", t))) for t in times]
     return np.array([type(grid[0])(*p[:6]) for p in parts], dtype=object)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import ast
 import inspect
 from collections.abc import Callable
-from typing import Any
 
 from sdaxr import schema
 from sdaxr.operators import calculus, grid, interpolation, inversion, pointwise, standardise, temporal
@@ -74,7 +73,7 @@ def _name(node: ast.expr, text: str) -> str:
     raise OperatorError(f"found the operator {text!r}; {_EXPECTED}")
 
 
-def _literal(node: ast.expr, text: str) -> Any:
+def _literal(node: ast.expr, text: str) -> object:
     try:
         return ast.literal_eval(node)
     except ValueError as error:
@@ -83,7 +82,7 @@ def _literal(node: ast.expr, text: str) -> Any:
         ) from error
 
 
-def _call(name: str, args: list[Any], kwargs: dict[str, Any]) -> Operator:
+def _call(name: str, args: list[object], kwargs: dict[str, object]) -> Operator:
     factory = FACTORIES[name]
     signature = inspect.signature(factory)
     if not any(p.kind is p.VAR_KEYWORD for p in signature.parameters.values()):

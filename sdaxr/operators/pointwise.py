@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -192,7 +192,7 @@ class Scale(Elementwise):
         return self.factor * x + self.offset
 
 
-def number(operator: str, parameter: str, value: Any) -> float:
+def number(operator: str, parameter: str, value: object) -> float:
     """``value`` as a finite float.
 
     Raises
@@ -201,7 +201,7 @@ def number(operator: str, parameter: str, value: Any) -> float:
         If it is not a finite number.
     """
     try:
-        result = float(value)
+        result = float(value)  # type: ignore[arg-type]  # what is no number raises
     except (TypeError, ValueError):
         result = math.nan
     if not math.isfinite(result):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -16,10 +15,11 @@ from sdaxr.operators.pointwise import check_variable, number
 from sdaxr.operators.template import Template, VariableTemplate
 from sdaxr.schema import OperatorError
 
-Numbers = float | tuple[float, ...]
+Numbers = float | Sequence[float]
+ByVariable = Numbers | Mapping[str, Numbers]
 
 
-def standardise(std: Any, mean: Any = 0.0, along: str = "layer") -> Operator:
+def standardise(std: ByVariable, mean: ByVariable = 0.0, along: str = "layer") -> Operator:
     """(x - mean) / std: dimensionless values of about unit size, for operators that are defined on these.
 
     Parameters
@@ -47,8 +47,8 @@ def standardise_like(data: xr.Dataset, along: str = "layer") -> Operator:
 class Standardise(Operator):
     """(x - mean) / std."""
 
-    std: Numbers | Mapping[str, Numbers]
-    mean: Numbers | Mapping[str, Numbers] = 0.0
+    std: ByVariable
+    mean: ByVariable = 0.0
     along: str = "layer"
 
     name = "standardise"
@@ -90,9 +90,7 @@ class Standardise(Operator):
 
         return Bound(template.with_variables(out), function)
 
-    def _along(
-        self, given: Numbers | Mapping[str, Numbers], name: str, variable: VariableTemplate, template: Template
-    ) -> np.ndarray:
+    def _along(self, given: ByVariable, name: str, variable: VariableTemplate, template: Template) -> np.ndarray:
         """The numbers of a variable, shaped to its dimensions from ``along`` on."""
         numbers = np.asarray(given.get(name, 0.0) if isinstance(given, Mapping) else given, float)
         if numbers.ndim == 0:
@@ -114,7 +112,7 @@ def _standardised(std: Constant, mean: Constant) -> Callable[[Tensor], Tensor]:
     return lambda x: (x - mean.like(x)) / std.like(x)
 
 
-def _numbers(key: str, value: Any) -> Numbers:
+def _numbers(key: str, value: object) -> Numbers:
     if isinstance(value, Sequence | np.ndarray) and not isinstance(value, str):
         return tuple(number("standardise", key, v) for v in value)
     return number("standardise", key, value)

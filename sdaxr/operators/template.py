@@ -235,8 +235,9 @@ def _block_mean(values: np.ndarray, axis: int, factor: int) -> np.ndarray | None
     shape = (*values.shape[:axis], values.shape[axis] // factor, factor, *values.shape[axis + 1 :])
     blocks = values.reshape(shape)
     if kind in "fiub":
-        return blocks.mean(axis + 1)
+        return np.asarray(blocks.mean(axis + 1))
     # Times have no sum: take the mean of the distances from each block's first.
     first = np.take(blocks, [0], axis + 1)
     distance = (blocks - first).sum(axis + 1) // factor
-    return first.squeeze(axis + 1) + distance
+    mean: np.ndarray = first.squeeze(axis + 1) + distance
+    return mean

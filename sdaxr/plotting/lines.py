@@ -15,6 +15,8 @@ from sdaxr.states.time import time_kind
 from sdaxr.verification.alignment import single, valid_times
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
     from matplotlib.figure import Figure
 
 Move = Callable[[int], None]
@@ -83,7 +85,7 @@ def draw_hovmoeller(
     return figure, _cursor(row, _numbers(stamps), horizontal=True), stamps.size
 
 
-def _fan(axes: Any, data: xr.Dataset, name: str, stamps: xr.DataArray) -> None:
+def _fan(axes: Axes, data: xr.Dataset, name: str, stamps: xr.DataArray) -> None:
     times, values = _numbers(stamps), data[name]
     member = ensemble_dimension(data)
     observed = f"{name}_error" in data.variables
@@ -104,11 +106,11 @@ def _fan(axes: Any, data: xr.Dataset, name: str, stamps: xr.DataArray) -> None:
     axes.plot(times, fan.mean(axis=0), color="C0", lw=1.8, label="mean")
 
 
-def _error_bars(axes: Any, observations: xr.Dataset, name: str) -> None:
+def _error_bars(axes: Axes, observations: xr.Dataset, name: str) -> None:
     values = observations[name]
     error = observations.get(f"{name}_error")
     bars = None if error is None else np.broadcast_to(error.values, values.shape)
-    style = {"fmt": "o", "ms": 3.5, "color": "C3", "capsize": 2, "elinewidth": 1, "zorder": 5}
+    style: dict[str, Any] = {"fmt": "o", "ms": 3.5, "color": "C3", "capsize": 2, "elinewidth": 1, "zorder": 5}
     axes.errorbar(_numbers(_stamps(observations)), values.values, yerr=bars, label="observation", **style)
 
 
@@ -133,7 +135,7 @@ def _numbers(stamps: xr.DataArray) -> np.ndarray:
     return stamps.values
 
 
-def _time_label(axis: Any, set_label: Callable[..., Any], stamps: xr.DataArray) -> None:
+def _time_label(axis: Axis, set_label: Callable[..., Any], stamps: xr.DataArray) -> None:
     kind = time_kind(stamps)
     if kind == "datetime":
         from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
@@ -146,7 +148,7 @@ def _time_label(axis: Any, set_label: Callable[..., Any], stamps: xr.DataArray) 
     set_label("time" if units in ("", "1") else f"time [{units}]")
 
 
-def _unique(panels: Sequence[Any]) -> tuple[list[Any], list[str]]:
+def _unique(panels: Sequence[Axes]) -> tuple[list[Any], list[str]]:
     found: dict[str, Any] = {}
     for axes in panels:
         for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
@@ -154,7 +156,7 @@ def _unique(panels: Sequence[Any]) -> tuple[list[Any], list[str]]:
     return list(found.values()), list(found)
 
 
-def _cursor(panels: Sequence[Any], times: np.ndarray, *, horizontal: bool) -> Move:
+def _cursor(panels: Sequence[Axes], times: np.ndarray, *, horizontal: bool) -> Move:
     lines: list[Any] = []
 
     def move(frame: int) -> None:

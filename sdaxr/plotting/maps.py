@@ -11,11 +11,15 @@ import logging
 import sys
 from collections.abc import Hashable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import xarray as xr
 
 from sdaxr.states.coordinates import is_latitude, is_longitude
+
+if TYPE_CHECKING:
+    from cartopy.crs import PlateCarree
+    from cartopy.mpl.geoaxes import GeoAxes
 
 _log = logging.getLogger(__name__)
 _SYSTEM = (Path("/usr/share/cartopy/data"), Path("/usr/share/cartopy"))
@@ -27,14 +31,14 @@ def is_map(field: xr.DataArray, y: Hashable, x: Hashable) -> bool:
     return is_latitude(y, field[y].attrs) and is_longitude(x, field[x].attrs)
 
 
-def projection(extent: tuple[float, float, float, float]) -> Any:
+def projection(extent: tuple[float, float, float, float]) -> PlateCarree:
     """Plate carrée centred on ``extent`` (west, east, south, north in degrees)."""
     import cartopy.crs
 
     return cartopy.crs.PlateCarree(central_longitude=(extent[0] + extent[1]) / 2)
 
 
-def decorate(axes: Any, extent: tuple[float, float, float, float]) -> Any:
+def decorate(axes: GeoAxes, extent: tuple[float, float, float, float]) -> PlateCarree:
     """Coastlines, if there are any, in a GeoAxes cut to ``extent``; returns the data's transform.
 
     ``extent`` is west, east, south, north in degrees.

@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -76,7 +77,7 @@ def make_panels(
     observations: xr.Dataset | None,
     variable: str,
     members: int,
-    times: int | Sequence | None,
+    times: int | Sequence[Any] | None,
 ) -> tuple[list[Panel], list[str]]:
     """Panels from top to bottom, and the label of each of their times.
 
@@ -104,11 +105,7 @@ def make_panels(
         same = all(panel.quantity == quantity for panel in seen)
         panels = panels + seen if same else seen + panels
     if not member:
-        name = (
-            "observation"
-            if _looks_observed(data, variable)
-            else str(data[_first(data, variable)].attrs.get("title", ""))
-        )
+        name = "observation" if _looks_observed(data) else str(data[_first(data, variable)].attrs.get("title", ""))
         panels.append(Panel(name or "field", field, quantity))
     else:
         shown = range(min(members, field.sizes[member]))
@@ -173,7 +170,9 @@ def time_labels(stamps: xr.DataArray) -> list[str]:
     return [f"t = {float(t):.4g}" + ("" if units in ("", "1") else f" {units}") for t in stamps.values]
 
 
-def _choose_times(stamps: xr.DataArray, times: int | Sequence | None, observations: xr.Dataset | None) -> np.ndarray:
+def _choose_times(
+    stamps: xr.DataArray, times: int | Sequence[Any] | None, observations: xr.Dataset | None
+) -> np.ndarray:
     if times is None:
         return np.arange(stamps.size)
     if not isinstance(times, int | np.integer):
@@ -226,7 +225,8 @@ def _slope(field: xr.DataArray, dim: Hashable) -> xr.DataArray:
     if period_of(field, dim) is None or values.size < 3:
         return field.differentiate(dim) if values.size > 1 else xr.zeros_like(field)
     width = 2 * np.diff(values).mean()
-    return (field.roll({dim: -1}) - field.roll({dim: 1})) / width
+    slope: xr.DataArray = (field.roll({dim: -1}) - field.roll({dim: 1})) / width
+    return slope
 
 
 def _per(units: str, length: str) -> str:
@@ -240,7 +240,7 @@ def _is_ancillary(data: xr.Dataset, name: Hashable) -> bool:
     return name in ancillary or str(name).endswith(("_error", "_qc"))
 
 
-def _looks_observed(data: xr.Dataset, variable: str) -> bool:
+def _looks_observed(data: xr.Dataset) -> bool:
     return any(str(n).endswith("_error") for n in data.variables) or "operator" in data.attrs
 
 

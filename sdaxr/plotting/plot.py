@@ -8,7 +8,7 @@ nobody but the caller: pyplot is not imported and no backend is chosen.
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -34,9 +34,9 @@ def plot(
     truth: xr.Dataset | None = None,
     observations: xr.Dataset | None = None,
     variable: str | None = None,
-    times: int | Sequence = 4,
+    times: int | Sequence[Any] = 4,
     members: int = 2,
-    path: str | PathLike | None = None,
+    path: str | PathLike[str] | None = None,
 ) -> Figure:
     """Draw ``data`` beside the truth and the observations.
 
@@ -75,7 +75,7 @@ def plot(
 
 def animate(
     data: xr.Dataset,
-    path: str | PathLike,
+    path: str | PathLike[str],
     *,
     truth: xr.Dataset | None = None,
     observations: xr.Dataset | None = None,
@@ -121,7 +121,7 @@ def _draw(
     truth: xr.Dataset | None,
     observations: xr.Dataset | None,
     variable: str | None,
-    times: int | Sequence | None,
+    times: int | Sequence[Any] | None,
     members: int,
     *,
     animated: bool = False,
@@ -311,7 +311,7 @@ def _render(figure: Figure, update: _Update, frame: int) -> np.ndarray:
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()
 
 
-def _write_gif(frames: Any, path: Path, fps: float) -> None:
+def _write_gif(frames: Iterable[np.ndarray], path: Path, fps: float) -> None:
     from PIL import Image
 
     images = [Image.fromarray(frame) for frame in frames]

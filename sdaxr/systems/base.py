@@ -104,4 +104,5 @@ def rk4(derivative: Callable[[np.ndarray], np.ndarray], state: np.ndarray, step:
     k2 = derivative(state + step / 2 * k1)
     k3 = derivative(state + step / 2 * k2)
     k4 = derivative(state + step * k3)
-    return state + step / 6 * (k1 + 2 * (k2 + k3) + k4)
+    following: np.ndarray = state + step / 6 * (k1 + 2 * (k2 + k3) + k4)
+    return following

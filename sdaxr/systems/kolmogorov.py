@@ -29,13 +29,17 @@ import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 import xarray as xr
 
 from sdaxr.systems.base import State, System, require, seed_words
 from sdaxr.systems.refinement import refine
+
+if TYPE_CHECKING:
+    from jax import Array
+    from jax_cfd.base.grids import GridVariableVector
 
 _LENGTH = 2 * math.pi
 
@@ -170,11 +174,11 @@ class Kolmogorov(System):
 class _Solver:
     """Compiled functions; a velocity is JAX-CFD's pair of `GridVariable`."""
 
-    initial: Callable[[np.ndarray], Any]
-    project: Callable[[np.ndarray, np.ndarray], Any]
-    next_state: Callable[[Any], Any]
-    output: Callable[[Any], Any]
-    divergence: Callable[[Any], Any]
+    initial: Callable[[np.ndarray], GridVariableVector]
+    project: Callable[[np.ndarray, np.ndarray], GridVariableVector]
+    next_state: Callable[[GridVariableVector], GridVariableVector]
+    output: Callable[[GridVariableVector], tuple[Array, ...]]
+    divergence: Callable[[GridVariableVector], Array]
 
 
 # Once per process, so that a worker compiles for its first trajectory only.
@@ -198,7 +202,7 @@ def _solver(system: Kolmogorov) -> _Solver:
     drag = cfd.forcings.linear_forcing(grid, -system.drag)
 
     # JAX-CFD's own sum of forcings calls jax.tree_map, which newer versions of JAX no longer have.
-    def forcing(velocity: Any) -> Any:
+    def forcing(velocity: GridVariableVector) -> GridVariableVector:
         return tuple(a + b for a, b in zip(shear(velocity), drag(velocity), strict=True))
 
     substep = cfd.equations.semi_implicit_navier_stokes(
@@ -206,17 +210,17 @@ def _solver(system: Kolmogorov) -> _Solver:
     )
 
     @jax.jit
-    def initial(words: Any) -> Any:
+    def initial(words: Array) -> GridVariableVector:
         key = jax.random.wrap_key_data(words, impl="threefry2x32")
         return cfd.initial_conditions.filtered_velocity_field(key, grid, system.max_velocity, system.peak_wavenumber)
 
     @jax.jit
-    def project(u: Any, v: Any) -> Any:
+    def project(u: Array, v: Array) -> GridVariableVector:
         velocity = cfd.initial_conditions.wrap_variables((u, v), grid, (periodic, periodic))
         return cfd.pressure.projection(velocity)
 
     @jax.jit
-    def output(velocity: Any) -> Any:
+    def output(velocity: GridVariableVector) -> tuple[Array, ...]:
         block = (system.cells, system.coarsen) * 2
         return tuple(
             # The face with index i lies at the upper end of cell i.
@@ -243,5 +247,5 @@ def _batched(system: Kolmogorov) -> _Solver:
     return replace(one, **many)
 
 
-def _stacked(frames: list[Any]) -> State:
+def _stacked(frames: list[tuple[Array, ...]]) -> State:
     return {name: np.stack([np.asarray(f[i]) for f in frames]).astype(np.float32) for i, name in enumerate("uv")}

@@ -67,7 +67,8 @@ class Linear(MarkovChain):
 
     def transition_mean(self, x: np.ndarray) -> np.ndarray:
         """A x; (..., n) to (..., n)."""
-        return np.asarray(x, float) @ np.array(self.matrix).T
+        mean: np.ndarray = np.asarray(x, float) @ np.array(self.matrix).T
+        return mean
 
     def tangent(self, x: np.ndarray) -> np.ndarray:
         """A for every state; (..., n) to (..., n, n)."""

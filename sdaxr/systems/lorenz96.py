@@ -93,4 +93,5 @@ class Lorenz96(System):
     def _derivative(self, x: np.ndarray) -> np.ndarray:
         # One padded copy and three views of it: several times faster than three calls of np.roll.
         padded = np.concatenate([x[-2:], x, x[:1]])
-        return (padded[3:] - padded[:-3]) * padded[1:-2] - self.damping * x + self.forcing
+        slope: np.ndarray = (padded[3:] - padded[:-3]) * padded[1:-2] - self.damping * x + self.forcing
+        return slope

@@ -118,7 +118,8 @@ class MarkovChain(System):
         if np.array_equal(covariance, np.diag(variances)):
             return random.standard_normal((count, len(variances))) * np.sqrt(variances)
         values, vectors = np.linalg.eigh(covariance)
-        return random.standard_normal((count, len(values))) @ (vectors * np.sqrt(values.clip(min=0))).T
+        noise: np.ndarray = random.standard_normal((count, len(values))) @ (vectors * np.sqrt(values.clip(min=0))).T
+        return noise
 
     @property
     def size(self) -> int:
@@ -154,4 +155,5 @@ class MarkovChain(System):
 def log_gaussian(misfit: np.ndarray, whiten: np.ndarray) -> np.ndarray:
     """Log-density of a Gaussian from the squared length of the whitened deviation, whatever its shape."""
     logarithm_of_root = np.log(np.abs(np.diag(whiten))).sum()
-    return -misfit / 2 + logarithm_of_root - len(whiten) / 2 * math.log(2 * math.pi)
+    logarithm: np.ndarray = -misfit / 2 + logarithm_of_root - len(whiten) / 2 * math.log(2 * math.pi)
+    return logarithm

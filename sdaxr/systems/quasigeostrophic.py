@@ -25,13 +25,20 @@ import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, ParamSpec, TypeVar
 
 import numpy as np
 import xarray as xr
 
 from sdaxr.systems.base import State, System, require, seed_words
 from sdaxr.systems.refinement import refine
+
+if TYPE_CHECKING:
+    from jax import Array
+    from pyqg_jax.steppers import StepperState
+
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
 
 DAY = 86400.0
 
@@ -168,7 +175,7 @@ class QuasiGeostrophic(System):
         q = refine(np.asarray(self.check_state(state)["q"], float), self.coarsen)
         return {"q": self._frames(solver, solver.start(q[None]), steps)[:, 0]}
 
-    def _frames(self, solver: _Solver, flow: Any, steps: int) -> np.ndarray:
+    def _frames(self, solver: _Solver, flow: StepperState, steps: int) -> np.ndarray:
         """The next states, (steps, batch, layer, y, x)."""
         frames = []
         for _ in range(steps):
@@ -183,10 +190,10 @@ class QuasiGeostrophic(System):
 class _Solver:
     """Compiled functions of batches of flows; a flow is PyQG-JAX's state of its time stepper."""
 
-    initial: Callable[[np.ndarray], Any]
-    start: Callable[[np.ndarray], Any]
-    next_state: Callable[[Any], Any]
-    output: Callable[[Any], np.ndarray]
+    initial: Callable[[np.ndarray], StepperState]
+    start: Callable[[np.ndarray], StepperState]
+    next_state: Callable[[StepperState], StepperState]
+    output: Callable[[StepperState], np.ndarray]
 
 
 # Once per process, so that a worker compiles for its first trajectory only.
@@ -208,32 +215,33 @@ def _solver(system: QuasiGeostrophic) -> _Solver:
     )
     model = steppers.SteppedModel(double(), steppers.AB3Stepper(dt=system.step * DAY / system.substeps))
 
-    def initial(words: Any) -> Any:
+    def initial(words: Array) -> StepperState:
         return model.create_initial_state(jax.random.wrap_key_data(words, impl="threefry2x32"))
 
-    def start(q: Any) -> Any:
+    def start(q: Array) -> StepperState:
         blank = model.model.create_initial_state(jax.random.key(0))
         return model.initialize_stepper_state(blank.update(q=q.astype(blank.q.dtype)))
 
-    def next_state(flow: Any) -> Any:
+    def next_state(flow: StepperState) -> StepperState:
         return jax.lax.scan(lambda f, _: (model.step_model(f), None), flow, length=system.substeps)[0]
 
-    def output(flow: Any) -> Any:
+    def output(flow: StepperState) -> Array:
         block = (system.cells, system.coarsen) * 2
-        return flow.state.q.reshape(2, *block).mean((2, 4))
+        means: Array = flow.state.q.reshape(2, *block).mean((2, 4))
+        return means
 
     many = {f.__name__: _double(jax.jit(jax.vmap(f))) for f in (initial, start, next_state, output)}
     return _Solver(**many)
 
 
-def _double(function: Callable[..., Any]) -> Callable[..., Any]:
+def _double(function: Callable[_P, _T]) -> Callable[_P, _T]:
     """The function where JAX has double precision, which PyQG-JAX needs and other solvers do not expect."""
 
     @functools.wraps(function)
-    def wrapped(*args: Any) -> Any:
+    def wrapped(*args: _P.args, **kwargs: _P.kwargs) -> _T:
         import jax
 
         with jax.enable_x64(True):
-            return function(*args)
+            return function(*args, **kwargs)
 
     return wrapped
