@@ -15,7 +15,7 @@ from sdaxr.prior.files import Prior
 from sdaxr.schema import DataError, GridError
 
 CHAIN = GaussianChain(9)
-QUICK = {"steps": 12, "corrections": 0, "progress": False}
+QUICK = {"sampler": {"steps": 12, "corrections": 0}, "progress": False}
 
 
 @pytest.fixture(scope="module")
