@@ -1,0 +1,46 @@
+"""States without space are lines, those with one dimension Hovmoeller diagrams."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import xarray as xr
+from figures import state
+
+from sdaxr.plotting.plot import animate, plot
+
+
+def test_states_without_space_are_lines(tmp_path: Path):
+    seen = state()[["a"]].isel(time=slice(None, None, 8))
+    seen = seen.assign(a_error=("time", np.full(seen.time.size, 0.5)))
+    figure = plot(state(5), truth=state(), observations=seen, path=tmp_path / "lines.png")
+    assert [a.get_ylabel() for a in figure.axes] == ["a [K]", "b [K]", "c [K]"]
+    first = figure.axes[0]
+    assert len(first.lines) >= 5 + 1 + 1
+    assert len(first.containers) == 1  # error bars
+    assert not figure.axes[1].containers
+    labels = {t.get_text() for t in figure.legends[0].get_texts()}
+    assert labels == {"members", "mean", "truth", "observation"}
+    assert len(plot(state(5), variable="b").axes) == 1
+    assert len(plot(seen).axes[0].containers) == 1
+
+
+@pytest.mark.parametrize("calendar", ["standard", "noleap"])
+def test_lines_on_a_calendar(calendar: str, tmp_path: Path):
+    times = xr.date_range("2001-02-20", periods=30, freq="D", calendar=calendar, use_cftime=calendar == "noleap")
+    plot(state(3).assign_coords(time=times), truth=state().assign_coords(time=times), path=tmp_path / "c.png")
+
+
+def test_one_space_dimension_is_a_hovmoeller_diagram(tmp_path: Path):
+    ds = xr.Dataset(coords={"time": 0.05 * np.arange(12), "site": np.arange(10.0)})
+    truth = ds.assign(x=np.sin(ds.time * 5 + ds.site).assign_attrs(units="m"))
+    post = truth + xr.DataArray(np.random.default_rng(0).standard_normal((3, 1, 1)), dims=("member", "time0", "site0"))
+    post = post.isel(time0=0, site0=0)
+    seen = truth.isel(time=slice(None, None, 4), site=slice(None, None, 2))
+    figure = plot(post, truth=truth, observations=seen, path=tmp_path / "x.png")
+    titles = [a.get_title() for a in figure.axes if a.get_title()]
+    assert titles == ["truth", "observation", "member 0", "member 1", "mean", "spread"]
+    assert figure.axes[0].get_ylabel() == "time"
+    animate(post, tmp_path / "x.gif", truth=truth)
