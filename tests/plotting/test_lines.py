@@ -27,10 +27,25 @@ def test_states_without_space_are_lines(tmp_path: Path):
     assert len(plot(seen).axes[0].containers) == 1
 
 
-@pytest.mark.parametrize("calendar", ["standard", "noleap"])
+@pytest.mark.parametrize("calendar", ["standard", "noleap", "360_day"])
 def test_lines_on_a_calendar(calendar: str, tmp_path: Path):
-    times = xr.date_range("2001-02-20", periods=30, freq="D", calendar=calendar, use_cftime=calendar == "noleap")
-    plot(state(3).assign_coords(time=times), truth=state().assign_coords(time=times), path=tmp_path / "c.png")
+    """Days are evenly spaced, across the end of the year too; truth and observations stand at their times."""
+    cftime = calendar != "standard"
+    times = xr.date_range("2001-12-11", periods=30, freq="D", calendar=calendar, use_cftime=cftime)
+    post, truth = (ds.assign_coords(time=times) for ds in (state(3), state()))
+    seen = truth[["a"]].isel(time=[4, 25]).assign(a_error=((), 0.5))
+    figure = plot(post, truth=truth, observations=seen, variable="a", path=tmp_path / "c.png")
+    (axes,) = figure.axes
+    lines = {line.get_label(): line for line in axes.lines}
+    at = lines["truth"].get_xdata(orig=False).astype(float)
+    np.testing.assert_allclose(np.diff(at), 1.0, atol=1e-6)
+    np.testing.assert_array_equal(lines["mean"].get_xdata(orig=False).astype(float), at)
+    np.testing.assert_allclose(lines["truth"].get_ydata(), truth.a)
+    np.testing.assert_allclose(lines["mean"].get_ydata(), post.a.mean("member"))
+    points = axes.containers[0].lines[0]
+    np.testing.assert_array_equal(points.get_xdata(orig=False).astype(float), at[[4, 25]])
+    assert axes.get_xlabel() == ("time [days since 2000-01-01]" if cftime else "")
+    assert (tmp_path / "c.png").stat().st_size > 1000
 
 
 def test_one_space_dimension_is_a_hovmoeller_diagram(tmp_path: Path):
