@@ -283,5 +283,5 @@ def test_info_tells_how_far_an_unfinished_archive_is(tmp_path, trajectories):
 
 def test_a_bug_keeps_its_traceback(monkeypatch):
     monkeypatch.setitem(steps.STEPS, "observe", lambda **_: 1 / 0)
-    with pytest.raises(ZeroDivisionError):
+    with pytest.raises(ZeroDivisionError, match="division by zero"):
         run("observe", "t.zarr", "--operator", "{}", "--error", 1, "--store", "o.nc")

@@ -116,7 +116,7 @@ def test_composition_is_associative_and_flat():
     assert op.compose(a) == a
     with pytest.raises(OperatorError, match="expected at least one"):
         op.compose()
-    with pytest.raises(TypeError):
+    with pytest.raises(TypeError, match="unsupported operand"):
         a >> 3
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import xarray as xr
 from figures import state
+from PIL import Image
 
 from sdaxr.plotting.plot import animate, plot
 
@@ -58,4 +59,9 @@ def test_one_space_dimension_is_a_hovmoeller_diagram(tmp_path: Path):
     titles = [a.get_title() for a in figure.axes if a.get_title()]
     assert titles == ["truth", "observation", "member 0", "member 1", "mean", "spread"]
     assert figure.axes[0].get_ylabel() == "time"
-    animate(post, tmp_path / "x.gif", truth=truth)
+    with Image.open(animate(post, tmp_path / "x.gif", truth=truth)) as image:
+        assert image.n_frames == 12
+        first = np.asarray(image.convert("RGB"), int)
+        image.seek(11)
+        last = np.asarray(image.convert("RGB"), int)
+    assert np.abs(first - last).max() > 50, "the line of the time moves"

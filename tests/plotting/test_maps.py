@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import shapefile
 import xarray as xr
 from figures import bars, rows
 
@@ -60,7 +61,6 @@ def test_maps_work_offline_with_one_warning(no_coastlines: Path, tmp_path: Path,
 
 
 def test_coastlines_on_disk_are_drawn(no_coastlines: Path, tmp_path: Path):
-    shapefile = pytest.importorskip("shapefile")
     folder = no_coastlines / "shapefiles/gshhs/c"
     folder.mkdir(parents=True)
     with shapefile.Writer(str(folder / "GSHHS_c_L1"), shapeType=shapefile.POLYGON) as writer:

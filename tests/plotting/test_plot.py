@@ -89,4 +89,4 @@ def test_figures_belong_to_nobody_and_show_in_notebooks():
         "figure = plot(ds); assert 'matplotlib.pyplot' not in sys.modules;"
         "assert figure._repr_png_()[:4] == b'\\x89PNG'"
     )
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=600)
