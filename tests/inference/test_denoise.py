@@ -12,7 +12,7 @@ from scenarios import FINE
 from sdaxr.inference.denoise import Guided, Langevin, Reverse, denoise
 from sdaxr.posterior.covariance.unresolved import UnresolvedVariance
 from sdaxr.posterior.states import observe_states
-from sdaxr.schema import DataError, OptionError, UnitsError
+from sdaxr.schema import DataError, GridError, OptionError, UnitsError
 
 LENGTH = 6
 CHAIN = GaussianChain(LENGTH)
@@ -187,6 +187,7 @@ def test_bad_input_is_named(change, options, error, message):
         denoise(data, PRIOR, **({"noise_std": 1.0, "progress": False} | options))
 
 
-def test_another_grid_is_refused(trajectories):
-    with pytest.raises(DataError, match="variable 'a'"):
-        denoise(trajectories.isel(trajectory=0), PRIOR, noise_std=1.0, progress=False)
+def test_another_grid_is_refused():
+    data = noisy((0.5, 0.5))[0].expand_dims(x=3, axis=-1)
+    with pytest.raises(GridError, match=r"'a' has dimensions \('time', 'x'\), expected \(\) besides time"):
+        denoise(data, PRIOR, noise_std=1.0, progress=False)

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import pickle
+import shutil
+from dataclasses import fields
+from importlib.resources import files
 from pathlib import Path
 
 import numpy as np
@@ -11,10 +15,14 @@ import torch
 import xarray as xr
 from gaussian import GaussianChain
 
+import sdaxr
 from sdaxr import operators as op
 from sdaxr.inference.assimilate import assimilate
+from sdaxr.inference.problem import Problem
 from sdaxr.observations.observe import observe
+from sdaxr.posterior.covariance.trajectory import PriorCovariance
 from sdaxr.posterior.guidance import METHODS
+from sdaxr.posterior.settings import Sampling
 from sdaxr.prior.files import Prior
 from sdaxr.schema import OptionError
 
@@ -36,6 +44,59 @@ def truth() -> xr.Dataset:
 @pytest.fixture(scope="module")
 def observations(truth: xr.Dataset) -> xr.Dataset:
     return observe(truth, op.identity(), every=2, error=0.4, seed=3)
+
+
+def problem_of(observations: xr.Dataset, prior: Prior | str, method: str = "sda", **settings: object) -> Problem:
+    times = CHAIN.prior().layout.times(0.0, CHAIN.length) if isinstance(prior, Prior) else observations.time
+    networks, operators = {"o": observations}, {"o": op.identity()}
+    return Problem(networks, operators, prior, times, method, Sampling(**settings), "error", "cpu")
+
+
+def test_only_what_it_is_made_of_travels(
+    observations: xr.Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Networks and likelihood are built where they are used, from a file that is found from any folder."""
+    chain = sdaxr.generate("lorenz63", tmp_path / "t.zarr", trajectories=1, steps=9, split=(0, 0, 1), progress=False)
+    seen = observe(chain.isel(trajectory=0), op.identity(), error=1.0)
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(str(files("sdaxr.prior") / "shipped" / "lorenz63.safetensors"), "own.safetensors")
+    here = problem_of(seen.chunk(time=3), "own.safetensors")
+    z = torch.randn(2, *here.shape, generator=torch.Generator().manual_seed(0))
+    expected = here.guided(z, 1.0)
+    sent = pickle.dumps(here)
+    assert len(sent) < 50_000
+    monkeypatch.chdir("/")
+    there = pickle.loads(sent)
+    assert set(there.__dict__) == {field.name for field in fields(Problem)}
+    assert there.networks["o"].chunks == {} and there.prior == tmp_path / "own.safetensors"
+    torch.testing.assert_close(there.guided(z, 1.0), expected)
+
+
+@pytest.mark.parametrize(
+    ("method", "settings", "measured", "gamma"),
+    [
+        ("sda", {}, True, None),
+        ("sda", {"gamma": 0.1}, False, 0.1),
+        ("sda", {"gamma": "covariance"}, False, PriorCovariance),
+        ("jacobian_free", {}, False, PriorCovariance),
+        ("jacobian_free", {"gamma": "independent"}, False, "independent"),
+        ("bounded", {"gamma": 0.1}, False, 0.1),
+        ("soad", {}, False, "bounded"),
+    ],
+)
+def test_what_is_not_given_is_measured_where_it_is_needed(
+    prior: Prior, observations: xr.Dataset, method: str, settings: dict, measured: bool, gamma: object
+) -> None:
+    problem = problem_of(observations, prior, method, **settings)
+    (network,) = problem.likelihood
+    assert (network.unresolved is not None) == measured
+    found = problem.guided.gamma
+    assert isinstance(found, gamma) if isinstance(gamma, type) else found == gamma
+
+
+def test_the_sampler_stays_within_the_levels_of_the_prior(prior: Prior, observations: xr.Dataset) -> None:
+    levels = problem_of(observations, prior, steps=8, largest=1000.0, smallest=1e-6).sampler.levels
+    assert (levels[0], levels[-2]) == pytest.approx(prior.network.levels[::-1])
 
 
 METHOD_SETTINGS = {
