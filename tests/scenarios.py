@@ -61,6 +61,25 @@ def exact_gamma(matrix: np.ndarray, scale: np.ndarray) -> Callable[[float], torc
     return lambda r: torch.as_tensor(matrix @ CHAIN.unresolved(r) @ matrix.T / np.outer(scale, scale))
 
 
+def exact_mean(matrix: np.ndarray, y: np.ndarray, error: np.ndarray, z: torch.Tensor, r: float) -> np.ndarray:
+    """E[x | z, y], shape (batch, 2 length)."""
+    weighted = matrix.T / error**2
+    precision = np.linalg.inv(CHAIN.covariance) + np.eye(2 * LENGTH) / r**2 + weighted @ matrix
+    return np.linalg.solve(precision, (z.flatten(1).numpy() / r**2 + weighted @ y).T).T
+
+
+def white_mean(matrix: np.ndarray, y: np.ndarray, error: np.ndarray, z: torch.Tensor, r: float) -> np.ndarray:
+    """E[x | z, y] for white noise of unit variance as the prior, shape (batch, 2 length)."""
+    weighted = matrix.T / error**2
+    precision = (1 + 1 / r**2) * np.eye(2 * LENGTH) + weighted @ matrix
+    return np.linalg.solve(precision, (z.flatten(1).numpy() / r**2 + weighted @ y).T).T
+
+
+def white(z: torch.Tensor, r: float) -> torch.Tensor:
+    """The denoiser of white noise of unit variance."""
+    return z / (1 + r**2)
+
+
 def assert_moments(samples: np.ndarray, mean: np.ndarray, cov: np.ndarray, sigmas: float = 5.0) -> None:
     """Mean and covariance of each state within Monte-Carlo error."""
     n = len(samples)

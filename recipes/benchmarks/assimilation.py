@@ -69,8 +69,8 @@ def measure(
 ) -> dict[str, Any]:
     """One row."""
     import torch
-
     from sdaxr.posterior.settings import resolve_sampling
+
     from sdaxr.prior.hardware import choose_device
 
     states = sdaxr.open_archive(truth).isel(trajectory=0, time=slice(length), drop=True).load()

@@ -425,7 +425,11 @@ def run(quiet: bool, recipe: str, overwrite: bool) -> None:
 
 @main.command()
 @click.argument("directory", default="sdaxr-demo")
-@_flags(_members, _seed)
+@_flags(
+    _members,
+    click.option("--states", "length", type=int, help="Number of states of the truth; 32 on a CPU, 65 on a GPU."),
+    _seed,
+)
 def demo(quiet: bool, directory: str, **values: Any) -> None:
     """The whole chain on the shipped prior; writes a posterior, a picture and an animation into DIRECTORY."""
     from sdaxr.commands import demo as module

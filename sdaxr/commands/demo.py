@@ -32,7 +32,12 @@ SEED = 2023
 
 
 def run(
-    directory: str | Path = "sdaxr-demo", *, members: int | None = None, seed: int = SEED, quiet: bool = False
+    directory: str | Path = "sdaxr-demo",
+    *,
+    members: int | None = None,
+    length: int | None = None,
+    seed: int = SEED,
+    quiet: bool = False,
 ) -> pd.DataFrame:
     """Assimilate synthetic observations of a turbulent flow and compare with two baselines.
 
@@ -45,7 +50,9 @@ def run(
     directory
         Where truth, observations, posterior, scores, picture and animation are written.
     members
-        Size of the ensemble; 8 over 32 states on a CPU, 32 over 65 states on a GPU.
+        Size of the ensemble; 8 on a CPU, 32 on a GPU.
+    length
+        Number of states, 0.2 time units apart; 32 on a CPU, 65 on a GPU.
     seed
         Of the truth, the observations' noise and the samples.
     quiet
@@ -59,12 +66,14 @@ def run(
     Raises
     ------
     ArchiveError
-        If the directory cannot be written.
+        If the directory cannot be written, or holds the truth of other settings.
+    OptionError
+        If ``members`` or ``length`` is below 1.
     """
     folder = Path(directory)
     gpu = choose_device("auto").type == "cuda"
-    members = members or (32 if gpu else 8)
-    length = 65 if gpu else 32
+    members = (32 if gpu else 8) if members is None else members
+    length = (65 if gpu else 32) if length is None else length
     prior = open_prior("kolmogorov")
     start = time.perf_counter()
 
@@ -124,7 +133,9 @@ def climatological_mean(prior: Prior, like: xr.Dataset) -> xr.Dataset:
 
 
 def _metrics(estimate: xr.Dataset) -> tuple[str, ...]:
-    return ("rmse", "crps", "spread", "spread_skill") if "member" in estimate.dims else ("rmse", "crps")
+    # A single member has no spread.
+    many = estimate.sizes.get("member", 1) > 1
+    return ("rmse", "crps", "spread", "spread_skill") if many else ("rmse", "crps")
 
 
 def _say(quiet: bool, text: str) -> None:

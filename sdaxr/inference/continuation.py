@@ -88,7 +88,7 @@ class PriorForecast:
             raise OptionError(
                 f"method={chosen.name!r} needs a physical model, found the prior {prior.name!r}; take method='sda'"
             )
-        guidance = chosen.resolve(prior, times, target)
+        guidance = chosen.resolve(prior, times[: held + new], target)
         variance = channel_variance(prior.held_out(target)) if guidance.measured else None
         about = {"model": prior.name, "model_sha256": prior.sha256, "context": held, "block": new, "error": error}
         about |= describe_method(chosen) | describe_sampler(drawing)

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 Move = Callable[[int], None]
 _FAN = 64  # more lines than that are a smear
+_EPOCH = 2000  # data of one figure are drawn from the same day
 
 
 def draw_lines(
@@ -126,12 +127,14 @@ def _stamps(data: xr.Dataset) -> xr.DataArray:
 
 
 def _numbers(stamps: xr.DataArray) -> np.ndarray:
-    # matplotlib knows datetime64 itself; other calendars are drawn in days since their first time
+    # matplotlib knows datetime64 itself; times of other calendars are drawn as days of their own calendar
     kind = time_kind(stamps)
     if kind == "timedelta":
         return stamps.values / np.timedelta64(1, "h")
     if kind == "cftime":
-        return np.array([(t - type(t)(t.year, 1, 1)).total_seconds() / 86400 + 365.25 * t.year for t in stamps.values])
+        start = {"month": 1, "day": 1, "hour": 0, "minute": 0, "second": 0, "microsecond": 0}
+        epoch = stamps.values[0].replace(year=_EPOCH, **start)
+        return np.array([(t - epoch).total_seconds() / 86400 for t in stamps.values])
     return stamps.values
 
 
@@ -144,7 +147,7 @@ def _time_label(axis: Axis, set_label: Callable[..., Any], stamps: xr.DataArray)
         axis.set_major_locator(locator)
         axis.set_major_formatter(ConciseDateFormatter(locator))
         return
-    units = {"timedelta": "h", "cftime": "days"}.get(kind, str(stamps.attrs.get("units", "1")))
+    units = {"timedelta": "h", "cftime": f"days since {_EPOCH}-01-01"}.get(kind, str(stamps.attrs.get("units", "1")))
     set_label("time" if units in ("", "1") else f"time [{units}]")
 
 

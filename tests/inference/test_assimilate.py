@@ -8,6 +8,7 @@ import warnings
 from importlib.resources import files
 from pathlib import Path
 
+import distributed
 import numpy as np
 import pytest
 import torch
@@ -172,7 +173,6 @@ def test_interrupted_runs_resume_to_the_identical_result(
 
 
 def test_members_are_drawn_by_worker_processes(tmp_path: Path) -> None:
-    distributed = pytest.importorskip("distributed")
     chain = sdaxr.generate("lorenz63", tmp_path / "t.zarr", trajectories=1, steps=9, split=(0, 0, 1), progress=False)
     seen = sdaxr.observe(chain.isel(trajectory=0).load(), op.select("a"), every=4, error=1.0)
     shutil.copy(str(files("sdaxr.prior") / "shipped" / "lorenz63.safetensors"), tmp_path / "own.safetensors")
@@ -187,7 +187,7 @@ def test_members_are_drawn_by_worker_processes(tmp_path: Path) -> None:
         there = assimilate(seen, tmp_path / "own.safetensors", **options)
         stored = assimilate(seen, "lorenz63", store=tmp_path / "p.zarr", **options)
         far = seen.assign(a=(1e6 * seen.a).assign_attrs(seen.a.attrs))
-        with pytest.raises(DivergenceError):
+        with pytest.raises(DivergenceError, match="diverged at noise level"):
             assimilate(far, "lorenz63", **(options | {"method": {"variance": 0.0}}))
     assert_close(there, here)
     assert_close(stored, here)

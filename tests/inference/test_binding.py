@@ -160,7 +160,7 @@ def test_observations_that_do_not_fit() -> None:
         bound(good.assign(a=good.a.assign_attrs(units="degC")), op.identity(), prior)
     with pytest.raises(DataError, match="gives no variable 'c'"):
         bound(good.rename(a="c", a_error="c_error"), op.identity(), prior)
-    with pytest.raises(OperatorError):
+    with pytest.raises(OperatorError, match="no variable 'c'"):
         bound(good, op.select("c"), prior)
     with pytest.raises(DataError, match="lies outside the window"):
         bound(good, op.identity(), prior, length=4)

@@ -102,3 +102,50 @@ def test_an_ensemble_of_another_time_is_refused():
     slow = chain_ensemble(times=3).assign_coords(time=("time", [0.0, 1.0, 2.0], {"units": "1"}))
     with pytest.raises(DataError, match="the ensemble has the step 1"):
         forecast(slow, CHAIN.prior(), steps=2, **QUICK)
+
+
+@pytest.mark.parametrize(
+    ("context", "block", "expected"), [(None, None, (3, 3)), (2, None, (2, 4)), (None, 1, (3, 1)), (9, None, (9, 1))]
+)
+def test_half_a_window_conditions_the_other_half(context: int | None, block: int | None, expected: tuple) -> None:
+    result = forecast(chain_ensemble(times=6), CHAIN.prior(), steps=2, context=context, block=block, **QUICK)
+    assert (result.attrs["context"], result.attrs["block"]) == expected
+
+
+def test_only_the_last_states_condition() -> None:
+    data = chain_ensemble(times=6)
+    expected = forecast(data, CHAIN.prior(), steps=2, context=2, **QUICK)
+    changed = data.copy(deep=True)
+    changed["a"][:, :4] += 3.0
+    xr.testing.assert_equal(forecast(changed, CHAIN.prior(), steps=2, context=2, **QUICK), expected)
+    # The one before the last hardly says anything beside the last one, in a chain of order one.
+    for index, least in ((4, 0.01), (5, 1.0)):
+        changed = data.copy(deep=True)
+        changed["a"][:, index] += 3.0
+        found = forecast(changed, CHAIN.prior(), steps=2, context=2, **QUICK)
+        assert float(abs(found.a - expected.a).max()) > least
+
+
+def test_a_forecast_has_the_moments_of_the_transition() -> None:
+    """The whole way from labels: mean A^n x and covariance I - A^n A^n^T, in units of the prior."""
+    data = chain_ensemble(members=600, times=1)
+    result = forecast(data, CHAIN.prior(samples=2000), steps=3, error=0.01, progress=False)
+    start = np.array([float(data[v][0, -1]) - 280 for v in "ab"]) / 2
+    for lead in range(3):
+        power = np.linalg.matrix_power(CHAIN.transition, lead + 1)
+        found = np.stack([(result[v][:, lead] - 280) / 2 for v in "ab"], -1)
+        exact = np.eye(2) - power @ power.T
+        deviation = np.sqrt(np.diag(exact))
+        assert np.abs((found.mean(0) - power @ start) / deviation).max() < 0.25
+        assert np.abs(found.var(0) / deviation**2 - 1).max() < 0.3
+
+
+def test_the_known_states_may_guide_by_the_covariance_of_the_prior() -> None:
+    """Exact for this prior: the same moments as with the measured variance, and other draws."""
+    data, how = chain_ensemble(members=200, times=1), {"steps": 2, "error": 0.01, "progress": False}
+    measured, exact = (
+        forecast(data, CHAIN.prior(samples=2000), method={"name": "sda", "variance": v}, **how)
+        for v in ("measured", "covariance")
+    )
+    assert float(abs(measured.a.mean("member") - exact.a.mean("member")).max()) < 0.5
+    assert float(abs(measured.a - exact.a).max()) > 1e-3

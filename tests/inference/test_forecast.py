@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import ClassVar
 
+import distributed
 import numpy as np
 import pytest
 import xarray as xr
@@ -103,7 +104,6 @@ def test_an_archive_lists_failures_and_is_resumed(tmp_path, monkeypatch):
 
 
 def test_members_run_on_the_dask_client():
-    distributed = pytest.importorskip("distributed")
     data = ensemble()
     here = forecast(data, SYSTEM, steps=STEPS, progress=False)
     options = {"n_workers": 2, "processes": False, "protocol": "tcp", "host": "127.0.0.1", "dashboard_address": ":0"}

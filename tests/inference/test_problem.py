@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import pickle
+import shutil
+from dataclasses import fields
+from importlib.resources import files
 from pathlib import Path
 
 import numpy as np
@@ -11,11 +15,15 @@ import torch
 import xarray as xr
 from gaussian import GaussianChain
 
+import sdaxr
 from sdaxr import operators as op
 from sdaxr.inference.assimilate import assimilate
+from sdaxr.inference.problem import Problem
 from sdaxr.observations.observe import observe
-from sdaxr.posterior.methods import names
-from sdaxr.prior.files import Prior
+from sdaxr.posterior.covariance.trajectory import TrajectoryCovariance
+from sdaxr.posterior.methods import METHODS, Bounded, Independent, Measured, Method, Scalar, names
+from sdaxr.posterior.samplers.registry import resolve_sampler
+from sdaxr.prior.files import Prior, open_prior
 from sdaxr.schema import OptionError
 
 CHAIN = GaussianChain(9)
@@ -36,6 +44,63 @@ def truth() -> xr.Dataset:
 @pytest.fixture(scope="module")
 def observations(truth: xr.Dataset) -> xr.Dataset:
     return observe(truth, op.identity(), every=2, error=0.4, seed=3)
+
+
+def problem_of(
+    observations: xr.Dataset, prior: Prior | str, method: str | dict | Method = "sda", **options: object
+) -> Problem:
+    times = CHAIN.prior().layout.times(0.0, CHAIN.length) if isinstance(prior, Prior) else observations.time
+    networks, operators = {"o": observations}, {"o": op.identity()}
+    sampler = resolve_sampler(open_prior(prior), options)
+    return Problem(networks, operators, prior, times, METHODS.build(method), sampler, "auto", "error", "cpu")
+
+
+def test_only_what_it_is_made_of_travels(
+    observations: xr.Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Networks and likelihood are built where they are used, from a file that is found from any folder."""
+    chain = sdaxr.generate("lorenz63", tmp_path / "t.zarr", trajectories=1, steps=9, split=(0, 0, 1), progress=False)
+    seen = observe(chain.isel(trajectory=0), op.identity(), error=1.0)
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(str(files("sdaxr.prior") / "shipped" / "lorenz63.safetensors"), "own.safetensors")
+    here = problem_of(seen.chunk(time=3), "own.safetensors")
+    z = torch.randn(2, *here.shape, generator=torch.Generator().manual_seed(0))
+    expected = here.guided(z, 1.0)
+    sent = pickle.dumps(here)
+    assert len(sent) < 50_000
+    monkeypatch.chdir("/")
+    there = pickle.loads(sent)
+    assert set(there.__dict__) == {field.name for field in fields(Problem)}
+    assert there.networks["o"].chunks == {} and there.prior == tmp_path / "own.safetensors"
+    torch.testing.assert_close(there.guided(z, 1.0), expected)
+
+
+@pytest.mark.parametrize(
+    ("method", "measured", "expected"),
+    [
+        ({"name": "sda"}, True, Measured()),
+        ({"name": "sda", "variance": 0.1}, False, Scalar(0.1)),
+        ({"name": "sda", "variance": "bounded"}, False, Bounded()),
+        ({"name": "sda", "variance": "covariance"}, False, TrajectoryCovariance),
+        ({"name": "jacobian_free"}, False, TrajectoryCovariance),
+        ({"name": "jacobian_free", "covariance": "independent"}, False, Independent()),
+        ({"name": "soad"}, False, Bounded()),
+    ],
+)
+def test_what_is_not_given_is_measured_where_it_is_needed(
+    prior: Prior, observations: xr.Dataset, method: dict, measured: bool, expected: object
+) -> None:
+    problem = problem_of(observations, prior, method)
+    (network,) = problem.observations
+    assert (network.unresolved is not None) == measured
+    resolved = problem.guided.method
+    found = getattr(resolved, "covariance" if method["name"] == "jacobian_free" else "variance")
+    assert isinstance(found, expected) if isinstance(expected, type) else found == expected
+
+
+def test_the_sampler_stays_within_the_levels_of_the_prior(prior: Prior, observations: xr.Dataset) -> None:
+    levels = problem_of(observations, prior, steps=8, largest=1000.0, smallest=1e-6).algorithm.levels
+    assert (levels[0], levels[-2]) == pytest.approx(prior.network.levels[::-1])
 
 
 METHOD_SETTINGS = {

@@ -17,7 +17,9 @@ import sdaxr
 from sdaxr.operators import Operator
 
 ROOT = Path(__file__).resolve().parents[2]
-pytestmark = pytest.mark.skipif("SDAXR_DATA" not in os.environ, reason="SDAXR_DATA names no folder of real data")
+# The folder of real data, where there is one.
+FILE = Path(os.environ.get("SDAXR_DATA", ROOT)) / "era5_uk_t2m_2019-03.nc"
+pytestmark = pytest.mark.skipif(not FILE.exists(), reason=f"no {FILE.name}; set SDAXR_DATA to the folder that holds it")
 
 
 @pytest.fixture(scope="module")

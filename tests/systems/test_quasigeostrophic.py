@@ -1,120 +1,17 @@
-"""The two-layer quasi-geostrophic model, and the inversion of its potential vorticity."""
+"""The two-layer quasi-geostrophic model."""
 
 from __future__ import annotations
 
-import jax
 import numpy as np
 import pytest
-import torch
-import xarray as xr
-from pyqg_jax import qg_model, state
+from layers import CELLS, DELTA, RD, SIDE, reference, turbulence, wave
+from pyqg_jax import qg_model
 
-from sdaxr import operators as op
-from sdaxr.operators import Template
-from sdaxr.schema import OperatorError, OptionError
+from sdaxr.schema import OptionError
 from sdaxr.systems.quasigeostrophic import DAY, QuasiGeostrophic
 from sdaxr.systems.refinement import refine
 
-CELLS, SIDE = 32, 1e6
-RD, DELTA = 15e3, 0.25
-ALL = ("streamfunction", "u", "v", "vorticity")
 BARE = {"U1": 0.0, "rek": 0.0, "filterfac": 0.0}
-
-
-def labelled(q: np.ndarray, system: QuasiGeostrophic | None = None) -> xr.Dataset:
-    """Potential vorticity (layer, y, x) with the labels of the model."""
-    template = (system or QuasiGeostrophic(resolution=q.shape[-1], coarsen=1)).template()
-    return template.assign(q=template.q.copy(data=q))
-
-
-def turbulence(seed: int = 0) -> np.ndarray:
-    """Random potential vorticity of the model's size, without a mean."""
-    noise = np.random.default_rng(seed).standard_normal((2, CELLS, CELLS))
-    return 1e-5 * (noise - noise.mean((1, 2), keepdims=True))
-
-
-def reference(q: np.ndarray, **options) -> dict[str, np.ndarray]:
-    """Streamfunction, velocities and tendency by PyQG-JAX, in double precision."""
-    with jax.enable_x64(True):
-        model = qg_model.QGModel(nx=q.shape[-1], precision=state.Precision.DOUBLE, **options)
-        full = model.get_full_state(model.create_initial_state(jax.random.key(0)).update(q=q))
-        return {name: np.asarray(getattr(full, name)) for name in ("p", "u", "v", "dqdt")}
-
-
-def wave(kx: int, ky: int) -> tuple[np.ndarray, float]:
-    """cos(kx x + ky y) on the grid, wavenumbers in waves per side, and its total wavenumber squared."""
-    at = (np.arange(CELLS) + 0.5) / CELLS * 2 * np.pi
-    return np.cos(kx * at + ky * at[:, None]), (kx**2 + ky**2) * (2 * np.pi / SIDE) ** 2
-
-
-# The inversion
-
-
-def test_inversion_is_that_of_the_solver():
-    q = turbulence()
-    found = op.pv_inversion("streamfunction", "u", "v").apply(labelled(q).astype(float))
-    expected = reference(q)
-    for name, key in (("streamfunction", "p"), ("u", "u"), ("v", "v")):
-        np.testing.assert_allclose(found[name], expected[key], atol=1e-9 * np.abs(expected[key]).max())
-
-
-@pytest.mark.parametrize(("kx", "ky"), [(1, 0), (3, -2), (0, 5)])
-def test_inversion_of_a_wave_in_each_layer(kx: int, ky: int):
-    """psi = a cos and b cos in the layers: q by its definition, and back."""
-    cosine, square = wave(kx, ky)
-    upper = RD**-2 / (1 + DELTA)
-    a, b = 3e3, -1e3
-    q = np.stack([-square * a + upper * (b - a), -square * b + DELTA * upper * (a - b)])[:, None, None] * cosine
-    found = op.pv_inversion(*ALL).apply(labelled(q).astype(float))
-    psi = np.stack([a * cosine, b * cosine])
-    np.testing.assert_allclose(found.streamfunction, psi, atol=1e-8)
-    np.testing.assert_allclose(found.vorticity, -square * psi, atol=1e-17)
-    at = (np.arange(CELLS) + 0.5) / CELLS * 2 * np.pi
-    sine = np.sin(kx * at + ky * at[:, None]) * 2 * np.pi / SIDE
-    np.testing.assert_allclose(found.u, np.stack([a, b])[:, None, None] * ky * sine, atol=1e-12)
-    np.testing.assert_allclose(found.v, np.stack([a, b])[:, None, None] * -kx * sine, atol=1e-12)
-
-
-def test_inversion_has_labels_and_units_and_keeps_the_order_of_dimensions():
-    data = labelled(turbulence()).astype(np.float32)
-    found = op.pv_inversion(*ALL).apply(data)
-    assert list(found.data_vars) == list(ALL)
-    assert [found[n].units for n in ALL] == ["m2 s-1", "m s-1", "m s-1", "s-1"]
-    assert found.u.dims == ("layer", "y", "x") and found.u.dtype == np.float32
-    turned = op.pv_inversion().apply(data.transpose("x", "layer", "y"))
-    assert turned.u.dims == ("x", "layer", "y")
-    np.testing.assert_allclose(turned.u.transpose(*found.u.dims), found.u, rtol=1e-4, atol=1e-6)
-
-
-def test_inversion_is_linear_and_written_down():
-    operator = op.pv_inversion("v", rd=2e4)
-    assert operator.linear and op.from_json(operator.to_json()) == operator == op.parse("pv_inversion('v', rd=2e4)")
-    bound = operator.bind(Template.from_dataset(labelled(turbulence())))
-    q = torch.as_tensor(turbulence()).requires_grad_()
-    other = torch.as_tensor(turbulence(1))
-    together = bound({"q": q + 2 * other})["v"]
-    torch.testing.assert_close(together, bound({"q": q})["v"] + 2 * bound({"q": other})["v"])
-    (slope,) = torch.autograd.grad(bound({"q": q})["v"][0, 3, 4], q)
-    expected = float(bound({"q": other})["v"][0, 3, 4])
-    assert float((slope * other).sum()) == pytest.approx(expected)
-
-
-def test_inversion_says_what_it_cannot_do():
-    data = labelled(turbulence())
-    for call, message in [
-        (lambda: op.pv_inversion("w"), "there is no output"),
-        (lambda: op.pv_inversion("u", "u"), "expected one or more different ones"),
-        (lambda: op.pv_inversion(rd=-1.0), "expected a positive number"),
-        (lambda: op.pv_inversion(variable="pv").apply(data), "there is no variable"),
-        (lambda: op.pv_inversion().apply(data.isel(layer=[0])), "expected one with two layers"),
-        (lambda: op.pv_inversion().apply(data.isel(x=slice(1, None))), "all around the period"),
-        (lambda: op.pv_inversion().apply(data.drop_vars("x")), "periodic=1"),
-    ]:
-        with pytest.raises(OperatorError, match=message):
-            call()
-
-
-# The model
 
 
 def test_one_step_is_the_tendency_of_the_solver():

@@ -72,10 +72,23 @@ def test_windows_have_the_covariance_of_their_smoother(r: float) -> None:
 
 
 def test_longer_trajectories_than_windows_have_a_covariance_too() -> None:
+    """A stationary one, whose variance is the mean over the states of a window, and which its draws have."""
     _, covariance = prior_of_windows()
-    u = torch.randn(1, 2 * TIMES, 1, POINTS, generator=torch.Generator().manual_seed(0))
-    assert float((u * covariance.given(u, 0.7)).sum()) > 0
-    assert covariance.draw((2 * TIMES, 1, POINTS), 0.7, 3).shape == (3, 2 * TIMES, 1, POINTS)
+    r, states = 0.7, 2 * TIMES
+    basis = torch.eye(states * POINTS).reshape(-1, states, 1, POINTS)
+    whole = covariance.spread(basis, r).flatten(1).numpy()
+    np.testing.assert_allclose(whole, whole.T, atol=1e-5)
+    assert np.linalg.eigvalsh(whole)[0] > 0
+    blocks = whole.reshape(states, POINTS, states, POINTS)
+    for lag in (0, 1, TIMES + 1):
+        for i in range(states - lag):
+            np.testing.assert_allclose(blocks[i, :, i + lag], blocks[0, :, lag], atol=1e-5)
+    exact = np.linalg.inv(np.linalg.inv(np.kron(SLOW, SPACE)) + np.eye(TIMES * POINTS) / r**2)
+    assert np.trace(blocks[0, :, 0]) == pytest.approx(np.trace(exact) / TIMES, rel=0.05)
+    assert 0 < np.trace(blocks[0, :, TIMES + 1]) < np.trace(blocks[0, :, 1]) < np.trace(blocks[0, :, 0])
+    draws = covariance.draw((states, 1, POINTS), r, 20_000).flatten(1).numpy()
+    # Five standard errors of a variance.
+    np.testing.assert_allclose(draws.T @ draws / len(draws), whole, atol=5 * np.sqrt(2 / 20_000) * whole.max())
 
 
 @pytest.mark.parametrize("method", [SDA, JacobianFree, SOAD])

@@ -1,0 +1,86 @@
+"""Operators that keep a part of the grid, or means of it."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import xarray as xr
+from grids import TURN, plane, sphere
+
+from sdaxr import operators as op
+from sdaxr.schema import OperatorError
+
+
+def test_coarsen_means_blocks_and_coordinates():
+    data = plane()
+    found = op.coarsen(4).apply(data)
+    xr.testing.assert_allclose(found, data.coarsen(x=4, y=4).mean())
+    assert found["u"].attrs == {**data["u"].attrs, "cell_methods": "y: x: mean"}
+    assert found.x.attrs == data.x.attrs
+    assert op.Template.from_dataset(found).period("x") == TURN
+
+
+def test_coarsen_refuses_a_factor_that_does_not_divide():
+    with pytest.raises(OperatorError, match=r"factor 3 does not divide the 8 points of 'y'"):
+        op.coarsen(3).apply(plane())
+    with pytest.raises(OperatorError, match="factor is 0, expected a whole number of at least 1"):
+        op.coarsen(0)
+    with pytest.raises(OperatorError, match="factor is 2.5"):
+        op.coarsen(2.5)
+
+
+def test_coarsen_in_time_gives_mean_times():
+    assert op.coarsen(2, dims="time").apply(sphere(times=4)).time.values[0] == np.datetime64("2019-03-01T00:30")
+    calendar = xr.date_range("2000-02-28", periods=4, freq="D", calendar="360_day", use_cftime=True)
+    found = op.coarsen(2, dims="time").apply(plane().assign_coords(time=calendar))
+    assert found.time.values[1].isoformat() == "2000-02-30T12:00:00"
+
+
+def test_a_state_vector_has_no_horizontal_dimension():
+    state = xr.Dataset({"a": ("time", np.arange(4.0))}, {"time": np.arange(4.0)})
+    with pytest.raises(OperatorError, match="expected a horizontal one"):
+        op.coarsen(2).apply(state)
+    np.testing.assert_array_equal(op.arctan().apply(state)["a"], np.arctan(np.arange(4.0)))
+    assert float(op.time_difference().apply(state)["a"]) == 3
+
+
+def test_subsample_takes_points_and_knows_when_the_period_breaks():
+    data = plane()
+    xr.testing.assert_identical(op.subsample(2, 1).apply(data), data.isel(x=slice(1, None, 2), y=slice(1, None, 2)))
+    assert "period" not in op.subsample(3).apply(data).x.attrs
+    with pytest.raises(OperatorError, match="offset 8 is beyond the 8 points"):
+        op.subsample(2, offset=8).apply(data)
+    with pytest.raises(OperatorError, match="Did you mean 'x'"):
+        op.subsample(2, dims="xx").apply(data)
+
+
+def test_region_selects_by_coordinate_also_downwards():
+    data = sphere()
+    found = op.region(lat=(30, 50), lon=(-10, 0)).apply(data)
+    xr.testing.assert_allclose(found, data.sel(lat=slice(50, 30), lon=slice(-10, 0)))
+    shifted = op.region(lon=(350, 360)).apply(data)
+    np.testing.assert_array_equal(shifted.lon, found.lon)
+    hours = op.region(time=("2019-03-01T01", "2019-03-01T02")).apply(data)
+    assert hours.sizes["time"] == 2
+
+
+def test_region_across_the_seam_is_in_order():
+    lon = np.arange(0.0, 360.0, 30.0)
+    data = sphere(lon=lon)
+    assert op.Template.from_dataset(data).period("lon") == 360
+    found = op.region(lon=(-60, 60)).apply(data)
+    np.testing.assert_array_equal(found.lon, [-60, -30, 0, 30, 60])
+    np.testing.assert_array_equal(found["t2m"], data["t2m"].isel(lon=[10, 11, 0, 1, 2]))
+    np.testing.assert_array_equal(op.region(lon=(300, 60)).apply(data)["t2m"], found["t2m"])
+    assert op.region(lon=(0, 360)).apply(data).sizes["lon"] == 12
+
+
+def test_region_refuses_nonsense():
+    with pytest.raises(OperatorError, match=r"no point of 'lat' lies between 80.0 and 90.0; .* 20.0 to 70.0"):
+        op.region(lat=(80, 90)).apply(sphere())
+    with pytest.raises(OperatorError, match=r"expected \(low, high\)"):
+        op.region(lat=3)
+    with pytest.raises(OperatorError, match="no dimension 'latitude'"):
+        op.region(latitude=(1, 2)).apply(sphere())
+    with pytest.raises(OperatorError, match="cannot be read"):
+        op.region(time=("yesterday", "today")).apply(sphere())
