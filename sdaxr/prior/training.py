@@ -204,7 +204,7 @@ def fingerprint(data: xr.Dataset, layout: StateLayout) -> dict[str, Any]:
 
 
 def _open(trajectories: xr.Dataset | str | Path) -> xr.Dataset:
-    from sdaxr.archives.archive import open_archive
+    from sdaxr.archives.reading import open_archive
 
     return trajectories if isinstance(trajectories, xr.Dataset) else open_archive(trajectories)
 

@@ -16,7 +16,8 @@ from gaussian import GaussianChain
 
 import sdaxr
 from sdaxr import operators as op
-from sdaxr.archives.archive import Archive, open_archive
+from sdaxr.archives.archive import Archive
+from sdaxr.archives.reading import open_archive
 from sdaxr.inference.assimilate import assimilate
 from sdaxr.observations.innovations import innovations
 from sdaxr.observations.observe import observe

@@ -14,14 +14,14 @@ import torch
 import xarray as xr
 from gaussian import GaussianChain
 
-from sdaxr.archives.archive import open_archive
+from sdaxr.archives.reading import open_archive
+from sdaxr.archives.seeds import unit_seed
 from sdaxr.inference.forecast import _resolve, forecast
 from sdaxr.posterior.samplers import DPMSolver, Langevin, Sampler, log_snr_levels
 from sdaxr.posterior.states import blocks, extend
 from sdaxr.prior.files import Prior
 from sdaxr.schema import ArchiveError, DataError, GridError, OptionError, PriorError, UnitsError
 from sdaxr.states.time import TimeAxis
-from sdaxr.systems.generation import unit_seed
 from sdaxr.systems.lorenz96 import Lorenz96
 from sdaxr.systems.registry import open_system
 
