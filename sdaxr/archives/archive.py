@@ -45,7 +45,7 @@ from sdaxr.archives.format import (
     storage_errors,
 )
 from sdaxr.archives.template import check_template, write_template
-from sdaxr.archives.units import complete_units, failures, shortfall
+from sdaxr.archives.units import complete_units, failures, shortfall, unit_count
 from sdaxr.schema import ArchiveError, DataError, DivergenceError
 
 _log = logging.getLogger(__name__)
@@ -146,7 +146,7 @@ class Archive:
 
     def failures(self) -> dict[int, str]:
         """Why units failed, by index."""
-        return {} if self.complete else failures(self._partial)
+        return {} if self.complete else failures(self._partial, status_of(self._partial))
 
     def write(self, index: int, arrays: Mapping[str, np.ndarray]) -> None:
         """Check one unit, write it and mark it complete.
@@ -213,7 +213,7 @@ class Archive:
             if not there:
                 self._check_complete()
                 return self._final
-            if len(complete_units(self._partial)) < status_of(self._partial).size:
+            if len(complete_units(self._partial, status_of(self._partial))) < unit_count(self._partial):
                 raise ArchiveError(shortfall(self._partial))
             self._consolidate(dict(attrs or {}))
             replace = self._attrs_of(self._final) is not None
@@ -276,7 +276,7 @@ class Archive:
         labels = {name: count for name, count in chunk_counts(self._final).items() if name not in variables}
         for name, index in missing_chunks(self._final, labels):
             raise missing_error(self._final, name, index)
-        lost = status_of(self._final).size - len(complete_units(self._final))
+        lost = unit_count(self._final) - len(complete_units(self._final, status_of(self._final)))
         if not lost:
             return
         _log.warning("'%s' has lost %d units (%s), which are done anew", self.path, lost, self.unit)
@@ -289,8 +289,9 @@ class Archive:
         with self._locked(fcntl.LOCK_SH) as there:
             if there:
                 status = open_group(self._partial, mode="r+")[STATUS]
-                for index in set(np.flatnonzero(status[:] == COMPLETE).tolist()) - set(complete_units(self._partial)):
-                    status[index] = PENDING
+                marked = np.asarray(status[:])
+                for index in set(np.flatnonzero(marked == COMPLETE)) - set(complete_units(self._partial, marked)):
+                    status[int(index)] = PENDING
 
     def _check(self, index: int, arrays: Mapping[str, np.ndarray], group: Any) -> None:
         units = group[STATUS].shape[0]

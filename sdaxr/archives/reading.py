@@ -12,7 +12,7 @@ from zarr.storage import LocalStore
 
 from sdaxr.archives.chunks import CheckedStore, chunk_counts, holds_every_chunk, missing_chunks, missing_error
 from sdaxr.archives.finished import PARTIAL, is_unfinished, partial_of, windows_of
-from sdaxr.archives.format import STORED, UNIT, is_consolidated, own_attrs, status_of
+from sdaxr.archives.format import STATUS, STORED, UNIT, is_consolidated, own_attrs
 from sdaxr.archives.units import complete_units, shortfall
 from sdaxr.schema import ArchiveError
 
@@ -53,10 +53,14 @@ def open_archive(path: str | PathLike[str], *, allow_incomplete: bool = False) -
             raise _left_behind(where)
         if not allow_incomplete:
             raise ArchiveError(f"{shortfall(where)}, or pass allow_incomplete=True")
-        return _complete_part(where, own[UNIT])
-    if holds_every_chunk(where):
-        return _open_own(where, None if own is None else own[UNIT], allow_incomplete)
-    return _with_labels_loaded(_opened(where, _open_zarr, "a Zarr archive"))
+        return _open_units(where, own[UNIT], allow_incomplete=True)
+    if not holds_every_chunk(where):
+        return _with_labels_loaded(_opened(where, _open_zarr, "a Zarr archive"))
+    if own is not None:
+        return _open_units(where, own[UNIT], allow_incomplete=allow_incomplete)
+    for name, index in missing_chunks(where, chunk_counts(where)):
+        raise missing_error(where, name, index)
+    return _with_labels_loaded(_opened(where, _open_checked, "a Zarr archive"))
 
 
 def _find(final: Path) -> Path:
@@ -84,24 +88,18 @@ def _left_behind(path: Path) -> ArchiveError:
     )
 
 
-def _open_own(path: Path, unit: str | None, allow_incomplete: bool) -> xr.Dataset:
-    """A finished Zarr file of sdaxr."""
-    if unit is not None and len(complete_units(path)) < status_of(path).size:
-        if not allow_incomplete:
-            raise ArchiveError(f"{shortfall(path)}, or pass allow_incomplete=True")
-        return _complete_part(path, unit)
-    for name, index in missing_chunks(path, chunk_counts(path)):
-        raise missing_error(path, name, index)
-    return _with_labels_loaded(_opened(path, _open_checked, "a Zarr archive"))
-
-
-def _complete_part(path: Path, unit: str) -> xr.Dataset:
-    done = complete_units(path)
+def _open_units(path: Path, unit: str, *, allow_incomplete: bool) -> xr.Dataset:
+    """An archive of sdaxr in units of work: all of them, or those that are complete."""
     with warnings.catch_warnings():
         # The reasons of failed units lie beside the arrays.
         warnings.filterwarnings("ignore", message=".*not recognized as a component")
-        data = _opened(path, _open_checked, "a Zarr archive")
-    return _with_labels_loaded(data).isel({unit: done})
+        data = _with_labels_loaded(_opened(path, _open_checked, "a Zarr archive"))
+    done = complete_units(path, data[STATUS].values)
+    if len(done) == data.sizes[unit]:
+        return data
+    if not allow_incomplete:
+        raise ArchiveError(f"{shortfall(path)}, or pass allow_incomplete=True")
+    return data.isel({unit: done})
 
 
 def _with_labels_loaded(data: xr.Dataset) -> xr.Dataset:

@@ -97,6 +97,9 @@ def _to_zarr(data: xr.Dataset, path: Path) -> None:
     # Zarr has no stable format for strings of fixed length.
     strings = {name: c.astype(object) for name, c in data.coords.items() if c.dtype.kind == "U"}
     data = data.assign_coords(strings).drop_encoding()
+    # Zarr wants chunks of one size, which windows that are joined have not.
+    lazy = {name: v for name, v in data.variables.items() if v.chunks is not None}
+    data = data.assign({n: v.chunk({d: max(c) for d, c in v.chunksizes.items()}) for n, v in lazy.items()})
     # A Dataset that comes from an archive in units of work is none itself.
     data.attrs = {key: value for key, value in data.attrs.items() if key not in (HASH, UNIT, VARIABLES, STORED)}
     data.to_zarr(path, zarr_format=3, consolidated=False, encoding=chunk_encoding(data.variables))

@@ -8,37 +8,52 @@ import numpy as np
 
 from sdaxr.archives.chunks import chunk_counts, missing_chunks
 from sdaxr.archives.finished import is_unfinished
-from sdaxr.archives.format import COMPLETE, FAILED, FAILURES, UNIT, VARIABLES, own_attrs, status_of
+from sdaxr.archives.format import (
+    COMPLETE,
+    FAILED,
+    FAILURES,
+    STATUS,
+    UNIT,
+    VARIABLES,
+    own_attrs,
+    read_metadata,
+    status_of,
+)
 
 # As many failures are listed in a message.
 _LISTED = 5
 
 
-def complete_units(path: Path) -> list[int]:
-    """Units of the archive at ``path`` that are marked complete and have all of their chunks."""
-    lost = {index for _, (index, *_) in _lost_chunks(path)}
-    return [index for index in np.flatnonzero(status_of(path) == COMPLETE).tolist() if index not in lost]
+def unit_count(path: Path) -> int:
+    """How many units the archive at ``path`` is made of."""
+    return int(read_metadata(path / STATUS)["shape"][0])
 
 
-def failures(path: Path) -> dict[int, str]:
+def complete_units(path: Path, status: np.ndarray) -> list[int]:
+    """Units of the archive at ``path`` that are marked complete in ``status`` and have all of their chunks."""
+    lost = {index for _, (index, *_) in _lost_chunks(path, status)}
+    return [index for index in np.flatnonzero(status == COMPLETE).tolist() if index not in lost]
+
+
+def failures(path: Path, status: np.ndarray) -> dict[int, str]:
     """Why units failed, by index."""
     messages = {int(file.name): file.read_text() for file in (path / FAILURES).glob("*")}
-    failed = np.flatnonzero(status_of(path) == FAILED).tolist()
+    failed = np.flatnonzero(status == FAILED).tolist()
     return {index: messages.get(index, "") for index in failed}
 
 
 def shortfall(path: Path) -> str:
     """What is missing in the archive at ``path``, and what to do about it."""
-    unfinished = is_unfinished(path)
+    unfinished, status = is_unfinished(path), status_of(path)
     name = path.with_suffix("") if unfinished else path
-    count, units = len(complete_units(path)), status_of(path).size
-    text = f"'{name}' is not {'finished' if unfinished else 'complete'}: {count} of {units} units "
+    count = len(complete_units(path, status))
+    text = f"'{name}' is not {'finished' if unfinished else 'complete'}: {count} of {status.size} units "
     text += f"({(own_attrs(path) or {})[UNIT]}) are complete."
-    failed = failures(path)
+    failed = failures(path, status)
     if failed:
         listed = "; ".join(f"{index}: {message}" for index, message in list(failed.items())[:_LISTED])
         text += f" {len(failed)} failed ({listed}{'; ...' if len(failed) > _LISTED else ''})."
-    lost = _lost_chunks(path)
+    lost = _lost_chunks(path, status)
     if lost:
         variable, index = lost[0]
         text += f" {len(lost)} chunks are missing, the first is {index} of '{variable}'."
@@ -46,9 +61,9 @@ def shortfall(path: Path) -> str:
     return f"{text} Run the same job again {remedy}"
 
 
-def _lost_chunks(path: Path) -> list[tuple[str, tuple[int, ...]]]:
+def _lost_chunks(path: Path, status: np.ndarray) -> list[tuple[str, tuple[int, ...]]]:
     """Chunks of units that are marked complete, but are not there."""
-    complete = status_of(path) == COMPLETE
+    complete = status == COMPLETE
     counts, variables = chunk_counts(path), (own_attrs(path) or {})[VARIABLES]
     missing = missing_chunks(path, {name: counts[name] for name in variables})
     return [(name, index) for name, index in missing if complete[index[0]]]
