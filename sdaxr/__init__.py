@@ -42,7 +42,7 @@ from sdaxr.schema import VERSION, SdaxrError
 
 if TYPE_CHECKING:
     from sdaxr import operators, systems
-    from sdaxr.archives.archive import open_archive
+    from sdaxr.archives.reading import open_archive
     from sdaxr.inference.assimilate import assimilate
     from sdaxr.inference.cycle import cycle
     from sdaxr.inference.denoise import denoise
@@ -117,7 +117,7 @@ _HOMES = {
     "verify": "sdaxr.verification.verify",
     "plot": "sdaxr.plotting.plot",
     "animate": "sdaxr.plotting.plot",
-    "open_archive": "sdaxr.archives.archive",
+    "open_archive": "sdaxr.archives.reading",
     "open_system": "sdaxr.systems.registry",
 }
 _MODULES = {

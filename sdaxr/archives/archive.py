@@ -2,12 +2,13 @@
 
 One process creates the template, the coordinates and the configuration under ``<name>.partial``. Each unit (a
 trajectory, a member) is checked, written into its own chunks, and only then marked in ``status``, whose chunks
-hold one unit each, so that concurrent writers lose nothing. When all units are complete the archive is
-consolidated and renamed to ``<name>``. Running the same job again resumes it: only units that are not complete
-are done, and a different configuration is refused.
+hold one unit each, so that concurrent writers lose nothing. When all units are complete, and all of their chunks are
+there, the archive is consolidated and renamed to ``<name>`` (`sdaxr.archives.finished`); an archive that had the name
+stays until then. Running the same job again resumes it: only units that are not complete are done, and a different
+configuration is refused. The same holds for a finished archive that has lost units or chunks.
 
-The directory itself is the lock (`flock`): writers share it, and whoever finishes the archive holds it alone, so
-the rename never pulls the directory away under a writer. The lock dies with its process.
+The directory itself is the lock: writers share it, and whoever finishes or replaces the archive holds it alone, so the
+directory is never pulled away under a writer.
 """
 
 from __future__ import annotations
@@ -15,11 +16,11 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import json
+import logging
 import os
 import shutil
-import uuid
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,30 +28,27 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from sdaxr.archives.chunks import chunk_counts, holds_every_chunk, missing_chunks, missing_error, stored_attr
+from sdaxr.archives.configuration import CONFIG, HASH, config_attrs, difference
+from sdaxr.archives.finished import locked, partial_of, publish, workspace
 from sdaxr.archives.format import (
     COMPLETE,
-    CONFIG,
     FAILED,
     FAILURES,
-    HASH,
     PENDING,
     STATUS,
     UNIT,
     VARIABLES,
-    check_template,
-    difference,
-    identity,
-    is_consolidated,
     open_group,
     own_attrs,
-    partial_of,
     status_of,
     storage_errors,
-    write_template,
 )
+from sdaxr.archives.template import check_template, write_template
+from sdaxr.archives.units import complete_units, failures, shortfall, unit_count
 from sdaxr.schema import ArchiveError, DataError, DivergenceError
 
-__all__ = ["COMPLETE", "FAILED", "PENDING", "Archive", "open_archive"]
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -65,12 +63,15 @@ class Archive:
         Where the finished archive will be.
     unit
         Dimension that counts the units; the first one of every data variable.
+    digest
+        Hash of the configuration. What is at ``path`` with another one is not this archive.
     finite
         Whether every value has to be finite (otherwise NaN may mark land, but infinity is still refused).
     """
 
     path: str
     unit: str
+    digest: str
     finite: bool = True
 
     @classmethod
@@ -101,7 +102,8 @@ class Archive:
         attrs
             Further attributes of the archive, such as its provenance.
         overwrite
-            Remove an archive of sdaxr that is there, finished or not.
+            Make an archive of sdaxr that is there anew. A finished one stays until the new one is; an unfinished one is
+            resumed if it has the same configuration, else removed.
         finite
             Refuse NaN in what is written; pass False where data are masked.
 
@@ -111,21 +113,27 @@ class Archive:
             If there is something else at ``path``, an archive with another configuration, no permission to
             write, or no space.
         """
-        archive = cls(os.path.abspath(path), unit, finite)
         check_template(template, unit)
+        about = config_attrs(config)
+        archive = cls(os.path.abspath(path), unit, about[HASH], finite)
         with storage_errors("create", archive.path):
-            if overwrite:
-                for there in (archive._final, archive._partial):
-                    archive._remove(there)
-            if not (archive._final.exists() or archive._partial.exists()):
-                archive._build(template, config, dict(attrs or {}))
-        archive._check_config(config)
+            if overwrite or not archive.complete:
+                archive._check_config(about, overwrite=overwrite)
+                if not archive._has(archive._partial):
+                    own = {**about, UNIT: unit, VARIABLES: list(map(str, template.data_vars))}
+                    archive._build(template, dict(attrs or {}) | own, overwrite=overwrite)
+            archive._resume_damaged()
+            archive._mark_lost()
+        if not (archive._has(archive._partial) or archive._has(archive._final)):
+            # Another process was faster, with another configuration.
+            archive._check_config(about, overwrite=False)
         return archive
 
     @property
     def complete(self) -> bool:
         """Whether the archive is finished: all units are there and it has its final name."""
-        return self._final.exists()
+        # In this order: an unfinished archive becomes a finished one at any moment, not the other way round.
+        return not self._has(self._partial) and self._has(self._final)
 
     def status(self) -> np.ndarray:
         """Status of each unit, int8: `PENDING`, `COMPLETE` or `FAILED`."""
@@ -138,11 +146,7 @@ class Archive:
 
     def failures(self) -> dict[int, str]:
         """Why units failed, by index."""
-        if self.complete:
-            return {}
-        messages = {int(file.name): file.read_text() for file in (self._partial / FAILURES).glob("*")}
-        failed = np.flatnonzero(status_of(self._partial) == FAILED).tolist()
-        return {index: messages.get(index, "") for index in failed}
+        return {} if self.complete else failures(self._partial, status_of(self._partial))
 
     def write(self, index: int, arrays: Mapping[str, np.ndarray]) -> None:
         """Check one unit, write it and mark it complete.
@@ -169,7 +173,8 @@ class Archive:
             group = open_group(self._partial, mode="r+")
             self._check(index, arrays, group)
             for name, array in arrays.items():
-                group[name][index] = array
+                # Zarr would leave out a chunk that equals the fill value, as if it had never been written.
+                group[name].with_config({"write_empty_chunks": True})[index] = array
             (self._partial / FAILURES / str(index)).unlink(missing_ok=True)
             group[STATUS][index] = COMPLETE
 
@@ -204,22 +209,16 @@ class Archive:
         ArchiveError
             If units are missing or have failed (they are listed), or the archive cannot be written.
         """
-        import zarr
-
         with storage_errors("finish", self.path), self._locked(fcntl.LOCK_EX) as there:
             if not there:
+                self._check_complete()
                 return self._final
-            if (status_of(self._partial) != COMPLETE).any():
-                raise ArchiveError(self._unfinished())
-            shutil.rmtree(self._partial / FAILURES, ignore_errors=True)
-            # What a killed writer left of a chunk that was then written again.
-            for leftover in self._partial.rglob("*.partial"):
-                leftover.unlink()
-            open_group(self._partial, mode="r+").attrs.update(dict(attrs or {}))
-            with warnings.catch_warnings():
-                warnings.filterwarnings("ignore", message="Consolidated metadata")
-                zarr.consolidate_metadata(str(self._partial))
-            os.rename(self._partial, self._final)
+            if len(complete_units(self._partial, status_of(self._partial))) < unit_count(self._partial):
+                raise ArchiveError(shortfall(self._partial))
+            self._consolidate(dict(attrs or {}))
+            replace = self._attrs_of(self._final) is not None
+            with workspace(self._final) as own:
+                publish(self._partial, self._final, own, replace=replace)
         return self._final
 
     @property
@@ -230,45 +229,69 @@ class Archive:
     def _partial(self) -> Path:
         return partial_of(self._final)
 
-    @property
-    def _where(self) -> Path:
-        return self._final if self.complete else self._partial
+    def _has(self, where: Path) -> bool:
+        """Whether what is at ``where`` is this archive."""
+        return (self._attrs_of(where) or {}).get(HASH) == self.digest
 
-    def _build(self, template: xr.Dataset, config: Mapping[str, Any], attrs: dict[str, Any]) -> None:
+    def _attrs_of(self, where: Path) -> dict[str, Any] | None:
+        """Attributes of an archive in units of work, None for anything else, such as what was made of a part of it."""
+        attrs = own_attrs(where)
+        return attrs if attrs is None or where == self._partial or holds_every_chunk(where) else None
+
+    def _check_config(self, about: Mapping[str, str], *, overwrite: bool) -> None:
+        """Raise `ArchiveError` unless nothing is there, or what is there may be resumed or replaced."""
+        for where in (self._partial, self._final):
+            attrs = self._attrs_of(where)
+            if attrs is None:
+                if os.path.lexists(where):
+                    refused = "not overwritten, move it away" if overwrite else "choose another path, or move it away"
+                    raise ArchiveError(f"'{where}' exists and is no archive of sdaxr; {refused}")
+            elif not overwrite:
+                if attrs[HASH] == self.digest:
+                    return
+                changes = difference(json.loads(attrs[CONFIG]), json.loads(about[CONFIG]))
+                raise ArchiveError(
+                    f"'{where}' was made with another configuration (there -> in this run): {changes}. Use the same "
+                    "configuration to resume or reuse it, choose another path, or pass overwrite=True"
+                )
+
+    def _build(self, template: xr.Dataset, attrs: dict[str, Any], *, overwrite: bool) -> None:
         # Built aside and renamed, so that nobody resumes half a template and only one creator wins.
-        self._final.parent.mkdir(parents=True, exist_ok=True)
-        aside = self._final.with_name(f".{self._final.name}.{uuid.uuid4().hex}")
-        try:
-            own = {**identity(config), UNIT: self.unit, VARIABLES: list(map(str, template.data_vars))}
-            write_template(aside, template, self.unit, attrs | own)
-            with contextlib.suppress(OSError):
-                os.rename(aside, self._partial)
-            if self.complete:  # another process has done all of it in the meantime
-                shutil.rmtree(self._partial, ignore_errors=True)
-        finally:
-            shutil.rmtree(aside, ignore_errors=True)
-        if not (self._partial.exists() or self._final.exists()):
-            raise ArchiveError(f"cannot rename the new archive to {str(self._partial)!r}")
+        with workspace(self._final) as own:
+            new = own / "template"
+            write_template(new, template, self.unit, attrs)
+            # The first lock waits for writers of another configuration.
+            with locked(self._partial), locked(self._final.parent):
+                if self._has(self._partial) or (self._has(self._final) and not overwrite):
+                    return
+                if self._partial.exists():
+                    os.rename(self._partial, own / "other")
+                os.rename(new, self._partial)
 
-    def _check_config(self, config: Mapping[str, Any]) -> None:
-        # The partial one first: it may just now become the final one, never the other way round.
-        attrs = own_attrs(self._partial) or own_attrs(self._final)
-        if attrs is None:
-            raise ArchiveError(
-                f"{str(self._where)!r} exists and is no archive of sdaxr; choose another path, or move it away"
-            )
-        if attrs[HASH] != identity(config)[HASH]:
-            changes = difference(json.loads(attrs[CONFIG]), json.loads(identity(config)[CONFIG]))
-            raise ArchiveError(
-                f"{str(self._where)!r} was made with another configuration: {changes}. Use the same "
-                "configuration to resume or reuse it, choose another path, or pass overwrite=True"
-            )
+    def _resume_damaged(self) -> None:
+        """Take the name from a finished archive that has lost units, so that they are done anew."""
+        if not self.complete:
+            return
+        variables = (own_attrs(self._final) or {})[VARIABLES]
+        labels = {name: count for name, count in chunk_counts(self._final).items() if name not in variables}
+        for name, index in missing_chunks(self._final, labels):
+            raise missing_error(self._final, name, index)
+        lost = unit_count(self._final) - len(complete_units(self._final, status_of(self._final)))
+        if not lost:
+            return
+        _log.warning("'%s' has lost %d units (%s), which are done anew", self.path, lost, self.unit)
+        with locked(self._final.parent):
+            if self.complete:
+                os.rename(self._final, self._partial)
 
-    def _remove(self, there: Path) -> None:
-        if there.exists():
-            if own_attrs(there) is None:
-                raise ArchiveError(f"{str(there)!r} is no archive of sdaxr: not overwritten, move it away")
-            shutil.rmtree(there)
+    def _mark_lost(self) -> None:
+        """Mark units as pending that are marked complete and have lost chunks."""
+        with self._locked(fcntl.LOCK_SH) as there:
+            if there:
+                status = open_group(self._partial, mode="r+")[STATUS]
+                marked = np.asarray(status[:])
+                for index in set(np.flatnonzero(marked == COMPLETE)) - set(complete_units(self._partial, marked)):
+                    status[int(index)] = PENDING
 
     def _check(self, index: int, arrays: Mapping[str, np.ndarray], group: Any) -> None:
         units = group[STATUS].shape[0]
@@ -292,111 +315,31 @@ class Archive:
                         f"first at {tuple(map(int, np.argwhere(bad)[0]))}; use a smaller step or other options"
                     )
 
-    def _unfinished(self) -> str:
-        status = status_of(self._where)
-        done, units = int((status == COMPLETE).sum()), status.size
-        failures = self.failures()
-        listed = "; ".join(f"{index}: {message}" for index, message in list(failures.items())[:5])
-        more = "; ..." if len(failures) > 5 else ""
-        failed = f" {len(failures)} failed ({listed}{more})." if failures else ""
-        return (
-            f"{self.path!r} is not finished: {done} of {units} units ({self.unit}) are complete.{failed} Run the "
-            "same job again to resume it"
-        )
+    def _consolidate(self, attrs: dict[str, Any]) -> None:
+        import zarr
+
+        shutil.rmtree(self._partial / FAILURES, ignore_errors=True)
+        # What a killed writer left of a chunk that was then written again.
+        for leftover in self._partial.rglob("*.partial"):
+            leftover.unlink()
+        open_group(self._partial, mode="r+").attrs.update(attrs | stored_attr(self._partial))
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Consolidated metadata")
+            zarr.consolidate_metadata(str(self._partial))
 
     @contextlib.contextmanager
     def _shared(self) -> Iterator[bool]:
         with self._locked(fcntl.LOCK_SH) as there:
-            if not there and not self.complete:
-                raise ArchiveError(f"{str(self._partial)!r} is gone; run the job again to start anew")
+            if not there:
+                self._check_complete()
             yield there
+
+    def _check_complete(self) -> None:
+        if not self.complete:
+            raise ArchiveError(f"{str(self._partial)!r} is gone or replaced; run the job again to start anew")
 
     @contextlib.contextmanager
     def _locked(self, operation: int) -> Iterator[bool]:
-        """Hold the lock; False if the archive has meanwhile been finished (or removed)."""
-        try:
-            descriptor = os.open(self._partial, os.O_RDONLY)
-        except FileNotFoundError:
-            yield False
-            return
-        try:
-            # Some network file systems cannot lock a directory: there, one process per archive.
-            with contextlib.suppress(OSError):
-                fcntl.flock(descriptor, operation)
-            yield self._partial.exists() and os.path.samestat(os.fstat(descriptor), os.stat(self._partial))
-        finally:
-            os.close(descriptor)
-
-
-def open_archive(path: str | os.PathLike[str], *, allow_incomplete: bool = False) -> xr.Dataset:
-    """Open a Zarr archive or a NetCDF file lazily.
-
-    Parameters
-    ----------
-    path
-        A Zarr directory, or a NetCDF file. It need not be sdaxr's own.
-    allow_incomplete
-        Open an archive that is still being written, too: the units that are complete, no others.
-
-    Returns
-    -------
-    xarray.Dataset
-        With Dask arrays, one chunk per chunk on disk.
-
-    Raises
-    ------
-    ArchiveError
-        If there is nothing at ``path``, it is neither Zarr nor NetCDF, or it is unfinished.
-    """
-    final = Path(path)
-    if final.is_file():
-        return _with_labels_loaded(_opened(final, _open_netcdf, "a NetCDF file"))
-    if final.suffix == ".partial" and final.is_dir():
-        final = final.with_suffix("")
-    partial = partial_of(final)
-    if not final.exists() and not partial.exists():
-        raise ArchiveError(f"there is nothing at {str(final)!r}; expected a Zarr directory or a NetCDF file")
-    finished = final.exists()
-    where = final if finished else partial
-    if not (where / "zarr.json").exists() and not (where / ".zgroup").exists():
-        raise ArchiveError(f"{str(where)!r} is a directory without Zarr metadata; expected a Zarr archive")
-    with warnings.catch_warnings():
-        if not finished:  # the reasons of failed units lie beside the arrays
-            warnings.filterwarnings("ignore", message=".*not recognized as a component")
-        data = _opened(where, _open_zarr, "a Zarr archive")
-    data = _with_labels_loaded(data)
-    unit = data.attrs.get(UNIT)
-    if unit is None or STATUS not in data.coords:
-        return data
-    done = np.flatnonzero(data[STATUS].values == COMPLETE)
-    if finished and done.size == data.sizes[unit]:
-        return data
-    if not allow_incomplete:
-        raise ArchiveError(f"{Archive(str(final), unit)._unfinished()}, or pass allow_incomplete=True")
-    return data.isel({unit: done})
-
-
-def _with_labels_loaded(data: xr.Dataset) -> xr.Dataset:
-    """Small coordinates in memory, texts as objects: zarr's own string type is not known everywhere yet."""
-    labels = {name: c.variable for name, c in data.coords.items() if c.ndim <= 1 and name not in data.xindexes}
-    loaded = {}
-    for name, variable in labels.items():
-        values = variable.values
-        loaded[name] = variable.copy(data=values.astype(object) if values.dtype.kind in "TU" else values)
-    return data.assign_coords(loaded)
-
-
-def _open_netcdf(path: Path) -> xr.Dataset:
-    return xr.open_dataset(path, chunks={})
-
-
-def _open_zarr(path: Path) -> xr.Dataset:
-    # Asked for rather than tried, because xarray warns where there is none.
-    return xr.open_zarr(path, chunks={}, consolidated=is_consolidated(path))
-
-
-def _opened(path: Path, opener: Callable[[Path], xr.Dataset], kind: str) -> xr.Dataset:
-    try:
-        return opener(path)
-    except Exception as error:  # the libraries below raise whatever they like on a broken file
-        raise ArchiveError(f"{str(path)!r} cannot be read as {kind}: {error}") from error
+        """Hold the lock; False if the archive has meanwhile been finished, removed or replaced."""
+        with locked(self._partial, operation) as there:
+            yield there and self._has(self._partial)

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from sdaxr.archives.format import BOOKKEEPING
+from sdaxr.archives.configuration import CONFIG
+from sdaxr.archives.format import BOOKKEEPING, STATUS, STATUS_NAMES
 from sdaxr.schema import LEAD_TIME, MEMBER, TIME, TRAJECTORY, SdaxrError
 from sdaxr.states.coordinates import ensemble_dimension, space_dimensions
 
-_STATUS = {0: "pending", 1: "complete", 2: "failed"}
 _NEXT = {
     "trajectories": "train, observe (one of them: isel(trajectory=...)), plot, animate",
     "observations": "assimilate, plot",
@@ -51,8 +51,8 @@ def describe(data: xr.Dataset) -> dict[str, str]:
     facts = {"kind": kind(data)}
     if ensemble is not None:
         facts[str(ensemble)] = f"{data.sizes[ensemble]}{_splits(data)}"
-    if "status" in data.coords:
-        facts["status"] = _counts(_STATUS.get(int(s), str(s)) for s in data["status"].values.ravel())
+    if STATUS in data.coords:
+        facts["status"] = _counts(STATUS_NAMES.get(int(s), str(s)) for s in data[STATUS].values.ravel())
     for name in (LEAD_TIME, TIME):
         if name in data.coords:
             facts[name] = _times(data[name])
@@ -77,8 +77,8 @@ def safe_describe(data: xr.Dataset) -> dict[str, str]:
 def provenance(data: xr.Dataset) -> dict[str, str]:
     """The attributes of ``data`` as short text, and what else is in the configuration of an archive in full."""
     facts = {str(name): short(value) for name, value in data.attrs.items() if name not in BOOKKEEPING}
-    if "sdaxr_config" in data.attrs:
-        settings = json.loads(data.attrs["sdaxr_config"]).items()
+    if CONFIG in data.attrs:
+        settings = json.loads(data.attrs[CONFIG]).items()
         rest = [f"{k}: {v}" for k, v in settings if not {k, f"sdaxr_{k}"} & set(map(str, data.attrs))]
         facts["configuration"] = ", ".join(rest)
     return facts

@@ -1,4 +1,4 @@
-"""Posterior members on their way into memory or into an archive."""
+"""Members of an ensemble on their way into memory or into an archive."""
 
 from __future__ import annotations
 
@@ -9,13 +9,19 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from sdaxr.archives.archive import Archive, open_archive
-from sdaxr.schema import MEMBER, TIME
+from sdaxr.archives.archive import Archive
+from sdaxr.archives.reading import open_archive
+from sdaxr.schema import MEMBER, TIME, VALID_TIME
+
+
+def member_attrs(long_name: str) -> dict[str, str]:
+    """Attributes of the coordinate ``member``, by which other packages recognise an ensemble (CF standard name)."""
+    return {"standard_name": "realization", "long_name": long_name, "units": "1"}
 
 
 @dataclass
 class Ensemble:
-    """A posterior Dataset that is being filled, member after member.
+    """An ensemble that is being filled, member after member.
 
     Attributes
     ----------
@@ -41,25 +47,39 @@ class Ensemble:
         store: str | Path | None,
         overwrite: bool,
         finite: bool,
+        member: str = "posterior sample",
     ) -> Ensemble:
         """An ensemble with the labels of ``template``; its archive is resumed if it is there with the same ``attrs``.
 
-        ``finite`` says whether all of its values have to be.
+        Parameters
+        ----------
+        template
+            All labels, on (member, time or lead time, ...); its values are not looked at.
+        attrs
+            Provenance: what determines the values, but for the labels.
+        store
+            Path of the archive, None for memory.
+        overwrite
+            Make an archive that is there anew.
+        finite
+            Whether all values have to be finite.
+        member
+            What a member is, the ``long_name`` of the coordinate.
 
         Raises
         ------
         ArchiveError
             If the store cannot be written, or holds something else.
         """
-        template = template.assign_attrs(attrs)
-        template[MEMBER].attrs.update(standard_name="realization", long_name="posterior sample", units="1")
-        members, times = template.sizes[MEMBER], template[TIME]
+        labelled = template.assign_attrs(attrs)
+        labelled = labelled.assign_coords({MEMBER: (MEMBER, template[MEMBER].values, member_attrs(member))})
+        members, times = template.sizes[MEMBER], template[TIME if TIME in template.coords else VALID_TIME]
         if store is None:
-            return cls(template, None, set(range(members)))
+            return cls(labelled, None, set(range(members)))
         config = {k: v for k, v in attrs.items() if k != "sdaxr_version"} | {"members": members}
         config |= {"start": str(times.values[0]), "states": times.size}
-        archive = Archive.create(store, template, MEMBER, config, attrs, overwrite=overwrite, finite=finite)
-        return cls(template, archive, set(archive.pending()))
+        archive = Archive.create(store, labelled, MEMBER, config, attrs, overwrite=overwrite, finite=finite)
+        return cls(labelled, archive, set(archive.pending()))
 
     @property
     def complete(self) -> bool:
@@ -73,8 +93,20 @@ class Ensemble:
         elif member in self.waiting:
             self.archive.write(member, fields)
 
+    def fail(self, member: int, error: Exception) -> None:
+        """Note in the archive that one member diverged, so that the others go on; anything else is raised."""
+        if self.archive is None or not isinstance(error, ArithmeticError):
+            raise error
+        self.archive.fail(member, f"{type(error).__name__}: {error}")
+
     def dataset(self, attrs: dict[str, Any] | None = None) -> xr.Dataset:
-        """The complete ensemble; ``attrs`` are what is known at the end only."""
+        """The complete ensemble; ``attrs`` are what is known at the end only.
+
+        Raises
+        ------
+        ArchiveError
+            If members are missing or have failed (they are listed).
+        """
         if self.archive is not None:
             return open_archive(self.archive.finalise(attrs))
         names = map(str, self.template.data_vars)

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
-import shutil
+import os
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 
 import xarray as xr
 
+from sdaxr.archives.chunks import chunk_encoding, stored_attr
+from sdaxr.archives.finished import publish, workspace
+from sdaxr.archives.format import HASH, STORED, UNIT, VARIABLES, open_group
 from sdaxr.schema import ArchiveError, OptionError
 
-logger = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
 
 def check_free(store: str | Path | None, overwrite: bool) -> None:
@@ -26,36 +31,79 @@ def check_free(store: str | Path | None, overwrite: bool) -> None:
         raise ArchiveError(f"'{store}' is a directory, but no Zarr archive, so it is not overwritten; move it away")
 
 
-def save(data: xr.Dataset, store: str | Path) -> xr.Dataset:
-    """Write ``data`` to Zarr or NetCDF by the suffix of ``store``; what was there stays until it is complete."""
-    path = Path(store)
-    partial = path.with_name(path.name + ".partial")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        remove(partial)
-        if path.suffix == ".nc":
-            data.to_netcdf(partial, engine="netcdf4")
+def save(data: xr.Dataset, store: str | Path, *, overwrite: bool = False) -> xr.Dataset:
+    """Write ``data`` to Zarr or NetCDF by the suffix of ``store``.
+
+    Parameters
+    ----------
+    data
+        The whole Dataset; Dask arrays are computed chunk by chunk.
+    store
+        The file. It is there when all of it has been written, and not before.
+    overwrite
+        Replace a file of this name, which stays until the new one is complete.
+
+    Returns
+    -------
+    ``data``, as it was given.
+
+    Raises
+    ------
+    ArchiveError
+        If the file cannot be written, or another process has written one of this name in the meantime.
+    """
+    with written_whole(store, overwrite=overwrite) as unfinished:
+        if Path(store).suffix == ".nc":
+            data.to_netcdf(unfinished, engine="netcdf4")
         else:
-            _to_zarr(data, partial)
-        remove(path)
-        partial.rename(path)
-    except OSError as error:
-        raise ArchiveError(f"cannot write '{path}': {error}; check the folder's permissions and free space") from error
-    logger.info("wrote %s", path)
+            _to_zarr(data, unfinished)
+    _log.info("wrote %s", store)
     return data
 
 
+@contextlib.contextmanager
+def written_whole(store: str | Path, *, overwrite: bool) -> Iterator[Path]:
+    """A path of the same suffix to write to; what is there at the end gets the name ``store``, all at once.
+
+    Every writer has a path of its own. After an error, nothing is left of it, and a file of the name ``store`` is as it
+    was.
+
+    Parameters
+    ----------
+    store
+        The final name.
+    overwrite
+        Replace a file of this name.
+
+    Raises
+    ------
+    ArchiveError
+        If the file cannot be written, or there is one of this name that may not be replaced.
+    """
+    final = Path(os.path.abspath(store))
+    try:
+        with workspace(final) as own:
+            yield own / final.name
+            publish(own / final.name, final, own, replace=overwrite)
+    except ArchiveError:
+        raise
+    except OSError as error:
+        raise ArchiveError(f"cannot write '{store}': {error}; check the folder's permissions and free space") from error
+
+
 def _to_zarr(data: xr.Dataset, path: Path) -> None:
+    import zarr
+
     # Zarr has no stable format for strings of fixed length.
     strings = {name: c.astype(object) for name, c in data.coords.items() if c.dtype.kind == "U"}
+    data = data.assign_coords(strings).drop_encoding()
+    # Zarr wants chunks of one size, which windows that are joined have not.
+    lazy = {name: v for name, v in data.variables.items() if v.chunks is not None}
+    data = data.assign({n: v.chunk({d: max(c) for d, c in v.chunksizes.items()}) for n, v in lazy.items()})
+    # A Dataset that comes from an archive in units of work is none itself.
+    data.attrs = {key: value for key, value in data.attrs.items() if key not in (HASH, UNIT, VARIABLES, STORED)}
+    data.to_zarr(path, zarr_format=3, consolidated=False, encoding=chunk_encoding(data.variables))
+    open_group(path, mode="r+").attrs.update(stored_attr(path))
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Consolidated metadata")
-        data.assign_coords(strings).drop_encoding().to_zarr(path, zarr_format=3, consolidated=True)
-
-
-def remove(path: Path) -> None:
-    """Remove a file or an archive, if it is there."""
-    if path.is_dir():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
+        zarr.consolidate_metadata(str(path))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from sdaxr.archives.description import describe, provenance, short
+from sdaxr.archives.finished import partial_of
 from sdaxr.schema import ArchiveError
 
 
@@ -26,7 +27,7 @@ def info(path: str | Path) -> dict[str, str]:
     ArchiveError, PriorError
         If there is no such file or shipped prior, or it is none of these.
     """
-    from sdaxr.archives.archive import open_archive
+    from sdaxr.archives.reading import open_archive
 
     path = Path(path)
     if path.suffix == ".safetensors" or _is_name(path):
@@ -62,6 +63,6 @@ def _prior_info(name: Path) -> dict[str, str]:
 
 def _size(path: Path) -> str:
     if not path.exists():
-        path = path.with_name(path.name + ".partial")
+        path = partial_of(path)
     files = path.rglob("*") if path.is_dir() else [path]
     return f"{sum(file.stat().st_size for file in files if file.is_file()) / 1e6:.3g} MB"

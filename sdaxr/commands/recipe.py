@@ -8,7 +8,8 @@ A recipe maps commands to their parameters, in the order in which they run::
 A command that is used more than once needs the form with a list (``- observe: {...}``). Paths are relative to
 the recipe. The whole recipe is checked before anything runs. What ran is noted in ``<recipe>.state.json``: a step
 is skipped if its output is there and neither its parameters nor those of the steps before it, on whose files it
-depends, have changed.
+depends, have changed. A step is noted before it starts, too, so that a recipe that was killed goes on when it is run
+again.
 """
 
 from __future__ import annotations
@@ -24,11 +25,14 @@ from typing import Any
 import yaml
 
 import sdaxr
+from sdaxr.archives.configuration import difference
+from sdaxr.archives.finished import partial_of, windows_of
+from sdaxr.archives.stores import written_whole
 from sdaxr.commands import steps
 from sdaxr.observations import masks
 from sdaxr.schema import ArchiveError, OptionError, SdaxrError, nearest
 
-logger = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
 # These archives know their own configuration: called again, the function resumes, returns or refuses.
 _RESUMABLE = ("generate", "assimilate", "cycle", "forecast")
@@ -98,11 +102,13 @@ def run(recipe: str | Path, *, overwrite: bool = False, progress: bool = True) -
     for number, step in enumerate(plan, start=1):
         title = f"{number} {step.name}"
         if step not in todo:
-            logger.info("%s: done, skipped", title)
+            _log.info("%s: done, skipped", title)
             continue
-        logger.info("%s", title)
-        results[title] = _run_step(step, overwrite=overwrite and state.stale(step), progress=progress)
-        state.note(step)
+        _log.info("%s", title)
+        replace = overwrite or state.may_replace(step)
+        state.start(step, overwrite=replace)
+        results[title] = _run_step(step, overwrite=replace and _in_the_way(step), progress=progress)
+        state.finish(step)
     return results
 
 
@@ -136,6 +142,13 @@ def _run_step(step: Step, *, overwrite: bool, progress: bool) -> Any:
     if overwrite and "overwrite" in accepted:
         values["overwrite"] = True
     return steps.STEPS[step.name](**values)
+
+
+def _in_the_way(step: Step) -> bool:
+    """Whether there is something to replace: an output, or an unfinished one; a checkpoint of `train` is none."""
+    if step.output is None:
+        return False
+    return any(file.exists() for file in (step.output, partial_of(step.output), windows_of(step.output)))
 
 
 def _entries(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -239,7 +252,12 @@ def _typed(key: str, value: Any, accepted: Mapping[str, Any]) -> Any:
 
 
 class _State:
-    """What has run, in a small JSON file beside the recipe."""
+    """What has run, in a small JSON file beside the recipe.
+
+    A record of a step, by the name of its output, holds ``given`` and ``digest`` of the run that finished, and under
+    ``started`` those of a run that has not, with ``found``, whether there was an output when it started, and
+    ``overwrite``, whether it was allowed to replace that.
+    """
 
     def __init__(self, recipe: Path) -> None:
         self.path = recipe.with_suffix(".state.json")
@@ -250,49 +268,74 @@ class _State:
         except (OSError, ValueError) as error:
             raise ArchiveError(f"cannot read '{self.path}': {error}; remove it, then nothing counts as done") from error
 
+    def done(self, step: Step) -> bool:
+        """Whether ``step`` ran as it stands and its output is there."""
+        if step.output is None:
+            return self._record(step).get("digest") == step.digest
+        made = self._made(step)
+        return made is not None and made["digest"] == step.digest
+
+    def check_free(self, step: Step) -> None:
+        """Raise `ArchiveError` if running ``step`` would replace a file, and no earlier run was allowed to."""
+        if step.output is None or not step.output.exists() or self.done(step) or self.may_replace(step):
+            return
+        record, made = self._record(step), self._made(step)
+        if "digest" not in record and step.name in _RESUMABLE:
+            return
+        reason = "exists, but was not made by this recipe"
+        if made is not None:
+            changes = difference(made["given"], json.loads(_json(step.given))) or "a step before it changed"
+            reason = f"was made before this step changed ({changes})"
+        elif record:
+            reason = "exists, and may be older than the run of this step that was killed"
+        raise ArchiveError(
+            f"'{step.output}' {reason}; run with --overwrite to redo '{step.name}' and what depends on it, "
+            "or give another name"
+        )
+
+    def may_replace(self, step: Step) -> bool:
+        """Whether a run of ``step`` as it stands, which was killed, was allowed to replace its output."""
+        started = self._record(step).get("started", {})
+        return started.get("digest") == step.digest and bool(started["overwrite"])
+
+    def start(self, step: Step, *, overwrite: bool) -> None:
+        """Write down that ``step`` starts."""
+        found = step.output is not None and step.output.exists()
+        started = {"given": step.given, "digest": step.digest, "found": found, "overwrite": overwrite}
+        self._write(step, {**self._record(step), "step": step.name, "started": started})
+
+    def finish(self, step: Step) -> None:
+        """Write down that ``step`` ran."""
+        self._write(step, {"step": step.name, "given": step.given, "digest": step.digest})
+
+    def _made(self, step: Step) -> dict[str, Any] | None:
+        """The run that made the output which is there, if there is one and that is certain."""
+        record = self._record(step)
+        if step.output is None or not step.output.exists():
+            return None
+        if "started" not in record:
+            return record or None
+        # An output gets its name when it is complete. If there was none before, it is from the run that was killed;
+        # else it is that of the run before, or of this one: nobody knows.
+        return None if record["started"]["found"] else record["started"]
+
+    def _record(self, step: Step) -> dict[str, Any]:
+        return self.ran.get(self._key(step), {})
+
     def _key(self, step: Step) -> str:
         if step.output is None:
             return f"{step.name} {step.digest}"
         base = self.path.parent
         return str(step.output.relative_to(base) if step.output.is_relative_to(base) else step.output)
 
-    def done(self, step: Step) -> bool:
-        """Whether ``step`` ran as it stands and its output is there."""
-        record = self.ran.get(self._key(step), {})
-        return record.get("digest") == step.digest and (step.output is None or step.output.exists())
-
-    def stale(self, step: Step) -> bool:
-        """Whether the output of ``step`` is there, but not from the step as it stands."""
-        return not self.done(step) and step.output is not None and step.output.exists()
-
-    def check_free(self, step: Step) -> None:
-        """Raise `ArchiveError` if running ``step`` would replace a file."""
-        record = self.ran.get(self._key(step))
-        if not self.stale(step) or (record is None and step.name in _RESUMABLE):
-            return
-        reason = "exists, but was not made by this recipe"
-        if record is not None:
-            reason = f"was made before this step changed ({_difference(record['given'], step.given)})"
-        raise ArchiveError(
-            f"'{step.output}' {reason}; run with --overwrite to redo '{step.name}' and what depends on it, "
-            "or give another name"
-        )
-
-    def note(self, step: Step) -> None:
-        """Write down that ``step`` ran."""
-        self.ran[self._key(step)] = {"step": step.name, "given": step.given, "digest": step.digest}
-        partial = self.path.with_suffix(".partial")
-        partial.write_text(json.dumps(self.ran, indent=1, default=str))
-        partial.replace(self.path)
+    def _write(self, step: Step, record: dict[str, Any]) -> None:
+        self.ran[self._key(step)] = record
+        with written_whole(self.path, overwrite=True) as unfinished:
+            unfinished.write_text(_json(self.ran))
 
 
-def _difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
-    changed = [
-        f"{key}: {old.get(key, 'not given')!r} -> {new.get(key, 'not given')!r}"
-        for key in sorted({*old, *new})
-        if old.get(key) != new.get(key)
-    ]
-    return ", ".join(changed) or "a step before it changed"
+def _json(value: Any) -> str:
+    return json.dumps(value, indent=1, default=str)
 
 
 class _Loader(yaml.SafeLoader):

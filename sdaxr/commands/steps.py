@@ -18,7 +18,7 @@ from typing import Any
 import xarray as xr
 
 import sdaxr
-from sdaxr.archives.stores import check_free, save
+from sdaxr.archives.stores import check_free, save, written_whole
 from sdaxr.schema import TRAJECTORY, DataError, OperatorError, OptionError, nearest
 
 logger = logging.getLogger(__name__)
@@ -73,7 +73,7 @@ def observe(
     check_free(store, overwrite)
     mask = _only_variable(where) if isinstance(where, str) else where
     observations = sdaxr.observe(_open(truth, trajectory), read_operator(operator), where=mask, **options)
-    return save(observations, store)
+    return save(observations, store, overwrite=overwrite)
 
 
 def assimilate(
@@ -135,7 +135,7 @@ def denoise(
 ) -> xr.Dataset:
     """Clean fields from ``noisy`` ones to the file ``store``."""
     check_free(store, overwrite)
-    return save(sdaxr.denoise(_open(noisy, trajectory), sdaxr.open_prior(prior), **options), store)
+    return save(sdaxr.denoise(_open(noisy, trajectory), sdaxr.open_prior(prior), **options), store, overwrite=overwrite)
 
 
 def verify(
@@ -150,7 +150,7 @@ def verify(
     """Scores of ``posterior`` (or a forecast) against ``truth``; to the file ``store`` if it is given."""
     check_free(store, overwrite)
     scores = sdaxr.verify(sdaxr.open_archive(posterior), _open(truth, trajectory), **options)
-    return scores if store is None else save(scores, store)
+    return scores if store is None else save(scores, store, overwrite=overwrite)
 
 
 def plot(
@@ -163,7 +163,9 @@ def plot(
     **options: Any,
 ) -> Path:
     """A figure of ``data`` to the file ``path``."""
-    figure = sdaxr.plot(*_panels(data, truth, observations, trajectory, options), path=path, **options)
+    panels = _panels(data, truth, observations, trajectory, options)
+    with written_whole(path, overwrite=True) as unfinished:
+        figure = sdaxr.plot(*panels, path=unfinished, **options)
     import matplotlib.pyplot
 
     matplotlib.pyplot.close(figure)
@@ -181,9 +183,11 @@ def animate(
     **options: Any,
 ) -> Path:
     """An animation of ``data`` to the GIF ``path``."""
-    written = sdaxr.animate(*_panels(data, truth, observations, trajectory, options), path, **options)
+    panels = _panels(data, truth, observations, trajectory, options)
+    with written_whole(path, overwrite=True) as unfinished:
+        sdaxr.animate(*panels, unfinished, **options)
     logger.info("wrote %s", path)
-    return written
+    return Path(path)
 
 
 STEPS: dict[str, Callable[..., Any]] = {

@@ -26,7 +26,7 @@ from typing import ClassVar
 import numpy as np
 import xarray as xr
 
-from sdaxr.archives.archive import open_archive
+from sdaxr.archives.reading import open_archive
 from sdaxr.filters.base import Drawn
 from sdaxr.filters.bpf import ParticleMethod
 from sdaxr.filters.ffbs import FFBS

@@ -11,8 +11,8 @@ import numpy as np
 import xarray as xr
 from tqdm.auto import tqdm
 
-from sdaxr import schema
 from sdaxr.archives.ensemble import Ensemble
+from sdaxr.archives.provenance import provenance_attrs
 from sdaxr.filters.base import ModelMethod
 from sdaxr.filters.state_space import build_model
 from sdaxr.observations.provenance import count_observations, describe_networks, fingerprint
@@ -137,14 +137,12 @@ def _chain(system: str | System) -> MarkovChain:
 
 
 def _provenance(chain: MarkovChain, method: ModelMethod, seed: int) -> dict[str, Any]:
-    return {
-        "Conventions": "CF-1.11",
-        "title": f"posterior ensemble, {method.name} with the system {chain.name!r}",
-        "source": "data assimilation with the physical model",
-        "sdaxr_system": chain.name,
-        "sdaxr_options": json.dumps(chain.options(), sort_keys=True),
+    return provenance_attrs(
+        f"posterior ensemble, {method.name} with the system {chain.name!r}",
+        "data assimilation with the physical model",
+        sdaxr_system=chain.name,
+        sdaxr_options=json.dumps(chain.options(), sort_keys=True),
         **describe_method(method),
-        "seed": seed,
-        "sdaxr_version": schema.VERSION,
-        **({"references": chain.references} if chain.references else {}),
-    }
+        seed=seed,
+        references=chain.references or None,
+    )

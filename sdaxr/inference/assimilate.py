@@ -12,9 +12,9 @@ import numpy as np
 import xarray as xr
 from tqdm.auto import tqdm
 
-from sdaxr import schema
 from sdaxr.archives.archive import Archive
 from sdaxr.archives.ensemble import Ensemble
+from sdaxr.archives.provenance import provenance_attrs
 from sdaxr.archives.workers import active_client, map_units
 from sdaxr.filters.smoothing import smooth
 from sdaxr.inference.problem import Problem
@@ -253,13 +253,11 @@ def draw_batch(
 
 
 def _provenance(prior: Prior, method: ScoreMethod, seed: int) -> dict[str, Any]:
-    return {
-        "Conventions": "CF-1.11",
-        "title": f"posterior ensemble, {method.name} with the prior {prior.name!r}",
-        "source": "score-based data assimilation",
-        "prior": prior.name,
-        "prior_sha256": prior.sha256,
+    return provenance_attrs(
+        f"posterior ensemble, {method.name} with the prior {prior.name!r}",
+        "score-based data assimilation",
+        prior=prior.name,
+        prior_sha256=prior.sha256,
         **describe_method(method),
-        "seed": seed,
-        "sdaxr_version": schema.VERSION,
-    }
+        seed=seed,
+    )

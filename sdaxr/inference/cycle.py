@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Mapping
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -16,9 +17,12 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from sdaxr.archives.archive import open_archive
-from sdaxr.archives.format import BOOKKEEPING
-from sdaxr.archives.stores import check_free, remove, save
+from sdaxr.archives.configuration import difference
+from sdaxr.archives.finished import remove, windows_of
+from sdaxr.archives.format import BOOKKEEPING, STATUS
+from sdaxr.archives.reading import open_archive
+from sdaxr.archives.seeds import unit_seed
+from sdaxr.archives.stores import check_free, save, written_whole
 from sdaxr.archives.workers import active_client
 from sdaxr.inference.assimilate import assimilate
 from sdaxr.inference.forecast import forecast, open_model
@@ -31,7 +35,6 @@ from sdaxr.schema import MEMBER, TIME, ArchiveError, DataError, OptionError, Sda
 from sdaxr.states.fields import StateLayout
 from sdaxr.states.time import elapsed
 from sdaxr.systems.base import System
-from sdaxr.systems.generation import unit_seed
 
 _log = logging.getLogger(__name__)
 
@@ -80,7 +83,8 @@ def cycle(
         from trusting themselves too much, and fields, whose errors are not independent, from counting the same
         information many times (2 in ``recipes/quasigeostrophic/cycling.py``).
     overwrite
-        Replace an archive that is there.
+        Make an archive that is there anew; it stays until the new one is complete. Windows of the same settings that
+        a killed run has left are kept.
     progress
         Show a progress bar for each window.
     **options
@@ -125,7 +129,7 @@ def cycle(
     if len(starts) > 1 and axis.size - starts[-1] < needed:
         starts.pop()
     parts = [axis.isel({TIME: slice(*ends)}) for ends in pairwise([*starts, axis.size])]
-    folder = None if store is None else Path(f"{store}.windows")
+    folder = None if store is None else _windows_folder(store, about, overwrite)
     # What is measured of an opened prior is measured once; workers open it by themselves.
     source = opened if active_client() is None else prior
     analyses = []
@@ -142,20 +146,20 @@ def cycle(
         analyses.append(
             assimilate(
                 seen, source, times=part, members=members, seed=unit_seed(seed, number), background=background,
-                store=folder and folder / f"{number:05d}.zarr", overwrite=overwrite, progress=progress, **options,
+                store=folder and folder / f"{number:05d}.zarr", progress=progress, **options,
             )
         )  # fmt: skip
         if part is not parts[-1]:
             ahead = forecast(analyses[-1], model, steps=1, seed=unit_seed(seed, number), progress=False)
             background = as_background(ahead, opened.layout, inflation)
     joined = xr.concat(analyses, TIME, data_vars="minimal", coords="minimal", compat="override", join="override")
-    joined = joined.drop_vars("status", errors="ignore")
+    joined = joined.drop_vars(STATUS, errors="ignore")
     own = (*BOOKKEEPING, "observations_used", "observations_dropped")
     joined.attrs = {k: v for k, v in analyses[0].attrs.items() if k not in own}
     joined.attrs |= describe_networks(networks, options.get("operator")) | about
     if store is None or folder is None:
         return joined.load()
-    save(joined, store)
+    save(joined, store, overwrite=overwrite)
     remove(folder)
     return open_archive(store)
 
@@ -178,13 +182,36 @@ def _named(model: System | Prior) -> str:
 def _finished(store: str | Path, about: dict[str, Any]) -> xr.Dataset:
     """The archive of an earlier call with the same settings."""
     found = open_archive(store)
-    for key, value in about.items():
-        if found.attrs.get(key) != value:
-            raise ArchiveError(
-                f"'{store}' has {key}={found.attrs.get(key)!r}, expected {value!r}; choose another store, or pass "
-                "overwrite=True"
-            )
+    _check_same(store, found.attrs, about)
     return found
+
+
+def _windows_folder(store: str | Path, about: dict[str, Any], overwrite: bool) -> Path:
+    """Where the windows go; those of an earlier call that was killed are kept if it had the same settings."""
+    folder = windows_of(Path(store))
+    note = folder / "cycle.json"
+    if note.exists():
+        there = json.loads(note.read_text())
+        if overwrite and difference(there, about):
+            remove(folder)
+        else:
+            _check_same(folder, there, about)
+    if not note.exists():
+        with written_whole(note, overwrite=True) as unfinished:
+            unfinished.write_text(json.dumps(about, indent=1))
+    return folder
+
+
+def _check_same(where: str | Path, there: Mapping[Any, Any], about: Mapping[str, Any]) -> None:
+    # Numbers of NetCDF files are numpy's.
+    known = {key: there[key] for key in about if key in there}
+    known = {key: value.item() if isinstance(value, np.generic) else value for key, value in known.items()}
+    changes = difference(known, about)
+    if changes:
+        raise ArchiveError(
+            f"'{where}' was made with another configuration (there -> in this run): {changes}. Choose another store, "
+            "or pass overwrite=True"
+        )
 
 
 def within(name: str, data: xr.Dataset, times: xr.DataArray, step: float) -> xr.Dataset | None:

@@ -34,6 +34,8 @@ import xarray as xr
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from sdaxr.archives.ensemble import member_attrs
+from sdaxr.archives.seeds import unit_seed
 from sdaxr.inference.lead_time import check_times
 from sdaxr.posterior.covariance.variance import Measured
 from sdaxr.posterior.guidance.sda import SDA
@@ -47,7 +49,6 @@ from sdaxr.prior.hardware import choose_device
 from sdaxr.schema import MEMBER, TIME, DataError, DivergenceError, OptionError, nearest
 from sdaxr.states.coordinates import ensemble_dimension
 from sdaxr.states.fields import StateLayout
-from sdaxr.systems.generation import unit_seed
 
 ROUTES = ("posterior", "langevin")
 # Numbers at once, where no batch is asked for: a few hundred megabytes in the network.
@@ -289,8 +290,8 @@ def _labelled(samples: np.ndarray, noisy: xr.Dataset, layout: StateLayout, ensem
     variables = {v: ((*head, TIME, *layout.dims(v)), a, layout.attrs[v] | noisy[v].attrs) for v, a in fields.items()}
     result = xr.Dataset(variables, coords)
     if members > 1:
-        attrs = {"standard_name": "realization", "long_name": "posterior sample", "units": "1"}
-        result = result.assign_coords({MEMBER: (MEMBER, np.arange(members), attrs)})
+        labels = (MEMBER, np.arange(members), member_attrs("posterior sample"))
+        result = result.assign_coords({MEMBER: labels})
     return result
 
 

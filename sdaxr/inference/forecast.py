@@ -18,13 +18,13 @@ import numpy as np
 import xarray as xr
 
 from sdaxr import schema
-from sdaxr.archives.archive import Archive, open_archive
+from sdaxr.archives.ensemble import Ensemble
+from sdaxr.archives.seeds import unit_seed
 from sdaxr.archives.workers import active_client, map_units
 from sdaxr.inference.lead_time import check_times, labels, provenance, with_time
 from sdaxr.schema import MEMBER, TIME, DataError, DivergenceError, GridError, OptionError, PriorError, nearest
 from sdaxr.states.time import time_kind
 from sdaxr.systems.base import System
-from sdaxr.systems.generation import unit_seed
 from sdaxr.systems.registry import open_system, systems
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ def forecast(
     device
         For a prior: ``"auto"`` takes a GPU where there is one.
     overwrite
-        Replace an archive that is there.
+        Make an archive that is there anew; it stays until the new one is complete.
     progress
         Show a progress bar.
     **options
@@ -136,29 +136,15 @@ def forecast(
             method=method,
             sampler=sampler,
         )
-    template = run.template.assign_attrs(run.attrs)
-    archive, waiting = None, list(range(template.sizes[MEMBER]))
-    if store is not None:
-        config = {k: v for k, v in run.attrs.items() if k != "sdaxr_version"} | {
-            "members": len(waiting),
-            "steps": steps,
-        }
-        archive = Archive.create(store, template, MEMBER, config, run.attrs, overwrite=overwrite, finite=run.finite)
-        waiting = archive.pending()
-    members: dict[int, dict[str, np.ndarray]] = {}
-    for member, fields in run.members(waiting, progress):
+    members = Ensemble.create(
+        run.template, run.attrs, store=store, overwrite=overwrite, finite=run.finite, member="ensemble member"
+    )
+    for member, fields in run.members(sorted(members.waiting), progress):
         if isinstance(fields, Exception):
-            if archive is None or not isinstance(fields, ArithmeticError):
-                raise fields
-            archive.fail(member, f"{type(fields).__name__}: {fields}")
-        elif archive is None:
-            members[member] = fields
+            members.fail(member, fields)
         else:
-            archive.write(member, fields)
-    if archive is not None:
-        return open_archive(archive.finalise())
-    stacked = {v: np.stack([members[m][str(v)] for m in waiting]) for v in template.data_vars}
-    return template.assign({v: (template[v].dims, a, template[v].attrs) for v, a in stacked.items()})
+            members.write(member, fields)
+    return members.dataset()
 
 
 def open_model(model: str | Path | System | Prior, ensemble: xr.Dataset) -> System | Prior:

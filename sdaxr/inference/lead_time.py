@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from sdaxr import schema
+from sdaxr.archives.provenance import provenance_attrs
 from sdaxr.schema import INIT_TIME, LEAD_TIME, MEMBER, TIME, VALID_TIME, DataError
 from sdaxr.states.coordinates import ensemble_dimension
 from sdaxr.states.time import time_axis, time_kind
@@ -62,10 +62,9 @@ def labels(state: xr.Dataset, data: xr.Dataset, step: float, steps: int) -> xr.D
     else:
         valid = start + lead
     reference = {"standard_name": "forecast_reference_time", "long_name": "time of the initial state"}
-    member = {"standard_name": "realization", "long_name": "ensemble member", "units": "1"}
     known = {} if kind == "float" else {"standard_name": "time"}
     coords = {
-        MEMBER: (MEMBER, data[MEMBER].values, member),
+        MEMBER: (MEMBER, data[MEMBER].values),
         LEAD_TIME: (LEAD_TIME, lead, {"standard_name": "forecast_period", "long_name": "lead time", **units}),
         VALID_TIME: (LEAD_TIME, valid, {**known, "long_name": "time that is forecast", **units}),
         INIT_TIME: ((), np.array(start), {**reference, **units}),
@@ -79,15 +78,10 @@ def labels(state: xr.Dataset, data: xr.Dataset, step: float, steps: int) -> xr.D
 
 
 def provenance(about: dict[str, Any], method: str, states: Mapping[str, np.ndarray], seed: int) -> dict[str, Any]:
+    """Attributes of a forecast by ``method`` from the initial ``states``, by variable."""
     digest = hashlib.sha256()
     for name in sorted(states):
         digest.update(name.encode() + np.ascontiguousarray(states[name]).tobytes())
-    return {
-        "Conventions": "CF-1.11",
-        "title": f"forecast by {method}",
-        "source": method,
-        **about,
-        "seed": seed,
-        "initial_states_sha256": digest.hexdigest(),
-        "sdaxr_version": schema.VERSION,
-    }
+    return provenance_attrs(
+        f"forecast by {method}", method, **about, seed=seed, initial_states_sha256=digest.hexdigest()
+    )

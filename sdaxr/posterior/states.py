@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-import numpy as np
 import torch
 from torch import Tensor
 
+from sdaxr.archives.seeds import unit_seed
 from sdaxr.posterior.covariance.unresolved import UnresolvedVariance, measure
 from sdaxr.posterior.guidance.base import ScoreMethod
 from sdaxr.posterior.likelihood import GaussianObservation
@@ -111,7 +111,7 @@ def extend(
     for number, held in enumerate(blocks(start, steps, context, block)):
         likelihood = observe_states(known[:, known.shape[1] - held :], error, variance)
         guided = method.guide(denoiser_at(known.shape[1] - held, length), [likelihood])
-        stream = int(np.random.SeedSequence((seed, number)).generate_state(1, np.uint64)[0])
+        stream = unit_seed(seed, number)
         noise = member_noise(stream, numbers, (length, *known.shape[2:]), known.device)
         drawn = sampler(guided, noise, lambda: tick(len(numbers)), guided.pin)
         known = torch.cat([known, drawn[:, held:].to(known)], dim=1)

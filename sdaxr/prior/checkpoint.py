@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from sdaxr.archives.format import difference
+from sdaxr.archives.configuration import difference
 from sdaxr.schema import ArchiveError
 
 if TYPE_CHECKING:

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from tqdm.auto import tqdm
 
+from sdaxr.archives.seeds import unit_seed
 from sdaxr.prior import checkpoint
 from sdaxr.prior.preconditioning import DenoisingNetwork
 from sdaxr.prior.settings import Settings
@@ -184,4 +185,4 @@ class TrainingRun:
 
 def _generator(seed: int, number: int) -> torch.Generator:
     # Each step has a stream of its own, so that a resumed run sees the same noise.
-    return torch.Generator().manual_seed(int(np.random.SeedSequence((seed, number)).generate_state(1)[0]))
+    return torch.Generator().manual_seed(unit_seed(seed, number) & 0xFFFFFFFF)

@@ -14,7 +14,7 @@ import torch
 import xarray as xr
 
 from sdaxr import schema
-from sdaxr.archives.archive import open_archive
+from sdaxr.archives.reading import open_archive
 from sdaxr.operators.base import Operator
 from sdaxr.prior.augmentation import Augmentation
 from sdaxr.prior.files import Prior, assemble

@@ -11,7 +11,10 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from sdaxr.archives.archive import Archive, open_archive
+from sdaxr.archives.archive import Archive
+from sdaxr.archives.provenance import provenance_attrs
+from sdaxr.archives.reading import open_archive
+from sdaxr.archives.seeds import unit_seed
 from sdaxr.archives.workers import map_units
 from sdaxr.schema import SPLITS, TIME, TRAJECTORY, VERSION, ArchiveError, DivergenceError, OptionError
 from sdaxr.systems.base import System
@@ -61,7 +64,8 @@ def generate(
         Trajectories that are computed side by side; on a GPU some tens make the Kolmogorov flow much faster. Rounding
         depends on it.
     overwrite
-        Start anew if there is an archive already.
+        Make an archive that is there anew. It stays until the new one is complete; an unfinished one of the same
+        configuration is resumed.
     progress
         Show a progress bar.
     **options
@@ -134,11 +138,6 @@ def simulate(
     return failed
 
 
-def unit_seed(seed: int, index: int) -> int:
-    """Seed of one unit of work, 64 bits; independent for every pair of seed and index."""
-    return int(np.random.SeedSequence((seed, index)).generate_state(1, np.uint64)[0])
-
-
 def split_labels(trajectories: int, split: Sequence[float]) -> np.ndarray:
     """Label of each trajectory, ``train``, ``valid`` or ``test``, in contiguous blocks; shape ``(trajectories,)``.
 
@@ -192,13 +191,11 @@ def _template(model: System, trajectories: int, steps: int, split: Sequence[floa
 
 
 def _provenance(model: System, config: dict[str, Any]) -> dict[str, Any]:
-    attrs = {
-        "Conventions": "CF-1.11",
-        "title": f"Trajectories of {model.name}",
-        "source": f"sdaxr {VERSION}, system {model.name}",
-        "sdaxr_version": VERSION,
-        "sdaxr_system": model.name,
-        "sdaxr_options": json.dumps(config["options"], sort_keys=True),
-        "sdaxr_seed": config["seed"],
-    }
-    return attrs | ({"references": model.references} if model.references else {})
+    return provenance_attrs(
+        f"Trajectories of {model.name}",
+        f"sdaxr {VERSION}, system {model.name}",
+        sdaxr_system=model.name,
+        sdaxr_options=json.dumps(config["options"], sort_keys=True),
+        sdaxr_seed=config["seed"],
+        references=model.references or None,
+    )

@@ -15,7 +15,9 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from sdaxr.archives.archive import COMPLETE, FAILED, PENDING, Archive, open_archive
+from sdaxr.archives.archive import Archive
+from sdaxr.archives.format import COMPLETE, FAILED, PENDING
+from sdaxr.archives.reading import open_archive
 from sdaxr.schema import ArchiveError, DataError, DivergenceError
 
 CONFIG = {"system": "toy", "options": {"step": 0.1}, "seed": 0}
@@ -82,7 +84,7 @@ def test_a_finished_archive_opens_as_it_was_written(tmp_path):
 
 
 def test_the_zero_unit_is_stored_and_long_units_are_split(tmp_path, monkeypatch):
-    monkeypatch.setattr("sdaxr.archives.format._CHUNK_BYTES", 40)
+    monkeypatch.setattr("sdaxr.archives.template._CHUNK_BYTES", 40)
     archive = filled(tmp_path / "a.zarr")
     archive.finalise()
     data = open_archive(tmp_path / "a.zarr")
@@ -144,7 +146,7 @@ def test_another_configuration_is_refused_with_the_difference(tmp_path, finish):
     if finish:
         archive.finalise()
     other = {"system": "toy", "options": {"step": 0.2}, "seed": 0, "extra": [1]}
-    message = r"extra is 'nothing' there and \[1\] in this run; options.step is 0.1 there and 0.2 in this run"
+    message = r"extra: nothing -> \[1\]; options.step: 0.1 -> 0.2"
     with pytest.raises(ArchiveError, match=message):
         Archive.create(tmp_path / "a.zarr", template(), "member", other)
     anew = Archive.create(tmp_path / "a.zarr", template(), "member", other, overwrite=True)

@@ -104,7 +104,7 @@ def test_the_table_is_said_and_where_everything_is(demo: Demo) -> None:
     [
         (("--states", "0"), "found steps=0, expected a whole number of at least 1"),
         (("--states", "few"), "'few' is not a valid integer"),
-        (("--states", "5"), "steps is 9 there and 5 in this run"),
+        (("--states", "5"), "steps: 9 -> 5"),
     ],
 )
 def test_impossible_settings_are_one_line(demo: Demo, flags: tuple[str, ...], message: str) -> None:

@@ -10,7 +10,7 @@ import pytest
 import xarray as xr
 from gaussian import GaussianChain
 
-from sdaxr.archives.archive import open_archive
+from sdaxr.archives.reading import open_archive
 from sdaxr.inference.forecast import forecast
 from sdaxr.prior.files import Prior
 from sdaxr.schema import DataError, OptionError

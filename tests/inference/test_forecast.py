@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 import xarray as xr
 
+from sdaxr.archives.seeds import unit_seed
 from sdaxr.inference.forecast import _resolve, forecast
 from sdaxr.schema import ArchiveError, DataError, GridError, OptionError, PriorError, UnitsError
-from sdaxr.systems.generation import unit_seed
 from sdaxr.systems.lorenz96 import Lorenz96
 from sdaxr.systems.registry import open_system
 

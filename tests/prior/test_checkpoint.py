@@ -15,9 +15,9 @@ from sdaxr.schema import ArchiveError
 def test_a_checkpoint_of_other_settings_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     data, store = autoregressive(6, 20), tmp_path / "p.safetensors"
     killed_training(monkeypatch, data, store, after=1)
-    with pytest.raises(ArchiveError, match=r"other settings \(optimisation.batch is 4 there and 8 in this run\)"):
+    with pytest.raises(ArchiveError, match=r"other settings \(optimisation.batch: 4 -> 8\)"):
         trained(data, store, optimisation={"batch": 8})
-    with pytest.raises(ArchiveError, match=r"other settings \(network.width is 8 there and 16 in this run\)"):
+    with pytest.raises(ArchiveError, match=r"other settings \(network.width: 8 -> 16\)"):
         trained(data, store, network={"width": 16, "blocks": 1, "kernel": 3})
     with pytest.raises(ArchiveError, match="other settings.*layout"):
         trained(data.rename(a="b"), store)

@@ -13,10 +13,13 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from sdaxr.archives.archive import Archive, open_archive
+from sdaxr.archives.archive import Archive
+from sdaxr.archives.format import COMPLETE
+from sdaxr.archives.reading import open_archive
+from sdaxr.archives.seeds import unit_seed
 from sdaxr.schema import TRAJECTORY, ArchiveError, OptionError
 from sdaxr.systems.base import System
-from sdaxr.systems.generation import generate, simulate, split_labels, unit_seed
+from sdaxr.systems.generation import generate, simulate, split_labels
 from sdaxr.systems.lorenz96 import Lorenz96
 from sdaxr.systems.registry import open_system
 
@@ -86,7 +89,7 @@ def test_the_same_call_returns_the_archive_without_work(tmp_path, monkeypatch):
     first = generate("lorenz96", tmp_path / "a.zarr", **SMALL)
     monkeypatch.setattr(Lorenz96, "trajectory", lambda *args: pytest.fail("it was computed again"))
     xr.testing.assert_identical(generate("lorenz96", tmp_path / "a.zarr", **SMALL).load(), first.load())
-    with pytest.raises(ArchiveError, match="steps is 6 there and 7 in this run"):
+    with pytest.raises(ArchiveError, match="steps: 6 -> 7"):
         generate("lorenz96", tmp_path / "a.zarr", **SMALL | {"steps": 7})
 
 
@@ -99,8 +102,8 @@ def test_overwrite_starts_anew(tmp_path):
 def test_the_order_of_the_units_does_not_matter(tmp_path):
     whole = generate("lorenz96", tmp_path / "a.zarr", **SMALL).load()
     model = Lorenz96(spin_up=5)
-    with pytest.raises(ArchiveError, match="is gone; run the job again"):
-        simulate(0, [[0]], Archive(str(tmp_path / "b.zarr"), TRAJECTORY), model, 6, 4)
+    with pytest.raises(ArchiveError, match="is gone or replaced; run the job again"):
+        simulate(0, [[0]], Archive(str(tmp_path / "b.zarr"), TRAJECTORY, "no digest"), model, 6, 4)
     for index in reversed(range(10)):
         np.testing.assert_array_equal(whole.x[index], model.trajectory(6, unit_seed(4, index))["x"])
 
@@ -133,7 +136,7 @@ def test_worker_processes_give_the_same_numbers_and_may_die(tmp_path):
         xr.testing.assert_identical(there.load(), here.load())
         survived = generate(brittle, tmp_path / "brittle.zarr", trajectories=4, steps=2, progress=False)
     assert (tmp_path / "died").exists()
-    assert (survived.status == 1).all()
+    assert (survived.status == COMPLETE).all()
 
 
 def test_failed_trajectories_are_listed_after_the_rest_is_done(tmp_path, caplog):
@@ -154,7 +157,7 @@ def test_a_full_disk_stops_the_run_and_is_no_failure_of_the_system(tmp_path, mon
     with pytest.raises(ArchiveError, match="No space left"):
         generate("lorenz96", tmp_path / "a.zarr", **SMALL)
     monkeypatch.undo()
-    assert (generate("lorenz96", tmp_path / "a.zarr", **SMALL).status == 1).all()
+    assert (generate("lorenz96", tmp_path / "a.zarr", **SMALL).status == COMPLETE).all()
 
 
 @pytest.mark.parametrize(

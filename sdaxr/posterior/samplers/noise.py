@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
 import torch
 
+from sdaxr.archives.seeds import unit_seed
 from sdaxr.posterior.samplers.predictor_corrector import Noise
 
 
@@ -19,6 +19,6 @@ def member_noise(
     The streams run on the CPU in a fixed order, so that a member is the same in any batch and on any device.
     """
     words = [(seed, m, attempt) if attempt else (seed, m) for m in members]
-    seeds = [int(np.random.SeedSequence(w).generate_state(1, np.uint64)[0] >> 1) for w in words]
-    streams = [torch.Generator().manual_seed(s) for s in seeds]
+    # PyTorch takes 63 bits.
+    streams = [torch.Generator().manual_seed(unit_seed(*w) >> 1) for w in words]
     return lambda: torch.stack([torch.randn(*shape, generator=g) for g in streams]).to(device)

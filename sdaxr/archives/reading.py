@@ -1,0 +1,138 @@
+"""Opening the files of sdaxr, and other people's; what is unfinished or damaged is refused."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from os import PathLike
+from pathlib import Path
+
+import xarray as xr
+from zarr.storage import LocalStore
+
+from sdaxr.archives.chunks import CheckedStore, chunk_counts, holds_every_chunk, missing_chunks, missing_error
+from sdaxr.archives.finished import PARTIAL, is_unfinished, partial_of, windows_of
+from sdaxr.archives.format import STATUS, STORED, UNIT, is_consolidated, own_attrs
+from sdaxr.archives.units import complete_units, shortfall
+from sdaxr.schema import ArchiveError
+
+
+def open_archive(path: str | PathLike[str], *, allow_incomplete: bool = False) -> xr.Dataset:
+    """Open a Zarr archive or a NetCDF file lazily.
+
+    Chunks of sdaxr's own Zarr files are looked for when the file is opened, and their checksums are verified when they
+    are read: one that is missing or damaged is an error then, not NaN.
+
+    Parameters
+    ----------
+    path
+        A Zarr directory, or a NetCDF file. It need not be sdaxr's own.
+    allow_incomplete
+        Open an archive that is still being written, or has lost some of its chunks, too: the units that are complete,
+        no others.
+
+    Returns
+    -------
+    xarray.Dataset
+        With Dask arrays, one chunk per chunk on disk.
+
+    Raises
+    ------
+    ArchiveError
+        If there is nothing at ``path``, it is neither Zarr nor NetCDF, or it is unfinished or damaged.
+    """
+    final = Path(path)
+    if final.is_file() and not is_unfinished(final):
+        return _with_labels_loaded(_opened(final, _open_netcdf, "a NetCDF file"))
+    where = _find(final)
+    if not (where / "zarr.json").exists() and not (where / ".zgroup").exists():
+        raise ArchiveError(f"{str(where)!r} is a directory without Zarr metadata; expected a Zarr archive")
+    own = own_attrs(where)
+    if is_unfinished(where):
+        if own is None:
+            raise _left_behind(where)
+        if not allow_incomplete:
+            raise ArchiveError(f"{shortfall(where)}, or pass allow_incomplete=True")
+        return _open_units(where, own[UNIT], allow_incomplete=True)
+    if not holds_every_chunk(where):
+        return _with_labels_loaded(_opened(where, _open_zarr, "a Zarr archive"))
+    if own is not None:
+        return _open_units(where, own[UNIT], allow_incomplete=allow_incomplete)
+    for name, index in missing_chunks(where, chunk_counts(where)):
+        raise missing_error(where, name, index)
+    return _with_labels_loaded(_opened(where, _open_checked, "a Zarr archive"))
+
+
+def _find(final: Path) -> Path:
+    """Where the archive of this name lies, finished or not."""
+    if final.suffix == PARTIAL and not final.exists():
+        final = final.with_suffix("")
+    if final.is_file():
+        raise _left_behind(final)
+    if final.exists():
+        return final
+    if own_attrs(partial_of(final)) is not None:
+        return partial_of(final)
+    windows = windows_of(final)
+    if windows.exists():
+        raise ArchiveError(
+            f"{str(final)!r} is not finished: '{windows.name}' holds the windows of a cycle; run it again to go on"
+        )
+    raise ArchiveError(f"there is nothing at {str(final)!r}; expected a Zarr directory or a NetCDF file")
+
+
+def _left_behind(path: Path) -> ArchiveError:
+    return ArchiveError(
+        f"{str(path)!r} is not finished: its writer is still at work, or was killed; run the job again. If the file is "
+        "of other software and complete, give it a name that does not end in .partial"
+    )
+
+
+def _open_units(path: Path, unit: str, *, allow_incomplete: bool) -> xr.Dataset:
+    """An archive of sdaxr in units of work: all of them, or those that are complete."""
+    with warnings.catch_warnings():
+        # The reasons of failed units lie beside the arrays.
+        warnings.filterwarnings("ignore", message=".*not recognized as a component")
+        data = _with_labels_loaded(_opened(path, _open_checked, "a Zarr archive"))
+    done = complete_units(path, data[STATUS].values)
+    if len(done) == data.sizes[unit]:
+        return data
+    if not allow_incomplete:
+        raise ArchiveError(f"{shortfall(path)}, or pass allow_incomplete=True")
+    return data.isel({unit: done})
+
+
+def _with_labels_loaded(data: xr.Dataset) -> xr.Dataset:
+    """Small coordinates in memory, texts as objects: zarr's own string type is not known everywhere yet."""
+    labels = {name: c.variable for name, c in data.coords.items() if c.ndim <= 1 and name not in data.xindexes}
+    loaded = {}
+    for name, variable in labels.items():
+        values = variable.values
+        loaded[name] = variable.copy(data=values.astype(object) if values.dtype.kind in "TU" else values)
+    return data.assign_coords(loaded)
+
+
+def _open_netcdf(path: Path) -> xr.Dataset:
+    return xr.open_dataset(path, chunks={})
+
+
+def _open_zarr(path: Path) -> xr.Dataset:
+    # Asked for rather than tried, because xarray warns where there is none.
+    return xr.open_zarr(path, chunks={}, consolidated=is_consolidated(path))
+
+
+def _open_checked(path: Path) -> xr.Dataset:
+    store = CheckedStore(LocalStore(path, read_only=True))
+    data = xr.open_zarr(store, chunks={}, consolidated=is_consolidated(path))
+    # It says of the file what is not true of a Dataset that is made of it.
+    data.attrs.pop(STORED, None)
+    return data
+
+
+def _opened(path: Path, opener: Callable[[Path], xr.Dataset], kind: str) -> xr.Dataset:
+    try:
+        return opener(path)
+    except ArchiveError:
+        raise
+    except Exception as error:  # the libraries below raise whatever they like on a broken file
+        raise ArchiveError(f"{str(path)!r} cannot be read as {kind}: {error}") from error

@@ -1,0 +1,69 @@
+"""Which units of an archive are there, which failed and why, and what is said of an archive that lacks some."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from sdaxr.archives.chunks import chunk_counts, missing_chunks
+from sdaxr.archives.finished import is_unfinished
+from sdaxr.archives.format import (
+    COMPLETE,
+    FAILED,
+    FAILURES,
+    STATUS,
+    UNIT,
+    VARIABLES,
+    own_attrs,
+    read_metadata,
+    status_of,
+)
+
+# As many failures are listed in a message.
+_LISTED = 5
+
+
+def unit_count(path: Path) -> int:
+    """How many units the archive at ``path`` is made of."""
+    return int(read_metadata(path / STATUS)["shape"][0])
+
+
+def complete_units(path: Path, status: np.ndarray) -> list[int]:
+    """Units of the archive at ``path`` that are marked complete in ``status`` and have all of their chunks."""
+    lost = {index for _, (index, *_) in _lost_chunks(path, status)}
+    return [index for index in np.flatnonzero(status == COMPLETE).tolist() if index not in lost]
+
+
+def failures(path: Path, status: np.ndarray) -> dict[int, str]:
+    """Why units failed, by index."""
+    messages = {int(file.name): file.read_text() for file in (path / FAILURES).glob("*")}
+    failed = np.flatnonzero(status == FAILED).tolist()
+    return {index: messages.get(index, "") for index in failed}
+
+
+def shortfall(path: Path) -> str:
+    """What is missing in the archive at ``path``, and what to do about it."""
+    unfinished, status = is_unfinished(path), status_of(path)
+    name = path.with_suffix("") if unfinished else path
+    count = len(complete_units(path, status))
+    text = f"'{name}' is not {'finished' if unfinished else 'complete'}: {count} of {status.size} units "
+    text += f"({(own_attrs(path) or {})[UNIT]}) are complete."
+    failed = failures(path, status)
+    if failed:
+        listed = "; ".join(f"{index}: {message}" for index, message in list(failed.items())[:_LISTED])
+        text += f" {len(failed)} failed ({listed}{'; ...' if len(failed) > _LISTED else ''})."
+    lost = _lost_chunks(path, status)
+    if lost:
+        variable, index = lost[0]
+        text += f" {len(lost)} chunks are missing, the first is {index} of '{variable}'."
+    remedy = "to resume it" if unfinished else "to do the others anew, or overwrite it (overwrite, --overwrite)"
+    return f"{text} Run the same job again {remedy}"
+
+
+def _lost_chunks(path: Path, status: np.ndarray) -> list[tuple[str, tuple[int, ...]]]:
+    """Chunks of units that are marked complete, but are not there."""
+    complete = status == COMPLETE
+    counts, variables = chunk_counts(path), (own_attrs(path) or {})[VARIABLES]
+    missing = missing_chunks(path, {name: counts[name] for name in variables})
+    return [(name, index) for name, index in missing if complete[index[0]]]
