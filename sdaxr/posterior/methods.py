@@ -36,6 +36,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import xarray as xr
 
 from sdaxr.observations.provenance import fingerprint
+from sdaxr.posterior.covariance.registry import UNCERTAINTIES
 from sdaxr.schema import nearest
 from sdaxr.states.registry import Options, Registry
 
@@ -68,6 +69,10 @@ METHODS: Registry[Method] = Registry(
         "4dvar": "sdaxr.filters.fourdvar:FourDVar",
     },
 )
+
+register = METHODS.register
+
+__all__ = [*METHODS.class_names(), *UNCERTAINTIES.class_names(), "Method", "register"]
 
 
 def resolve_method(prior: Prior, given: str | Method | Mapping[str, Any]) -> Method:
@@ -109,14 +114,10 @@ def _text(value: Any) -> str:
 
 
 def __getattr__(name: str) -> Any:
-    from sdaxr.posterior.covariance.registry import UNCERTAINTIES
-
     if found := METHODS.class_named(name) or UNCERTAINTIES.class_named(name):
         return found
-    raise AttributeError(f"sdaxr.methods has no {nearest(name, __dir__())}")
+    raise AttributeError(f"sdaxr.methods has no {nearest(name, __all__)}")
 
 
 def __dir__() -> list[str]:
-    from sdaxr.posterior.covariance.registry import UNCERTAINTIES
-
-    return [*METHODS.class_names(), *UNCERTAINTIES.class_names()]
+    return sorted(set(globals()) | set(__all__))

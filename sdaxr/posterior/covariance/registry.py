@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from sdaxr.posterior.covariance.base import Uncertainty
-from sdaxr.states.registry import Registry
+from typing import Any
 
-UNCERTAINTIES: Registry[Uncertainty] = Registry(
+from sdaxr.states.registry import Options, Registry
+
+# Its objects are all `sdaxr.posterior.covariance.base.Uncertainty`, which is slow to import: it needs torch.
+UNCERTAINTIES: Registry[Any] = Registry(
     "variance",
-    Uncertainty,  # type: ignore[type-abstract]
+    Options,
     {
         "measured": "sdaxr.posterior.covariance.variance:Measured",
         "scalar": "sdaxr.posterior.covariance.variance:Scalar",
         "bounded": "sdaxr.posterior.covariance.variance:Bounded",
-        "matrix": "sdaxr.posterior.covariance.variance:Matrix",
         "covariance": "sdaxr.posterior.covariance.trajectory:Covariance",
         "independent": "sdaxr.posterior.covariance.base:Independent",
+        "matrix": "sdaxr.posterior.covariance.variance:Matrix",
     },
 )

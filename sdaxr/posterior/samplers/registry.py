@@ -43,6 +43,10 @@ SAMPLERS: Registry[Any] = Registry(
         "exponential": "sdaxr.posterior.samplers.exponential:Exponential",
     },
 )
+register = SAMPLERS.register
+
+__all__ = [*SAMPLERS.class_names(), "PAPER", "register"]  # noqa: F822 (made by __getattr__)
+
 DEFAULT, _PAPER = "sde-dpm++", "exponential"
 # What was found best for one sampler says nothing of another one, except for these: they belong to the prior.
 _OF_THE_PRIOR = ("above", "below", "largest", "smallest", "attempts", "stride")
@@ -81,8 +85,8 @@ def __getattr__(name: str) -> Any:
         return SAMPLERS.build(_PAPER)
     if found := SAMPLERS.class_named(name):
         return found
-    raise AttributeError(f"sdaxr.samplers has no {nearest(name, __dir__())}")
+    raise AttributeError(f"sdaxr.samplers has no {nearest(name, __all__)}")
 
 
 def __dir__() -> list[str]:
-    return [*SAMPLERS.class_names(), "PAPER"]
+    return sorted(set(globals()) | set(__all__))
