@@ -8,6 +8,9 @@ from sdaxr.archives.description import describe, provenance, short
 from sdaxr.archives.finished import partial_of
 from sdaxr.schema import ArchiveError
 
+# Metadata of a prior that are options of objects.
+_OPTIONS = ("network", "statistics", "optimisation")
+
 
 def info(path: str | Path) -> dict[str, str]:
     """What the file or archive at ``path`` is, its provenance, and whether it is complete.
@@ -57,7 +60,10 @@ def _prior_info(name: Path) -> dict[str, str]:
     path = prior_path(name)
     prior = open_prior(path)
     facts = {"kind": "prior", "summary": repr(prior).strip("<>"), "complete": "yes", "size": _size(path)}
-    facts |= {str(name): short(value) for name, value in prior.metadata.items()}
+    for topic, value in prior.metadata.items():
+        # Options are shown one by one, so that none is cut.
+        rows = {f"{topic}.{key}": each for key, each in value.items()} if topic in _OPTIONS else {topic: value}
+        facts |= {str(key): short(each) for key, each in rows.items()}
     return {**facts, "next": "assimilate, forecast, denoise"}
 
 

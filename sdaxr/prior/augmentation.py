@@ -1,8 +1,7 @@
-"""Priors that know what is observed besides the states: z = [x, H(x)] (Li, Dong & Zhang 2024).
+"""Priors of states and observed quantities together: z = [x, H(x)] (Li, Dong & Zhang 2024, arXiv:2407.21314).
 
-The observed quantities are variables like the others, one value for each state and grid point, named after the operator
-and its output (``velocity_u``). They come last in the layout of the prior; what is drawn of them is left out of
-posteriors and forecasts.
+The observed quantities are variables of the prior, with one value for each state and grid point. They are named after
+the operator and its output (``velocity_u``), and come last in the layout. Posteriors and forecasts leave them out.
 """
 
 from __future__ import annotations
@@ -23,14 +22,14 @@ from sdaxr.states.coordinates import ensemble_dimension
 
 @dataclass(frozen=True)
 class Augmentation:
-    """Operators whose outputs belong to the states of a prior.
+    """Operators whose outputs are variables of a prior.
 
     Attributes
     ----------
     operators
-        H, by name.
+        The operators H, by name.
     stored
-        By the same name, the variable of the prior for each output of H.
+        For each name, the variable of the prior for each output of H.
     """
 
     operators: Mapping[str, Operator]
@@ -38,29 +37,31 @@ class Augmentation:
 
     @classmethod
     def of(cls, operators: Mapping[str, Operator] | None, states: xr.Dataset) -> Augmentation:
-        """That by ``operators`` for states of these labels.
+        """The augmentation of ``states`` by ``operators``; None for no operators.
 
         Raises
         ------
         OptionError
-            If H holds a Python function, or does not make one value of each state at each grid point; or a name is
-            taken.
+            If H holds a Python function, does not give one value for each state and grid point, or its name is taken.
         OperatorError
-            If H cannot be applied.
+            If H cannot be applied to the states.
         """
         stored: dict[str, dict[str, str]] = {}
         taken = {str(v) for v in states.variables}
         for name, operator in (operators or {}).items():
             if not operator.saveable:
-                raise OptionError(f"augment={name!r}: {operator} cannot be written to the prior's file")
+                raise OptionError(
+                    f"augment={name!r}: {operator} cannot be written to the prior's file; take operators without a "
+                    "Python function"
+                )
             bound = operator.bind(Template.from_dataset(_one(states)))
             for output, variable in bound.template.variables.items():
                 sizes = {d: bound.template.sizes[d] for d in variable.dims}
                 expected = {str(d): n for d, n in _one(states).sizes.items()}
                 if sizes.get(TIME) is None or any(expected.get(d) != n for d, n in sizes.items()):
                     raise OptionError(
-                        f"augment={name!r}: '{output}' has the dimensions {sizes}, expected a value for each state at "
-                        f"each point of {expected}; augment with the operator before subsample, coarsen or region"
+                        f"augment={name!r}: '{output}' has the dimensions {sizes}, expected one value for each "
+                        f"state and point of {expected}; augment with the operator before subsample, coarsen or region"
                     )
             stored[name] = {output: f"{name}_{output}" for output in bound.template.variables}
             if clash := taken & set(stored[name].values()):
@@ -70,7 +71,7 @@ class Augmentation:
 
     @classmethod
     def from_file(cls, about: Mapping[str, Any]) -> Augmentation:
-        """What `to_file` wrote."""
+        """The augmentation that `to_file` described."""
         operators = {name: operator_from_dict(one["operator"]) for name, one in about.items()}
         return cls(operators, {name: one["stored"] for name, one in about.items()})
 
@@ -80,17 +81,17 @@ class Augmentation:
 
     @property
     def variables(self) -> tuple[str, ...]:
-        """Variables of the prior that are observed quantities."""
+        """The variables of the prior that are observed quantities."""
         return tuple(v for names in self.stored.values() for v in names.values())
 
     def apply(self, data: xr.Dataset, states: Sequence[str]) -> xr.Dataset:
-        """Data with the observed quantities of its states beside them; lazily where these are, block by block."""
+        """Add the observed quantities of ``states`` to ``data``; lazily, block by block, where the states are lazy."""
         if not self.operators:
             return data
         return data.assign({v: a.variable for v, a in self._observed(data[list(states)]).items()})
 
     def without(self, fields: Mapping[str, Any]) -> dict[str, Any]:
-        """Fields by variable, those of the states only."""
+        """The fields of the states only, by variable."""
         return {v: a for v, a in fields.items() if v not in self.variables}
 
     def _observed(self, states: xr.Dataset) -> xr.Dataset:
@@ -116,9 +117,10 @@ class Augmentation:
         return xr.Dataset({v: a.variable for v, a in outputs.items()}, states.coords)
 
     def channels(self, operator: Operator) -> Operator | None:
-        """What an operator on states is on augmented ones: the outputs of H, and what is done with them.
+        """The operator on augmented states that equals ``operator`` on states.
 
-        None if it begins with none of those that the prior knows.
+        It selects the outputs of H, and applies the steps of ``operator`` that follow H. None if ``operator`` begins
+        with no H of the prior.
         """
         steps = steps_of(operator)
         for name, own in self.operators.items():
@@ -130,7 +132,7 @@ class Augmentation:
 
 @dataclass(frozen=True, repr=False)
 class Channels(Operator):
-    """Variables of an augmented state, under the names that H gives them."""
+    """Select observed quantities of an augmented state, under the names that H gives to its outputs."""
 
     stored: Mapping[str, str]
 

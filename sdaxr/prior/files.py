@@ -1,7 +1,7 @@
 """Priors and their files.
 
-A prior is one ``.safetensors`` file: weights and layout arrays as tensors, everything else as JSON metadata. Nothing in
-it can run code when it is opened.
+A prior is one ``.safetensors`` file: weights and arrays of the layout as tensors, everything else as JSON metadata. No
+code runs when the file is opened.
 """
 
 from __future__ import annotations
@@ -47,11 +47,12 @@ class Prior:
     network
         The denoising network, on the CPU.
     reference
-        A few held-out windows, normalised, shape (sample, time, channel, *space), and their context, (1 or sample,
-        time, context channel, *space): what the prior knows of an observed quantity is measured on them.
+        A few held-out windows, normalised, of shape (sample, time, channel, *space), and their context, of shape
+        (1 or sample, time, context channel, *space). The uncertainty given z is measured on them.
     metadata
-        JSON-ready provenance: network and its options, window, training summary, data fingerprint, and under
-        ``"sampling"`` the sampler settings that were found best for this prior.
+        JSON-ready provenance: name, window, network, parameterisation, statistics and optimisation with all options,
+        fingerprint of the data, summary of the training; and under ``"sampling"`` the settings of the sampler that
+        were found best for this prior.
     """
 
     layout: StateLayout
@@ -61,34 +62,34 @@ class Prior:
 
     @property
     def window(self) -> int:
-        """Number of states of the windows of the training."""
+        """Number of states in a window of the training."""
         return int(self.metadata["window"])
 
     @property
     def augmentation(self) -> Augmentation:
-        """What the prior knows besides the states."""
+        """Observed quantities that the prior has beside the states."""
         return Augmentation.from_file(self.metadata.get("augment", {}))
 
     @property
     def states(self) -> list[str]:
-        """Variables of the states, without what the prior knows besides."""
+        """Variables of the states, without the observed quantities."""
         return list(self.augmentation.without(dict.fromkeys(self.layout.variables)))
 
     @property
     def name(self) -> str:
-        """Name under which the prior is recorded in what is made with it."""
+        """Name of the prior in the provenance of posteriors and forecasts."""
         return str(self.metadata.get("name", "unnamed"))
 
     @property
     def sha256(self) -> str:
-        """Hash of the weights, which tells apart priors of the same name."""
+        """Hash of the weights; it distinguishes priors of the same name."""
         digest = hashlib.sha256()
         for tensor in self.network.state_dict().values():
             digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
         return digest.hexdigest()
 
     def held_out(self, device: torch.device) -> HeldOut:
-        """What the network makes of the reference windows; computed once for each device."""
+        """The reference windows after denoising; computed once for each device."""
         known: dict[str, HeldOut] = self.__dict__.setdefault("_held_out", {})
         if str(device) not in known:
             states, context = (torch.as_tensor(a, device=device) for a in self.reference)
@@ -96,14 +97,15 @@ class Prior:
             present = 1.0 if mask is None else torch.as_tensor(mask, device=device).float()
 
             def denoise(z: torch.Tensor, r: float) -> torch.Tensor:
-                # As in the training, there is no noise on land.
-                return network(z * present, torch.full((len(z),), r, device=device), context)
+                # There is no noise on land, as in the training.
+                xhat: torch.Tensor = network(z * present, torch.full((len(z),), r, device=device), context)
+                return xhat
 
             known[str(device)] = HeldOut.of(denoise, states, network.levels)
         return known[str(device)]
 
     def __getstate__(self) -> dict[str, Any]:
-        # Without what can be computed again where it is needed.
+        # Without cached results, which are computed again where they are needed.
         return {field.name: getattr(self, field.name) for field in fields(self)}
 
     def denoiser(
@@ -114,9 +116,23 @@ class Prior:
         stride: int = 1,
         precision: str = "auto",
     ) -> TrajectoryDenoiser:
-        """The denoiser of trajectories on ``times``: (batch, time, channel, *space) and r to E[x | z].
+        """The denoiser of trajectories on ``times``.
 
-        See `TrajectoryDenoiser` for ``stride``, and `sdaxr.prior.hardware.choose_precision`.
+        Parameters
+        ----------
+        times
+            Times of the states; the context follows from them.
+        device
+            Device of the network and of the states.
+        stride
+            States from one window to the next; see `TrajectoryDenoiser`.
+        precision
+            ``"float32"``, ``"bfloat16"`` or ``"auto"``; see `sdaxr.prior.hardware.choose_precision`.
+
+        Returns
+        -------
+        TrajectoryDenoiser
+            Maps z (batch, time, channel, *space) and a noise level r to E[x | z].
         """
         context = torch.as_tensor(self.layout.context_array(times), device=device)
         mask = self.layout.mask
@@ -140,12 +156,19 @@ class Prior:
         return replace(self, metadata=self.metadata | {"sampling": sampling})
 
     def save(self, path: str | Path, *, dtype: torch.dtype = torch.float32) -> Path:
-        """Write one ``.safetensors`` file; ``dtype=torch.float16`` halves its weights."""
+        """Write one ``.safetensors`` file; ``dtype=torch.float16`` halves its size.
+
+        Raises
+        ------
+        ArchiveError
+            If the file cannot be written.
+        """
         path = Path(path)
         arrays, layout = self.layout.to_file()
         learned = set(dict(self.network.named_parameters()))
         if self.augmentation.operators:
-            # With many channels these are most of the file; what they lose is far below errors of observations.
+            # With many channels the eigenvectors are most of the file; rounding them adds far less than the errors of
+            # observations.
             learned.add(_VECTORS)
         tensors = {
             f"network.{k}": v.detach().cpu().to(dtype if k in learned else v.dtype)

@@ -1,4 +1,4 @@
-"""What a network makes of noisy windows whose states are known: how well it knows what is observed of them."""
+"""Denoised windows whose true states are known: from them, the uncertainty given z is measured."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class HeldOut:
-    """Held-out windows before noise and after denoising.
+    """Held-out windows, and what a denoiser makes of them at several noise levels.
 
     Attributes
     ----------
@@ -32,7 +32,19 @@ class HeldOut:
     def of(
         cls, denoise: Callable[[Tensor, float], Tensor], states: Tensor, levels: tuple[float, float], count: int = 14
     ) -> HeldOut:
-        """Those of a denoiser (z, r) to E[x | z], at ``count`` levels from the smallest to the largest."""
+        """Denoise ``states`` at ``count`` levels, from the smallest to the largest.
+
+        Parameters
+        ----------
+        denoise
+            Maps z (sample, time, channel, *space) and a noise level r to E[x | z].
+        states
+            Normalised states, (sample, time, channel, *space).
+        levels
+            Smallest and largest noise level.
+        count
+            Number of levels; 14 over the default range of the training are three in each decade.
+        """
         tabulated = np.geomspace(*levels, count).tolist()
         noise = torch.randn(states.shape, generator=torch.Generator().manual_seed(0)).to(states.device)
         with torch.no_grad():

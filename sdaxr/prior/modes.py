@@ -1,20 +1,21 @@
-r"""The modes of a field, and what a Gaussian prior knows about them.
+r"""The modes of a field, and the Wiener filter that their variances make.
 
-The spectra of flows are steep: the smallest scales of a field carry a millionth of its variance. A network that is
-asked for all of a state, in one unit, learns the large scales and adds noise to the small ones. Here a state is first
-taken apart into orthonormal modes :math:`m`: sines and cosines along periodic dimensions, cosines along bounded ones,
-and, among the channels that share a wavenumber, the eigenvectors of their covariance. For a field whose statistics are
-the same everywhere these modes are uncorrelated, with the variances :math:`S_m`, and the denoiser of a Gaussian prior
-is the filter of Wiener,
+The spectra of flows are steep: the smallest scales of a field have a millionth of its variance. A network whose output
+is the whole state, in one unit, learns the large scales and adds noise to the small ones. Here a state is first
+projected onto orthonormal modes :math:`m`: sines and cosines along periodic dimensions, cosines along bounded ones and,
+among the channels that share a wavenumber, the eigenvectors of their covariance. For a field with homogeneous
+statistics these modes are uncorrelated, with the variances :math:`S_m`. The denoiser of a Gaussian prior then is the
+Wiener filter,
 
 .. math:: E[x_m | z] = \frac{S_m}{S_m + r^2} z_m, \qquad \mathrm{Var}[x_m | z] = \frac{S_m r^2}{S_m + r^2} .
 
-The network has the rest to learn, in units of the standard deviation that the filter leaves. What a linear relation
-between channels rules out has no variance: in a flow without divergence, so has its estimate from the first step on.
+The network learns the remainder, in units of the standard deviation that the filter leaves. A mode that a linear
+relation between channels excludes has no variance: the estimate of a flow without divergence has none from the first
+step of the training on.
 
-States that follow each other closely are as steep in time. With modes of whole windows, which are those of the states
-times cosines in time, the filter also knows that what is quick is small: it is the smoother of a Gaussian process with
-these spectra, up to the ends of the window.
+States that follow each other closely have a steep spectrum in time, too. The modes of whole windows are those of the
+states times cosines in time. With the variances of these modes the filter is the smoother of a Gaussian process with
+the same spectra in space and time, up to the ends of the window.
 """
 
 from __future__ import annotations
@@ -25,8 +26,10 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import Tensor, nn
 
-# Below this share of the mean variance there is rounding only.
+# Smallest variance of a mode over the mean variance: below it there is only the rounding of single precision.
 _FLOOR = 1e-9
+# States for each number whose covariance is measured; with fewer, correlations are noise, and are taken as zero.
+_ENOUGH = 20
 
 
 class Modes(nn.Module):
@@ -39,7 +42,7 @@ class Modes(nn.Module):
     shape, periodic
         For each horizontal dimension, its size, and whether it is periodic.
     window
-        States of a window whose modes in time are known; None for states by themselves.
+        Number of states in a window, for modes in space and time; None for modes in space.
 
     Attributes
     ----------
@@ -48,8 +51,8 @@ class Modes(nn.Module):
     variances
         Their variances, shape (*wavenumbers, n).
     shares
-        With a window: variances of the cosines in time over that of the state, (window, *wavenumbers, n), in half
-        precision.
+        With a window: the variance of each cosine in time over that of the mode in space,
+        (window, *wavenumbers, n), in half precision.
     """
 
     vectors: Tensor
@@ -93,7 +96,7 @@ class Modes(nn.Module):
             count += len(waves)
         covariances = total / count
         covariance = covariances.mean(0)
-        if count * times < 20 * covariance.shape[-1]:  # too few for the correlations
+        if count * times < _ENOUGH * covariance.shape[-1]:
             covariance = torch.diag_embed(covariance.diagonal(dim1=-2, dim2=-1))
         variances, vectors = torch.linalg.eigh(covariance)
         least = _FLOOR * float(variances.mean())
@@ -106,20 +109,25 @@ class Modes(nn.Module):
 
     @torch.no_grad()
     def orthonormalise(self) -> None:
-        """Make vectors that have been rounded orthonormal again."""
+        """Make the eigenvectors orthonormal again after they were rounded to half precision."""
         basis, upper = torch.linalg.qr(self.vectors.double())
         self.vectors.copy_(basis * upper.diagonal(dim1=-2, dim2=-1).sign()[..., None, :])
 
     def forward(self, x: Tensor, channels: Tensor | None = None) -> Tensor:
-        """Modes (..., *wavenumbers, n) of states (..., channel, *space); in single precision.
+        """Modes (..., *wavenumbers, n) of states (..., channel, *space), in single precision.
 
-        With numbers of ``channels``, x is those of states that are zero in all others.
+        Parameters
+        ----------
+        x
+            States, or the ``channels`` of states that are zero in all other channels.
+        channels
+            Indices of the channels of x; None for all.
         """
         with torch.autocast(x.device.type, enabled=False):
             return torch.einsum("...i,...ij->...j", self._waves(x.float()), self._rows(channels))
 
     def inverse(self, modes: Tensor, channels: Tensor | None = None) -> Tensor:
-        """States (..., channel, *space) of modes (..., *wavenumbers, n), or these ``channels`` of them."""
+        """States (..., channel, *space) of modes (..., *wavenumbers, n); only these ``channels`` where given."""
         with torch.autocast(modes.device.type, enabled=False):
             waves = torch.einsum("...j,...ij->...i", modes, self._rows(channels))
             if self.dimensions == 0:
@@ -133,19 +141,22 @@ class Modes(nn.Module):
             return torch.einsum("pky,...kcpx->...cyx", first, torch.einsum("qlx,...klcpq->...kcpx", second, parts))
 
     def _rows(self, channels: Tensor | None) -> Tensor:
-        """The vectors' rows of these channels, (*wavenumbers, n of them, n)."""
+        """The rows of the eigenvectors that belong to these channels, (*wavenumbers, rows, n)."""
         if channels is None or len(channels) == self.channels:
             return self.vectors
-        by_channel = self.vectors.unflatten(-2, (self.channels, -1))
+        by_channel: Tensor = self.vectors.unflatten(-2, (self.channels, -1))
         return by_channel.index_select(-3, channels).flatten(-3, -2)
 
     @property
     def spectrum(self) -> Tensor:
-        """Variances of the modes of a window, (window, *wavenumbers, n); of a state, (*wavenumbers, n), without one."""
+        """Variances of the modes: (window, *wavenumbers, n) with a window, else (*wavenumbers, n)."""
         return self.variances if self.window is None else self.shares.float() * self.variances
 
     def in_time(self, x: Tensor) -> Tensor:
-        """Cosines in time of windows (batch, time, ...), in the place of the states; without a window, the states."""
+        """Coefficients of cosines in time, (batch, window, ...), of windows (batch, time, ...).
+
+        Without a window these are the states themselves.
+        """
         if self.window is None:
             return x
         with torch.autocast(x.device.type, enabled=False):
@@ -159,16 +170,16 @@ class Modes(nn.Module):
             return torch.einsum("ft,bf...->bt...", self.cosines, x)
 
     def filter(self, z: Tensor, r: Tensor) -> Tensor:
-        """Wiener's estimate of the states from z (batch, time, channel, *space), for noise levels r (batch,)."""
+        """Wiener's estimate of the states from z (batch, time, channel, *space) at noise levels r (batch,)."""
         return self._scale(z, self._gain(r))
 
     def unfiltered(self, x: Tensor, r: Tensor) -> Tensor:
-        """x in units of what the filter leaves, (batch, time, channel, *space), for noise levels r (batch,)."""
+        """x times the standard deviation of each mode given z, (batch, time, channel, *space), at noise levels r."""
         level = r.float().reshape(-1, *[1] * (2 + self.dimensions))
         return self._scale(x, level * self._gain(r).sqrt())
 
     def estimated(self, r: Tensor) -> Tensor:
-        """Standard deviation of `filter`, over all channels, times and places; (batch,)."""
+        """Standard deviation of the estimate `filter`, over all channels, times and grid points; (batch,)."""
         known = (self._gain(r) * self.spectrum).flatten(1).sum(1)
         return (known / (self.size * (self.window or 1))).sqrt()
 
@@ -180,7 +191,7 @@ class Modes(nn.Module):
         return self.states(self.inverse(factor * self(self.in_time(x))))
 
     def _waves(self, x: Tensor) -> Tensor:
-        """Coefficients of sines and cosines, (..., *wavenumbers, n)."""
+        """Coefficients of sines and cosines, (..., *wavenumbers, n), of states (..., channel, *space)."""
         if self.dimensions == 0:
             return x
         if self.dimensions == 1:
@@ -188,15 +199,15 @@ class Modes(nn.Module):
         (both, ky, _), (two, kx, _) = self.basis0.shape, self.basis1.shape
         parts = self.basis0.flatten(0, 1) @ (x @ self.basis1.flatten(0, 1).T)
         parts = parts.reshape(-1, x.shape[-3], both, ky, two, kx)
-        # In memory, each wavenumber has all states together, so that what follows is one product for each.
+        # Each wavenumber has all states together in memory, so that the projection is one matrix product for each.
         return parts.permute(3, 5, 0, 1, 2, 4).reshape(ky, kx, *x.shape[:-3], -1).movedim((0, 1), (-3, -2))
 
 
 def _fourier(size: int) -> Tensor:
-    """Cosines and sines on a ring, (2, wavenumbers, size); a sine that is zero everywhere is kept as zero."""
+    """Cosines and sines on a ring, (2, wavenumbers, size); sines that vanish on the grid are kept, as zeros."""
     waves = torch.arange(size // 2 + 1, dtype=torch.float64)[:, None]
-    angles = 2 * torch.pi * waves * torch.arange(size) / size
-    basis = torch.stack([angles.cos(), angles.sin()]) * (2 / size) ** 0.5
+    angles: Tensor = 2 * torch.pi * waves * torch.arange(size) / size
+    basis: Tensor = torch.stack([angles.cos(), angles.sin()]) * (2 / size) ** 0.5
     alone = (waves == 0) | (2 * waves == size)
     basis[0] = torch.where(alone, basis[0] / 2**0.5, basis[0])
     basis[1] = torch.where(alone, 0.0, basis[1])
@@ -206,6 +217,6 @@ def _fourier(size: int) -> Tensor:
 def _cosines(size: int) -> Tensor:
     """Cosines with zero slope at both ends (DCT-II), (1, wavenumbers, size)."""
     waves = torch.arange(size, dtype=torch.float64)[:, None]
-    basis = (torch.pi * waves * (torch.arange(size) + 0.5) / size).cos() * (2 / size) ** 0.5
+    basis: Tensor = (torch.pi * waves * (torch.arange(size) + 0.5) / size).cos() * (2 / size) ** 0.5
     basis[0] /= 2**0.5
     return basis[None].float()

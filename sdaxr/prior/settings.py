@@ -33,7 +33,7 @@ class Statistics(Options):
         Over what the mean and the standard deviation of a state are taken: ``"channel"``, over all times and grid
         points of a variable and layer, or ``"point"``, over the times at each grid point.
     cycles
-        Cycles in time that the network is told, among ``"hour_of_day"`` and ``"day_of_year"``. None for those that the
+        Cycles in time that the network sees, among ``"hour_of_day"`` and ``"day_of_year"``. None for those that the
         data resolve and cover, where time is a calendar.
     homogeneous
         Periodic dimensions along which the statistics do not change. Windows are shifted along them at random, which

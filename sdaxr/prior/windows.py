@@ -1,7 +1,7 @@
 """Windows of states for the training, drawn from memory or streamed from disk.
 
-A buffer of whole blocks (stretches of trajectories) is held in memory. Data that fit are read once; otherwise a thread
-reads the next blocks while windows are drawn from the present ones.
+A buffer of blocks (stretches of trajectories) is held in memory. Data that fit into it are read once. Of larger data a
+thread reads the next blocks while windows are drawn from the present ones.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from sdaxr.states.coordinates import ensemble_dimension
 from sdaxr.states.fields import StateLayout
 from sdaxr.states.time import time_axis
 
+# Numbers that are drawn for the modes, and for the reference windows of the prior's file.
 _SAMPLE, _REFERENCE = 2**27, 2**16
 
 
@@ -38,11 +39,18 @@ class Windows:
     homogeneous
         Periodic dimensions along which the statistics do not change: windows are rolled along them at random.
     symmetries
-        Transformations that the statistics have (`sdaxr.prior.symmetries`); each is applied at random.
+        Transformations that leave the statistics as they are (`sdaxr.prior.symmetries`); each is applied at random.
     memory
         Bytes that the buffer may take.
     renew
-        Number of batches after which the buffer of data that do not fit in memory is exchanged.
+        Number of batches after which the next blocks replace the buffer, where the data do not fit into memory.
+
+    Raises
+    ------
+    DataError
+        If the trajectories are shorter than a window.
+    OptionError
+        If a dimension is not homogeneous, or a transformation is no symmetry.
     """
 
     def __init__(
@@ -85,8 +93,9 @@ class Windows:
 
         Returns
         -------
-        States (size, length, channel, *space) and their context (size, length, context channel, *space), float32;
-        the context has a leading dimension of 1 where it is the same for all.
+        states, context
+            States (size, length, channel, *space) and their context (size, length, context channel, *space), float32.
+            The context has a leading dimension of 1 where it is the same for all windows.
         """
         held = self._buffer(number // self._renew if self.streams else 0)
         draw = np.random.default_rng((self.seed, number))
@@ -162,10 +171,13 @@ def split(data: xr.Dataset, least: int) -> tuple[xr.Dataset, xr.Dataset]:
 
 
 def cut(states: np.ndarray, context: np.ndarray, pieces: int) -> tuple[np.ndarray, np.ndarray]:
-    """Windows (batch, time, ...) in so many pieces each, (batch * pieces, time // pieces, ...); a rest is left out."""
+    """Cut windows (batch, time, ...) into ``pieces`` each, (batch * pieces, time // pieces, ...), and their context.
+
+    States that do not fill a last piece are left out.
+    """
     length = states.shape[1] // pieces
     parts = states[:, : pieces * length].reshape(-1, length, *states.shape[2:])
-    if len(context) != len(states):  # the same for all windows, and so constant in time
+    if len(context) != len(states):  # a context that is the same for all windows is constant in time
         return parts, context[:, :length]
     return parts, context[:, : pieces * length].reshape(-1, length, *context.shape[2:])
 
@@ -192,7 +204,7 @@ def _blocks(data: xr.Dataset, layout: StateLayout, length: int, memory: float) -
     longest = max(length, min(data.sizes[TIME], int(memory / 8 // state)))
     blocks = []
     for member in members:
-        # Neighbouring stretches overlap by a window less one state, so that no window is lost.
+        # Neighbouring stretches overlap by one state less than a window, so that every window is in a stretch.
         starts = range(0, max(1, data.sizes[TIME] - length + 1), longest - length + 1)
         blocks += [member.isel({TIME: slice(start, start + longest)}) for start in starts]
     return blocks

@@ -289,7 +289,8 @@ def test_plot_and_animate_write_pictures(chain, tmp_path):
 
 
 def test_info_knows_each_kind(chain):
-    assert "kind" in run("info", chain / "prior.safetensors").stdout
+    facts = run("info", chain / "prior.safetensors").stdout
+    assert "kind" in facts and "network.width" in facts and "optimisation.learning_rate" in facts
     assert "q on 64 x 64" in run("info", "quasigeostrophic").stdout
     assert "observations" in run("info", chain / "obs.nc").stdout
     text = run("info", chain / "truth.zarr").stdout

@@ -85,7 +85,7 @@ def test_a_prior_holds_its_operators_in_its_file(prior: Path):
     ("augment", "message"),
     [
         ({"bent": BENT >> op.subsample(2)}, "before subsample, coarsen or region"),
-        ({"change": op.time_difference()}, "expected a value for each state"),
+        ({"change": op.time_difference()}, "expected one value for each state"),
         ({"own": op.function(lambda fields: fields)}, "cannot be written"),
     ],
 )

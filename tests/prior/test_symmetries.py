@@ -97,7 +97,7 @@ def test_variables_with_a_mean_and_bounded_dimensions_are_refused() -> None:
 def test_land_has_no_symmetry() -> None:
     data = channel()
     data["v"] = data.v.where((data.x > 1) | (data.y > 1))
-    with pytest.raises(OptionError, match="beside land"):
+    with pytest.raises(OptionError, match="found symmetries of states with land"):
         parse(infer_layout(data, variables=["u", "v"]), [{"flip": ["x"]}])
 
 
