@@ -43,7 +43,8 @@ class _Delegate:
 
     @property
     def __doc__(self) -> str | None:  # type: ignore[override]
-        return getattr(importlib.import_module(self._home), self._method.__name__).__doc__
+        function = getattr(importlib.import_module(self._home), self._method.__name__)
+        return str(function.__doc__)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         return self._method(*args, **kwargs)

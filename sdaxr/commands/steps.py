@@ -249,7 +249,8 @@ def table(scores: xr.Dataset) -> str:
 
     frame = summary(scores)
     units = frame.attrs.get("units", {})
-    return frame.rename(columns=lambda name: f"{name} [{units.get(name, '1')}]").to_string(float_format="%.4g")
+    labelled = frame.rename(columns=lambda name: f"{name} [{units.get(name, '1')}]")
+    return str(labelled.to_string(float_format="%.4g"))
 
 
 def _networks(observations: str | Iterable[str]) -> xr.Dataset | dict[str, xr.Dataset]:

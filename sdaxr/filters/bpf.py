@@ -160,7 +160,8 @@ def systematic_resampling(weights: np.ndarray, count: int, random: np.random.Gen
     """Indices of ``count`` draws that hit each weight as often as its share, give or take one."""
     cumulated = np.cumsum(weights)
     points = (random.random() + np.arange(count)) * (cumulated[-1] / count)
-    return np.searchsorted(cumulated, points, side="right").clip(max=len(weights) - 1)
+    chosen: np.ndarray = np.searchsorted(cumulated, points, side="right")
+    return chosen.clip(max=len(weights) - 1)
 
 
 @functools.lru_cache(maxsize=2)

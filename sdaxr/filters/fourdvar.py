@@ -174,7 +174,7 @@ def cost(model: StateSpaceModel, x: np.ndarray) -> np.ndarray:
     """J of trajectories, (members, time, n) to (members,)."""
     whiten = model.system.whitening()
     departures = (x[:, 1:] - model.system.transition_mean(x[:, :-1])) @ whiten.T
-    total = (departures**2).sum(axis=(1, 2))
+    total: np.ndarray = (departures**2).sum(axis=(1, 2))
     moments = model.system.initial_moments()
     if moments is not None:
         total += ((x[:, 0] - moments[0]) * np.linalg.solve(moments[1], (x[:, 0] - moments[0]).T).T).sum(1)

@@ -186,9 +186,11 @@ def _log_gaussian(deviation: np.ndarray, covariance: np.ndarray) -> float:
 
 
 def _symmetric(matrix: np.ndarray) -> np.ndarray:
-    return (matrix + matrix.T) / 2
+    mean: np.ndarray = (matrix + matrix.T) / 2
+    return mean
 
 
 def _root(covariance: np.ndarray) -> np.ndarray:
     values, vectors = np.linalg.eigh(covariance)
-    return vectors * np.sqrt(values.clip(min=0))
+    root: np.ndarray = vectors * np.sqrt(values.clip(min=0))
+    return root

@@ -59,7 +59,7 @@ class ObservationErrors:
 
     def whiten(self, values: np.ndarray) -> np.ndarray:
         """Values in units of their errors, (..., m); the whitened errors are independent and of unit variance."""
-        scaled = values / self.std
+        scaled: np.ndarray = values / self.std
         return scaled if self.correlation is None else scaled @ np.linalg.inv(self._root).T
 
     def log_density(self, innovation: np.ndarray) -> np.ndarray:
@@ -68,9 +68,12 @@ class ObservationErrors:
         if self.correlation is not None:
             normalisation += np.log(np.diag(self._root)).sum()
         white = self.whiten(innovation)
+        density: np.ndarray
         if self.gaussian:
-            return -(white**2).sum(-1) / 2 - (normalisation + len(self.std) / 2 * math.log(2 * math.pi))
-        return sum(log_density(white[..., i], family) for i, family in enumerate(self.families)) - normalisation
+            density = -(white**2).sum(-1) / 2 - len(self.std) / 2 * math.log(2 * math.pi)
+        else:
+            density = np.sum([log_density(white[..., i], family) for i, family in enumerate(self.families)], axis=0)
+        return density - float(normalisation)
 
     @classmethod
     def joined(cls, parts: Sequence[ObservationErrors]) -> ObservationErrors:

@@ -233,7 +233,7 @@ def draw_batch(
     batches: Sequence[Sequence[int]],
     seed: int,
     archive: Archive | None,
-    tick: Callable[[int], Any] = lambda n: None,
+    tick: Callable[[int], Any] = lambda _: None,
 ) -> dict[int, dict[str, np.ndarray]]:
     """Sample the members of one batch into the archive, each into its own region; without one, return their fields."""
     members = batches[number]

@@ -163,7 +163,7 @@ class _Seen:
         deviation = covariance.diagonal().sqrt().clamp_min(1e-20)
         largest = float(torch.linalg.eigvalsh(covariance / deviation / deviation[:, None])[-1])
         # What chance makes of independent errors (Marchenko-Pastur) is no redundancy.
-        return max(1.0, largest / (1 + (times.size / len(series)) ** 0.5) ** 2)
+        return max(1.0, largest / float(1 + np.sqrt(times.size / len(series))) ** 2)
 
     def off_land(self, x: Tensor) -> Tensor:
         """Normalised trajectories with NaN on land, so that operators say where they see it."""

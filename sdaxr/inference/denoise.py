@@ -309,7 +309,8 @@ def _noise_ratio(layout: StateLayout, error: float | Mapping[str, float]) -> np.
             raise OptionError(f"error of '{name}' is {value}, expected a positive number in the units of the data")
     depth = [layout.sizes[layout.layer] if layout.layer and v in layout.layered else 1 for v in layout.variables]
     stds = np.repeat([float(given[v]) for v in layout.variables], depth)
-    return stds.reshape(-1, *[1] * len(layout.space)) / layout.std
+    ratio: np.ndarray = stds.reshape(-1, *[1] * len(layout.space)) / layout.std
+    return ratio
 
 
 def _check(members: int, step_size: float | None, steps: int | None, level: float, method: str) -> None:

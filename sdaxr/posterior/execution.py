@@ -49,7 +49,7 @@ def sample_batch(
     seed: int,
     device: torch.device,
     attempts: int = 1,
-    tick: Callable[[int], Any] = lambda n: None,
+    tick: Callable[[int], Any] = lambda _: None,
 ) -> Tensor:
     """Draw some members, each of ``shape`` (time, channel, *space).
 
@@ -97,7 +97,7 @@ def batch_size(guided: Guided, shape: Sequence[int], members: int, device: torch
 
 def _budget(device: torch.device) -> float:
     if device.type == "cuda":
-        return 0.6 * torch.cuda.mem_get_info(device)[0]
+        return 0.6 * float(torch.cuda.mem_get_info(device)[0])
     import psutil
 
-    return min(CPU_BUDGET, 0.5 * psutil.virtual_memory().available)
+    return min(CPU_BUDGET, 0.5 * float(psutil.virtual_memory().available))

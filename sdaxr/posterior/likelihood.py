@@ -87,7 +87,7 @@ class GaussianObservation:
         DataError
             If the errors are so correlated that R cannot be inverted.
         """
-        root, _ = torch.linalg.cholesky_ex(self.covariance)
+        root: Tensor = torch.linalg.cholesky_ex(self.covariance).L
         own = root.diagonal().square() / self.covariance.diagonal()
         none = ~(own > 1e-8)
         if bool(none.any()):
@@ -99,12 +99,15 @@ class GaussianObservation:
 
     def whiten(self, values: Tensor) -> Tensor:
         """L^-1 of values (batch, n): in units of the errors, and uncorrelated."""
+        white: Tensor = values / self.errors
         if self.correlation is None:
-            return values / self.errors
-        return torch.linalg.solve_triangular(self.root, values.double().T, upper=False).T.to(values.dtype)
+            return white
+        white = torch.linalg.solve_triangular(self.root, values.double().T, upper=False)
+        return white.T.to(values.dtype)
 
     def matched(self, x: Tensor, r: float) -> GaussianObservation:
         """Gaussian observations for the members x (batch, time, channel, *space) at the level r: these themselves."""
+        del x, r
         return self
 
     def deviance(self, x: Tensor) -> Tensor:
@@ -121,9 +124,11 @@ class GaussianObservation:
 def solve_positive(matrix: Tensor, values: Tensor) -> Tensor:
     """matrix^-1 of values (batch, n), for a symmetric positive definite matrix (n, n), in double precision."""
     root = torch.linalg.cholesky(matrix.double())
-    return torch.cholesky_solve(values.double().T, root).T.to(values.dtype)
+    solved: Tensor = torch.cholesky_solve(values.double().T, root)
+    return solved.T.to(values.dtype)
 
 
 def joint_covariance(observations: Sequence[GaussianObservation]) -> Tensor:
     """R of several networks, whose errors are independent of each other; shape (n, n), in double precision."""
-    return torch.block_diag(*(o.covariance for o in observations))
+    joint: Tensor = torch.block_diag(*(o.covariance for o in observations))
+    return joint

@@ -15,16 +15,19 @@ def peak_bytes(compute: Callable[[], Any]) -> int:
     """The most bytes that the tensors made in ``compute`` hold at once, gradients and recomputation included."""
     with _Peak() as peak:
         compute()
-    return peak.most
+    most: int = peak.most
+    return most
 
 
 class _Peak(TorchDispatchMode):
     """Follows every storage from the operation that makes it until it is freed."""
 
+    now: int = 0
+    most: int = 0
+
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.held: dict[int, int] = {}
-        self.now = self.most = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))

@@ -75,7 +75,7 @@ def extend(
     variance: UnresolvedVariance | None = None,
     seed: int = 0,
     members: Sequence[int] | None = None,
-    tick: Callable[[int], object] = lambda n: None,
+    tick: Callable[[int], object] = lambda _: None,
 ) -> Tensor:
     """Continue trajectories, block after block.
 

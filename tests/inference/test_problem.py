@@ -121,7 +121,7 @@ def background_of(truth: xr.Dataset, error: float) -> xr.Dataset:
 @pytest.mark.parametrize("method", names("prior"))
 def test_every_method_takes_correlated_errors_and_a_background(prior: Prior, truth: xr.Dataset, method: str) -> None:
     observations = observe(truth, op.select("a"), every=2, start=2, error=0.4, correlation={"time": 1.0}, seed=3)
-    options = {"method": {"name": method, **METHOD_SETTINGS[method]}, "members": 30, "progress": False}
+    options = {"method": {"name": method, **METHOD_SETTINGS.get(method, {})}, "members": 30, "progress": False}
     options["sampler"] = {"steps": 40, "corrections": 4 if method == "dmps" else 0}
     background = background_of(truth, 0.1)
     found = assimilate(observations, prior, background=background, **options)

@@ -133,6 +133,7 @@ class ModalCovariance(StateCovariance):
 
     def _spread(self, parts: Tensor, r: float, times: Tensor, length: int) -> Tensor:
         """The covariance times modes at these times of a trajectory of this length, (batch, times, *wavenumbers, n)."""
+        del length  # the same for all
         ratio, correlation = self._at(r)
         variances = self.modes.variances
         parts = parts * (ratio[self.bands, None] * variances * r**2 / (variances + r**2))

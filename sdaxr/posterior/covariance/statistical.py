@@ -64,7 +64,8 @@ def _expected(
 
     def seen(states: Tensor) -> Tensor:
         """H of the pairs, (batch, 2 draws, n)."""
-        return network.operator((states.unsqueeze(1) + pairs).flatten(0, 1)).unflatten(0, (len(states), len(pairs)))
+        found = network.operator((states.unsqueeze(1) + pairs).flatten(0, 1))
+        return found.reshape(len(states), len(pairs), -1)
 
     around = Linearised(lambda states: network.whiten(seen(states).mean(1)), x)
     slopes = torch.stack([around.forward(d.expand_as(x)) for d in draws], dim=1)

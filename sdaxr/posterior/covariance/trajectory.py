@@ -54,6 +54,7 @@ class Covariance(Uncertainty):
 
     def slope(self, likelihood: Likelihood, xhat: Tensor, r: float) -> Tensor:
         """Not before the covariance has been estimated."""
+        del likelihood, xhat, r
         raise OptionError("the covariance has not been estimated; call resolve, or TrajectoryCovariance.from_matrix")
 
 

@@ -80,6 +80,7 @@ class DDIMStep:
 
     def __call__(self, z: Tensor, xhat: Tensor, slope: Tensor | None, r: float, after: float, noise: Noise) -> Tensor:
         """From level ``r`` to ``after``."""
+        del slope
         fresh = self.eta * after / r * math.sqrt(r**2 - after**2)
         moved = xhat + math.sqrt(after**2 - fresh**2) / r * (z - xhat)
         return moved + fresh * noise() if fresh else moved
