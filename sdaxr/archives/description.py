@@ -11,7 +11,8 @@ import xarray as xr
 
 from sdaxr.archives.format import BOOKKEEPING
 from sdaxr.schema import LEAD_TIME, MEMBER, TIME, TRAJECTORY, SdaxrError
-from sdaxr.states.coordinates import ensemble_dimension, space_dimensions
+from sdaxr.states.axes import ensemble_dimension, space_dimensions
+from sdaxr.states.coordinates import period_along
 
 _STATUS = {0: "pending", 1: "complete", 2: "failed"}
 _NEXT = {
@@ -108,7 +109,7 @@ def _times(times: xr.DataArray) -> str:
 
 
 def _periodic(data: xr.Dataset, dim: Any) -> str:
-    return " (periodic)" if dim in data.coords and data[dim].attrs.get("periodic") else ""
+    return " (periodic)" if period_along(data, dim) is not None else ""
 
 
 def _variable(variable: xr.DataArray) -> str:

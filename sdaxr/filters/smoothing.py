@@ -28,7 +28,7 @@ from sdaxr.observations.window import (
 )
 from sdaxr.operators import identity
 from sdaxr.schema import MEMBER, TIME, DataError, OptionError, nearest
-from sdaxr.states.coordinates import ensemble_dimension
+from sdaxr.states.axes import ensemble_dimension
 from sdaxr.states.fields import StateLayout
 from sdaxr.states.time import match_times
 from sdaxr.systems.base import System

@@ -4,14 +4,17 @@ On a plane, zeta = dv/dx - du/dy. On a sphere of radius R, with longitude lambda
 
     zeta = (dv/dlambda - d(u cos phi)/dphi) / (R cos phi).
 
-Derivatives are those of the parabola through three neighbouring points: central differences inside and across
-the seam of a periodic grid, one-sided second-order differences at the edges of a bounded one; spacings may vary.
+The derivative at a point is that of the parabola through three neighbours: central differences inside the grid and
+across the seam of a periodic dimension, one-sided second-order differences at the edges of a bounded one. Spacings may
+vary. R is `sdaxr.states.coordinates.EARTH_RADIUS`.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from torch import Tensor
@@ -21,10 +24,8 @@ from sdaxr.operators.base import Bound, Constant, Fields, Operator, axis_of, reg
 from sdaxr.operators.pointwise import check_variable
 from sdaxr.operators.template import Template, VariableTemplate
 from sdaxr.schema import OperatorError
-from sdaxr.states.coordinates import is_latitude, is_longitude
-
-EARTH_RADIUS = 6.371e6
-"""Mean radius of the Earth, in m."""
+from sdaxr.states.axes import is_latitude, is_longitude
+from sdaxr.states.coordinates import EARTH_RADIUS
 
 _STANDARD_NAMES = {
     "eastward_wind": "atmosphere_relative_vorticity",
@@ -121,7 +122,7 @@ def difference_stencil(values: np.ndarray, period: float | None) -> tuple[np.nda
     values
         Strictly monotonic coordinate, shape (n,), n >= 3.
     period
-        Length of the period, or None at bounded edges.
+        Length of the period; None where the dimension is bounded.
 
     Returns
     -------
@@ -152,7 +153,7 @@ def difference_stencil(values: np.ndarray, period: float | None) -> tuple[np.nda
 class _Derivative:
     # d/d(dim) of tensors whose last dimensions are `dims`.
     def __init__(self, template: Template, dim: str, dims: tuple[str, ...]) -> None:
-        values = template.coordinate(dim).astype(float)
+        values = template.line(dim)
         steps = np.diff(values)
         if values.size < 3 or not (np.all(steps > 0) or np.all(steps < 0)):
             raise OperatorError(f"vorticity: '{dim}' is {values}, expected at least three values, rising or falling")
@@ -179,11 +180,11 @@ def _cosine(latitude: np.ndarray, name: str, trailing: int) -> Constant:
     return Constant(np.cos(np.deg2rad(latitude.astype(float))).reshape(-1, *[1] * trailing))
 
 
-def _is_x(dim: str, attrs: dict) -> bool:
+def _is_x(dim: str, attrs: Mapping[str, Any]) -> bool:
     return attrs.get("axis") == "X" or is_longitude(dim, attrs) or dim.lower() == "x"
 
 
-def _is_y(dim: str, attrs: dict) -> bool:
+def _is_y(dim: str, attrs: Mapping[str, Any]) -> bool:
     return attrs.get("axis") == "Y" or is_latitude(dim, attrs) or dim.lower() == "y"
 
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import xarray as xr
 
-from sdaxr.states.coordinates import is_latitude, is_longitude
+from sdaxr.states.axes import is_latitude, is_longitude
 
 _log = logging.getLogger(__name__)
 _SYSTEM = (Path("/usr/share/cartopy/data"), Path("/usr/share/cartopy"))

@@ -8,18 +8,19 @@ from __future__ import annotations
 import logging
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import xarray as xr
 
 from sdaxr.schema import MEMBER, TIME, TRAJECTORY, DataError, nearest
-from sdaxr.states.coordinates import ensemble_dimension, is_latitude, is_longitude, layer_dimension, space_dimensions
+from sdaxr.states.axes import ensemble_dimension, is_latitude, is_longitude, layer_dimension, space_dimensions
+from sdaxr.states.coordinates import EARTH_RADIUS, period_along, turn_of, unrolled
 from sdaxr.states.time import match_times, time_kind
 from sdaxr.verification.alignment import single, valid_times
-from sdaxr.verification.spectrum import period_of, velocity_pair
+from sdaxr.verification.spectrum import velocity_pair
 
 VORTICITY = "vorticity"
-_EARTH_RADIUS = 6_371_229.0  # metres
 _log = logging.getLogger(__name__)
 
 
@@ -76,7 +77,7 @@ def make_panels(
     observations: xr.Dataset | None,
     variable: str,
     members: int,
-    times: int | Sequence | None,
+    times: int | Sequence[Any] | None,
 ) -> tuple[list[Panel], list[str]]:
     """Panels from top to bottom, and the label of each of their times.
 
@@ -104,11 +105,7 @@ def make_panels(
         same = all(panel.quantity == quantity for panel in seen)
         panels = panels + seen if same else seen + panels
     if not member:
-        name = (
-            "observation"
-            if _looks_observed(data, variable)
-            else str(data[_first(data, variable)].attrs.get("title", ""))
-        )
+        name = "observation" if _looks_observed(data) else str(data[_first(data, variable)].attrs.get("title", ""))
         panels.append(Panel(name or "field", field, quantity))
     else:
         shown = range(min(members, field.sizes[member]))
@@ -143,7 +140,7 @@ def vorticity(u: xr.DataArray, v: xr.DataArray) -> xr.DataArray:
         _per(u.attrs.get("units", "1"), u[x].attrs.get("units", "1")),
     )
     if is_latitude(y, u[y].attrs) and is_longitude(x, u[x].attrs):
-        radius, units = np.deg2rad(1.0) * _EARTH_RADIUS, _per(u.attrs.get("units", "1"), "m")
+        radius, units = np.deg2rad(1.0) * EARTH_RADIUS, _per(u.attrs.get("units", "1"), "m")
         cosine = xr.DataArray(np.cos(np.deg2rad(u[y].values.astype(float))), dims=str(y))
     turning = (_slope(v, x) - _slope(u * cosine, y)) / (radius * cosine)
     return turning.rename(VORTICITY).assign_attrs(units=units, long_name=VORTICITY)
@@ -173,7 +170,9 @@ def time_labels(stamps: xr.DataArray) -> list[str]:
     return [f"t = {float(t):.4g}" + ("" if units in ("", "1") else f" {units}") for t in stamps.values]
 
 
-def _choose_times(stamps: xr.DataArray, times: int | Sequence | None, observations: xr.Dataset | None) -> np.ndarray:
+def _choose_times(
+    stamps: xr.DataArray, times: int | Sequence[Any] | None, observations: xr.Dataset | None
+) -> np.ndarray:
     if times is None:
         return np.arange(stamps.size)
     if not isinstance(times, int | np.integer):
@@ -222,11 +221,12 @@ def _observed(observations: xr.Dataset, stamps: xr.DataArray, variable: str, qua
 
 
 def _slope(field: xr.DataArray, dim: Hashable) -> xr.DataArray:
-    values = field[dim].values.astype(float)
-    if period_of(field, dim) is None or values.size < 3:
+    values = unrolled(field[dim].values, turn_of(dim, field[dim].attrs))
+    if period_along(field, dim) is None or values.size < 3:
         return field.differentiate(dim) if values.size > 1 else xr.zeros_like(field)
     width = 2 * np.diff(values).mean()
-    return (field.roll({dim: -1}) - field.roll({dim: 1})) / width
+    slope: xr.DataArray = (field.roll({dim: -1}) - field.roll({dim: 1})) / width
+    return slope
 
 
 def _per(units: str, length: str) -> str:
@@ -240,7 +240,7 @@ def _is_ancillary(data: xr.Dataset, name: Hashable) -> bool:
     return name in ancillary or str(name).endswith(("_error", "_qc"))
 
 
-def _looks_observed(data: xr.Dataset, variable: str) -> bool:
+def _looks_observed(data: xr.Dataset) -> bool:
     return any(str(n).endswith("_error") for n in data.variables) or "operator" in data.attrs
 
 

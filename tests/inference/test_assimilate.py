@@ -424,7 +424,10 @@ def test_a_background_has_its_time_or_none(prior: Prior, truth: xr.Dataset, obse
     ("change", "message"),
     [
         (lambda b: b.assign_coords(time=0.5), r"the background is at 0.5, expected the first time of the window, 0.0"),
-        (lambda b: b.assign_coords(time=np.datetime64("2019-01-01", "ns")), "'time' of the background is datetime"),
+        (
+            lambda b: b.assign_coords(time=np.datetime64("2019-01-01", "ns")),
+            "times of the background are of kind datetime",
+        ),
         (lambda b: b.expand_dims(time=[0.0, 0.5]), "the background has 2 times, expected one"),
         (lambda b: b.expand_dims(member=4), r"has 4 states along 'member', .*ds.mean\('member'\)"),
         (lambda b: b.drop_vars("a_error"), "'a' has no 'a_error'"),
@@ -457,7 +460,7 @@ def test_times_that_do_not_fit(prior: Prior, observations: xr.Dataset) -> None:
     with pytest.raises(DataError, match=r"times= has the step 1 .*expected the prior's 0.5"):
         assimilate(observations, prior, times=np.arange(5.0), **QUICK)
     dated = observations.drop_vars("window").assign_coords(time=np.datetime64("2019-01-01", "ns") + np.arange(5))
-    with pytest.raises(DataError, match="'time' of 'observations' is datetime, the prior's time is float"):
+    with pytest.raises(DataError, match="are of kind datetime, those of the prior of kind float"):
         assimilate(dated, prior, **QUICK)
     with pytest.raises(DataError, match="neither a 'time' nor a 'window'"):
         assimilate(observations.drop_vars(["window", "time"]), prior, **QUICK)
@@ -534,13 +537,11 @@ def test_innovations_by_hand(truth: xr.Dataset) -> None:
     assert bool(found.a_innovation.isel(time=1).isnull().all())
     np.testing.assert_allclose(found.a, 2 * ensemble.a, rtol=1e-6)
     rms = np.sqrt((expected**2).mean("time")) / 0.5
-    np.testing.assert_allclose(found.a_normalised_spread, rms, rtol=1e-5)
-    assert (
-        found.a_innovation.attrs["units"] == found.a.attrs["units"] and found.a_normalised_spread.attrs["units"] == "1"
-    )
+    np.testing.assert_allclose(found.a_normalised_rms, rms, rtol=1e-5)
+    assert found.a_innovation.attrs["units"] == found.a.attrs["units"] and found.a_normalised_rms.attrs["units"] == "1"
     assert found.a_innovation.dims == found.a.dims == ("member", "time")
     one = innovations(truth, observations)
-    np.testing.assert_allclose(one.a_normalised_spread, rms[0], rtol=1e-5)
+    np.testing.assert_allclose(one.a_normalised_rms, rms[0], rtol=1e-5)
     given = innovations(ensemble, observations.drop_attrs(deep=False), operator=operator)
     xr.testing.assert_allclose(given.a_innovation, found.a_innovation)
 
@@ -548,7 +549,7 @@ def test_innovations_by_hand(truth: xr.Dataset) -> None:
 def test_innovations_of_a_posterior_are_as_large_as_the_errors(prior: Prior, observations: xr.Dataset) -> None:
     posterior = assimilate(observations, prior, members=60, **(QUICK | {"steps": 60}))
     found = innovations(posterior, observations)
-    assert 0.5 < float(found.a_normalised_spread.mean()) < 1.6
+    assert 0.5 < float(found.a_normalised_rms.mean()) < 1.6
 
 
 def test_innovations_on_another_grid(truth: xr.Dataset, observations: xr.Dataset) -> None:

@@ -8,6 +8,7 @@ import torch
 import xarray as xr
 from gaussian import GaussianChain
 
+import sdaxr
 from sdaxr.inference.denoise import Langevin, Reverse, denoise
 from sdaxr.schema import DataError, GridError, OptionError, UnitsError
 
@@ -104,6 +105,15 @@ def test_langevin_of_no_steps_returns_the_noisy_fields():
     clean = denoise(data, PRIOR, noise_std=1.0, method="langevin", n_steps=0, progress=False)
     assert clean.a.dims == ("time",)
     np.testing.assert_allclose(clean.a, data.a, rtol=1e-6)
+
+
+def test_fields_on_the_same_grid_in_another_order_keep_their_labels():
+    layout = sdaxr.open_prior("kolmogorov").layout
+    data = layout.template(layout.times(0.0, 2))
+    data = data.map(lambda v: (v + np.random.default_rng(0).normal(size=v.shape)).astype("float32"), keep_attrs=True)
+    turned = data.isel(y=slice(None, None, -1)).roll(x=5, roll_coords=True)
+    clean = denoise(turned, "kolmogorov", noise_std=1.0, method="langevin", n_steps=0, device="cpu", progress=False)
+    xr.testing.assert_allclose(clean.drop_attrs().sortby(["x", "y"]), data.drop_attrs())
 
 
 @pytest.mark.parametrize("method", ["posterior", "langevin"])

@@ -11,9 +11,10 @@ import torch
 import xarray as xr
 
 from sdaxr import operators as op
-from sdaxr.operators.calculus import EARTH_RADIUS, divide_units
+from sdaxr.operators.calculus import divide_units
 from sdaxr.operators.locations import write_times
 from sdaxr.schema import GridError, OperatorError, UnitsError
+from sdaxr.states.coordinates import EARTH_RADIUS
 
 TURN = 2 * np.pi
 

@@ -12,7 +12,8 @@ from sdaxr.prior.networks.convolutional import TemporalConvolution
 from sdaxr.prior.networks.unet import SpaceTimeUNet, WindowUNet
 from sdaxr.prior.preconditioning import DenoisingNetwork, expand
 from sdaxr.schema import OptionError
-from sdaxr.states.fields import Coordinate, StateLayout
+from sdaxr.states.coordinates import Coordinate
+from sdaxr.states.fields import StateLayout
 from sdaxr.states.time import TimeAxis
 
 SMALL = {
