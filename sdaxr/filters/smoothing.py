@@ -194,7 +194,7 @@ def _trajectories(data: xr.Dataset, layout: StateLayout, times: xr.DataArray, me
         raise DataError(
             f"first_guess= has the dimensions {list(map(str, data.dims))}, expected 'time' with a coordinate"
         )
-    places = match_times(times, data[TIME])
+    places = match_times(times, data[TIME], of="the window", like="first_guess=")
     if (places < 0).any():
         raise DataError(
             f"first_guess= has no state at {times.values[places < 0][0]}, nor at {int((places < 0).sum()) - 1} other "

@@ -177,14 +177,14 @@ def _choose_times(
         return np.arange(stamps.size)
     if not isinstance(times, int | np.integer):
         wanted = xr.DataArray(np.asarray(times, dtype=stamps.dtype), dims=TIME, name=TIME)
-        found = match_times(wanted, stamps)
+        found = match_times(wanted, stamps, of="times=", like="the data")
         if (found < 0).any():
             raise DataError(f"no data at the time {wanted.values[found < 0][0]}, expected some of {stamps.values}")
         return found
     chosen = np.unique(np.linspace(0, stamps.size - 1, min(int(times), stamps.size)).round().astype(int))
     if observations is None or TIME not in observations.dims:
         return chosen
-    seen = match_times(observations[TIME], stamps)
+    seen = match_times(observations[TIME], stamps, of="the observations", like="the data")
     seen = np.unique(seen[seen >= 0])
     if not seen.size:
         return chosen
@@ -200,7 +200,7 @@ def _at_times(source: xr.Dataset, stamps: xr.DataArray, variable: str) -> xr.Dat
     keep = [variable] if variable in source.data_vars else list(pair or ())
     if TIME not in source[keep[0]].dims:
         return None
-    found = match_times(stamps, source[TIME])
+    found = match_times(stamps, source[TIME], of="the data", like="the truth or the observations")
     there = quantity_of(source[keep].isel({TIME: np.maximum(found, 0)}).load(), variable)
     present = xr.DataArray(found >= 0, dims=TIME)
     return there.drop_vars(TIME).where(present).assign_coords({TIME: stamps})

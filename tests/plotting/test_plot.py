@@ -65,6 +65,16 @@ def test_vorticity_by_central_differences():
     assert found.attrs["units"] == "1"
 
 
+def test_vorticity_does_not_wrap_around_a_cut() -> None:
+    ds = flow()
+    cut = ds.isel(x=slice(0, 6))
+    found, whole = vorticity(cut.u, cut.v), vorticity(ds.u, ds.v)
+    np.testing.assert_allclose(found[..., 1:-1], whole[..., 1:5], atol=1e-12)
+    ahead = (cut.v[..., 1] - cut.v[..., 0]) / (TWO_PI / 8)
+    across = (ds.v[..., 1] - ds.v[..., -1]) / (2 * TWO_PI / 8)
+    np.testing.assert_allclose((found - whole)[..., 0], ahead - across, atol=1e-12)
+
+
 def test_vorticity_on_the_sphere_of_solid_rotation():
     lat, lon = np.linspace(30, 60, 31), np.linspace(0, 30, 31)
     grid = xr.Dataset(coords={"lat": lat, "lon": lon})
