@@ -8,7 +8,8 @@ import numpy as np
 import torch
 
 from sdaxr.prior.networks.base import NETWORKS, Inputs, Network, NetworkModule
-from sdaxr.states.fields import Coordinate, StateLayout
+from sdaxr.states.coordinates import Coordinate
+from sdaxr.states.fields import StateLayout
 from sdaxr.states.time import TimeAxis
 
 # Small sizes for the options that a network has.

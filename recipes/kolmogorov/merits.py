@@ -43,7 +43,7 @@ def scores(estimate: xr.Dataset, truth: xr.Dataset) -> dict[str, float]:
 def residual(posterior: xr.Dataset, observations: xr.Dataset) -> float:
     """Standard deviation of H(x) - y, in units of the observations' errors."""
     fits = sdaxr.innovations(posterior, observations)
-    return float(np.mean([fits[n].mean() for n in fits.data_vars if str(n).endswith("_normalised_spread")]))
+    return float(np.mean([fits[n].mean() for n in fits.data_vars if str(n).endswith("_normalised_rms")]))
 
 
 def spectrum(posterior: xr.Dataset, truth: xr.Dataset) -> xr.DataArray:

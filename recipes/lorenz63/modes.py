@@ -54,7 +54,7 @@ def main(store: str, prior: str, members: int, steps: int, corrections: int, out
         refined = refine(seen, drawn)
         shares = belong(refined.a.values, centres)
         found = modes(refined)
-        fit = sdaxr.innovations(drawn, seen)["c_normalised_spread"].mean()
+        fit = sdaxr.innovations(drawn, seen)["c_normalised_rms"].mean()
         rows.append(
             {"trajectory": int(index), "samples": name, "modes": len(found), "residual": float(fit)}
             | {f"share_{i + 1}": shares[i] for i in range(len(centres))}

@@ -95,7 +95,7 @@ def evaluate(store: str, prior: str, members: int, count: int, output: str) -> N
             posterior = sdaxr.assimilate(observations, model, members=members, seed=int(index), progress=False)
             seconds = time.perf_counter() - start
             found = sdaxr.verify(posterior, truth).compute()
-            fit = sdaxr.innovations(posterior, observations)["a_normalised_spread"].mean()
+            fit = sdaxr.innovations(posterior, observations)["a_normalised_rms"].mean()
             row = {"setting": setting, "trajectory": int(index), "residual": float(fit), "seconds": seconds}
             for name in "abc":
                 sd = float(trajectories[name].isel(trajectory=index).std())

@@ -12,7 +12,8 @@ import xarray as xr
 from sdaxr.archives.configuration import CONFIG
 from sdaxr.archives.format import BOOKKEEPING, STATUS, STATUS_NAMES
 from sdaxr.schema import LEAD_TIME, MEMBER, TIME, TRAJECTORY, SdaxrError
-from sdaxr.states.coordinates import ensemble_dimension, space_dimensions
+from sdaxr.states.axes import ensemble_dimension, space_dimensions
+from sdaxr.states.coordinates import period_along
 
 _NEXT = {
     "trajectories": "train, observe (one of them: isel(trajectory=...)), plot, animate",
@@ -108,7 +109,7 @@ def _times(times: xr.DataArray) -> str:
 
 
 def _periodic(data: xr.Dataset, dim: Any) -> str:
-    return " (periodic)" if dim in data.coords and data[dim].attrs.get("periodic") else ""
+    return " (periodic)" if period_along(data, dim) is not None else ""
 
 
 def _variable(variable: xr.DataArray) -> str:

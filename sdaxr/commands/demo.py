@@ -118,7 +118,7 @@ def compare(posterior: xr.Dataset, truth: xr.Dataset, observations: xr.Dataset, 
         rows[name] = scores.mean(axis=1)
     table = pd.DataFrame(rows).T.rename(columns={"spread_skill": "spread/skill"})
     fit = innovations(posterior, observations)
-    names = [v for v in fit.data_vars if str(v).endswith("_normalised_spread")]
+    names = [v for v in fit.data_vars if str(v).endswith("_normalised_rms")]
     table.loc["posterior (sdaxr)", "residual/error"] = float(np.mean([fit[v].mean() for v in names]))
     return table
 

@@ -32,7 +32,7 @@ from sdaxr.filters.bpf import ParticleMethod
 from sdaxr.filters.ffbs import FFBS
 from sdaxr.filters.state_space import StateSpaceModel
 from sdaxr.schema import TIME, DataError
-from sdaxr.states.coordinates import ensemble_dimension
+from sdaxr.states.axes import ensemble_dimension
 from sdaxr.states.time import match_times
 from sdaxr.systems.layout import system_layout
 
@@ -94,7 +94,7 @@ class FourDVar(ParticleMethod):
             raise DataError(
                 f"first_guess has the dimensions {list(map(str, data.dims))}, expected 'time' with a coordinate"
             )
-        places = match_times(model.times, data[TIME])
+        places = match_times(model.times, data[TIME], of="the window", like="first_guess")
         if (places < 0).any():
             raise DataError(
                 f"first_guess has no state at {model.times.values[places < 0][0]} ({int((places < 0).sum())} times of "

@@ -18,13 +18,14 @@ import xarray as xr
 from torch import Tensor
 
 from sdaxr.observations.correlation import error_correlation
+from sdaxr.observations.matching import match
 from sdaxr.observations.noise import DISTRIBUTION, GAUSSIAN, family_of
-from sdaxr.observations.observe import align
 from sdaxr.operators import Bound, Operator, Template, compose
 from sdaxr.operators.base import steps_of
-from sdaxr.operators.locations import Locations, nearest_times
+from sdaxr.operators.locations import Locations
 from sdaxr.posterior.mixture import log_density
 from sdaxr.schema import TIME, DataError, OperatorError, OptionError
+from sdaxr.states.time import nearest_times
 from sdaxr.systems.layout import system_layout
 from sdaxr.systems.markov import MarkovChain
 
@@ -237,10 +238,10 @@ class _Seen:
     def of(cls, data: xr.Dataset, operator: Operator, system: MarkovChain, times: xr.DataArray, outside: str) -> _Seen:
         """The points at which ``data`` has values, for states at ``times``."""
         bound = operator.bind(Template.from_dataset(system_layout(system).template(times)))
-        aligned = align(data, bound.template, outside=outside)
-        where = {name: np.flatnonzero(np.isfinite(y)) for name, (y, _) in aligned.items()}
+        matched = match(data, bound.template, outside=outside)
+        where = {name: np.flatnonzero(np.isfinite(y)) for name, (y, _) in matched.items()}
         values, errors = (
-            {name: pair[i].reshape(-1)[where[name]].astype(float) for name, pair in aligned.items()} for i in (0, 1)
+            {name: pair[i].reshape(-1)[where[name]].astype(float) for name, pair in matched.items()} for i in (0, 1)
         )
         return cls(data, bound, system, where, values, errors)
 

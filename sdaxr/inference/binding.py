@@ -11,8 +11,8 @@ import xarray as xr
 from torch import Tensor
 
 from sdaxr.observations.correlation import error_correlation
+from sdaxr.observations.matching import match
 from sdaxr.observations.noise import GAUSSIAN, family_of
-from sdaxr.observations.observe import align
 from sdaxr.operators import Operator, Template, compose, identity
 from sdaxr.operators.base import Bound, steps_of
 from sdaxr.operators.pointwise import Elementwise
@@ -46,16 +46,16 @@ def bind_observations(
     """
     template = Template.from_dataset(prior.layout.template(times))
     bound = operator.bind(template)
-    aligned = align(data, bound.template, outside=outside)
-    seen = _Seen(prior, bound, {name: np.flatnonzero(np.isfinite(y)) for name, (y, _) in aligned.items()}, device)
+    matched = match(data, bound.template, outside=outside)
+    seen = _Seen(prior, bound, {name: np.flatnonzero(np.isfinite(y)) for name, (y, _) in matched.items()}, device)
     if not seen.count:
         raise DataError("found no finite observation in the window, expected at least one; check times and values")
 
     def chosen(which: int) -> Tensor:
-        parts = [pair[which].reshape(-1)[seen.where[name]] for name, pair in aligned.items()]
+        parts = [pair[which].reshape(-1)[seen.where[name]] for name, pair in matched.items()]
         return torch.as_tensor(np.concatenate(parts), dtype=torch.float32, device=device)
 
-    families = [family_of(data, name) for name in aligned]
+    families = [family_of(data, name) for name in matched]
     gaussian = set(families) == {GAUSSIAN}
     unresolved = unresolved_variance(seen, prior, times.size) if measured or not gaussian else None
     matrix = error_correlation(data, bound.template, seen.where)

@@ -47,7 +47,7 @@ from sdaxr.posterior.states import channel_variance, observe_states
 from sdaxr.prior.files import Prior, open_prior
 from sdaxr.prior.hardware import choose_device
 from sdaxr.schema import MEMBER, TIME, DataError, DivergenceError, OptionError, nearest
-from sdaxr.states.coordinates import ensemble_dimension
+from sdaxr.states.axes import ensemble_dimension
 from sdaxr.states.fields import StateLayout
 
 ROUTES = ("posterior", "langevin")
@@ -135,6 +135,7 @@ def denoise(
             f"found the dimensions {tuple(map(str, noisy.dims))}, expected 'time' with its coordinate; for a single "
             "field ds.expand_dims('time')"
         )
+    noisy = layout.conform(noisy)
     check_times(noisy, layout.time.kind, layout.time.step, layout.time.units, f"the prior {prior.name!r}")
     y = torch.as_tensor(layout.to_array(noisy), device=target)
     y = y if ensemble is not None else y[None]

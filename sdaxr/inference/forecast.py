@@ -23,6 +23,7 @@ from sdaxr.archives.seeds import unit_seed
 from sdaxr.archives.workers import active_client, map_units
 from sdaxr.inference.lead_time import check_times, labels, provenance, with_time
 from sdaxr.schema import MEMBER, TIME, DataError, DivergenceError, GridError, OptionError, PriorError, nearest
+from sdaxr.states.coordinates import coordinate_of, onto_grid
 from sdaxr.states.time import time_kind
 from sdaxr.systems.base import System
 from sdaxr.systems.registry import open_system, systems
@@ -265,13 +266,6 @@ def _check_grid(system: System, data: xr.Dataset) -> xr.Dataset:
         found = {d: data.sizes[d] for d in data[name].dims if d not in (MEMBER, TIME)}
         if found != dict(variable.sizes):
             raise GridError(f"'{name}' has the grid {found}, {system.name} has {dict(variable.sizes)}; {remedy}")
-    for dim in template.indexes:
-        if dim in data.indexes:
-            found_values, expected = np.asarray(data[dim].values), template[dim].values
-            spacing = float(np.abs(np.diff(expected)).min()) if expected.size > 1 else 1.0
-            if np.abs(found_values - expected).max() > 1e-3 * spacing:
-                raise GridError(
-                    f"'{dim}' runs from {found_values[0]:g} to {found_values[-1]:g}, that of {system.name} from "
-                    f"{expected[0]:g} to {expected[-1]:g}; {remedy}"
-                )
+    grid = {d: coordinate_of(template[d]) for d in template.indexes}
+    data = onto_grid(data, grid, of="the ensemble", like=system.name, remedy=remedy)
     return data[list(template.data_vars)]

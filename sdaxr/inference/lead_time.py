@@ -12,8 +12,8 @@ import xarray as xr
 
 from sdaxr.archives.provenance import provenance_attrs
 from sdaxr.schema import INIT_TIME, LEAD_TIME, MEMBER, TIME, VALID_TIME, DataError
-from sdaxr.states.coordinates import ensemble_dimension
-from sdaxr.states.time import time_axis, time_kind
+from sdaxr.states.axes import ensemble_dimension
+from sdaxr.states.time import same_step, time_axis, time_kind
 
 
 def with_time(ensemble: xr.Dataset) -> xr.Dataset:
@@ -42,7 +42,7 @@ def check_times(data: xr.Dataset, kind: str, step: float, units: str, model: str
     if data.sizes[TIME] < 2:
         return
     axis = time_axis(data)
-    if abs(axis.step - step) > 1e-3 * step:
+    if not same_step(axis.step, step):
         raise DataError(
             f"the ensemble has the step {axis.step:g} {axis.units}, {model} has {step:g} {units}; pass "
             f"step={axis.step:g} where the model is a system, take a model with this step, or "

@@ -6,9 +6,10 @@ the variable then have the correlation
 
     exp(-sum_d |delta_d| / scale_d),
 
-the shorter way round where the coordinate is periodic. Along a dimension that is not named, errors are independent, and
-so they are between variables. Where measurements are listed along one dimension (stations, the point form), its
-coordinates (time, lat, lon, ...) are named in its place; where they differ in one that is not, errors are independent.
+the shorter way round where the dimension is periodic (`sdaxr.states.coordinates.period_of`). Errors are independent
+along a dimension that is not named, and between variables. Where measurements are listed along one dimension (stations,
+the point form), its coordinates (time, lat, lon, ...) are named in its place: errors are independent where measurements
+differ in one that is not named, and the distance of two longitudes is the shorter way round.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from sdaxr import schema
 from sdaxr.observations.matching import ERROR
 from sdaxr.operators import Template
 from sdaxr.schema import TIME, DataError, OptionError
-from sdaxr.states.coordinates import is_longitude
+from sdaxr.states.coordinates import separation, turn_of
 from sdaxr.states.time import elapsed
 
 ATTRIBUTE = "correlation_scales"
@@ -74,9 +75,9 @@ def error_correlation(
     Parameters
     ----------
     observations
-        Whose ``<variable>_error`` say how they are correlated.
+        Observations, whose ``<variable>_error`` say how errors are correlated.
     template
-        Labels of the operator's output, which the observations were aligned with.
+        Labels of the operator's output, with which the observations were matched.
     where
         For each variable, which of its values (flat indices), in the order of the result.
 
@@ -148,9 +149,7 @@ def _along(template: Template, places: Mapping[str, np.ndarray], scales: Mapping
     exponent, same = np.zeros((size, size)), np.ones((size, size), bool)
     for name, values in places.items():
         at = _numbers(name, values)
-        distance = np.abs(at[:, None] - at)
-        period = _period(template, name)
-        distance = distance if period is None else np.minimum(distance % period, -distance % period)
+        distance = separation(at[:, None], at, _round(template, name))
         if name in scales:
             exponent += distance / scales[name]
         else:
@@ -158,11 +157,10 @@ def _along(template: Template, places: Mapping[str, np.ndarray], scales: Mapping
     return np.where(same, np.exp(-exponent), 0.0)
 
 
-def _period(template: Template, name: str) -> float | None:
-    attrs = template.coords[name].attrs if name in template.coords else {}
-    if "period" in attrs:
-        return float(attrs["period"])
-    return 360.0 if is_longitude(name, attrs) else None
+def _round(template: Template, name: str) -> float | None:
+    # The length of the circle. Stations lie on the globe wherever they are; a cut of a grid is not periodic.
+    coord = template.coords.get(name)
+    return None if coord is None else template.period(name) if coord.dims is None else turn_of(name, coord.attrs)
 
 
 def _is_position(values: np.ndarray) -> bool:

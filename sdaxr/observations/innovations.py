@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import xarray as xr
 
-from sdaxr.observations.observe import align, operator_for
+from sdaxr.observations.matching import match
+from sdaxr.observations.observe import operator_for
 from sdaxr.operators import Operator, Template
-from sdaxr.states.coordinates import ensemble_dimension
+from sdaxr.states.axes import ensemble_dimension
 
 
 def innovations(posterior: xr.Dataset, observations: xr.Dataset, *, operator: Operator | None = None) -> xr.Dataset:
@@ -19,29 +20,34 @@ def innovations(posterior: xr.Dataset, observations: xr.Dataset, *, operator: Op
     observations
         One network of observations, those that were assimilated or others.
     operator
-        In the place of the one that the observations carry.
+        Operator that replaces the one that the observations carry.
 
     Returns
     -------
     For every observed variable: ``<var>``, H(x) of each member; ``<var>_innovation``, y - H(x) in the same units; and
-    ``<var>_normalised_spread`` (member), the root mean square of the innovations in units of the observation error,
-    which is near one where the ensemble fits the observations as well as their errors allow. Correlations of the errors
+    ``<var>_normalised_rms`` (member), the root mean square of the innovations in units of the observation error. It is
+    near one where a member fits the observations as well as their errors allow. Correlations of the errors
     (`sdaxr.observations.correlation`) do not enter it.
+
+    Raises
+    ------
+    DataError, GridError, UnitsError, OperatorError
+        If the observations do not fit the posterior.
     """
     chosen = operator or operator_for(observations)
     ensemble = ensemble_dimension(posterior)
     projected = chosen.apply(posterior)
     one = projected if ensemble is None else projected.isel({ensemble: 0}, drop=True)
-    aligned = align(observations, Template.from_dataset(one))
+    matched = match(observations, Template.from_dataset(one))
     result = projected.copy()
-    for name, (values, errors) in aligned.items():
+    for name, (values, errors) in matched.items():
         predicted = projected[name]
         dims = [d for d in one[name].dims]
         innovation = xr.DataArray(values, dims=dims) - predicted
         normalised = innovation / xr.DataArray(errors, dims=dims)
         innovation.attrs = {"units": predicted.attrs.get("units", ""), "long_name": f"innovation of {name}"}
         result[f"{name}_innovation"] = innovation.transpose(*predicted.dims)
-        spread = (normalised**2).mean(dims) ** 0.5
-        spread.attrs = {"units": "1", "long_name": f"rms innovation of {name} over the observation error"}
-        result[f"{name}_normalised_spread"] = spread
+        rms = (normalised**2).mean(dims) ** 0.5
+        rms.attrs = {"units": "1", "long_name": f"rms innovation of {name} over the observation error"}
+        result[f"{name}_normalised_rms"] = rms
     return result

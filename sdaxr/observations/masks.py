@@ -1,8 +1,8 @@
 """Masks: which places of a grid are observed, and when.
 
-A mask is a boolean DataArray on time and the horizontal dimensions, True where a place is observed: there all variables
-and all layers are. `sdaxr.observe` takes it as ``where=``. Places at random and at equal distances, the same at all
-times or not, are the networks of Li, Dong & Zhang 2024 (arXiv:2407.21314).
+A mask is a boolean DataArray on time and the horizontal dimensions. Where it is True, all variables and layers are
+observed. `sdaxr.observe` takes it as ``where=``. Random places and places at equal distances, fixed or changing in
+time, are the networks of Li, Dong & Zhang 2024 (arXiv:2407.21314).
 """
 
 from __future__ import annotations
@@ -17,8 +17,10 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from sdaxr.schema import TIME, DataError, GridError, OptionError, nearest
-from sdaxr.states.coordinates import space_dimensions
+from sdaxr.schema import TIME, DataError, OptionError, nearest
+from sdaxr.states.axes import space_dimensions
+from sdaxr.states.coordinates import coordinate_of, onto_grid
+from sdaxr.states.time import onto_times
 
 
 def random_mask(data: xr.Dataset, coverage: float, *, fixed: bool = False, seed: int = 0) -> xr.DataArray:
@@ -27,7 +29,7 @@ def random_mask(data: xr.Dataset, coverage: float, *, fixed: bool = False, seed:
     Parameters
     ----------
     data
-        What is observed, such as a truth or the output of an operator; of it labels are used, not values. Variables
+        Dataset that is observed, such as a truth or the output of an operator. Only its labels are used. Its variables
         share one or two horizontal dimensions, of any names.
     coverage
         Fraction of the places (land among them) that are observed, above 0 and at most 1; rounded to a whole number of
@@ -35,12 +37,12 @@ def random_mask(data: xr.Dataset, coverage: float, *, fixed: bool = False, seed:
     fixed
         The same places at all times; otherwise they are drawn anew for each.
     seed
-        Of the places. With one seed, those of a smaller coverage are among those of a larger one.
+        Seed of the places. With one seed, the places of a smaller coverage are among those of a larger one.
 
     Returns
     -------
     xr.DataArray
-        True where observed, (time, y, x) or what the dimensions of ``data`` are called; no time where it has none.
+        True where observed, on time and the horizontal dimensions of ``data``; without time where ``data`` has none.
 
     Raises
     ------
@@ -70,10 +72,10 @@ def strided_mask(data: xr.Dataset, stride: int, *, shift: int = 0) -> xr.DataArr
     data
         As for `random_mask`.
     stride
-        Distance of observed places, in cells; at first they are those of ``operators.subsample(stride)``.
+        Distance of observed places, in cells. At the first time they are those of ``operators.subsample(stride)``.
     shift
-        Cells by which the observed place goes on in its block from one time to the next, row by row: with 1, each place
-        of the grid is observed once in ``stride`` (``stride**2``) times. 0: the same places at all times.
+        Cells by which the observed place of a block moves from one time to the next, row by row. With 1, each place of
+        the grid is observed once in ``stride`` (in two dimensions ``stride**2``) times; with 0, places are fixed.
 
     Returns
     -------
@@ -103,21 +105,21 @@ _PARAMETERS: dict[str, Callable[..., xr.DataArray]] = {"coverage": random_mask, 
 
 
 def mask_of(where: xr.DataArray | Mapping[str, Any] | None, data: xr.Dataset, seed: int) -> xr.DataArray:
-    """What ``where`` means for ``data``: that mask, or the one of these parameters; a single True for None.
+    """The mask ``where`` on the grid of ``data``, or the mask with these parameters; a single True for None.
 
     Parameters
     ----------
     where
         A mask, or parameters of `random_mask` or `strided_mask`.
     data
-        What is observed. Dimensions that a mask has not are observed as a whole; it may have more times.
+        Dataset that is observed. A mask may lack dimensions, which are then observed as a whole, and have more times.
     seed
-        Of `random_mask`, where the parameters have none.
+        Seed of `random_mask` where the parameters have none.
 
     Raises
     ------
     OptionError, DataError, GridError
-        If it is no mask, not on the grid of ``data``, or leaves nothing to observe.
+        If ``where`` is not a mask, is not on the grid of ``data``, or leaves nothing to observe.
     """
     if where is None:
         return xr.DataArray(True)
@@ -150,7 +152,7 @@ def maker_of(where: Mapping[str, Any]) -> Callable[..., xr.DataArray]:
 
 
 def describe(where: xr.DataArray | Mapping[str, Any] | None, mask: xr.DataArray) -> dict[str, Any]:
-    """Attributes of observations under a mask: what fraction it covers, and its parameters as JSON if it has some."""
+    """Attributes of observations under a mask: the fraction that it covers, and its parameters as JSON."""
     if where is None:
         return {}
     given = {"where": json.dumps(dict(where), default=str)} if isinstance(where, Mapping) else {}
@@ -173,11 +175,11 @@ def _nowhere(data: xr.Dataset) -> tuple[xr.DataArray, int, tuple[int, ...]]:
     return mask, data.sizes.get(TIME, 1), tuple(data.sizes[d] for d in space)
 
 
-def _is_whole(value: Any) -> bool:
+def _is_whole(value: object) -> bool:
     return hasattr(value, "__index__") and not isinstance(value, bool)
 
 
-def _on_grid(mask: Any, data: xr.Dataset) -> xr.DataArray:
+def _on_grid(mask: object, data: xr.Dataset) -> xr.DataArray:
     """A mask at the times of the data, without further coordinates."""
     if not isinstance(mask, xr.DataArray):
         raise OptionError(
@@ -192,13 +194,10 @@ def _on_grid(mask: Any, data: xr.Dataset) -> xr.DataArray:
                 f"where= has the dimensions {strange}, expected some of {list(value.dims)}, those of '{name}'; select "
                 "or rename them"
             )
+    remedy = "make it from the operator's output, operator.apply(truth)"
+    labels = {"of": "where=", "like": "the observations"}
     if TIME in mask.indexes and TIME in data.indexes:
-        mask = mask.isel({TIME: mask.indexes[TIME].isin(data.indexes[TIME])})
-    try:
-        xr.align(mask, data, join="exact")
-    except ValueError as failure:
-        raise GridError(
-            f"where= is not on the grid of the observations: {failure}; make it from the operator's output, "
-            "operator.apply(truth)"
-        ) from failure
+        mask = onto_times(mask, data[TIME], **labels)
+    grid = {d: coordinate_of(data[d]) if d in data.coords else data.sizes[d] for d in mask.dims if d != TIME}
+    mask = onto_grid(mask, grid, **labels, remedy=remedy)
     return mask.drop_vars([c for c in mask.coords if c not in mask.dims]).compute()

@@ -1,7 +1,6 @@
-"""Observations brought onto the labels of an operator's output, and checked on the way.
+"""Observations matched with the labels of an operator's output.
 
-Every mismatch raises an error that says what was found, what was expected and what to do; nothing is
-interpolated, converted or dropped silently.
+Times and points are matched by their labels; nothing is interpolated, converted or dropped silently.
 """
 
 from __future__ import annotations
@@ -11,64 +10,76 @@ import xarray as xr
 
 from sdaxr import schema
 from sdaxr.operators import Template
-from sdaxr.operators.locations import nearest_times
 from sdaxr.schema import TIME, DataError, GridError, OptionError
-from sdaxr.states.coordinates import is_longitude
-from sdaxr.states.time import time_kind
+from sdaxr.states.coordinates import (
+    TOLERANCE,
+    describe_points,
+    match_points,
+    separation,
+    spacing_of,
+    turn_of,
+    unrolled,
+    wrapped,
+)
+from sdaxr.states.time import check_kind, nearest_times, time_kind
 
 OBS = "obs"
 ERROR = "_error"
 
 _QUALITY = "_qc"
-_TIME_TOLERANCE = 1e-3  # of a step
-_GRID_TOLERANCE = 1e-3  # of a grid spacing
+# Stations have no spacing to compare with. Text files give their positions with four digits or more.
+_POSITION = 1e-4  # of the largest value of the coordinate, at least of 1
 
 
-class Alignment(dict[str, tuple[np.ndarray, np.ndarray]]):
-    """Observed variables -> (values, errors), on the whole template; NaN where not observed.
+class Matched(dict[str, tuple[np.ndarray, np.ndarray]]):
+    """Values and errors of each observed variable, on the whole template; NaN where not observed.
 
     Attributes
     ----------
     dropped
-        How many values of each variable lay outside and were left out; empty unless asked for.
+        Number of values of each variable that lie outside and are left out; only with ``outside="drop"``.
     """
 
     dropped: dict[str, int]
 
 
 def validate(observations: xr.Dataset, template: Template, *, outside: str = "error") -> None:
-    """Raise what `align` raises if ``observations`` do not fit the operator's output ``template``."""
-    align(observations, template, outside=outside)
+    """Raise what `match` raises if ``observations`` do not fit the operator's output ``template``."""
+    match(observations, template, outside=outside)
 
 
-def align(observations: xr.Dataset, template: Template, *, outside: str = "error") -> Alignment:
+def match(observations: xr.Dataset, template: Template, *, outside: str = "error") -> Matched:
     """Observations and their errors as arrays with the labels of an operator's output.
 
     Parameters
     ----------
     observations
-        Grid or point form; some of the template's variables, at some of its times and grid points, in any order.
+        Grid or point form: some of the template's variables, at some of its times and points, in any order.
     template
-        ``Bound.template`` of the operator on the assimilated window.
+        Labels of the operator's output on the assimilated window (``Bound.template``).
     outside
         ``"error"``, or ``"drop"`` for times outside the window and points outside the grid.
 
     Returns
     -------
-    Alignment
+    Matched
         For each observed variable, values and errors of shape ``template.shape(name)``.
 
     Raises
     ------
     DataError
-        If a variable or dimension is unknown, an error is missing or not positive, units differ, a time is off
-        the window or its steps, or a label is repeated.
+        If a variable or dimension is unknown, an error is missing or not positive, a time is outside the window or
+        between its steps, or a label is repeated.
     GridError
-        If the grid points are not among those of the template.
+        If points are not among those of the template.
+    UnitsError
+        If units differ.
+    OptionError
+        If ``outside`` is unknown.
     """
     if outside not in ("error", "drop"):
         raise OptionError(f"outside is {schema.nearest(outside, ('error', 'drop'))}")
-    out, places = Alignment(), {}
+    out, places = Matched(), {}
     out.dropped = {}
     for name in observed_variables(observations):
         if name not in template.variables:
@@ -95,7 +106,13 @@ def align(observations: xr.Dataset, template: Template, *, outside: str = "error
 
 
 def observed_variables(observations: xr.Dataset) -> list[str]:
-    """Names of the variables that hold measurements, not their errors or quality flags."""
+    """Names of the measured variables: all except errors, quality flags and ancillary variables.
+
+    Raises
+    ------
+    DataError
+        If there is none.
+    """
     names = [str(n) for n in observations.data_vars]
     aside = {n for n in names if any(n == f"{m}{end}" for m in names for end in (ERROR, _QUALITY))}
     aside |= {a for n in names for a in str(observations[n].attrs.get("ancillary_variables", "")).split()}
@@ -159,15 +176,10 @@ def _time_places(observations: xr.Dataset, template: Template, outside: str) -> 
     if TIME not in observations.coords:
         raise DataError("'time' has no coordinate, expected times; add them with ds.assign_coords(time=...)")
     times, grid = observations[TIME], xr.DataArray(template.coordinate(TIME), dims=TIME, name=TIME)
-    kinds = time_kind(times), time_kind(grid)
-    if kinds[0] != kinds[1]:
-        raise DataError(
-            f"the times of the observations are of kind {kinds[0]}, expected {kinds[1]} as in the window "
-            f"({grid.values[0]} to {grid.values[-1]}); convert them with ds.assign_coords(time=...)"
-        )
+    check_kind(times, time_kind(grid), of="the observations", like="the window")
     schema.check_units(TIME, times.attrs.get("units"), template.coords[TIME].attrs.get("units"), "the observations")
     at, distance = nearest_times(times.values, grid.values)
-    off = ~(np.abs(distance) <= _TIME_TOLERANCE)
+    off = ~(np.abs(distance) <= TOLERANCE)
     beyond = off & (((at == 0) & (distance < 0)) | ((at == grid.size - 1) & (distance > 0)))
     for bad, what in ((off & ~beyond, "is off the steps of the window"), (beyond, "lies outside the window")):
         if bad.any() and not (outside == "drop" and bad is beyond):
@@ -188,39 +200,26 @@ def _grid_places(observations: xr.Dataset, dim: str, template: Template, outside
     if own and not named and dim != OBS and observations.sizes[dim] == grid.size:
         return np.arange(grid.size), np.arange(grid.size)
     labels = observations[dim].values if named else np.arange(observations.sizes[dim])
-    attrs = template.coords[dim].attrs if own else {}
-    at, found, within = _match(labels, grid, is_longitude(dim, attrs))
-    droppable = ~within | (labels.dtype.kind in "iuOSUT")
-    bad = ~found & ~(droppable & (outside == "drop"))
+    turn = template.turn(dim)
+    at = match_points(labels, grid, turn)
+    beyond = np.full(at.shape, labels.dtype.kind != "f")  # names and numbers of stations are there, or are not
+    if labels.dtype.kind == "f" and grid.dtype.kind in "fiu" and template.period(dim) is None:
+        beyond = ~_within(labels, unrolled(grid, turn), turn)
+    bad = (at < 0) & ~(beyond & (outside == "drop"))
     if bad.any():
         raise GridError(
-            f"'{dim}' of the observations ({_describe(labels)}) has {int(bad.sum())} labels, {labels[bad.argmax()]} "
-            f"the first, that are not on the grid of the operator's output ({_describe(grid)}); interpolate to it, or "
-            "observe the prior's grid with the operator that the observations were made with"
+            f"'{dim}' of the observations ({describe_points(labels)}) has {int(bad.sum())} labels, "
+            f"{labels[bad.argmax()]} the first, that are not on the grid of the operator's output "
+            f"({describe_points(grid)}); interpolate to it, or observe the prior's grid with the operator that the "
+            "observations were made with"
         )
-    kept = np.flatnonzero(found)
+    kept = np.flatnonzero(at >= 0)
     return kept, at[kept]
 
 
-def _match(labels: np.ndarray, grid: np.ndarray, longitude: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    # Nearest grid position of each label, whether it is the same place, and whether it is within the grid.
-    if grid.dtype.kind not in "fiu" or labels.dtype.kind not in "fiu":
-        lookup = {label: i for i, label in enumerate(grid.tolist())}
-        at = np.array([lookup.get(label, -1) for label in labels.tolist()], int)
-        return at, at >= 0, np.ones(at.shape, bool)
-    order = np.argsort(grid)
-    ordered = grid[order].astype(float)
-    slack = _GRID_TOLERANCE * (np.diff(ordered).min() if grid.size > 1 else 1.0)
-    asked = labels.astype(float)
-    if longitude:
-        asked = (asked - ordered[0] + slack) % 360.0 + ordered[0] - slack
-    if grid.size == 1:
-        at = np.zeros(asked.shape, int)
-    else:
-        upper = np.searchsorted(ordered, asked).clip(1, grid.size - 1)
-        at = np.where(asked - ordered[upper - 1] <= ordered[upper] - asked, upper - 1, upper)
-    within = (asked >= ordered[0] - slack) & (asked <= ordered[-1] + slack)
-    return order[at], np.abs(ordered[at] - asked) <= slack, within
+def _within(labels: np.ndarray, grid: np.ndarray, turn: float | None) -> np.ndarray:
+    slack, labels = TOLERANCE * spacing_of(grid), wrapped(labels, grid, turn)
+    return np.asarray((labels >= grid.min() - slack) & (labels <= grid.max() + slack))
 
 
 def _check_positions(observations: xr.Dataset, dim: str, template: Template, kept: np.ndarray, at: np.ndarray) -> None:
@@ -231,19 +230,11 @@ def _check_positions(observations: xr.Dataset, dim: str, template: Template, kep
         there = observations[name]
         if there.dims != (dim,) or there.dtype.kind not in "fiu":
             continue
-        difference = there.values[kept].astype(float) - coord.values[at]
-        if is_longitude(name, coord.attrs):
-            difference = (difference + 180.0) % 360.0 - 180.0
-        bad = np.abs(difference) > 1e-4 * max(1.0, float(np.abs(coord.values).max(initial=0.0)))
+        apart = separation(there.values[kept].astype(float), coord.values[at], turn_of(name, coord.attrs))
+        bad = apart > _POSITION * max(1.0, float(np.abs(coord.values).max(initial=0.0)))
         if bad.any():
             i = int(bad.argmax())
             raise GridError(
                 f"{dim} {observations[dim].values[kept[i]]} has {name}={there.values[kept[i]]} in the observations, "
                 f"but the operator looks at {name}={coord.values[at[i]]}; give both the same {dim}s in the same order"
             )
-
-
-def _describe(values: np.ndarray) -> str:
-    if not values.size:
-        return "no values"
-    return f"{values.size} values from {values[0]} to {values[-1]}"

@@ -1,9 +1,9 @@
 r"""Families of observation errors of mean zero and standard deviation one.
 
-A family is a function T of standard normal numbers g. ``"gaussian"``: g itself; ``"laplace"``, with heavy tails;
-``"uniform"``, with none; ``"lognormal"``, which is skewed: :math:`(e^g - e^{1/2}) / \sqrt{(e - 1) e}`.
+A family is a function T of standard normal numbers g: ``"gaussian"``, g itself; ``"laplace"``, with heavy tails;
+``"uniform"``, without tails; ``"lognormal"``, skewed, :math:`(e^g - e^{1/2}) / \sqrt{(e - 1) e}`.
 
-``<variable>_error`` names the family of the variable's errors in the attribute ``distribution``; without it they are
+The attribute ``distribution`` of ``<variable>_error`` names the family of the variable's errors; errors without it are
 Gaussian. `sdaxr.posterior.mixture` has the densities.
 """
 
@@ -27,15 +27,15 @@ Transform = Callable[[np.ndarray], np.ndarray]
 
 
 def _laplace(g: np.ndarray) -> np.ndarray:
-    return -np.sign(g) * math.sqrt(0.5) * (math.log(2) + log_ndtr(-np.abs(g)))
+    return np.asarray(-np.sign(g) * math.sqrt(0.5) * (math.log(2) + log_ndtr(-np.abs(g))))
 
 
 def _uniform(g: np.ndarray) -> np.ndarray:
-    return math.sqrt(3) * erf(g / math.sqrt(2))
+    return np.asarray(math.sqrt(3) * erf(g / math.sqrt(2)))
 
 
 def _lognormal(g: np.ndarray) -> np.ndarray:
-    return (np.exp(g) - math.exp(0.5)) / math.sqrt((math.e - 1) * math.e)
+    return np.asarray((np.exp(g) - math.exp(0.5)) / math.sqrt((math.e - 1) * math.e))
 
 
 FAMILIES: dict[str, Transform] = {

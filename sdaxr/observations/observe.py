@@ -1,11 +1,11 @@
-"""Observations: drawn from a truth, or anybody's own, checked and brought onto the labels of an operator.
+"""Observations: drawn from a truth, or measured.
 
 Observations are a Dataset. In the *grid form* its dimensions are those of the operator's output, NaN means not
-observed, and the operator is JSON in the attribute ``operator`` (none: the state itself is observed). In the *point
-form* there is one dimension ``obs``, and each measurement has its own ``time`` and place as coordinates. In both,
-``<variable>_error`` is one standard deviation of the error, in the units of the variable; where errors are correlated,
-its attribute ``correlation_scales`` says over what distances (`sdaxr.observations.correlation`), and where they are not
-Gaussian, ``distribution`` of which family they are (`sdaxr.observations.noise`).
+observed, and the attribute ``operator`` holds the operator as JSON; without it, the state itself is observed. In the
+*point form* there is one dimension ``obs``, and each measurement has its own ``time`` and place as coordinates. In both
+forms, ``<variable>_error`` is one standard deviation of the error, in the units of the variable. Its attribute
+``correlation_scales`` holds the distances over which errors are correlated (`sdaxr.observations.correlation`), its
+attribute ``distribution`` names a family of errors that are not Gaussian (`sdaxr.observations.noise`).
 """
 
 from __future__ import annotations
@@ -20,24 +20,16 @@ import xarray as xr
 from sdaxr import schema
 from sdaxr.observations import masks
 from sdaxr.observations.correlation import ATTRIBUTE, check_scales, correlate
-from sdaxr.observations.matching import ERROR, OBS, Alignment, align, observed_variables, validate
+from sdaxr.observations.matching import ERROR, OBS
 from sdaxr.observations.noise import DISTRIBUTION, GAUSSIAN, noise_of
 from sdaxr.operators import Operator, Template, from_json, identity, locations
 from sdaxr.operators.locations import write_times
-from sdaxr.schema import TIME, WINDOW_BOUND, DataError, GridError, OptionError
-from sdaxr.states.coordinates import ensemble_dimension
+from sdaxr.schema import TIME, WINDOW_BOUND, DataError, OptionError
+from sdaxr.states.axes import ensemble_dimension
+from sdaxr.states.coordinates import coordinate_of, onto_grid
+from sdaxr.states.time import onto_times
 
 WINDOW = "window"
-
-__all__ = [
-    "Alignment",
-    "align",
-    "is_point_form",
-    "observe",
-    "observed_variables",
-    "operator_for",
-    "validate",
-]
 
 
 def observe(
@@ -68,20 +60,19 @@ def observe(
         broadcasts against it, or one of them for each variable.
     noise
         Family of the errors: ``"gaussian"``, ``"laplace"``, ``"uniform"`` or ``"lognormal"``
-        (`sdaxr.observations.noise`), each with mean zero and the standard deviation ``error``. One that is not Gaussian
-        is recorded in the attribute ``distribution`` of the errors, where `sdaxr.assimilate` finds it.
+        (`sdaxr.observations.noise`), each with mean zero and standard deviation ``error``. The attribute
+        ``distribution`` of the errors records a family that is not Gaussian; `sdaxr.assimilate` reads it.
     correlation
-        Distances over which the correlation of the errors falls to 1 / e, for some coordinates of the operator's output
-        and in their units (seconds where time is a calendar), such as ``{"time": 0.1}``: the correlation is
-        exp(-sum |difference| / distance). Along other dimensions, and between variables, errors are independent. For
-        Gaussian errors.
+        Distances over which the correlation of Gaussian errors falls to 1 / e, by coordinate of the operator's output
+        and in its units (seconds where time is a calendar), such as ``{"time": 0.1}``. The correlation is
+        exp(-sum |difference| / distance). Along other dimensions, and between variables, errors are independent.
     seed
-        Of the noise, of what is missing, and of random places.
+        Seed of the noise, the missing values and random places.
     missing
-        Fraction of the values that are missing at random, in [0, 1), each by itself.
+        Fraction of the values that are missing, each at random and independently, in [0, 1).
     where
         Where and when there are observations: a boolean DataArray on some dimensions of the operator's output (it may
-        have more times than are observed), or parameters of a mask on that output at the observed times:
+        have more times than are observed), or the parameters of a mask:
         ``{"coverage": 0.01, "fixed": True}`` of `sdaxr.random_mask`, ``{"stride": 4, "shift": 1}`` of
         `sdaxr.strided_mask`.
 
@@ -89,9 +80,9 @@ def observe(
     -------
     xr.Dataset
         Observations in the grid form (NaN = not observed), ``<variable>_error``, and ``window``, the first and the
-        last time of the truth. ``correlation`` is recorded in the attribute ``correlation_scales`` of the errors, where
-        `sdaxr.assimilate` finds it. With ``where``, the attribute ``coverage`` is the fraction that is True, and
-        ``where`` its parameters.
+        last time of the truth. The attribute ``correlation_scales`` of the errors records ``correlation``;
+        `sdaxr.assimilate` reads it. With ``where``, the attribute ``coverage`` is the fraction of the mask that is
+        True, and ``where`` holds its parameters.
 
     Raises
     ------
@@ -238,10 +229,11 @@ def _error_of(name: str, error: Any, value: xr.DataArray) -> xr.DataArray:
     strange = [d for d in array.dims if d not in value.dims]
     if strange:
         raise DataError(f"the error of '{name}' has the dimensions {strange}, expected some of {list(value.dims)}")
-    try:
-        xr.align(array, value, join="exact")
-    except ValueError as failure:
-        raise GridError(f"the error of '{name}' is not on the grid of the observations: {failure}") from failure
+    labels = {"of": f"the error of '{name}'", "like": "the observations"}
+    if TIME in array.indexes and TIME in value.indexes:
+        array = onto_times(array, value[TIME], **labels)
+    grid = {d: coordinate_of(value[d]) if d in value.coords else value.sizes[d] for d in array.dims if d != TIME}
+    array = onto_grid(array, grid, **labels)
     bad = ~(np.isfinite(array.values) & (array.values > 0))
     if bad.any():
         raise DataError(

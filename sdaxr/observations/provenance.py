@@ -10,8 +10,8 @@ import numpy as np
 import xarray as xr
 
 from sdaxr.observations.correlation import ATTRIBUTE
+from sdaxr.observations.matching import observed_variables
 from sdaxr.observations.noise import DISTRIBUTION
-from sdaxr.observations.observe import observed_variables
 from sdaxr.observations.window import Operators
 
 

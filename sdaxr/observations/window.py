@@ -1,4 +1,4 @@
-"""The assimilation window: one or several networks of observations, and the times of the trajectory they belong to."""
+"""The assimilation window: networks of observations, and the times of the trajectory."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from sdaxr.observations.matching import ERROR
-from sdaxr.observations.observe import observed_variables, operator_for
+from sdaxr.observations.matching import ERROR, observed_variables
+from sdaxr.observations.observe import operator_for
 from sdaxr.operators import Operator, identity
 from sdaxr.schema import TIME, DataError, OptionError, nearest
-from sdaxr.states.coordinates import ensemble_dimension
+from sdaxr.states.axes import ensemble_dimension
+from sdaxr.states.coordinates import TOLERANCE
 from sdaxr.states.fields import StateLayout
-from sdaxr.states.time import elapsed, time_axis, time_kind
+from sdaxr.states.time import check_kind, elapsed, nearest_times, same_step, time_axis, time_kind
 
 Observations = xr.Dataset | Mapping[str, xr.Dataset] | xr.DataTree
 Operators = Operator | Mapping[str, Operator] | None
@@ -34,7 +35,7 @@ def as_networks(observations: Observations) -> dict[str, xr.Dataset]:
 
 
 def operator_of(name: str, data: xr.Dataset, operator: Operators, outside: str) -> Operator:
-    """The operator of one network: the one that was given, or the one that its observations carry."""
+    """The operator of one network: from ``operator``, or the one that its observations carry where that is None."""
     if operator is None:
         return operator_for(data, outside=outside)
     if isinstance(operator, Mapping):
@@ -47,14 +48,32 @@ def operator_of(name: str, data: xr.Dataset, operator: Operators, outside: str) 
 def window_times(
     networks: Mapping[str, xr.Dataset], layout: StateLayout, times: Any = None, model: str = "the prior"
 ) -> xr.DataArray:
-    """Times of the trajectory that is to be assimilated, at the step of the prior (or what else ``model`` names)."""
+    """Times of the trajectory, shape (time,), at the step of ``layout``.
+
+    Parameters
+    ----------
+    networks
+        Observations, whose first and last time are the ends of the window where ``times`` is None. A coordinate
+        ``window`` replaces a network's times.
+    layout
+        Layout of the states.
+    times
+        Times wanted, at the step of the layout.
+    model
+        Whose layout it is, for errors.
+
+    Raises
+    ------
+    DataError
+        If times are of another kind or step.
+    """
     if times is not None:
         axis = times if isinstance(times, xr.DataArray) else xr.DataArray(np.asarray(times), dims=TIME, name=TIME)
         axis = axis.rename(TIME).drop_vars([c for c in axis.coords if c != TIME])
         if axis.size == 1 and time_kind(axis) == layout.time.kind:
             return layout.times(axis.values[0], 1)
         found = time_axis(xr.Dataset(coords={TIME: (TIME, axis.values, axis.attrs)}))
-        if found.kind != layout.time.kind or abs(found.step - layout.time.step) > 1e-3 * layout.time.step:
+        if found.kind != layout.time.kind or not same_step(found.step, layout.time.step):
             raise DataError(
                 f"times= has the step {found.step:g} ({found.kind}), expected {model}'s {layout.time.step:g} "
                 f"{layout.time.units} ({layout.time.kind})"
@@ -63,7 +82,7 @@ def window_times(
     ends = [_ends(name, data, layout, model) for name, data in networks.items()]
     first, last = min(e[0] for e in ends), max(e[1] for e in ends)
     length = float(elapsed(xr.DataArray(np.array([last]), name=TIME), first)[0]) / layout.time.step
-    if abs(length - round(length)) > 1e-3 * max(1.0, length):
+    if abs(length - round(length)) > TOLERANCE:
         raise DataError(
             f"the observations span {length:g} steps of {model} ({layout.time.step:g} {layout.time.units}), "
             "expected a whole number; move them to the nearest step, or pass times="
@@ -77,20 +96,20 @@ def background_network(background: xr.Dataset, times: xr.DataArray) -> xr.Datase
     Parameters
     ----------
     background
-        State variables, or some of them, at the first time: with a dimension ``time`` of size 1, a scalar coordinate
-        ``time``, or none. ``<variable>_error`` is one standard deviation of the error, which may be correlated as that
-        of observations (`sdaxr.observations.correlation`).
+        Some state variables at the first time: with a dimension ``time`` of size 1, a scalar coordinate ``time``, or
+        without time. ``<variable>_error`` is one standard deviation of the error; errors may be correlated
+        (`sdaxr.observations.correlation`).
     times
         Times of the trajectory.
 
     Returns
     -------
-    The same in the grid form of observations.
+    The background in the grid form of observations.
 
     Raises
     ------
     DataError
-        If there is more than one time or state, or another time than the first.
+        If there is more than one time or state, or the time is not the first of the window.
     """
     ensemble = ensemble_dimension(background)
     if ensemble is not None:
@@ -102,11 +121,9 @@ def background_network(background: xr.Dataset, times: xr.DataArray) -> xr.Datase
         raise DataError(f"the background has {background.sizes[TIME]} times, expected one; select ds.isel(time=[0])")
     if TIME in background.coords:
         found = np.atleast_1d(background[TIME].values)[0]
-        kinds = time_kind(background[TIME]), time_kind(times)
-        if kinds[0] != kinds[1]:
-            raise DataError(f"'time' of the background is {kinds[0]}, expected {kinds[1]}; convert it, or drop it")
-        step = float(elapsed(times[:2], times.values[0])[-1]) or 1.0
-        if abs(float(elapsed(times[:1], found)[0])) > 1e-3 * step:
+        check_kind(background[TIME], time_kind(times), of="the background", like="the window")
+        index, distance = nearest_times(np.atleast_1d(found), times.values)
+        if index[0] != 0 or abs(distance[0]) > TOLERANCE:
             raise DataError(
                 f"the background is at {found}, expected the first time of the window, {times.values[0]}; pass times= "
                 "to begin the window there, or the background of that time"
@@ -121,7 +138,5 @@ def _ends(name: str, data: xr.Dataset, layout: StateLayout, model: str) -> tuple
     key = "window" if "window" in data.coords else TIME
     if key not in data.coords or data[key].size == 0:
         raise DataError(f"'{name}' has neither a 'time' nor a 'window' coordinate; pass times= to assimilate it")
-    kind = time_kind(data[key])
-    if kind != layout.time.kind:
-        raise DataError(f"'{key}' of '{name}' is {kind}, {model}'s time is {layout.time.kind}; convert one of them")
+    check_kind(data[key], layout.time.kind, of=f"the network '{name}' ('{key}')", like=model)
     return data[key].values.min(), data[key].values.max()

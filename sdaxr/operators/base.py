@@ -23,7 +23,7 @@ from torch import Tensor
 from sdaxr import schema
 from sdaxr.operators.template import Template
 from sdaxr.schema import OperatorError
-from sdaxr.states.coordinates import ensemble_dimension
+from sdaxr.states.axes import ensemble_dimension
 
 Fields = dict[str, Tensor]
 

@@ -4,8 +4,9 @@ On a plane, zeta = dv/dx - du/dy. On a sphere of radius R, with longitude lambda
 
     zeta = (dv/dlambda - d(u cos phi)/dphi) / (R cos phi).
 
-Derivatives are those of the parabola through three neighbouring points: central differences inside and across
-the seam of a periodic grid, one-sided second-order differences at the edges of a bounded one; spacings may vary.
+The derivative at a point is that of the parabola through three neighbours: central differences inside the grid and
+across the seam of a periodic dimension, one-sided second-order differences at the edges of a bounded one. Spacings may
+vary. R is `sdaxr.states.coordinates.EARTH_RADIUS`.
 """
 
 from __future__ import annotations
@@ -23,10 +24,8 @@ from sdaxr.operators.base import Bound, Constant, Fields, Operator, axis_of, reg
 from sdaxr.operators.pointwise import check_variable
 from sdaxr.operators.template import Template, VariableTemplate
 from sdaxr.schema import OperatorError
-from sdaxr.states.coordinates import is_latitude, is_longitude
-
-EARTH_RADIUS = 6.371e6
-"""Mean radius of the Earth, in m."""
+from sdaxr.states.axes import is_latitude, is_longitude
+from sdaxr.states.coordinates import EARTH_RADIUS
 
 _STANDARD_NAMES = {
     "eastward_wind": "atmosphere_relative_vorticity",
@@ -123,7 +122,7 @@ def difference_stencil(values: np.ndarray, period: float | None) -> tuple[np.nda
     values
         Strictly monotonic coordinate, shape (n,), n >= 3.
     period
-        Length of the period, or None at bounded edges.
+        Length of the period; None where the dimension is bounded.
 
     Returns
     -------
@@ -154,7 +153,7 @@ def difference_stencil(values: np.ndarray, period: float | None) -> tuple[np.nda
 class _Derivative:
     # d/d(dim) of tensors whose last dimensions are `dims`.
     def __init__(self, template: Template, dim: str, dims: tuple[str, ...]) -> None:
-        values = template.coordinate(dim).astype(float)
+        values = template.line(dim)
         steps = np.diff(values)
         if values.size < 3 or not (np.all(steps > 0) or np.all(steps < 0)):
             raise OperatorError(f"vorticity: '{dim}' is {values}, expected at least three values, rising or falling")

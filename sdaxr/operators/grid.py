@@ -14,7 +14,7 @@ from torch import Tensor
 from sdaxr.operators.base import Bound, Constant, Fields, Operator, axis_of, check_dimensions, register
 from sdaxr.operators.template import Template, VariableTemplate
 from sdaxr.schema import OperatorError
-from sdaxr.states.coordinates import is_longitude
+from sdaxr.states.coordinates import TOLERANCE, spacing_of, wrapped
 
 _Limit = Any  # a number, a date, or a date as text
 
@@ -35,8 +35,8 @@ def region(**bounds: tuple[Any, Any]) -> Operator:
     Parameters
     ----------
     **bounds
-        ``dimension=(low, high)`` in the units of the coordinate; dates as text. A coordinate may descend. On a
-        periodic dimension the region may lie across the seam: ``lon=(-10, 5)`` on a grid from 0 to 360.
+        ``dimension=(low, high)`` in the units of the coordinate; dates as text. A coordinate may descend. The region
+        may lie across the seam of a periodic dimension: ``lon=(-10, 5)`` on a grid from 0 to 360.
     """
     return Region(bounds)
 
@@ -44,7 +44,7 @@ def region(**bounds: tuple[Any, Any]) -> Operator:
 @register
 @dataclass(frozen=True, repr=False)
 class Coarsen(Operator):
-    """Block means; the new coordinate is the mean of the block's, and a periodic dimension stays periodic."""
+    """Block means; the coordinate of a block is the mean of its points, and a periodic dimension stays periodic."""
 
     factor: int
     dims: tuple[str, ...] | None = None
@@ -69,10 +69,10 @@ class Coarsen(Operator):
             out = out.block_mean(dim, self.factor)
         out = out.with_variables({n: _averaged(v, plan.get(n, ())) for n, v in template.variables.items()})
 
-        def mean(x: Tensor, axis: int) -> Tensor:
+        def mean(x: Tensor, axis: int, _: str) -> Tensor:
             return torch.unflatten(x, axis, (-1, self.factor)).mean(axis)
 
-        return Bound(out, _along(plan, template, lambda x, axis, _: mean(x, axis)))
+        return Bound(out, _along(plan, template, mean))
 
 
 @register
@@ -102,14 +102,11 @@ class Subsample(Operator):
                     f"subsample: offset {self.offset} is beyond the {size} points of '{dim}', expected 0 to {size - 1}"
                 )
             out = out.take(dim, slice(self.offset, None, self.stride))
-            if size % self.stride:
-                # The gap across the seam differs from the others: no longer a periodic grid.
-                out = out.bounded(dim)
 
-        def every(x: Tensor, axis: int) -> Tensor:
+        def every(x: Tensor, axis: int, _: str) -> Tensor:
             return x.movedim(axis, -1)[..., self.offset :: self.stride].movedim(-1, axis)
 
-        return Bound(out, _along(plan, template, lambda x, axis, _: every(x, axis)))
+        return Bound(out, _along(plan, template, every))
 
 
 @register
@@ -145,8 +142,6 @@ class Region(Operator):
             indices, values = _inside(template, dim, low, high)
             chosen[dim] = Constant(indices)
             out = out.take(dim, indices)
-            if len(indices) < template.sizes[dim]:
-                out = out.bounded(dim)
             out = replace(out, coords={**out.coords, dim: replace(out.coords[dim], values=values)})
         plan = {n: tuple(d for d in self.bounds if d in v.dims) for n, v in template.variables.items()}
         return Bound(out, _along(plan, template, lambda x, axis, dim: x.index_select(axis, chosen[dim].like(x))))
@@ -158,7 +153,7 @@ def whole(operator: str, parameter: str, value: object, least: int) -> int:
     Raises
     ------
     OperatorError
-        If it is none.
+        If it is not a whole number, or smaller.
     """
     if isinstance(value, bool) or not isinstance(value, SupportsIndex) or int(value) < least:
         raise OperatorError(f"{operator}: {parameter} is {value!r}, expected a whole number of at least {least}")
@@ -223,35 +218,42 @@ def _plain(value: object) -> str | float:
 
 def _inside(template: Template, dim: str, low: _Limit, high: _Limit) -> tuple[np.ndarray, np.ndarray]:
     # Positions within the bounds, and their coordinates, monotonic also where the seam is crossed.
-    values, period = template.coordinate(dim), template.period(dim)
+    values = template.coordinate(dim)
     if isinstance(low, str) or isinstance(high, str) or values.dtype.kind in "MmO":
-        low, high = _times(dim, values, low), _times(dim, values, high)
-    elif period is not None:
-        return _inside_periodic(dim, values, low, high, period)
-    elif is_longitude(dim, template.coords[dim].attrs):
-        turn = 360.0 * np.round((values.mean() - (low + high) / 2) / 360.0)
-        low, high = low + turn, high + turn
-    low, high = min(low, high), max(low, high)
-    found = np.flatnonzero((values >= low) & (values <= high))
-    _refuse_empty(found, dim, values, low, high)
+        first, last = sorted((_times(dim, values, low), _times(dim, values, high)))
+        found = np.flatnonzero((values >= first) & (values <= last))
+    elif template.period(dim) is not None:
+        found, values = _around(template, dim, low, high)
+    else:
+        line = template.line(dim)
+        values = values if np.array_equal(line, values) else line
+        middle = np.array((low + high) / 2)
+        shift = float(wrapped(middle, line, template.turn(dim)) - middle)
+        first, last = sorted((low + shift, high + shift))
+        slack = TOLERANCE * spacing_of(line)
+        found = np.flatnonzero((line >= first - slack) & (line <= last + slack))
+    if found.size == 0:
+        raise OperatorError(
+            f"region: no point of '{dim}' lies between {low} and {high}; the grid goes from {values.min()} to "
+            f"{values.max()}"
+        )
     return found, values[found]
 
 
-def _inside_periodic(
-    dim: str, values: np.ndarray, low: float, high: float, period: float
-) -> tuple[np.ndarray, np.ndarray]:
+def _around(template: Template, dim: str, low: float, high: float) -> tuple[np.ndarray, np.ndarray]:
+    # Positions on a circle from `low` upwards to `high`, and all coordinates in the turn of the region.
+    values, period = template.coordinate(dim), template.period(dim)
+    assert period is not None
     width = high - low if high >= low else high - low + period
     if width >= period:
         return np.arange(values.size), values
-    slack = 1e-9 * period
+    slack = TOLERANCE * spacing_of(values)
     distance = (values - low + slack) % period - slack
     found = np.flatnonzero(distance <= width + slack)
-    _refuse_empty(found, dim, values, low, high)
     gap = np.flatnonzero(np.diff(found) > 1)
     if gap.size == 0:
-        return found, values[found]
-    found = np.roll(found, -(gap[0] + 1))
-    return found, low + distance[found]
+        return found, values
+    return np.roll(found, -(gap[0] + 1)), values + period * np.round((low + distance - values) / period)
 
 
 def _times(dim: str, values: np.ndarray, bound: _Limit) -> np.datetime64 | np.timedelta64:
@@ -266,11 +268,3 @@ def _times(dim: str, values: np.ndarray, bound: _Limit) -> np.datetime64 | np.ti
         f"region: the bound {bound!r} does not compare with the {values.dtype} values of '{dim}'; "
         f"select them on the data, ds.sel({dim}=slice(...))"
     )
-
-
-def _refuse_empty(found: np.ndarray, dim: str, values: np.ndarray, low: _Limit, high: _Limit) -> None:
-    if found.size == 0:
-        raise OperatorError(
-            f"region: no point of '{dim}' lies between {low} and {high}; the grid goes from "
-            f"{values.min()} to {values.max()}"
-        )

@@ -1,4 +1,4 @@
-"""Operators that look between the grid points: stations, by bilinear interpolation."""
+"""Bilinear interpolation to stations."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from torch import Tensor
 
 from sdaxr import schema
 from sdaxr.operators.base import Bound, Constant, Fields, Operator, axis_of, check_dimensions, register
-from sdaxr.operators.template import CoordTemplate, Template
+from sdaxr.operators.template import CoordTemplate, Template, without_period
 from sdaxr.schema import OperatorError
-from sdaxr.states.coordinates import is_longitude
+from sdaxr.states.coordinates import TOLERANCE, spacing_of, wrapped
 
 OUTSIDE = ("error", "drop")
 
@@ -25,13 +25,13 @@ def points(coords: Mapping[str, Sequence[float]], dim: str = "station", *, outsi
     Parameters
     ----------
     coords
-        Position of the stations: one sequence of equal length for each dimension of the grid. Longitudes may be
-        counted from -180 or from 0, whatever the grid does.
+        Positions of the stations: one sequence for each dimension of the grid, all of equal length. Longitudes may be
+        counted from -180 or from 0 degrees, independent of the grid.
     dim
         Name of the new dimension.
     outside
-        What to do with stations outside the grid: ``"error"``, or ``"drop"``, and how many is then recorded in
-        the attribute ``<dim>_outside_grid`` of the observations.
+        What to do with stations outside the grid: ``"error"``, or ``"drop"``, which records their number in the
+        attribute ``<dim>_outside_grid`` of the observations.
     """
     return Points({str(k): v for k, v in coords.items()}, dim, outside)  # type: ignore[misc]
 
@@ -61,7 +61,7 @@ class Points(Operator):
         if self.outside == "error":
             refuse_outside("points", self.dim, where, template, inside)
         kept = np.flatnonzero(inside)
-        labels = {d: CoordTemplate(where[d][kept], _unseamed(template.coords[d].attrs), (self.dim,)) for d in dims}
+        labels = {d: CoordTemplate(where[d][kept], place_attrs(template, d), (self.dim,)) for d in dims}
         labels[self.dim] = CoordTemplate(kept, {"long_name": f"number of the {self.dim}"})
         return gather(template, {d: b.take(kept) for d, b in brackets.items()}, self.dim, labels, inside.size)
 
@@ -81,16 +81,19 @@ class Bracket:
 
 
 def bracket(template: Template, dim: str, where: np.ndarray) -> Bracket:
-    """Grid neighbours of the positions ``where``, shape (n,), along ``dim``."""
-    values, period = template.coordinate(dim).astype(float), template.period(dim)
+    """Grid neighbours of the positions ``where``, shape (n,), along ``dim``.
+
+    A position belongs to the grid up to `TOLERANCE` beyond its edge.
+    """
+    values, period = template.line(dim), template.period(dim)
     order = np.argsort(values)
     grid = values[order]
     if period is not None:
         where = (where - grid[0]) % period + grid[0]
         grid, order = np.append(grid, grid[0] + period), np.append(order, order[0])
-    elif is_longitude(dim, template.coords[dim].attrs):
-        where = where + 360.0 * np.round(((grid[0] + grid[-1]) / 2 - where) / 360.0)
-    slack = 1e-6 * (np.diff(grid).min() if grid.size > 1 else 1.0)
+    else:
+        where = wrapped(where, grid, template.turn(dim))
+    slack = TOLERANCE * spacing_of(grid)
     inside = (where >= grid[0] - slack) & (where <= grid[-1] + slack)
     if grid.size == 1:
         zero = np.zeros(where.shape, int)
@@ -109,7 +112,7 @@ def gather(
 ) -> Bound:
     """The bound operator that replaces the dimensions of ``brackets`` by ``dim``, put last.
 
-    ``labels`` are the coordinates along ``dim``, ``asked`` is the number of positions before any was dropped.
+    ``labels`` are the coordinates along ``dim``; ``asked`` is the number of positions with those that are dropped.
     """
     replaced = set(brackets)
     plans: dict[str, tuple[tuple[int, ...], Constant, Constant]] = {}
@@ -176,6 +179,11 @@ def positions(operator: str, coords: object) -> dict[str, tuple[float, ...]]:
     return out
 
 
+def place_attrs(template: Template, dim: str) -> dict[Any, Any]:
+    """Attributes of positions along ``dim`` that are no longer a dimension of their own."""
+    return {k: v for k, v in without_period(template.coords[dim].attrs).items() if k != "axis"}
+
+
 def check_outside(operator: str, outside: str) -> None:
     """Raise `OperatorError` unless ``outside`` is one of `OUTSIDE`."""
     if outside not in OUTSIDE:
@@ -204,7 +212,3 @@ def _corners(brackets: Sequence[Bracket], sizes: Sequence[int]) -> tuple[np.ndar
     index = np.where(weight == 0, heaviest, index)
     used = weight.any(1)
     return index[used], weight[used]
-
-
-def _unseamed(attrs: Mapping[str, Any]) -> dict[str, Any]:
-    return {k: v for k, v in attrs.items() if k not in ("periodic", "period", "axis")}

@@ -2,9 +2,9 @@ r"""Inversion of quasi-geostrophic potential vorticity in two layers.
 
 .. math:: q_1 = \nabla^2 \psi_1 + F_1 (\psi_2 - \psi_1), \qquad q_2 = \nabla^2 \psi_2 + F_2 (\psi_1 - \psi_2)
 
-with :math:`F_1 = r_d^{-2} / (1 + \delta)` and :math:`F_2 = \delta F_1`: for each wave of a doubly periodic plane, two
-equations for its amplitudes in the layers. Then :math:`u = -\partial_y \psi`, :math:`v = \partial_x \psi` and
-:math:`\zeta = \nabla^2 \psi`, in Fourier space.
+with :math:`F_1 = r_d^{-2} / (1 + \delta)` and :math:`F_2 = \delta F_1`. On a doubly periodic plane, these are two
+equations for the amplitudes of each wave in the two layers. Then :math:`u = -\partial_y \psi`,
+:math:`v = \partial_x \psi` and :math:`\zeta = \nabla^2 \psi`, in Fourier space.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def pv_inversion(*outputs: str, variable: str = "q", rd: float = 15e3, delta: fl
         Some of ``"streamfunction"``, ``"u"``, ``"v"``, ``"vorticity"``; by default ``"u", "v"``.
     variable
         The anomaly of potential vorticity, with a dimension of two layers (the upper one first) and a doubly periodic,
-        evenly spaced plane. Physical values: a normalised field has another inversion.
+        evenly spaced plane. Values are physical: the inversion of a normalised field is another one.
     rd
         Deformation radius, in units of the coordinates (the model's default, in m).
     delta
@@ -111,31 +111,31 @@ class PVInversion(Operator):
         if len(space) != 2 or len({template.coords[d].attrs.get("units") for d in space}) != 1:
             raise OperatorError(
                 f"pv_inversion: the periodic dimensions of '{self.variable}' are {space}, expected two of the same "
-                "units, y and x; mark their coordinates with the attributes periodic=1 and period"
+                "units, y and x; take the whole domain, and mark its coordinates with the attributes periodic=1 and "
+                "period, which equal steps go once around"
             )
         y, x = space
         return (x, y) if template.coords[y].attrs.get("axis") == "X" else (y, x)
 
     def _wavenumber(self, template: Template, dim: str) -> np.ndarray:
-        values, period = template.coordinate(dim).astype(float), template.period(dim)
-        steps = np.diff(values)
-        assert period is not None
-        if not np.allclose(steps, period / values.size, rtol=1e-4):
+        values, period = template.line(dim), template.period(dim)
+        assert period is not None  # as `_plane` chose it
+        if values[-1] < values[0]:
             raise OperatorError(
-                f"pv_inversion: '{dim}' runs from {values[0]:g} to {values[-1]:g} in {values.size} values, expected "
-                f"even rising steps of {period / values.size:g}, all around the period of {period:g}"
+                f"pv_inversion: '{dim}' falls from {values[0]:g} to {values[-1]:g}, expected a rising coordinate; turn "
+                f"it with ds.isel({dim}=slice(None, None, -1))"
             )
         return 2 * np.pi * np.fft.fftfreq(values.size, period / values.size)
 
     def _inverse(self, kx: np.ndarray, ky: np.ndarray) -> np.ndarray:
-        """psi of q by wave, (to layer, from layer, ky, kx); nothing for the mean, which has no streamfunction."""
+        """psi of q by wave, (to layer, from layer, ky, kx); zero for the mean, which has no streamfunction."""
         half = kx[: kx.size // 2 + 1]
         square = ky[:, None] ** 2 + half**2
         upper = self.rd**-2 / (1 + self.delta)
         lower = self.delta * upper
         one = np.ones_like(square)
         matrix = np.array([[-(square + upper), upper * one], [lower * one, -(square + lower)]])
-        # With q in s-1 and lengths in m the entries are of all sizes: in closed form, in double precision.
+        # In closed form and double precision: with q in s-1 and lengths in m, entries differ by many orders.
         determinant = square * (square + upper + lower)
         adjugate = np.array([[matrix[1, 1], -matrix[0, 1]], [-matrix[1, 0], matrix[0, 0]]])
         inverse: np.ndarray = np.divide(adjugate, determinant, out=np.zeros_like(adjugate), where=determinant > 0)
@@ -143,7 +143,7 @@ class PVInversion(Operator):
 
     @staticmethod
     def _factors(kx: np.ndarray, ky: np.ndarray) -> dict[str, np.ndarray]:
-        """What makes the outputs of psi, by wave (ky, kx)."""
+        """Factors by which psi becomes each output, by wave (ky, kx)."""
         half = np.abs(kx[: kx.size // 2 + 1])
         along_y, along_x = (np.broadcast_to(a, (ky.size, half.size)).astype(complex) for a in (ky[:, None], half))
         return {

@@ -12,25 +12,26 @@ import pandas as pd
 import xarray as xr
 
 from sdaxr.operators.base import Bound, Operator, check_dimensions, register
-from sdaxr.operators.interpolation import Bracket, bracket, check_outside, gather, positions
+from sdaxr.operators.interpolation import Bracket, bracket, check_outside, gather, place_attrs, positions
 from sdaxr.operators.template import CoordTemplate, Template
 from sdaxr.schema import TIME, OperatorError
-from sdaxr.states.time import elapsed, time_kind
+from sdaxr.states.coordinates import TOLERANCE, nearest_points
+from sdaxr.states.time import nearest_times, time_kind
 
 
 def locations(coords: Mapping[str, Sequence[Any]], dim: str = "obs", *, outside: str = "error") -> Operator:
-    """The state at single measurements: at their time, their layer, and bilinear between the grid points.
+    """The state at single measurements: at their times and layers, bilinear between the grid points.
 
     Parameters
     ----------
     coords
-        One sequence of equal length for each dimension of the state. Times are model times, ISO dates, or
-        seconds where the state's time is a timedelta; they and the layers must be those of the state.
+        One sequence for each dimension of the state, all of equal length. Times are model times, ISO dates, or seconds
+        where the state's time is a timedelta. Times and layers must be among those of the state.
     dim
         Name of the new dimension.
     outside
-        What to do with measurements outside the grid or the window: ``"error"``, or ``"drop"``, and how many is
-        then recorded in the attribute ``<dim>_outside_grid``.
+        What to do with measurements outside the grid or the window: ``"error"``, or ``"drop"``, which records their
+        number in the attribute ``<dim>_outside_grid``.
     """
     return Locations({str(k): tuple(v) for k, v in coords.items()}, dim, outside)
 
@@ -75,7 +76,7 @@ class Locations(Operator):
         if self.outside == "error":
             self._refuse(brackets, where, template)
         kept = np.flatnonzero(inside)
-        labels = {d: CoordTemplate(v[kept], _attrs(template, d), (self.dim,)) for d, v in where.items()}
+        labels = {d: CoordTemplate(v[kept], place_attrs(template, d), (self.dim,)) for d, v in where.items()}
         labels[self.dim] = CoordTemplate(kept, {"long_name": "number of the measurement"})
         return gather(template, {d: b.take(kept) for d, b in brackets.items()}, self.dim, labels, inside.size)
 
@@ -102,23 +103,11 @@ def write_times(times: xr.DataArray) -> tuple[Any, ...]:
     return tuple(map(str, times.values)) if kind == "datetime" else tuple(t.isoformat() for t in times.values)
 
 
-def nearest_times(times: np.ndarray, grid: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Index of the nearest time of ``grid`` and the distance from it in steps; shape of ``times`` each."""
-    steps = elapsed(xr.DataArray(grid, dims=TIME, name=TIME), grid[0])
-    asked = elapsed(xr.DataArray(times, dims=TIME, name=TIME), grid[0])
-    if steps.size == 1:
-        return np.zeros(asked.shape, int), asked
-    upper = np.searchsorted(steps, asked).clip(1, steps.size - 1)
-    index = np.where(asked - steps[upper - 1] <= steps[upper] - asked, upper - 1, upper)
-    step = (steps[-1] - steps[0]) / (steps.size - 1)
-    return index, (asked - steps[index]) / step
-
-
 def _at_time(template: Template, times: np.ndarray) -> Bracket:
     grid = template.coordinate(TIME)
     index, distance = nearest_times(times, grid)
     edge = ((index == 0) & (distance < 0)) | ((index == grid.size - 1) & (distance > 0))
-    off = np.abs(distance) > 1e-3
+    off = np.abs(distance) > TOLERANCE
     between = np.flatnonzero(off & ~edge)
     if between.size:
         at = between[0]
@@ -131,9 +120,8 @@ def _at_time(template: Template, times: np.ndarray) -> Bracket:
 
 
 def _at_layer(template: Template, dim: str, where: np.ndarray) -> Bracket:
-    values = template.coordinate(dim).astype(float)
-    index = np.abs(values - where[:, None]).argmin(1)
-    return Bracket(index, index, np.zeros(index.shape), np.isclose(values[index], where))
+    index, distance = nearest_points(where, template.coordinate(dim))
+    return Bracket(index, index, np.zeros(index.shape), np.abs(distance) <= TOLERANCE)
 
 
 def _like(times: Sequence[Any], grid: np.ndarray) -> np.ndarray:
@@ -153,7 +141,3 @@ def _like(times: Sequence[Any], grid: np.ndarray) -> np.ndarray:
         return np.asarray(pd.to_datetime(list(times), format="ISO8601"))
     parts = [list(map(int, re.findall(r"\d+", t))) for t in times]
     return np.array([type(grid[0])(*p[:6]) for p in parts], dtype=object)
-
-
-def _attrs(template: Template, dim: str) -> dict[Any, Any]:
-    return {k: v for k, v in template.coords[dim].attrs.items() if k not in ("periodic", "period", "axis")}

@@ -1,8 +1,7 @@
 """The labels of a set of fields, without the fields.
 
-An operator is bound to the `Template` of what goes in and answers with the template of what comes out, so that
-names, dimensions, coordinates and units of an observation are known before anything is computed, and the
-computation itself sees nothing but tensors.
+An operator is bound to the `Template` of its input, and returns the `Template` of its output. So names, dimensions,
+coordinates and units of observations are known before anything is computed, and the computation sees only tensors.
 """
 
 from __future__ import annotations
@@ -15,7 +14,8 @@ import numpy as np
 import xarray as xr
 
 from sdaxr.schema import TIME, DataError, GridError
-from sdaxr.states.coordinates import is_longitude, layer_dimension, space_dimensions
+from sdaxr.states.axes import layer_dimension, space_dimensions
+from sdaxr.states.coordinates import period_of, turn_of, unrolled
 
 # Attributes that point at variables or ranges that a transformed field no longer has.
 _DANGLING = {
@@ -33,7 +33,7 @@ _DANGLING = {
 
 @dataclass(frozen=True)
 class VariableTemplate:
-    """Dimensions, units (``""`` where the data give none) and the other attributes of one variable."""
+    """Dimensions, units (``""`` where the data give none) and other attributes of one variable."""
 
     dims: tuple[str, ...]
     units: str = ""
@@ -41,7 +41,7 @@ class VariableTemplate:
 
     @property
     def long_name(self) -> str:
-        """What to call the variable in a title; ``""`` if nothing is known but its name."""
+        """Name of the variable for titles; ``""`` where it has neither a long name nor a standard name."""
         return str(self.attrs.get("long_name") or self.attrs.get("standard_name", "")).replace("_", " ")
 
 
@@ -65,9 +65,9 @@ class Template:
     coords
         One `CoordTemplate` a coordinate.
     sizes
-        Size of each dimension; only those without a coordinate need to be given.
+        Size of each dimension; a dimension that has a coordinate may be left out.
     attrs
-        Attributes of the whole that an operator wants recorded.
+        Attributes of the Dataset, such as what an operator records.
     """
 
     variables: dict[str, VariableTemplate]
@@ -89,7 +89,7 @@ class Template:
 
     @classmethod
     def from_dataset(cls, data: xr.Dataset) -> Template:
-        """Template of ``data``, with ``time`` first in every variable; nothing is loaded but coordinates."""
+        """Template of ``data``, with ``time`` first in every variable; only coordinates are loaded."""
         variables = {}
         for name, variable in data.data_vars.items():
             attrs = _clean(variable.attrs)
@@ -145,17 +145,14 @@ class Template:
         return None if found is None else str(found)
 
     def period(self, dim: str) -> float | None:
-        """Length after which dimension ``dim`` repeats itself; None where it is bounded."""
-        coord = self.coords.get(dim)
-        if coord is None or coord.dims is not None:
-            return None
-        if "period" in coord.attrs:
-            return float(coord.attrs["period"])
-        if coord.values.size > 2 and is_longitude(dim, coord.attrs):
-            steps = np.diff(coord.values.astype(float))
-            width = abs(float(steps.sum())) + abs(float(steps.mean()))
-            return 360.0 if abs(width - 360.0) < 1e-3 else None
-        return None
+        """Period of a dimension (`sdaxr.states.coordinates.period_of`); None where it is bounded."""
+        coord = self._own(dim)
+        return None if coord is None else period_of(dim, coord.values, coord.attrs)
+
+    def turn(self, dim: str) -> float | None:
+        """Distance after which labels along a dimension are the same again (`sdaxr.states.coordinates.turn_of`)."""
+        coord = self._own(dim)
+        return None if coord is None else turn_of(dim, coord.attrs)
 
     def coordinate(self, dim: str) -> np.ndarray:
         """Values of the coordinate of ``dim``.
@@ -165,27 +162,41 @@ class Template:
         GridError
             If the dimension has no coordinate.
         """
-        if dim not in self.coords or self.coords[dim].dims is not None:
+        coord = self._own(dim)
+        if coord is None:
             raise GridError(
                 f"dimension '{dim}' has no coordinate, expected one; add it with ds.assign_coords({dim}=...)"
             )
-        return self.coords[dim].values
+        return coord.values
+
+    def line(self, dim: str) -> np.ndarray:
+        """Values of the coordinate of ``dim`` as floats, without the jump at the seam where there is one.
+
+        Raises
+        ------
+        GridError
+            If the dimension has no coordinate.
+        """
+        return unrolled(self.coordinate(dim), self.turn(dim))
 
     def with_variables(self, variables: Mapping[str, VariableTemplate]) -> Template:
-        """The same coordinates with other variables; coordinates that no variable needs are left out."""
+        """The same coordinates with other variables; coordinates of dimensions that no variable has are left out."""
         used = {d for v in variables.values() for d in v.dims}
         coords = {n: c for n, c in self.coords.items() if set((n,) if c.dims is None else c.dims) <= used}
         return replace(self, variables=dict(variables), coords=coords)
 
     def take(self, dim: str, indices: Sequence[int] | np.ndarray | slice) -> Template:
-        """The template of some of the positions along ``dim``."""
+        """The template of some of the positions along ``dim``, which is marked as periodic only if it still is."""
         positions = np.arange(self.sizes[dim])[indices]
         coords = {}
         for name, coord in self.coords.items():
             axis = _axis(name, coord, dim)
             values = coord.values if axis is None else np.take(coord.values, positions, axis)
             coords[name] = replace(coord, values=values)
-        return replace(self, coords=coords, sizes={**self.sizes, dim: len(positions)})
+        out = replace(self, coords=coords, sizes={**self.sizes, dim: len(positions)})
+        if dim in coords and out.period(dim) is None:
+            coords[dim] = replace(coords[dim], attrs=without_period(coords[dim].attrs))
+        return out
 
     def block_mean(self, dim: str, factor: int) -> Template:
         """The template of means over blocks of ``factor`` along ``dim``; text along it is dropped."""
@@ -193,26 +204,29 @@ class Template:
         for name, coord in self.coords.items():
             axis = _axis(name, coord, dim)
             if axis is not None:
-                values = _block_mean(coord.values, axis, factor)
+                points = self.line(dim) if name == dim and coord.values.dtype.kind in "fiu" else coord.values
+                values = _block_mean(points, axis, factor)
                 if values is None:
                     continue
                 coord = replace(coord, values=values)
             coords[name] = coord
         return replace(self, coords=coords, sizes={**self.sizes, dim: self.sizes[dim] // factor})
 
-    def bounded(self, dim: str) -> Template:
-        """The same template where ``dim`` is no longer marked as periodic."""
-        if dim not in self.coords:
-            return self
-        coord = self.coords[dim]
-        attrs = {k: v for k, v in coord.attrs.items() if k not in ("periodic", "period")}
-        return replace(self, coords={**self.coords, dim: replace(coord, attrs=attrs)})
+    def _own(self, dim: str) -> CoordTemplate | None:
+        # The coordinate of a dimension itself.
+        coord = self.coords.get(dim)
+        return None if coord is None or coord.dims is not None else coord
 
     def _blank(self, name: str) -> xr.DataArray:
-        # schema recognises dimensions on DataArrays; this one occupies a single number.
+        # Dimensions are recognised on DataArrays; this one occupies a single number.
         dims = self.variables[name].dims
         coords = {d: (d, self.coords[d].values, self.coords[d].attrs) for d in dims if d in self.coords}
         return xr.DataArray(np.broadcast_to(np.float32(0), self.shape(name)), coords, dims)
+
+
+def without_period(attrs: Mapping[Any, Any]) -> dict[Any, Any]:
+    """Attributes of a coordinate of points that are no longer those of a periodic dimension."""
+    return {k: v for k, v in attrs.items() if k not in ("periodic", "period")}
 
 
 def _time_first(dims: tuple[Any, ...]) -> tuple[str, ...]:

@@ -10,7 +10,7 @@ import xarray as xr
 
 from sdaxr.plotting.panels import Panel, Quantity
 from sdaxr.schema import TIME, TRAJECTORY, DataError
-from sdaxr.states.coordinates import ensemble_dimension, space_dimensions
+from sdaxr.states.axes import ensemble_dimension, space_dimensions
 from sdaxr.states.time import time_kind
 from sdaxr.verification.alignment import single, valid_times
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import xarray as xr
 
-from sdaxr.states.coordinates import is_latitude, is_longitude
+from sdaxr.states.axes import is_latitude, is_longitude
 
 if TYPE_CHECKING:
     from cartopy.crs import PlateCarree

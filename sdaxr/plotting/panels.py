@@ -14,13 +14,13 @@ import numpy as np
 import xarray as xr
 
 from sdaxr.schema import MEMBER, TIME, TRAJECTORY, DataError, nearest
-from sdaxr.states.coordinates import ensemble_dimension, is_latitude, is_longitude, layer_dimension, space_dimensions
+from sdaxr.states.axes import ensemble_dimension, is_latitude, is_longitude, layer_dimension, space_dimensions
+from sdaxr.states.coordinates import EARTH_RADIUS, period_along, turn_of, unrolled
 from sdaxr.states.time import match_times, time_kind
 from sdaxr.verification.alignment import single, valid_times
-from sdaxr.verification.spectrum import period_of, velocity_pair
+from sdaxr.verification.spectrum import velocity_pair
 
 VORTICITY = "vorticity"
-_EARTH_RADIUS = 6_371_229.0  # metres
 _log = logging.getLogger(__name__)
 
 
@@ -140,7 +140,7 @@ def vorticity(u: xr.DataArray, v: xr.DataArray) -> xr.DataArray:
         _per(u.attrs.get("units", "1"), u[x].attrs.get("units", "1")),
     )
     if is_latitude(y, u[y].attrs) and is_longitude(x, u[x].attrs):
-        radius, units = np.deg2rad(1.0) * _EARTH_RADIUS, _per(u.attrs.get("units", "1"), "m")
+        radius, units = np.deg2rad(1.0) * EARTH_RADIUS, _per(u.attrs.get("units", "1"), "m")
         cosine = xr.DataArray(np.cos(np.deg2rad(u[y].values.astype(float))), dims=str(y))
     turning = (_slope(v, x) - _slope(u * cosine, y)) / (radius * cosine)
     return turning.rename(VORTICITY).assign_attrs(units=units, long_name=VORTICITY)
@@ -177,14 +177,14 @@ def _choose_times(
         return np.arange(stamps.size)
     if not isinstance(times, int | np.integer):
         wanted = xr.DataArray(np.asarray(times, dtype=stamps.dtype), dims=TIME, name=TIME)
-        found = match_times(wanted, stamps)
+        found = match_times(wanted, stamps, of="times=", like="the data")
         if (found < 0).any():
             raise DataError(f"no data at the time {wanted.values[found < 0][0]}, expected some of {stamps.values}")
         return found
     chosen = np.unique(np.linspace(0, stamps.size - 1, min(int(times), stamps.size)).round().astype(int))
     if observations is None or TIME not in observations.dims:
         return chosen
-    seen = match_times(observations[TIME], stamps)
+    seen = match_times(observations[TIME], stamps, of="the observations", like="the data")
     seen = np.unique(seen[seen >= 0])
     if not seen.size:
         return chosen
@@ -200,7 +200,7 @@ def _at_times(source: xr.Dataset, stamps: xr.DataArray, variable: str) -> xr.Dat
     keep = [variable] if variable in source.data_vars else list(pair or ())
     if TIME not in source[keep[0]].dims:
         return None
-    found = match_times(stamps, source[TIME])
+    found = match_times(stamps, source[TIME], of="the data", like="the truth or the observations")
     there = quantity_of(source[keep].isel({TIME: np.maximum(found, 0)}).load(), variable)
     present = xr.DataArray(found >= 0, dims=TIME)
     return there.drop_vars(TIME).where(present).assign_coords({TIME: stamps})
@@ -221,8 +221,8 @@ def _observed(observations: xr.Dataset, stamps: xr.DataArray, variable: str, qua
 
 
 def _slope(field: xr.DataArray, dim: Hashable) -> xr.DataArray:
-    values = field[dim].values.astype(float)
-    if period_of(field, dim) is None or values.size < 3:
+    values = unrolled(field[dim].values, turn_of(dim, field[dim].attrs))
+    if period_along(field, dim) is None or values.size < 3:
         return field.differentiate(dim) if values.size > 1 else xr.zeros_like(field)
     width = 2 * np.diff(values).mean()
     slope: xr.DataArray = (field.roll({dim: -1}) - field.roll({dim: 1})) / width

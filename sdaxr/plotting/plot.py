@@ -19,7 +19,7 @@ import xarray as xr
 from sdaxr.plotting import maps
 from sdaxr.plotting.panels import Panel, Quantity, choose_variable, make_panels, point_coordinates
 from sdaxr.schema import DataError
-from sdaxr.states.coordinates import space_dimensions
+from sdaxr.states.axes import space_dimensions
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -17,7 +17,7 @@ from sdaxr import schema
 from sdaxr.operators import Bound, Operator, Template, compose
 from sdaxr.operators.base import operator_from_dict, steps_of
 from sdaxr.schema import TIME, OperatorError, OptionError
-from sdaxr.states.coordinates import ensemble_dimension
+from sdaxr.states.axes import ensemble_dimension
 
 
 @dataclass(frozen=True)

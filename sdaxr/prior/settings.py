@@ -13,8 +13,8 @@ from sdaxr.prior.networks.base import NETWORKS, Network, choose_network
 from sdaxr.prior.preconditioning import PARAMETERISATIONS
 from sdaxr.prior.weighting import WEIGHTINGS
 from sdaxr.schema import OptionError, nearest
-from sdaxr.states.fields import CYCLES
 from sdaxr.states.registry import Options
+from sdaxr.states.time import CYCLES
 
 _NORMALISATIONS = ("channel", "point")
 # These change what a run costs, not what it learns: a run goes on with others, and a prior's file leaves them out.

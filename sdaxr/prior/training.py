@@ -25,7 +25,7 @@ from sdaxr.prior.run import TrainingRun
 from sdaxr.prior.settings import Optimisation, Settings, Statistics
 from sdaxr.prior.windows import Windows, split
 from sdaxr.schema import ArchiveError
-from sdaxr.states.coordinates import space_dimensions
+from sdaxr.states.axes import space_dimensions
 from sdaxr.states.fields import StateLayout
 from sdaxr.states.infer import infer_layout, state_variables
 

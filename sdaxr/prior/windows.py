@@ -15,7 +15,7 @@ import xarray as xr
 
 from sdaxr.prior.symmetries import parse
 from sdaxr.schema import TIME, DataError, OptionError, nearest
-from sdaxr.states.coordinates import ensemble_dimension
+from sdaxr.states.axes import ensemble_dimension
 from sdaxr.states.fields import StateLayout
 from sdaxr.states.time import time_axis
 

@@ -1,9 +1,9 @@
 """Labelled Datasets to normalised tensors and back.
 
-A `StateLayout` is everything that is needed to turn a Dataset into the tensor ``(..., time, channel, *space)``
-that a score network sees, and a tensor back into a Dataset that looks like the data it was trained on: names,
-units, coordinates, attributes, normalisation, land mask, static context and the time axis. It is written into
-every prior file, so that a posterior carries the labels of the user's own archive.
+A `StateLayout` turns a Dataset into the tensor ``(..., time, channel, *space)`` that a score network sees, and a tensor
+into a Dataset with the labels of the training data. It holds names, units, coordinates, attributes, normalisation, land
+mask, static context and the time axis. Every prior file contains one, so that a posterior carries the labels of the
+user's own archive.
 """
 
 from __future__ import annotations
@@ -17,36 +17,17 @@ import xarray as xr
 
 from sdaxr import schema
 from sdaxr.schema import TIME, DataError, GridError
-from sdaxr.states.coordinates import ensemble_dimension
-from sdaxr.states.time import TimeAxis, time_kind
+from sdaxr.states.axes import ensemble_dimension
+from sdaxr.states.coordinates import Coordinate, onto_grid
+from sdaxr.states.time import TimeAxis, phase
 
 if TYPE_CHECKING:
     import torch
 
-CYCLES = ("hour_of_day", "day_of_year")
-
-
-@dataclass(frozen=True)
-class Coordinate:
-    """A one-dimensional coordinate: values and attributes, and the length of its period if it has one."""
-
-    values: np.ndarray
-    attrs: dict[str, Any] = field(default_factory=dict)
-
-    @property
-    def period(self) -> float | None:
-        """Length after which the grid repeats itself, in units of the coordinate; None where it is bounded."""
-        if "period" in self.attrs:
-            return float(self.attrs["period"])
-        if self.values.size > 2 and self.attrs.get("standard_name") == "longitude":
-            width = abs(float(self.values[-1] - self.values[0])) * self.values.size / (self.values.size - 1)
-            return 360.0 if abs(width - 360.0) < 1e-3 else None
-        return None
-
 
 @dataclass(frozen=True)
 class StateLayout:
-    """How the state of a system is laid out in a tensor.
+    """Layout of the state of a system in a tensor.
 
     Attributes
     ----------
@@ -128,7 +109,8 @@ class StateLayout:
         Parameters
         ----------
         data
-            Has every state variable, with a ``time`` dimension and at most one ensemble dimension.
+            Has every state variable, with a ``time`` dimension and at most one ensemble dimension, on the points of
+            the layout in any order (`conform`).
 
         Returns
         -------
@@ -139,7 +121,7 @@ class StateLayout:
         DataError, GridError, UnitsError
             If variables, units or coordinates are not those of the layout, or values are not finite.
         """
-        self.check(data)
+        data = self.conform(data)
         ensemble = ensemble_dimension(data)
         head = ((ensemble,) if ensemble is not None else ()) + (TIME,)
         parts = []
@@ -147,7 +129,7 @@ class StateLayout:
             values = data[name].transpose(*head, *self.dims(name)).values
             values = values if name in self.layered and self.layer else np.expand_dims(values, len(head))
             parts.append(values)
-        array = (np.concatenate(parts, axis=len(head)) - self.mean) / self.std
+        array: np.ndarray = (np.concatenate(parts, axis=len(head)) - self.mean) / self.std
         if self.mask is not None:
             array = np.where(self.mask, array, 0.0)
         if not np.isfinite(array).all():
@@ -158,8 +140,24 @@ class StateLayout:
             )
         return array.astype(np.float32)
 
-    def check(self, data: xr.Dataset) -> None:
-        """Raise an error that says where ``data`` and this layout differ."""
+    def conform(self, data: xr.Dataset, *, model: str = "the prior") -> xr.Dataset:
+        """``data`` in the order, and with the labels, of the grid of this layout.
+
+        Points are matched by their labels (`sdaxr.states.coordinates.onto_grid`): latitudes may run the other way, and
+        longitudes may be counted from elsewhere. A dimension without labels is taken as it is.
+
+        Parameters
+        ----------
+        data
+            Has every state variable, with any number of times and at most one ensemble dimension.
+        model
+            Whose layout it is, for errors.
+
+        Raises
+        ------
+        DataError, GridError, UnitsError
+            If variables, dimensions, units or points are not those of the layout.
+        """
         missing = [v for v in self.variables if v not in data.data_vars]
         if missing:
             raise DataError(f"variable {schema.nearest(missing[0], map(str, data.data_vars))}")
@@ -169,24 +167,16 @@ class StateLayout:
             known = {*self.dims(name), TIME, str(ensemble_dimension(data))}
             if set(self.dims(name)) - set(map(str, found.dims)) or set(map(str, found.dims)) - known:
                 raise GridError(f"'{name}' has dimensions {found.dims}, expected {self.dims(name)} besides time")
-        for dim, size in self.sizes.items():
-            if data.sizes[dim] != size:
-                raise GridError(f"'{dim}' has {data.sizes[dim]} points, expected {size}; regrid the data")
-            if dim in self.coords and dim in data.coords:
-                found_values, expected = np.asarray(data[dim].values), self.coords[dim].values
-                if not _same_coordinate(found_values, expected):
-                    raise GridError(
-                        f"'{dim}' runs from {found_values[0]} to {found_values[-1]}, expected {expected[0]} to "
-                        f"{expected[-1]}; regrid the data (ds.interp) or select the prior's region"
-                    )
+        grid = {d: self.coords.get(d, size) for d, size in self.sizes.items()}
+        return onto_grid(data, grid, of="the data", like=model)
 
     def context_array(self, times: xr.DataArray) -> np.ndarray:
-        """What the network is told besides the state.
+        """Context of the network, besides the state.
 
         Returns
         -------
-        Array of shape (time, context channel, *space), float32: where there are data, the static fields, the
-        position along each bounded dimension from -1 to 1, sine and cosine of each cycle of time.
+        Array of shape (time, context channel, *space), float32. Its channels are: 1 where there are data and 0 on land,
+        the static fields, the position along each bounded dimension from -1 to 1, and sine and cosine of each cycle.
         """
         present = np.ones(self.shape) if self.mask is None else self.mask.any(axis=0).astype(float)
         static = [present, *self.context.values()]
@@ -212,7 +202,7 @@ class StateLayout:
         mean, std = (torch.as_tensor(a, dtype=state.dtype, device=state.device) for a in (self.mean, self.std))
         physical = state * std + mean
         axis = state.ndim - len(self.space) - 1
-        parts = physical.split([self.depth(v) for v in self.variables], dim=axis)
+        parts = torch.split(physical, [self.depth(v) for v in self.variables], dim=axis)
         named = zip(self.variables, parts, strict=True)
         return {v: part if v in self.layered and self.layer else part.squeeze(axis) for v, part in named}
 
@@ -227,7 +217,7 @@ class StateLayout:
         return {v: part if v in self.layered and self.layer else part.squeeze(axis) for v, part in named}
 
     def template(self, times: xr.DataArray, head: Mapping[str, Any] | None = None) -> xr.Dataset:
-        """A Dataset with the labels of this layout on ``times``, each value of it zero and none of them stored.
+        """A Dataset of zeros with the labels of this layout on ``times``; its values occupy no memory.
 
         Parameters
         ----------
@@ -301,23 +291,3 @@ class StateLayout:
             context={k.removeprefix(prefix): a for k, a in arrays.items() if k.startswith(prefix)},
             cycles=tuple(metadata["cycles"]),
         )
-
-
-def phase(times: xr.DataArray, cycle: str) -> np.ndarray:
-    """Phase in radians of ``times`` (calendar) within ``"hour_of_day"`` or ``"day_of_year"``; shape of ``times``."""
-    if cycle not in CYCLES:
-        raise schema.OptionError(f"cycle {schema.nearest(cycle, CYCLES)}")
-    if time_kind(times) not in ("datetime", "cftime"):
-        raise DataError(f"'time' is {time_kind(times)}, expected a calendar for the cycle {cycle!r}")
-    hours = times.dt.hour.values + times.dt.minute.values / 60 + times.dt.second.values / 3600
-    if cycle == "hour_of_day":
-        return 2 * np.pi * hours / 24
-    return 2 * np.pi * (times.dt.dayofyear.values - 1 + hours / 24) / 365.25
-
-
-def _same_coordinate(found: np.ndarray, expected: np.ndarray) -> bool:
-    if found.dtype.kind not in "iuf":
-        return bool((found.astype(str) == expected.astype(str)).all())
-    found, expected = found.astype(float), expected.astype(float)
-    scale = float(np.abs(np.diff(expected)).min()) if expected.size > 1 else 1.0
-    return bool(np.abs(found - expected).max() <= 1e-3 * scale)

@@ -1,19 +1,19 @@
-"""Find out how the states of a Dataset are laid out, and their statistics."""
+"""Layout and statistics of the states of a Dataset."""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 import xarray as xr
 
 from sdaxr import schema
 from sdaxr.schema import TIME, DataError
-from sdaxr.states.coordinates import is_longitude, layer_dimension, space_dimensions
-from sdaxr.states.fields import CYCLES, Coordinate, StateLayout
-from sdaxr.states.time import TimeAxis, time_axis
+from sdaxr.states.axes import layer_dimension, space_dimensions
+from sdaxr.states.coordinates import coordinate_of, plain_attrs
+from sdaxr.states.fields import StateLayout
+from sdaxr.states.time import CYCLES, TimeAxis, time_axis
 
 
 def infer_layout(
@@ -24,15 +24,16 @@ def infer_layout(
     cycles: Sequence[str] | None = None,
     normalise: str = "channel",
 ) -> StateLayout:
-    """Find out how the states of ``data`` are laid out, and their statistics.
+    """Layout and statistics of the states of ``data``.
 
     Parameters
     ----------
     data
-        The training split: every variable with a ``time`` dimension is a state variable unless ``variables`` says
-        which; a point that is NaN at all times is masked.
+        The training split. Points that are NaN at all times are masked.
+    variables
+        Names of the state variables; by default all with a ``time`` dimension.
     context
-        Names of static fields (variables or coordinates on the horizontal dimensions) that the network may see.
+        Names of static fields, variables or coordinates on the horizontal dimensions, that the network sees.
     cycles
         Cyclic time context; by default ``hour_of_day`` and ``day_of_year`` where time is a calendar and the data
         resolve and cover them.
@@ -43,6 +44,8 @@ def infer_layout(
     ------
     DataError
         If dimensions do not fit together, values are missing at some times only, or a variable is constant.
+    OptionError
+        If ``normalise`` is unknown.
     """
     if normalise not in ("channel", "point"):
         raise schema.OptionError(f"normalise={schema.nearest(normalise, ('channel', 'point'))}")
@@ -115,24 +118,25 @@ def _statistics(
     data: xr.Dataset, layered: tuple[str, ...], layer: str | None, space: tuple[str, ...], normalise: str
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
     """Mean and standard deviation (channel, *space or ones) and mask (channel, *space), in float64."""
-    import dask
+    from dask.base import compute
 
     lazy, depths = [], []
-    for name in map(str, data.data_vars):
-        head = (layer,) if name in layered else ()
-        rest = [d for d in data[name].dims if d not in (*head, *space)]
-        x = data[name].astype("float64")
-        over = rest if normalise == "point" else [d for d in x.dims if d not in head]
-        count = x.notnull().sum(rest)
-        pair = (x.mean(over), x.std(over), count, xr.full_like(count, int(np.prod([x.sizes[d] for d in rest]))))
-        order = (*head, *space)
-        lazy.append([a.transpose(*[d for d in order if d in a.dims]) for a in pair])
-        depths.append(data.sizes[layer] if name in layered else 1)
-    means, stds, masks = [], [], []
     with warnings.catch_warnings():
-        # Dask divides by zero over land, whose points are told by their count.
+        # Land is divided by zero; the count of its values tells it.
         warnings.simplefilter("ignore", RuntimeWarning)
-        computed = dask.compute(*lazy)
+        for name in map(str, data.data_vars):
+            head = (layer,) if name in layered else ()
+            rest = [d for d in data[name].dims if d not in (*head, *space)]
+            x = data[name].astype("float64")
+            over = rest if normalise == "point" else [d for d in x.dims if d not in head]
+            count = x.notnull().sum(rest)
+            whole = xr.full_like(count, int(np.prod([x.sizes[d] for d in rest])))
+            order = (*head, *space)
+            found = (x.mean(over), x.std(over), count, whole)
+            lazy.append([a.transpose(*[d for d in order if d in a.dims]) for a in found])
+            depths.append(data.sizes[layer] if name in layered else 1)
+        computed = compute(*lazy)  # type: ignore[no-untyped-call]
+    means, stds, masks = [], [], []
     for name, depth, (mean, std, count, full) in zip(map(str, data.data_vars), depths, computed, strict=True):
         partly = ((count > 0) & (count < full)).values
         if partly.any() or not (count > 0).values.any():
@@ -158,17 +162,5 @@ def _context_field(data: xr.Dataset, name: str, space: tuple[str, ...]) -> np.nd
     if set(map(str, found.dims)) != set(space):
         raise DataError(f"context field '{name}' has dimensions {found.dims}, expected {space}")
     values = found.transpose(*space).values.astype(float)
-    return np.nan_to_num((values - np.nanmean(values)) / (np.nanstd(values) or 1.0)).astype(np.float32)
-
-
-def coordinate_of(coord: xr.DataArray) -> Coordinate:
-    attrs = plain_attrs(coord.attrs)
-    if is_longitude(str(coord.name), coord.attrs):
-        attrs.setdefault("standard_name", "longitude")
-    values = np.array(coord.values)
-    return Coordinate(values if values.dtype.kind in "iuf" else values.astype(str), attrs)
-
-
-def plain_attrs(attrs: Mapping[Any, Any]) -> dict[str, Any]:
-    """Attributes as JSON can hold them."""
-    return {str(k): v.tolist() if isinstance(v, np.ndarray | np.generic) else v for k, v in attrs.items()}
+    deviation = float(np.nanstd(values)) or 1.0
+    return np.asarray(np.nan_to_num((values - np.nanmean(values)) / deviation), np.float32)

@@ -1,14 +1,20 @@
-"""Time axes: what kind of times they are, whether they are regular, and which of them are the same."""
+"""Times: of what kind they are, whether they are regular, and which of them are the same."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import xarray as xr
 
-from sdaxr.schema import TIME, DataError, check_units
+from sdaxr import schema
+from sdaxr.schema import TIME, DataError, GridError
+from sdaxr.states.coordinates import TOLERANCE, describe_points, nearest_points
+
+CYCLES = ("hour_of_day", "day_of_year")
+
+_Labelled = TypeVar("_Labelled", xr.Dataset, xr.DataArray)
 
 
 @dataclass(frozen=True)
@@ -34,7 +40,13 @@ class TimeAxis:
 
 
 def time_kind(times: xr.DataArray) -> str:
-    """``"float"``, ``"timedelta"``, ``"datetime"`` or ``"cftime"``: what the values of ``times`` are."""
+    """``"float"``, ``"timedelta"``, ``"datetime"`` or ``"cftime"``: what the values of ``times`` are.
+
+    Raises
+    ------
+    DataError
+        If they are something else.
+    """
     kind = times.dtype.kind
     if kind == "M":
         return "datetime"
@@ -50,16 +62,26 @@ def time_kind(times: xr.DataArray) -> str:
     )
 
 
+def check_kind(times: xr.DataArray, expected: str, *, of: str, like: str) -> None:
+    """Raise `DataError` unless the times of ``of`` are of the kind that ``like`` has."""
+    found = time_kind(times)
+    if found != expected:
+        raise DataError(
+            f"the times of {of} are of kind {found}, those of {like} of kind {expected}, expected the same kind; "
+            "convert one of them with ds.assign_coords(time=...)"
+        )
+
+
 def elapsed(times: xr.DataArray, since: Any) -> np.ndarray:
     """Time since ``since``: shape of ``times``, seconds, or model time units where time is a number."""
     values = np.asarray(times.values)
-    difference = values - since
+    difference: np.ndarray = values - since
     kind = time_kind(times)
     if kind == "float":
         return difference.astype(float)
     if kind == "cftime":
         return np.array([d.total_seconds() for d in difference.ravel()], float).reshape(values.shape)
-    return difference / np.timedelta64(1, "ns") * 1e-9
+    return np.asarray(difference / np.timedelta64(1, "ns") * 1e-9)
 
 
 def time_axis(data: xr.Dataset | xr.DataArray) -> TimeAxis:
@@ -82,7 +104,7 @@ def time_axis(data: xr.Dataset | xr.DataArray) -> TimeAxis:
     offsets = elapsed(times, times.values[0])
     steps = np.diff(offsets)
     step = float(offsets[-1] / (times.size - 1))
-    odd = np.flatnonzero(np.abs(steps - step) > 1e-3 * abs(step))
+    odd = np.flatnonzero(np.abs(steps - step) > TOLERANCE * abs(step))
     if step <= 0 or odd.size:
         at = int(np.abs(steps - np.median(steps)).argmax()) if odd.size else 0
         raise DataError(
@@ -95,28 +117,89 @@ def time_axis(data: xr.Dataset | xr.DataArray) -> TimeAxis:
     return TimeAxis(kind, step, units, calendar)
 
 
-def match_times(wanted: xr.DataArray, available: xr.DataArray) -> np.ndarray:
-    """Positions in ``available`` (1-D) of the times ``wanted``, with -1 where there is none.
+def same_step(found: float, expected: float) -> bool:
+    """Whether two steps are the same, up to `TOLERANCE`."""
+    return abs(found - expected) <= TOLERANCE * abs(expected)
 
-    Times match when they differ by less than a thousandth of the spacing of ``available``.
+
+def nearest_times(times: np.ndarray, grid: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Nearest time of ``grid``, shape (m,), for each of ``times``, shape (n,), of one kind and calendar.
+
+    Returns
+    -------
+    index, distance
+        Shape (n,) each: the position in ``grid``, and how much later the time is, in steps of the grid.
     """
-    kinds = time_kind(wanted), time_kind(available)
-    if kinds[0] != kinds[1]:
-        raise DataError(
-            f"the times are {kinds[0]} in the estimate and {kinds[1]} in the truth, expected the same kind; "
-            "convert one of them"
-        )
-    if kinds[0] == "float":
-        check_units("time", wanted.attrs.get("units"), available.attrs.get("units"), "the estimate")
-    origin = available.values[0]
+    origin = grid[0]
+    asked, there = (elapsed(xr.DataArray(t, dims=TIME, name=TIME), origin) for t in (times, grid))
+    return nearest_points(asked, there)
+
+
+def match_times(
+    wanted: xr.DataArray, available: xr.DataArray, *, of: str = "the estimate", like: str = "the truth"
+) -> np.ndarray:
+    """Positions in ``available`` (1-D) of the times ``wanted``, -1 where it has none; shape of ``wanted``.
+
+    Two times are the same up to `TOLERANCE` of the spacing of ``available``.
+
+    Raises
+    ------
+    DataError
+        If they are of different kinds or calendars; ``of`` and ``like`` say whose they are.
+    UnitsError
+        If they are numbers in different units.
+    """
+    check_kind(wanted, time_kind(available), of=of, like=like)
+    if time_kind(wanted) == "float":
+        schema.check_units(TIME, wanted.attrs.get("units"), available.attrs.get("units"), of)
     try:
-        here, there = elapsed(wanted, origin), elapsed(available, origin)
+        index, distance = nearest_times(wanted.values.ravel(), available.values)
     except TypeError as error:  # cftime refuses to subtract across calendars
-        raise DataError(f"the estimate and the truth have different calendars: {error}") from error
-    order = np.argsort(there)
-    there = there[order]
-    spacing = np.diff(there).min() if there.size > 1 else 1.0
-    above = np.searchsorted(there, here).clip(max=there.size - 1)
-    below = (above - 1).clip(min=0)
-    nearest = np.where(np.abs(here - there[below]) < np.abs(here - there[above]), below, above)
-    return np.where(np.abs(here - there[nearest]) <= 1e-3 * spacing, order[nearest], -1)
+        raise DataError(f"{of} and {like} have different calendars ({error}); convert one of them") from error
+    return np.where(np.abs(distance) <= TOLERANCE, index, -1).reshape(wanted.shape)
+
+
+def onto_times(data: _Labelled, times: xr.DataArray, *, of: str, like: str) -> _Labelled:
+    """``data`` at ``times`` (1-D), which are among its own, with their labels.
+
+    Raises
+    ------
+    GridError
+        If it has no data at some of them.
+    DataError, UnitsError
+        As `match_times`.
+    """
+    at = match_times(times, data[TIME], of=like, like=of)
+    if (at < 0).any():
+        raise GridError(
+            f"{of} has {describe_points(data[TIME].values)} in time, expected {times.values[at < 0][0]} among them, as "
+            f"in {like}; add it, or leave that time out"
+        )
+    return data.isel({TIME: at}).assign_coords({TIME: times.variable})
+
+
+def phase(times: xr.DataArray, cycle: str) -> np.ndarray:
+    """Phase of ``times`` in a cycle, in radians; shape of ``times``.
+
+    Parameters
+    ----------
+    times
+        Times of a calendar.
+    cycle
+        ``"hour_of_day"`` or ``"day_of_year"``, whose year has 365.25 days.
+
+    Raises
+    ------
+    OptionError
+        If there is no such cycle.
+    DataError
+        If the times have no calendar.
+    """
+    if cycle not in CYCLES:
+        raise schema.OptionError(f"cycle {schema.nearest(cycle, CYCLES)}")
+    if time_kind(times) not in ("datetime", "cftime"):
+        raise DataError(f"'time' is {time_kind(times)}, expected a calendar for the cycle {cycle!r}")
+    hours = times.dt.hour.values + times.dt.minute.values / 60 + times.dt.second.values / 3600
+    if cycle == "hour_of_day":
+        return 2 * np.pi * hours / 24
+    return 2 * np.pi * (times.dt.dayofyear.values - 1 + hours / 24) / 365.25

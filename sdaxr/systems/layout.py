@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from sdaxr.states.coordinates import layer_dimension, space_dimensions
+from sdaxr.states.axes import layer_dimension, space_dimensions
+from sdaxr.states.coordinates import coordinate_of, plain_attrs
 from sdaxr.states.fields import StateLayout
-from sdaxr.states.infer import coordinate_of, plain_attrs
 from sdaxr.states.time import TimeAxis
 from sdaxr.systems.base import System
 

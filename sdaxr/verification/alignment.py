@@ -1,7 +1,7 @@
-"""Bring an estimate and the truth it is compared with to common variables, times and grid.
+"""An estimate and the truth on common variables, times and points.
 
-Nothing is interpolated and no unit is converted: what differs is an error that shows both sides. Dask
-arrays stay lazy; only coordinates are read.
+Times and points are matched by their labels. Nothing is interpolated, no unit is converted: what differs is an error.
+Dask arrays stay lazy; only coordinates are read.
 """
 
 from __future__ import annotations
@@ -12,14 +12,15 @@ import numpy as np
 import xarray as xr
 
 from sdaxr.schema import INIT_TIME, LEAD_TIME, TIME, VALID_TIME, DataError, GridError, check_units
-from sdaxr.states.coordinates import ensemble_dimension
+from sdaxr.states.axes import ensemble_dimension
+from sdaxr.states.coordinates import coordinate_of, onto_grid
 from sdaxr.states.time import match_times
 
 _TIME_DIMS = (TIME, LEAD_TIME, INIT_TIME)
 
 
 def align(data: xr.Dataset, truth: xr.Dataset) -> tuple[xr.Dataset, xr.Dataset]:
-    """Cut ``data`` and ``truth`` to their common variables and times, on one grid.
+    """``data`` and ``truth`` at their common variables and times, in the order of the points of ``data``.
 
     Parameters
     ----------
@@ -27,7 +28,8 @@ def align(data: xr.Dataset, truth: xr.Dataset) -> tuple[xr.Dataset, xr.Dataset]:
         An estimate ``([member], time, ...)`` or a forecast ``([member], lead_time, ...)`` whose
         ``valid_time`` (or ``init_time + lead_time``) says which truth belongs to it.
     truth
-        ``(time, ...)``, with a trajectory dimension of size 1 at most.
+        ``(time, ...)``, with a trajectory dimension of size 1 at most, on the points of ``data`` in any order:
+        latitudes may run the other way, longitudes may be counted from elsewhere.
 
     Returns
     -------
@@ -39,14 +41,14 @@ def align(data: xr.Dataset, truth: xr.Dataset) -> tuple[xr.Dataset, xr.Dataset]:
     DataError
         No variable or no time in common, or several trajectories in ``truth``.
     GridError
-        Dimensions, sizes or coordinates differ.
+        Dimensions or points differ.
     UnitsError
         A variable, or time, has other units in ``data`` than in ``truth``.
     """
     truth = single(truth)
     data, truth = _common_variables(data, truth)
     data, truth = _common_times(data, truth)
-    _check_grids(data, truth)
+    truth = _on_one_grid(data, truth)
     for name in data.data_vars:
         check_units(str(name), data[name].attrs.get("units"), truth[name].attrs.get("units"), "the estimate")
     shared = {d: data[d] for d in truth.dims if d in data.coords}
@@ -124,33 +126,15 @@ def _common_times(data: xr.Dataset, truth: xr.Dataset) -> tuple[xr.Dataset, xr.D
     return data, there if (positions >= 0).all() else there.where(index >= 0)
 
 
-def _check_grids(data: xr.Dataset, truth: xr.Dataset) -> None:
+def _on_one_grid(data: xr.Dataset, truth: xr.Dataset) -> xr.Dataset:
     member = ensemble_dimension(data)
     for name in data.data_vars:
         expected = {d for d in data[name].dims if d != member}
         if expected != set(truth[name].dims):
             raise GridError(
                 f"'{name}' has the dimensions {tuple(map(str, data[name].dims))} in the estimate and "
-                f"{tuple(map(str, truth[name].dims))} in the truth, expected the same apart from the member"
+                f"{tuple(map(str, truth[name].dims))} in the truth, expected the same except for the member"
             )
-    for dim in truth.dims:
-        if dim in _TIME_DIMS:
-            continue
-        if data.sizes[dim] != truth.sizes[dim]:
-            raise GridError(
-                f"'{dim}' has {data.sizes[dim]} points in the estimate and {truth.sizes[dim]} in the truth, "
-                "expected the same grid; coarsen or interpolate one of them first"
-            )
-        if dim in data.coords and dim in truth.coords and not _same(data[dim].values, truth[dim].values):
-            raise GridError(
-                f"'{dim}' runs from {data[dim].values[0]} to {data[dim].values[-1]} in the estimate and from "
-                f"{truth[dim].values[0]} to {truth[dim].values[-1]} in the truth, expected the same points; "
-                "interpolate one of them first (ds.interp)"
-            )
-
-
-def _same(here: np.ndarray, there: np.ndarray) -> bool:
-    if here.dtype.kind not in "fiu" or there.dtype.kind not in "fiu":
-        return bool(np.array_equal(here, there))
-    scale = np.abs(np.diff(there)).min() if there.size > 1 else np.abs(there).max(initial=0)
-    return bool(np.allclose(here, there, rtol=0, atol=1e-3 * float(scale or 1)))
+    space = [d for d in truth.dims if d not in _TIME_DIMS]
+    grid = {d: coordinate_of(data[d]) if d in data.coords else data.sizes[d] for d in space}
+    return onto_grid(truth, grid, of="the truth", like="the estimate")

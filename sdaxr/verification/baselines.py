@@ -1,10 +1,9 @@
-"""What an assimilation has to beat: climatology, and the observations interpolated in space and time.
+"""Baselines: climatology, and observations interpolated in space and time.
 
-`interpolate` is linear in both. The gaps of a station (or of a cell) are filled in time first, so that every
-location that was ever observed counts at all times; in space it is multilinear between the points of a grid,
-across the seam where the grid is periodic, and piecewise linear on Delaunay triangles between scattered points.
-Nothing is extrapolated: beyond the outermost point (outside the hull, before the first time) the nearest
-value holds.
+`interpolate` is linear in both. It fills the gaps of each station (or cell) in time first, so that a place that is ever
+observed counts at all times. In space, it is multilinear between the points of a grid, across the seam of a periodic
+dimension, and piecewise linear on Delaunay triangles between scattered points. Nothing is extrapolated: outside the
+hull of the points, and before the first and after the last time, the nearest value holds.
 """
 
 from __future__ import annotations
@@ -17,7 +16,8 @@ import numpy as np
 import xarray as xr
 
 from sdaxr.schema import MEMBER, TIME, TRAJECTORY, DataError, check_units
-from sdaxr.states.coordinates import ensemble_dimension, is_latitude, is_longitude, space_dimensions
+from sdaxr.states.axes import ensemble_dimension, is_latitude, is_longitude, space_dimensions
+from sdaxr.states.coordinates import period_of, turn_of, unrolled, wrapped
 from sdaxr.states.time import elapsed, time_kind
 from sdaxr.verification.alignment import single, valid_times
 
@@ -76,21 +76,21 @@ def interpolate(observations: xr.Dataset, like: xr.Dataset) -> xr.Dataset:
         The result of `sdaxr.observe` with identity, select, coarsen, subsample, region, points and their
         compositions is of that form.
     like
-        Dataset with the variables, times and points wanted, such as the truth; its values are not read. Its
-        points are a grid, or stations with coordinates. A dimension is periodic where its coordinate has the
-        attribute ``period``, or is longitude around the globe.
+        Dataset with the variables, times and points wanted, such as the truth; its values are not read. Its points are
+        a grid, or stations with coordinates. A dimension is periodic where the points of ``like``, or of the
+        observations, go once around it (`sdaxr.states.coordinates.period_of`).
 
     Returns
     -------
     xarray.Dataset
-        ``(time, ...)`` on the points of ``like``, float64, for the variables that were observed; a variable
-        never observed cannot be interpolated and is left out.
+        ``(time, ...)`` on the points of ``like``, float64, for the observed variables; a variable of ``like`` that is
+        not observed is left out.
 
     Raises
     ------
     DataError
-        The observations are of something else than the state (say, vorticity), or never finite, or have no
-        coordinates in common with ``like``.
+        The observations are not of the state itself (but of vorticity, say), are never finite, or have no coordinates
+        in common with ``like``.
     UnitsError
         The units differ.
     """
@@ -152,11 +152,14 @@ def _fill_in_time(observed: np.ndarray, wanted: np.ndarray, values: np.ndarray) 
 
 def _in_space(values: np.ndarray, observed: xr.DataArray, like: xr.DataArray, layers: int) -> np.ndarray:
     axes = _axes(observed, like)
-    periods = [_period(like[a] if a in like.dims else observed[a], observed[a]) for a in axes]
+    periods = [_period(like[a], observed[a]) for a in axes]
     on_grid = all(a in observed.dims for a in axes)
     if on_grid and np.isfinite(values).all():
         return _from_grid(values, observed, like, axes, periods)
-    points, targets, periods = _on_plane(_points(observed, axes), _points(like, axes), axes, observed, periods)
+    points, targets = _points(observed, axes), _points(like, axes)
+    for i, axis in enumerate(axes):
+        targets[:, i] = wrapped(targets[:, i], points[:, i], turn_of(axis, observed[axis].attrs))
+    points, targets, periods = _on_plane(points, targets, axes, observed, periods)
     lead = values.shape[: 1 + layers]
     rows = values.reshape(*lead, -1)
     shape = tuple(like.sizes[d] for d in space_dimensions(like))
@@ -190,7 +193,7 @@ def _on_plane(
 
 
 def _axes(observed: xr.DataArray, like: xr.DataArray) -> list[Hashable]:
-    # the coordinates that say where things are: dimensions of a grid, or coordinates along the stations
+    # The coordinates of places: dimensions of a grid, or coordinates along the stations.
     def places(data: xr.DataArray) -> Iterator[Hashable]:
         space = set(space_dimensions(data))
         for name, coord in data.coords.items():
@@ -221,10 +224,7 @@ def _from_grid(
 ) -> np.ndarray:
     # one matrix of linear weights per axis: (..., *coarse) -> (..., *fine) or (..., stations)
     order = [d for d in space_dimensions(observed)]
-    weights = {
-        a: _weights(observed[a].values.astype(float), like[a].values.astype(float), p)
-        for a, p in zip(axes, periods, strict=True)
-    }
+    weights = {a: _weights(*_on_line(observed[a], like[a]), period) for a, period in zip(axes, periods, strict=True)}
     if all(a in like.dims for a in axes):
         for position, axis in enumerate(order):
             at = values.ndim - len(order) + position
@@ -234,7 +234,14 @@ def _from_grid(
         return values.transpose(*range(lead), *(values.ndim + t for t in target))
     letters = "yxz"[: len(order)]
     terms = ",".join(f"s{letter}" for letter in letters)
-    return np.einsum(f"...{letters},{terms}->...s", values, *(weights[a] for a in order))
+    return np.asarray(np.einsum(f"...{letters},{terms}->...s", values, *(weights[a] for a in order)))
+
+
+def _on_line(observed: xr.DataArray, like: xr.DataArray) -> tuple[np.ndarray, np.ndarray]:
+    # Both in one count, so that a region may lie across the seam, or be counted from elsewhere.
+    turn = turn_of(observed.name, observed.attrs)
+    source = unrolled(observed.values, turn)
+    return source, wrapped(like.values, source, turn)
 
 
 def _weights(source: np.ndarray, target: np.ndarray, period: float | None = None) -> np.ndarray:
@@ -268,13 +275,13 @@ def _from_points(
     from scipy.interpolate import LinearNDInterpolator, NearestNDInterpolator
     from scipy.spatial import QhullError
 
-    points, values, targets = _unrolled(points, values, targets, periods)
+    points, values, targets = _repeated(points, values, targets, periods)
     if points.shape[1] == 1:
         order, single_points = np.unique(points[:, 0], return_index=True)
-        return _weights(order, targets[:, 0]) @ values[single_points]
+        return np.asarray(_weights(order, targets[:, 0]) @ values[single_points])
     middle, scale = points.mean(axis=0), np.ptp(np.concatenate([points, targets]), axis=0)
     points, targets = ((p - middle) / np.where(scale > 0, scale.max(), 1) for p in (points, targets))
-    result = NearestNDInterpolator(points, values)(targets)
+    result: np.ndarray = NearestNDInterpolator(points, values)(targets)
     try:
         linear = LinearNDInterpolator(points, values)(targets)
     except QhullError:  # fewer than three stations, or all on a line
@@ -282,10 +289,10 @@ def _from_points(
     return np.where(np.isfinite(linear), linear, result)
 
 
-def _unrolled(
+def _repeated(
     points: np.ndarray, values: np.ndarray, targets: np.ndarray, periods: Sequence[float | None]
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    # copies of the points beyond either side of a periodic axis, so that the seam is like any other place
+    # Copies of the points beyond either side of a periodic axis, so that the seam is like any other place.
     for axis, period in enumerate(periods):
         if period is None:
             continue
@@ -299,15 +306,10 @@ def _unrolled(
     return points, values, targets
 
 
-def _period(coordinate: xr.DataArray, other: xr.DataArray) -> float | None:
-    for candidate in (coordinate, other):
-        if "period" in candidate.attrs:
-            return float(candidate.attrs["period"])
-    if is_longitude(coordinate.name, coordinate.attrs) and coordinate.ndim == 1 and coordinate.size > 2:
-        values = np.sort(coordinate.values.astype(float))
-        step = float(np.median(np.diff(values)))
-        return 360.0 if abs(np.ptp(values) + step - 360) < 0.5 * step else None
-    return None
+def _period(like: xr.DataArray, observed: xr.DataArray) -> float | None:
+    # Where one of the grids goes once around, the other one has points on the same circle.
+    both = (period_of(c.name, c.values, c.attrs) for c in (like, observed))
+    return next((period for period in both if period is not None), None)
 
 
 def _times(like: xr.Dataset) -> xr.DataArray:

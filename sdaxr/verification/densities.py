@@ -1,6 +1,6 @@
-"""Log-densities of trajectories: how probable a system finds them, and how well they explain observations.
+"""Log-densities: of trajectories under a system, and of observations given trajectories.
 
-Averaged over a posterior, both have a known expectation over truths: that of the truths themselves.
+For members drawn from the exact posterior, the expectation of both over truths is that of the truths themselves.
 """
 
 from __future__ import annotations
@@ -9,14 +9,14 @@ import numpy as np
 import xarray as xr
 
 from sdaxr import schema
+from sdaxr.observations.matching import match
 from sdaxr.observations.noise import family_of
-from sdaxr.observations.observe import align
 from sdaxr.observations.window import Observations, Operators, as_networks, operator_of
 from sdaxr.operators import Template
 from sdaxr.posterior.mixture import log_density
 from sdaxr.schema import DataError, OptionError
-from sdaxr.states.coordinates import ensemble_dimension
-from sdaxr.states.time import time_axis
+from sdaxr.states.axes import ensemble_dimension
+from sdaxr.states.time import same_step, time_axis
 from sdaxr.systems.base import System
 from sdaxr.systems.layout import system_layout
 from sdaxr.systems.markov import MarkovChain
@@ -51,9 +51,9 @@ def log_prior(states: xr.Dataset, system: str | System) -> xr.DataArray:
         raise OptionError(
             f"found the system {chain.name!r}, which has no noise, expected one with a transition density"
         )
-    system_layout(chain).check(states)
+    states = system_layout(chain).conform(states, model=f"the system {chain.name!r}")
     step = time_axis(states).step
-    if abs(step - chain.step) > 1e-3 * chain.step:
+    if not same_step(step, chain.step):
         raise DataError(f"the states have the step {step:g}, {chain.name} has {chain.step:g}; pass step= to the system")
     template, ensemble = chain.template(), ensemble_dimension(states)
     lead = [] if ensemble is None else [ensemble]
@@ -65,16 +65,16 @@ def log_prior(states: xr.Dataset, system: str | System) -> xr.DataArray:
 def log_likelihood(states: xr.Dataset, observations: Observations, *, operator: Operators = None) -> xr.DataArray:
     r"""Log-density of observations given trajectories, :math:`\log p(y | x)`, with independent errors.
 
-    Those that name another distribution (`sdaxr.observations.noise`) are not Gaussian (`sdaxr.posterior.mixture`).
+    Errors are Gaussian, or of the family that the observations name (`sdaxr.observations.noise`).
 
     Parameters
     ----------
     states
         Trajectories on ([member], time, ...), such as a posterior or a truth.
     observations
-        What `sdaxr.assimilate` takes: one network, or several as a mapping or DataTree.
+        One network, or several as a mapping or DataTree, as for `sdaxr.assimilate`.
     operator
-        In the place of the one that the observations carry, or one a network.
+        Operator that replaces the one that the observations carry; a mapping has one for each network.
 
     Returns
     -------
@@ -90,7 +90,7 @@ def log_likelihood(states: xr.Dataset, observations: Observations, *, operator: 
     for name, data in as_networks(observations).items():
         projected = operator_of(name, data, operator, "error").apply(states)
         one = projected if ensemble is None else projected.isel({ensemble: 0}, drop=True)
-        for variable, (values, errors) in align(data, Template.from_dataset(one)).items():
+        for variable, (values, errors) in match(data, Template.from_dataset(one)).items():
             lead = [] if ensemble is None else [ensemble]
             predicted = projected[variable].transpose(*lead, *one[variable].dims).values.astype(float)
             density = log_density((values - predicted) / errors, family_of(data, variable)) - np.log(errors)

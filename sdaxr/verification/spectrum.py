@@ -1,7 +1,7 @@
 r"""Variance and kinetic-energy spectra of fields on regular grids in one or two dimensions.
 
 With orthonormal transform coefficients :math:`c_k` of a field with :math:`N` points, Parseval's identity
-:math:`\sum_k |c_k|^2 / N = \overline{f^2}` says how the variance is shared between the wavenumbers.
+:math:`\sum_k |c_k|^2 / N = \overline{f^2}` divides the variance among the wavenumbers.
 Periodic dimensions take the Fourier transform (:math:`\kappa = 2 \pi n / L`), bounded ones the cosine
 transform (:math:`\kappa = \pi n / L`), which needs neither detrending nor a window and keeps the identity
 exact (Denis, Côté and Laprise 2002, https://doi.org/10.1175/1520-0493(2002)130<1812:SDOTDA>2.0.CO;2).
@@ -18,9 +18,11 @@ import numpy as np
 import xarray as xr
 
 from sdaxr.schema import GridError
-from sdaxr.states.coordinates import is_latitude, is_longitude, space_dimensions
+from sdaxr.states.axes import is_latitude, is_longitude, space_dimensions
+from sdaxr.states.coordinates import EARTH_RADIUS, period_along, turn_of, unrolled
 
-_EARTH_RADIUS = 6_371_229.0  # metres
+# Of the mean step: Gaussian latitudes, whose steps differ by a few thousandths, are as good as regular here.
+_UNEVEN = 1e-2
 _WIDEST_LATITUDES = 90.0  # degrees; beyond that the plane is no picture of the sphere
 _VELOCITIES = (("u", "v"), ("ua", "va"), ("uo", "vo"), ("u10", "v10"), ("u100", "v100"))
 
@@ -31,9 +33,8 @@ def spectrum(data: xr.Dataset) -> xr.Dataset:
     Parameters
     ----------
     data
-        Variables ``(..., x)`` or ``(..., y, x)`` on a regular grid; a dimension is periodic where its
-        coordinate carries the attribute ``period``. Longitudes and latitudes are taken to metres at the
-        middle latitude.
+        Variables ``(..., x)`` or ``(..., y, x)`` on a regular grid. A dimension is periodic where its points go once
+        around (`sdaxr.states.coordinates.period_of`). Longitudes and latitudes become metres at the middle latitude.
 
     Returns
     -------
@@ -98,8 +99,8 @@ def grid_dimensions(variable: xr.DataArray) -> tuple[Hashable, ...]:
                 f"'{dim}' is no axis of a grid (stations?), expected one for a spectrum; "
                 "leave 'spectrum' out of the metrics"
             )
-        steps = np.diff(values.astype(float))
-        if np.abs(steps - steps.mean()).max() > 1e-2 * abs(steps.mean()):
+        steps = np.diff(unrolled(values, turn_of(dim, variable[dim].attrs)))
+        if np.abs(steps - steps.mean()).max() > _UNEVEN * abs(steps.mean()):
             raise GridError(f"'{dim}' is not regular, expected equal steps; interpolate it first (ds.interp)")
         wide = is_latitude(dim, variable[dim].attrs) and np.ptp(values) > _WIDEST_LATITUDES
         if wide:
@@ -123,11 +124,11 @@ def squared_units(units: str) -> str:
 def _variance_spectrum(variable: xr.DataArray) -> xr.DataArray:
     dims = grid_dimensions(variable)
     lengths, wave_units = _domain(variable, dims)
-    periodic = [period_of(variable, d) is not None for d in dims]
+    periodic = [period_along(variable, d) is not None for d in dims]
     shells, lowest = _shells(tuple(variable.sizes[d] for d in dims), lengths, periodic)
     count = int(shells.max()) + 1
     chunked = variable.chunk(dict.fromkeys(dims, -1)) if variable.chunks else variable
-    result = xr.apply_ufunc(
+    result: xr.DataArray = xr.apply_ufunc(
         _shell_variance,
         chunked,
         input_core_dims=[list(dims)],
@@ -179,13 +180,13 @@ def _domain(variable: xr.DataArray, dims: Sequence[Hashable]) -> tuple[list[floa
     latitudes = [d for d in dims if is_latitude(d, variable[d].attrs)]
     middle = float(variable[latitudes[0]].mean()) if latitudes else 0.0
     for dim in dims:
-        values = variable[dim].values.astype(float)
-        length = period_of(variable, dim) or abs(float(np.diff(values).mean())) * values.size
+        values = unrolled(variable[dim].values, turn_of(dim, variable[dim].attrs))
+        length = period_along(variable, dim) or abs(float(np.diff(values).mean())) * values.size
         if is_latitude(dim, variable[dim].attrs):
-            lengths.append(np.deg2rad(length) * _EARTH_RADIUS)
+            lengths.append(np.deg2rad(length) * EARTH_RADIUS)
             units.add("m")
         elif is_longitude(dim, variable[dim].attrs):
-            lengths.append(np.deg2rad(length) * _EARTH_RADIUS * np.cos(np.deg2rad(middle)))
+            lengths.append(np.deg2rad(length) * EARTH_RADIUS * np.cos(np.deg2rad(middle)))
             units.add("m")
         else:
             lengths.append(length)
@@ -194,14 +195,3 @@ def _domain(variable: xr.DataArray, dims: Sequence[Hashable]) -> tuple[list[floa
         raise GridError(f"the dimensions {tuple(dims)} have the units {sorted(units)}, expected the same")
     unit = units.pop()
     return lengths, {"1": "1", "": "1", "m": "m-1", "km": "km-1"}.get(unit, f"({unit})-1")
-
-
-def period_of(variable: xr.DataArray, dim: Hashable) -> float | None:
-    """Period of ``dim`` where the regular grid goes all the way round, or None (a region does not)."""
-    attrs = variable[dim].attrs if dim in variable.coords else {}
-    period = 360.0 if is_longitude(dim, attrs) and "period" not in attrs else attrs.get("period")
-    if period is None or variable.sizes[dim] < 2:
-        return None
-    values = variable[dim].values.astype(float)
-    step = abs(float(np.diff(values).mean()))
-    return float(period) if abs(step * values.size - float(period)) < 0.5 * step else None

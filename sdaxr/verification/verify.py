@@ -26,7 +26,7 @@ import numpy as np
 import xarray as xr
 
 from sdaxr.schema import INIT_TIME, GridError, OptionError, nearest
-from sdaxr.states.coordinates import ensemble_dimension, is_latitude, space_dimensions
+from sdaxr.states.axes import ensemble_dimension, is_latitude, space_dimensions
 from sdaxr.verification.alignment import align, time_dimensions
 
 if TYPE_CHECKING:
@@ -53,8 +53,8 @@ def verify(posterior: xr.Dataset, truth: xr.Dataset, *, metrics: Sequence[str] |
         Ensemble ``(member, time, ...)``, forecast ``(member, lead_time, ...)`` with ``valid_time``, or a
         single field without members. Any space: a grid, stations, or none.
     truth
-        ``(time, ...)`` on the same grid, with a trajectory dimension of size 1 at most. Scores are given at
-        the times common to both, from the cells where the truth and all members are there (not NaN).
+        ``(time, ...)`` on the same points in any order, with a trajectory dimension of size 1 at most. Scores are
+        given at the common times, from the cells where the truth and all members are there (not NaN).
     metrics
         Some of ``rmse, bias, crps, spread, spread_skill, rank_histogram, spectrum``. By default all that
         apply: without members no spread, spread_skill or rank_histogram; without a regular grid no spectrum.
@@ -175,7 +175,8 @@ def _scores(
     def spread_skill() -> xr.DataArray:
         count = estimate.sizes[member]
         error = rmse()
-        return ((count + 1) / count) ** 0.5 * spread() / error.where(error > 0)
+        ratio: xr.DataArray = ((count + 1) / count) ** 0.5 * spread() / error.where(error > 0)
+        return ratio
 
     compute: dict[str, Callable[[], xr.DataArray]] = {
         "rmse": rmse,
@@ -235,12 +236,12 @@ def _rank_histogram(
             preserve_dims=["case"],
             weights=there if (there > 0).any() else None,
         )
-        return frequency.transpose("case", "rank").values.reshape(*lead, -1)
+        return np.asarray(frequency.transpose("case", "rank").values.reshape(*lead, -1))
 
     count = estimate.sizes[member] + 1
     whole = dict.fromkeys(space, -1)
     arrays = [a.chunk(whole) if a.chunks else a for a in (estimate, truth, weights)]
-    result = xr.apply_ufunc(
+    result: xr.DataArray = xr.apply_ufunc(
         kernel,
         *arrays,
         input_core_dims=[[*space, member], list(space), list(space)],

@@ -310,7 +310,10 @@ def test_a_background_has_its_time_or_none(prior: Prior, truth: xr.Dataset, obse
     ("change", "message"),
     [
         (lambda b: b.assign_coords(time=0.5), r"the background is at 0.5, expected the first time of the window, 0.0"),
-        (lambda b: b.assign_coords(time=np.datetime64("2019-01-01", "ns")), "'time' of the background is datetime"),
+        (
+            lambda b: b.assign_coords(time=np.datetime64("2019-01-01", "ns")),
+            "times of the background are of kind datetime",
+        ),
         (lambda b: b.expand_dims(time=[0.0, 0.5]), "the background has 2 times, expected one"),
         (lambda b: b.expand_dims(member=4), r"has 4 states along 'member', .*ds.mean\('member'\)"),
         (lambda b: b.drop_vars("a_error"), "'a' has no 'a_error'"),
@@ -340,7 +343,7 @@ def test_times_that_do_not_fit(prior: Prior, observations: xr.Dataset) -> None:
     with pytest.raises(DataError, match=r"times= has the step 1 .*expected the prior's 0.5"):
         assimilate(observations, prior, times=np.arange(5.0), **QUICK)
     dated = observations.drop_vars("window").assign_coords(time=np.datetime64("2019-01-01", "ns") + np.arange(5))
-    with pytest.raises(DataError, match="'time' of 'observations' is datetime, the prior's time is float"):
+    with pytest.raises(DataError, match="are of kind datetime, those of the prior of kind float"):
         assimilate(dated, prior, **QUICK)
     with pytest.raises(DataError, match="neither a 'time' nor a 'window'"):
         assimilate(observations.drop_vars(["window", "time"]), prior, **QUICK)

@@ -9,6 +9,7 @@ import xarray as xr
 from gaussian import GaussianChain, affine_moments
 from scenarios import FINE
 
+import sdaxr
 from sdaxr.inference.denoise import GuidedRoute, LangevinRoute, ReverseRoute, denoise
 from sdaxr.posterior.covariance.unresolved import UnresolvedVariance
 from sdaxr.posterior.guidance.sda import SDA
@@ -125,6 +126,15 @@ def test_langevin_of_no_steps_returns_the_noisy_fields():
     clean = denoise(data, PRIOR, error=1.0, method="langevin", steps=0, progress=False)
     assert clean.a.dims == ("time",)
     np.testing.assert_allclose(clean.a, data.a, rtol=1e-6)
+
+
+def test_fields_on_the_same_grid_in_another_order_keep_their_labels():
+    layout = sdaxr.open_prior("kolmogorov").layout
+    data = layout.template(layout.times(0.0, 2))
+    data = data.map(lambda v: (v + np.random.default_rng(0).normal(size=v.shape)).astype("float32"), keep_attrs=True)
+    turned = data.isel(y=slice(None, None, -1)).roll(x=5, roll_coords=True)
+    clean = denoise(turned, "kolmogorov", error=1.0, method="langevin", steps=0, device="cpu", progress=False)
+    xr.testing.assert_allclose(clean.drop_attrs().sortby(["x", "y"]), data.drop_attrs())
 
 
 @pytest.mark.parametrize("method", ["posterior", "langevin"])

@@ -119,7 +119,7 @@ def test_members_run_on_the_dask_client():
         ({}, {"model": "nowhere.safetensors"}, PriorError, "no system .* and no prior"),
         ({}, {"model": "lorenz96", "site": 8}, OptionError, "Did you mean 'sites'"),
         ({}, {"model": "lorenz96"}, GridError, r"'site': 8.*lorenz96 has .*'site': 40.*pass the options.*sites=40"),
-        ({"site": "shift"}, {}, GridError, "'site' runs from 0.5"),
+        ({"site": "shift"}, {}, GridError, "'site' has 8 points from 0.5"),
         ({"rename": "y"}, {}, DataError, "variable 'x'"),
         ({"units": "K"}, {}, UnitsError, "convert it"),
         ({"step": 0.1}, {}, DataError, "the step 0.1 1, lorenz96 has 0.05 1; pass step=0.1"),

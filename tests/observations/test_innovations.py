@@ -46,13 +46,11 @@ def test_innovations_by_hand(truth: xr.Dataset) -> None:
     assert bool(found.a_innovation.isel(time=1).isnull().all())
     np.testing.assert_allclose(found.a, 2 * ensemble.a, rtol=1e-6)
     rms = np.sqrt((expected**2).mean("time")) / 0.5
-    np.testing.assert_allclose(found.a_normalised_spread, rms, rtol=1e-5)
-    assert (
-        found.a_innovation.attrs["units"] == found.a.attrs["units"] and found.a_normalised_spread.attrs["units"] == "1"
-    )
+    np.testing.assert_allclose(found.a_normalised_rms, rms, rtol=1e-5)
+    assert found.a_innovation.attrs["units"] == found.a.attrs["units"] and found.a_normalised_rms.attrs["units"] == "1"
     assert found.a_innovation.dims == found.a.dims == ("member", "time")
     one = innovations(truth, observations)
-    np.testing.assert_allclose(one.a_normalised_spread, rms[0], rtol=1e-5)
+    np.testing.assert_allclose(one.a_normalised_rms, rms[0], rtol=1e-5)
     given = innovations(ensemble, observations.drop_attrs(deep=False), operator=operator)
     xr.testing.assert_allclose(given.a_innovation, found.a_innovation)
 
@@ -60,7 +58,7 @@ def test_innovations_by_hand(truth: xr.Dataset) -> None:
 def test_innovations_of_a_posterior_are_as_large_as_the_errors(prior: Prior, observations: xr.Dataset) -> None:
     posterior = assimilate(observations, prior, members=60, **(QUICK | {"sampler": {"steps": 60, "corrections": 0}}))
     found = innovations(posterior, observations)
-    assert 0.5 < float(found.a_normalised_spread.mean()) < 1.6
+    assert 0.5 < float(found.a_normalised_rms.mean()) < 1.6
 
 
 def test_innovations_on_another_grid(truth: xr.Dataset, observations: xr.Dataset) -> None:

@@ -165,9 +165,17 @@ def test_grids_of_other_numbers_of_dimensions_are_refused(truth):
             DataError,
             r"\['lon'\], expected some of \['time', 'y', 'x'\]",
         ),
-        (lambda ds: random_mask(ds.isel(x=slice(4)), 0.5), GridError, "not on the grid.*operator.apply"),
-        (lambda ds: random_mask(ds, 0.5).assign_coords(x=ds.x + 1), GridError, "not on the grid"),
-        (lambda ds: random_mask(ds.isel(time=slice(1, None)), 0.5), GridError, "not on the grid"),
+        (
+            lambda ds: random_mask(ds.isel(x=slice(4)), 0.5),
+            GridError,
+            "'x' has 4 points in where= and 8 in the observations.*operator.apply",
+        ),
+        (lambda ds: random_mask(ds, 0.5).assign_coords(x=ds.x + 1), GridError, "is not among the former"),
+        (
+            lambda ds: random_mask(ds.isel(time=slice(1, None)), 0.5),
+            GridError,
+            "where= has 11 points .* in time, expected 0.0 among them",
+        ),
         (lambda ds: ds.x > 100, DataError, "leaves nothing.*choose other places or times"),
         (lambda ds: ds.u.isnull(), DataError, "leaves nothing"),
     ],
@@ -176,3 +184,15 @@ def test_what_is_no_mask_of_the_observations_is_refused(truth, where, kind, mess
     land = truth.where(truth.x > 1)
     with pytest.raises(kind, match=message):
         observe(land, op.identity(), error=0.1, where=where(land))
+
+
+def test_places_of_a_mask_are_found_by_their_labels(truth: xr.Dataset) -> None:
+    mask = random_mask(truth, 0.25, seed=1)
+    expected = observe(truth, op.identity(), error=0.1, where=mask)
+    for other in (
+        mask.isel(x=slice(None, None, -1), y=slice(None, None, -1)),
+        mask.isel(time=slice(None, None, -1)),
+        mask.assign_coords(x=mask.x.astype("float32"), time=mask.time.astype("float32")),
+        mask.drop_vars("y"),
+    ):
+        xr.testing.assert_identical(observe(truth, op.identity(), error=0.1, where=other), expected)

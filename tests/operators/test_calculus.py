@@ -8,8 +8,9 @@ import xarray as xr
 from grids import plane, sphere
 
 from sdaxr import operators as op
-from sdaxr.operators.calculus import EARTH_RADIUS, divide_units
+from sdaxr.operators.calculus import divide_units
 from sdaxr.schema import OperatorError, UnitsError
+from sdaxr.states.coordinates import EARTH_RADIUS
 
 
 @pytest.mark.parametrize("descending", [False, True])

@@ -71,3 +71,13 @@ def test_bad_input_is_named():
         plot(flow().isel(time=0, drop=True))
     with pytest.raises(DataError, match="at most two"):
         plot(flow().expand_dims(z=3), variable="u")
+
+
+def test_vorticity_does_not_wrap_around_a_cut() -> None:
+    ds = flow()
+    cut = ds.isel(x=slice(0, 6))
+    found, whole = vorticity(cut.u, cut.v), vorticity(ds.u, ds.v)
+    np.testing.assert_allclose(found[..., 1:-1], whole[..., 1:5], atol=1e-12)
+    ahead = (cut.v[..., 1] - cut.v[..., 0]) / ((2 * np.pi) / 8)
+    across = (ds.v[..., 1] - ds.v[..., -1]) / (2 * (2 * np.pi) / 8)
+    np.testing.assert_allclose((found - whole)[..., 0], ahead - across, atol=1e-12)

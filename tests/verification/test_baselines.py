@@ -191,3 +191,29 @@ def test_climatology_skips_failed_trajectories_and_needs_some():
         climatology(data.isel(trajectory=[4, 5]), data.isel(trajectory=0))
     one = data.isel(trajectory=0, drop=True)
     np.testing.assert_allclose(climatology(one, one).x[0], one.x.mean("time"))
+
+
+@pytest.mark.parametrize("form", ["grid", "gaps"])
+def test_a_cut_of_a_periodic_domain_has_edges(form: str) -> None:
+    truth = wave(32).isel(x=slice(0, 24))
+    coarse = truth.isel(x=slice(1, 23))
+    if form == "gaps":
+        coarse = coarse.where((coarse.x != coarse.x[4]) | (coarse.y != coarse.y[4]))
+    found = interpolate(coarse, truth)
+    np.testing.assert_allclose(found.u[:, :, 0], truth.u[:, :, 1])
+    np.testing.assert_allclose(found.u[:, :, -1], truth.u[:, :, 22])
+
+
+def test_points_of_a_periodic_domain_are_interpolated_across_the_seam() -> None:
+    truth = wave(32)
+    found = interpolate(truth.isel(x=slice(0, 31)), truth)
+    np.testing.assert_allclose(found.u[:, :, 31], (truth.u[:, :, 30] + truth.u[:, :, 0]) / 2)
+
+
+def test_a_region_across_the_seam_is_counted_from_anywhere() -> None:
+    lon = np.arange(-20.0, 21.0, 5.0)
+    region = xr.Dataset({"t": (("time", "lon"), lon[None].repeat(2, 0), {"units": "K"})})
+    region = region.assign_coords(time=[0.0, 1.0], lon=lon)
+    other = region.assign_coords(lon=region.lon % 360)
+    np.testing.assert_allclose(interpolate(region.isel(lon=slice(None, None, 2)), other).t, region.t)
+    np.testing.assert_allclose(interpolate(other.isel(lon=slice(None, None, 2)), region).t, region.t)

@@ -1,0 +1,81 @@
+"""What the dimensions and coordinates of other people's files are: latitude, longitude, layers, times, ensembles.
+
+They are recognised by their names, and by the attributes of the CF conventions, whose criteria cf-xarray keeps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping
+from typing import Any
+
+import xarray as xr
+
+from sdaxr.schema import INIT_TIME, LEAD_TIME, MEMBER, TIME, TRAJECTORY, VALID_TIME, DataError
+
+# What cf-xarray calls each kind of coordinate, standard names that it has no criterion for, names without attributes.
+_CRITERIA = {"latitude": ("latitude",), "longitude": ("longitude",), "vertical": ("vertical", "Z"), "time": ("T",)}
+_STANDARD_NAMES = {"time": ("forecast_period", "forecast_reference_time"), "ensemble": ("realization",)}
+_NAMES = {
+    "latitude": {"lat", "latitude"},
+    "longitude": {"lon", "longitude"},
+    "vertical": {
+        *("layer", "level", "lev", "plev", "pressure_level", "model_level", "hybrid", "s_rho", "isobaricinhpa"),
+        *("height", "heightaboveground", "altitude", "depth"),
+    },
+    "time": {TIME, LEAD_TIME, INIT_TIME, VALID_TIME},
+    "ensemble": {TRAJECTORY, MEMBER, "realization", "ensemble", "number"},
+}
+
+
+def is_latitude(name: Hashable, attrs: Mapping[Any, Any] = {}) -> bool:
+    """Whether a coordinate is latitude, by its name or its CF attributes."""
+    return _is("latitude", name, attrs)
+
+
+def is_longitude(name: Hashable, attrs: Mapping[Any, Any] = {}) -> bool:
+    """Whether a coordinate is longitude, by its name or its CF attributes."""
+    return _is("longitude", name, attrs)
+
+
+def ensemble_dimension(data: xr.Dataset | xr.DataArray) -> Hashable | None:
+    """Name of the dimension that counts trajectories or members, or None.
+
+    Raises
+    ------
+    DataError
+        If there is more than one.
+    """
+    found = [d for d in data.dims if _is("ensemble", d, _attrs(data, d))]
+    if len(found) > 1:
+        raise DataError(
+            f"found the ensemble dimensions {found}, expected at most one of {sorted(_NAMES['ensemble'])}; "
+            "stack or select one of them"
+        )
+    return found[0] if found else None
+
+
+def layer_dimension(variable: xr.DataArray) -> Hashable | None:
+    """Name of the layer or level dimension of ``variable``, or None."""
+    return next((d for d in variable.dims if _is("vertical", d, _attrs(variable, d))), None)
+
+
+def space_dimensions(variable: xr.DataArray) -> tuple[Hashable, ...]:
+    """Horizontal dimensions of ``variable``, in order: all except ensemble, times and layer."""
+    layer = layer_dimension(variable)
+    other = [d for d in variable.dims if any(_is(kind, d, _attrs(variable, d)) for kind in ("ensemble", "time"))]
+    return tuple(d for d in variable.dims if d not in other and d != layer)
+
+
+def _is(kind: str, name: Hashable, attrs: Mapping[Any, Any]) -> bool:
+    if str(name).lower() in _NAMES[kind]:
+        return True
+    from cf_xarray.criteria import coordinate_criteria
+
+    criteria = [pair for key in _CRITERIA.get(kind, ()) for pair in coordinate_criteria[key].items()]
+    criteria.append(("standard_name", _STANDARD_NAMES.get(kind, ())))
+    given = {str(k): str(v).lower() for k, v in attrs.items()}
+    return any(given.get(attribute) in [v.lower() for v in values] for attribute, values in criteria)
+
+
+def _attrs(data: xr.Dataset | xr.DataArray, dim: Hashable) -> Mapping[Any, Any]:
+    return data[dim].attrs if dim in data.coords else {}

@@ -1,0 +1,180 @@
+"""Observations matched with the labels of an operator's output."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import xarray as xr
+from instruments import CALENDARS, TURN, aligned, make_truth, soundings, with_sites
+
+from sdaxr import operators as op
+from sdaxr.observations.matching import match, validate
+from sdaxr.observations.observe import is_point_form, observe, operator_for
+from sdaxr.operators import Template
+from sdaxr.schema import DataError, GridError, OperatorError, OptionError, UnitsError
+
+
+def test_matching_puts_values_where_they_belong(truth):
+    found = observe(truth, op.coarsen(2), every=3, error=0.5)
+    result = aligned(found, truth)
+    value, error = result["u"]
+    assert value.shape == error.shape == (6, 4, 4)
+    np.testing.assert_array_equal(value[::3], found["u"])
+    assert np.isnan(value[[1, 2, 4, 5]]).all()
+    np.testing.assert_array_equal(np.isnan(value), np.isnan(error))
+    assert (error[::3] == 0.5).all()
+    assert result.dropped == {}
+
+
+def test_matching_does_not_mind_order_or_parts(truth):
+    found = observe(truth, op.identity(), error=0.5)
+    part = found[["u", "u_error"]].isel(time=[4, 1], x=slice(6, 2, -1)).transpose("x", "y", "time")
+    part = part.assign_coords(x=part.x.astype("float32"))
+    value, _ = aligned(part, truth)["u"]
+    assert list(aligned(part, truth)) == ["u"]
+    np.testing.assert_array_equal(value[[1, 4], :, 3:7], found["u"][[1, 4], :, 3:7])
+    assert np.isfinite(value).sum() == 2 * 8 * 4
+
+
+def test_stations_may_be_held_out(truth):
+    found = with_sites(truth)
+    value, _ = aligned(found.isel(station=[2, 0]), truth)["u"]
+    np.testing.assert_array_equal(value[:, [0, 2]], found["u"][:, [0, 2]])
+    assert np.isnan(value[:, 1]).all()
+    moved = found.assign_coords(x=("station", [0.1, 2.5, 6.2]))
+    with pytest.raises(GridError, match=r"station 1 has x=2.5 in the observations, but the operator looks at x=2.0"):
+        aligned(moved, truth)
+
+
+def test_longitudes_may_count_from_anywhere():
+    lon = np.arange(0.0, 360.0, 45.0)
+    attrs = {"units": "degrees_east", "standard_name": "longitude"}
+    fields = {"t": (("time", "lon"), np.arange(16.0).reshape(2, 8))}
+    truth = xr.Dataset(fields, {"time": [0.0, 1.0], "lon": ("lon", lon, attrs)})
+    found = observe(truth, op.identity(), error=0.1)
+    other = found.assign_coords(lon=("lon", (lon + 180) % 360 - 180, attrs)).sortby("lon")
+    np.testing.assert_array_equal(aligned(other, truth)["t"][0], found["t"])
+
+
+def test_quality_flags_are_no_measurements(truth):
+    found = observe(truth, op.identity(), error=0.1)
+    flagged = found.assign(u_qc=xr.zeros_like(found["u"]))
+    assert list(aligned(flagged, truth)) == ["u", "v"]
+
+
+@pytest.mark.parametrize(
+    ("change", "kind", "message"),
+    [
+        (lambda o: o.rename(u="U", u_error="U_error"), DataError, "no variable 'U'; expected one of u, v"),
+        (lambda o: o.drop_vars("u_error"), DataError, r"'u' has no 'u_error'.*ds\['u_error'\] ="),
+        (
+            lambda o: o.assign(u_error=0.0 * o["u_error"]),
+            DataError,
+            "'u_error' is 0.0 where 'u' has a value, 384 times",
+        ),
+        (lambda o: o.assign(u_error=-o["u_error"]), DataError, "expected a finite standard deviation above 0"),
+        (lambda o: o.assign(u_error=o["u_error"] * np.nan), DataError, "'u_error' is nan"),
+        (
+            lambda o: o.assign(u_error=o["u_error"].expand_dims(z=2)),
+            DataError,
+            r"'u_error' has the dimensions \['z'\]",
+        ),
+        (lambda o: o.assign(u=o["u"] / 0), DataError, "infinite values"),
+        (lambda o: o.assign(u=o["u"].assign_attrs(units="km h-1")), UnitsError, "'u' has units 'km h-1'"),
+        (lambda o: o.assign(u_error=o["u_error"].assign_attrs(units="K")), UnitsError, "'u_error' has units 'K'"),
+        (lambda o: o.expand_dims(member=2), DataError, "'u' has the dimensions .*'member'.*expected"),
+        (lambda o: o.isel(x=0), DataError, "'u' has the dimensions"),
+        (lambda o: o.rename(x="lon"), DataError, "'u' has the dimensions"),
+        (lambda o: o.assign_coords(time=o.time + 0.05), DataError, r"time 0.05 is off the steps.*nearest step is 0\.0"),
+        (
+            lambda o: o.assign_coords(time=o.time + 0.4),
+            DataError,
+            r"time 1\.2\d* lies outside the window.*outside=\"drop\"",
+        ),
+        (
+            lambda o: o.assign_coords(time=CALENDARS["datetime"]),
+            DataError,
+            "observations are of kind datetime, those of the window of kind float",
+        ),
+        (lambda o: o.drop_vars("time"), DataError, "'time' has no coordinate"),
+        (lambda o: o.isel(time=[0, 0, 1]), DataError, "label 0.0 of 'time' is there more than once"),
+        (lambda o: o.assign_coords(time=o.time.assign_attrs(units="h")), UnitsError, "'time' has units 'h'"),
+        (lambda o: o.assign_coords(x=o.x + 0.1), GridError, r"8 points from 0.49.*not on the grid.*8 points from 0.39"),
+        (lambda o: o.assign_coords(x=o.x * 9), GridError, "not on the grid"),
+        (lambda o: o[["u_error"]].drop_vars("u_error"), DataError, "at least one measured variable"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:divide by zero:RuntimeWarning")
+def test_mismatches_are_explained(truth, change, kind, message):
+    found = change(observe(truth, op.identity(), error=0.1))
+    template = op.identity().bind(Template.from_dataset(truth)).template
+    with pytest.raises(kind, match=message):
+        validate(found, template)
+
+
+def test_what_lies_outside_is_dropped_on_request_and_counted(truth):
+    found = observe(truth, op.identity(), error=0.1)
+    window = truth.isel(time=slice(0, 4))
+    with pytest.raises(DataError, match="2 of 6 do"):
+        aligned(found, window)
+    result = aligned(found, window, outside="drop")
+    assert result.dropped == {"u": 128, "v": 128}
+    np.testing.assert_array_equal(result["u"][0], found["u"][:4])
+    with pytest.raises(OptionError, match="Did you mean 'drop'"):
+        aligned(found, window, outside="drp")
+    off = found.assign_coords(time=found.time + 0.05)
+    with pytest.raises(DataError, match="off the steps"):
+        aligned(off, window, outside="drop")
+    part = truth.isel(x=slice(0, 4))
+    assert aligned(found, part, outside="drop").dropped == {"u": 192, "v": 192}
+
+
+@pytest.mark.parametrize("times", CALENDARS)
+def test_points_are_matched_one_by_one(times):
+    truth = make_truth(times, dtype=np.float64)
+    data = soundings(truth)
+    assert is_point_form(data)
+    result = aligned(data, truth)
+    np.testing.assert_array_equal(result["u"][0], data["u"])
+    seen = operator_for(data).apply(truth)["u"]
+    at = {"y": [float(data.y[5])], "x": [float(data.x[5])]}
+    alone = op.points(at).apply(truth.sel(time=[data.time.values[5]]))["u"]
+    np.testing.assert_allclose(seen[5], alone.squeeze())
+
+
+def test_points_outside_are_refused_or_dropped(truth):
+    data = soundings(truth)
+    late = data.assign_coords(time=data.time + 0.4)
+    outside = int((late.time > 1.1).sum())
+    with pytest.raises(OperatorError, match=r"'time' of obs .* lie outside too; expected 0\.0 to 1\.0"):
+        aligned(late, truth)
+    assert 0 < outside < 20
+    assert aligned(late, truth, outside="drop").dropped == {"u": outside}
+    with pytest.raises(OperatorError, match="is not a step of the state"):
+        aligned(data.assign_coords(time=data.time - 0.07), truth, outside="drop")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        pytest.param(lambda o: o.isel(x=slice(None, None, -1), y=slice(None, None, -1)), id="reversed"),
+        pytest.param(lambda o: o.roll(x=3, roll_coords=True), id="rolled"),
+        pytest.param(lambda o: o.assign_coords(x=o.x - TURN), id="one period to the left"),
+        pytest.param(lambda o: o.assign_coords(x=o.x * (1 + 1e-4)), id="rounded"),
+    ],
+)
+def test_points_are_matched_by_their_labels(truth: xr.Dataset, change: Callable[[xr.Dataset], xr.Dataset]) -> None:
+    found = observe(truth, op.identity(), error=0.1)
+    np.testing.assert_array_equal(match(change(found), Template.from_dataset(truth))["u"][0], found["u"])
+
+
+def test_only_what_is_beyond_the_grid_is_dropped(truth: xr.Dataset) -> None:
+    found = observe(truth, op.identity(), error=0.1)
+    half = Template.from_dataset(truth.isel(x=slice(0, 4)))
+    assert match(found, half, outside="drop").dropped == {"u": 192, "v": 192}
+    between = found.assign_coords(x=found.x + 0.2)
+    for template in (half, Template.from_dataset(truth)):
+        with pytest.raises(GridError, match="8 labels, 0.59.* the first|3 labels, 0.59.* the first"):
+            match(between, template, outside="drop")
