@@ -78,7 +78,6 @@ def test_constraints_pin_every_requirement_within_its_range():
 
 # Dependencies that no line of sdaxr imports.
 UNIMPORTED = {
-    "cf-xarray",
     "netcdf4",  # xarray reads and writes NetCDF with it
 }
 
