@@ -1,7 +1,7 @@
 """Names, exceptions and checks that the rest of sdaxr shares.
 
-Everything a person sees is a plain xarray object. This module says what the dimensions are called, and which exception is
-raised when something is off. Every message says what was found, what was expected and what to do.
+Everything a person sees is a plain xarray object. This module says what the dimensions are called, and which exception
+is raised when something is off. Every message says what was found, what was expected and what to do.
 """
 
 from __future__ import annotations

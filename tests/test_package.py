@@ -272,3 +272,11 @@ def test_the_operator_of_the_contributing_guide_works(example):
     np.testing.assert_array_equal(seen, [0, 1, 4])
     assert seen.attrs["units"] == "1"
     assert operators.from_json(example.square().to_json()) == example.square()
+
+
+def test_the_house_stays_small():
+    """A newcomer finds every room at a glance, and reads a module at one sitting."""
+    entries = {path.name for path in (ROOT / "sdaxr").iterdir()} - {"__init__.py", "__pycache__", "py.typed"}
+    assert len(entries) <= 14, sorted(entries)
+    long = {str(p): n for p in (ROOT / "sdaxr").rglob("*.py") if (n := len(p.read_text().splitlines())) > 400}
+    assert not long

@@ -25,7 +25,7 @@ from sdaxr.verification.verify import summary, verify
 if TYPE_CHECKING:
     import pandas as pd
 
-log = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
 # Trajectories of the training have the seed 0.
 SEED = 2023

@@ -21,7 +21,7 @@ import sdaxr
 from sdaxr.archives.stores import check_free, save, written_whole
 from sdaxr.schema import TRAJECTORY, DataError, OperatorError, OptionError, nearest
 
-logger = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
 
 def generate(system: str, store: str, **options: Any) -> xr.Dataset:
@@ -169,7 +169,7 @@ def plot(
     import matplotlib.pyplot
 
     matplotlib.pyplot.close(figure)
-    logger.info("wrote %s", path)
+    _log.info("wrote %s", path)
     return Path(path)
 
 
@@ -186,7 +186,7 @@ def animate(
     panels = _panels(data, truth, observations, trajectory, options)
     with written_whole(path, overwrite=True) as unfinished:
         sdaxr.animate(*panels, unfinished, **options)
-    logger.info("wrote %s", path)
+    _log.info("wrote %s", path)
     return Path(path)
 
 
