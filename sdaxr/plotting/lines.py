@@ -31,10 +31,11 @@ def draw_lines(
 ) -> tuple[Figure, Move, int]:
     """One diagram per variable: truth black, observations with error bars, members as a fan, mean."""
     truth = None if truth is None else single(truth)
-    names = list(variables or [str(n) for n in data.data_vars if not space_dimensions(data[n]) and _timed(data[n])])
-    names = [n for n in names if not n.endswith(("_error", "_qc"))]
+    asked = list(variables or map(str, data.data_vars))
+    lines = [n for n in asked if not space_dimensions(data[n]) and _timed(data[n])]
+    names = [n for n in lines if not n.endswith(("_error", "_qc"))]
     if not names:
-        raise DataError(f"found {sorted(map(str, data.data_vars))}, expected a variable with a time dimension")
+        raise DataError(f"found {sorted(asked)}, expected a variable with a time dimension")
     figure = new_figure(8.0, 0.6 + 1.7 * len(names))
     panels = list(figure.subplots(len(names), 1, sharex=True, squeeze=False)[:, 0])
     stamps = _stamps(data)

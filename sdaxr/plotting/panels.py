@@ -55,7 +55,7 @@ class Panel:
 def choose_variable(data: xr.Dataset, variable: str | None) -> str:
     """``variable`` if ``data`` can show it; by default vorticity where there is a velocity, else the first."""
     plane = plane_velocity(data) is not None
-    names = [str(n) for n in data.data_vars if not _is_ancillary(data, n)]
+    names = _shown(data)
     if variable is None:
         return VORTICITY if plane else names[0]
     if variable not in names and not (variable == VORTICITY and plane):
@@ -210,7 +210,7 @@ def _at_times(source: xr.Dataset, stamps: xr.DataArray, variable: str) -> xr.Dat
 def _observed(observations: xr.Dataset, stamps: xr.DataArray, variable: str, quantity: Quantity) -> list[Panel]:
     field = _at_times(observations, stamps, variable)
     if field is None:
-        name = str(next(n for n in observations.data_vars if not _is_ancillary(observations, n)))
+        name = _shown(observations)[0]
         field = _at_times(observations, stamps, name)
         if field is None:
             _log.info("the observations have no time and are not drawn")
@@ -233,6 +233,16 @@ def _per(units: str, length: str) -> str:
     if length in ("", "1"):
         return units
     return {("m s-1", "m"): "s-1", ("1", "m"): "m-1"}.get((units, length), f"({units}) ({length})-1")
+
+
+def _shown(data: xr.Dataset) -> list[str]:
+    """Variables that are not the errors and flags of others."""
+    names = [str(n) for n in data.data_vars if not _is_ancillary(data, n)]
+    if not names:
+        raise DataError(
+            f"found {sorted(map(str, data.data_vars))}, expected a variable besides errors and flags to plot"
+        )
+    return names
 
 
 def _is_ancillary(data: xr.Dataset, name: Hashable) -> bool:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import inspect
+import shutil
+import subprocess
+import sys
 
 import click
 import numpy as np
 import pytest
 import xarray as xr
+import yaml
 from click.testing import CliRunner
 
 import sdaxr
@@ -285,3 +289,75 @@ def test_a_bug_keeps_its_traceback(monkeypatch):
     monkeypatch.setitem(steps.STEPS, "observe", lambda **_: 1 / 0)
     with pytest.raises(ZeroDivisionError, match="division by zero"):
         run("observe", "t.zarr", "--operator", "{}", "--error", 1, "--store", "o.nc")
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "message"),
+    [
+        (KeyboardInterrupt(), 130, "sdaxr: interrupted; run the same command again to resume"),
+        (PermissionError(13, "Permission denied", "o.nc"), 2, "sdaxr: o.nc: Permission denied"),
+        (OSError("the disk is gone"), 2, "sdaxr: input or output: the disk is gone"),
+        (sdaxr.schema.DataError("of two\nlines"), 2, "sdaxr: of two lines"),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, BaseException) else None,
+)
+def test_what_goes_wrong_is_one_line(monkeypatch, error, code, message):
+    def fail(**_):
+        raise error
+
+    monkeypatch.setitem(steps.STEPS, "observe", fail)
+    result = run("observe", "t.zarr", "--operator", "{}", "--error", 1, "--store", "o.nc", code=code)
+    assert (result.stdout, result.stderr.strip()) == ("", message)
+
+
+def test_no_command_at_all_shows_the_help():
+    result = run(code=2)
+    assert "Usage:" in result.stderr and "assimilate" in result.stderr
+
+
+def test_it_is_a_module_too():
+    command = [sys.executable, "-m", "sdaxr.commands", "priors"]
+    text = subprocess.run(command, check=True, capture_output=True, text=True, timeout=600).stdout
+    assert [line.split(":")[0] for line in text.splitlines()] == list(sdaxr.priors())
+
+
+def test_options_that_cannot_be_read(tmp_path):
+    train = ("train", tmp_path / "t.zarr", "--store", tmp_path / "p.safetensors")
+    assert "'{width' is not JSON" in one_line(*train, "--network-options", "{width")
+    assert "found 'speed', expected name=operator" in one_line(*train, "--augment", "speed")
+
+
+def test_a_recipe_is_run_and_its_scores_are_said(tmp_path):
+    recipe = tmp_path / "recipe.yaml"
+    generate = {"system": "lorenz63", "store": "t.zarr", "trajectories": 3, "steps": 6, "split": [0.4, 0.3, 0.3]}
+    observe = {"truth": "t.zarr", "trajectory": -1, "operator": {"op": "identity"}, "error": 0.5, "store": "obs.nc"}
+    filtered = {"observations": "obs.nc", "system": "lorenz63", "method": "ffbs", "particles": 50, "store": "p.zarr"}
+    recipe.write_text(
+        yaml.safe_dump(
+            {
+                "generate": generate,
+                "observe": observe,
+                "assimilate": filtered | {"members": 2},
+                "verify": {"posterior": "p.zarr", "truth": "t.zarr", "trajectory": -1, "store": "scores.nc"},
+            },
+            sort_keys=False,
+        )
+    )
+    assert "to do" in run("info", recipe).stdout
+    said = run("run", recipe, "--quiet").stdout
+    with sdaxr.open_archive(tmp_path / "scores.nc") as scores:
+        assert said.strip() == steps.table(scores).strip() and "rmse" in said
+    assert "to do" not in run("info", recipe).stdout
+    assert run("run", recipe, "--quiet").stdout == ""
+
+
+def test_networks_are_told_apart_by_the_names_of_their_files(chain, tmp_path):
+    (tmp_path / "again").mkdir()
+    shutil.copy(chain / "obs.nc", tmp_path / "again" / "obs.nc")
+    shutil.copy(chain / "obs.nc", tmp_path / "other.nc")
+    settings = ("--prior", chain / "prior.safetensors", "--device", "cpu", "--members", 1, "--steps", 3, "--quiet")
+    store = ("--store", tmp_path / "p.zarr")
+    same = one_line("assimilate", chain / "obs.nc", tmp_path / "again" / "obs.nc", *settings, *store)
+    assert "found several networks of the same file name" in same
+    run("assimilate", chain / "obs.nc", tmp_path / "other.nc", *settings, *store)
+    assert sdaxr.open_archive(tmp_path / "p.zarr").attrs["networks"] == ["obs", "other"]

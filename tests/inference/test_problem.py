@@ -81,6 +81,7 @@ def test_only_what_it_is_made_of_travels(
         ("jacobian_free", {}, False, PriorCovariance),
         ("jacobian_free", {"gamma": "independent"}, False, "independent"),
         ("bounded", {"gamma": 0.1}, False, 0.1),
+        ("bounded", {}, False, 1.0),
         ("soad", {}, False, "bounded"),
     ],
 )

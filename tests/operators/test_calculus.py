@@ -78,6 +78,12 @@ def test_vorticity_refuses_what_it_cannot_do():
     pole["v"] = pole["t2m"]
     with pytest.raises(OperatorError, match=r"holds a pole \(90 degrees\).*region"):
         op.vorticity("t2m", "v").apply(pole)
+    with pytest.raises(OperatorError, match=r"found the grid \('y', 'lon'\), expected y and x, or latitude"):
+        op.vorticity().apply(data.rename(x="lon"))
+    data.x.attrs["units"] = "km"
+    with pytest.raises(OperatorError, match="'y' has units 'm' and 'x' has units 'km'; expected the same"):
+        op.vorticity().apply(data)
+    data.x.attrs["units"] = "m"
     with pytest.raises(OperatorError, match="at least three values"):
         op.vorticity().apply(data.isel(x=slice(0, 2)))
 

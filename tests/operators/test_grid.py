@@ -84,3 +84,28 @@ def test_region_refuses_nonsense():
         op.region(latitude=(1, 2)).apply(sphere())
     with pytest.raises(OperatorError, match="cannot be read"):
         op.region(time=("yesterday", "today")).apply(sphere())
+
+
+def test_means_of_means_say_so():
+    found = op.coarsen(2, dims="x").apply(op.coarsen(2, dims="y").apply(plane()))
+    assert found["u"].attrs["cell_methods"] == "y: mean x: mean"
+
+
+@pytest.mark.parametrize(
+    ("bounds", "data", "message"),
+    [
+        ({}, plane(), "expected bounds such as region"),
+        ({"x": ("low", "high")}, plane(), "does not compare with the float64 values of 'x'"),
+        ({"x": (object(), 1.0)}, plane(), "is neither a number nor a date as text"),
+        ({"time": (np.datetime64("2030-01-01"), "2030-02-01")}, sphere(), "no point of 'time' lies between"),
+    ],
+)
+def test_bounds_that_cannot_be_met(bounds, data, message):
+    with pytest.raises(OperatorError, match=message):
+        op.region(**bounds).apply(data)
+
+
+def test_region_of_time_differences():
+    data = plane().assign_coords(time=np.arange(4) * np.timedelta64(6, "h").astype("m8[ns]"))
+    found = op.region(time=("6h", "12h")).apply(data)
+    np.testing.assert_array_equal(found.time, data.time[1:3])

@@ -60,3 +60,22 @@ def test_a_station_on_a_grid_point_does_not_see_its_masked_neighbour():
     data["t2m"][:, :, 0] = np.nan
     found = op.points({"lat": [70.0, 70.0], "lon": [-17.5, -18.0]}).apply(data)["t2m"]
     np.testing.assert_array_equal(np.isnan(found[0]), [False, True])
+
+
+def test_a_grid_of_one_point_has_values_there_only():
+    data = sphere(lat=np.array([50.0]))
+    found = op.points({"lat": [50.0], "lon": [0.5]}).apply(data)["t2m"]
+    np.testing.assert_allclose(found[:, 0], data["t2m"].interp(lon=0.5).isel(lat=0))
+    with pytest.raises(OperatorError, match="lies outside the grid"):
+        op.points({"lat": [50.5], "lon": [0.5]}).apply(data)
+
+
+def test_variables_have_all_dimensions_of_the_positions_or_none():
+    data = sphere()
+    mixed = data.assign(zonal=data["t2m"].mean("lon"), whole=data["t2m"].mean(["lat", "lon"]))
+    with pytest.raises(OperatorError, match=r"'zonal' has the dimensions \('time', 'lat'\), expected all or none of"):
+        op.points({"lat": [50.0], "lon": [0.5]}).apply(mixed)
+    found = op.points({"lat": [50.0], "lon": [0.5]}).apply(mixed.drop_vars("zonal"))
+    assert found["whole"].dims == ("time",)
+    with pytest.raises(OperatorError, match="expected {dimension: positions}"):
+        op.points({})

@@ -19,3 +19,9 @@ def test_time_difference_has_no_time():
         op.time_difference(0, 4).apply(data)
     with pytest.raises(OperatorError, match="expected 'time' first"):
         op.time_difference().apply(data.isel(time=0, drop=True))
+
+
+@pytest.mark.parametrize("position", [1.5, True, "last"])
+def test_positions_are_whole_numbers(position):
+    with pytest.raises(OperatorError, match=f"first is {position!r}, expected a position along time"):
+        op.time_difference(position)

@@ -11,6 +11,7 @@ from figures import state
 from PIL import Image
 
 from sdaxr.plotting.plot import animate, plot
+from sdaxr.schema import DataError
 
 
 def test_states_without_space_are_lines(tmp_path: Path):
@@ -65,3 +66,20 @@ def test_one_space_dimension_is_a_hovmoeller_diagram(tmp_path: Path):
         image.seek(11)
         last = np.asarray(image.convert("RGB"), int)
     assert np.abs(first - last).max() > 50, "the line of the time moves"
+
+
+def test_trajectories_are_lines_and_hours_are_counted():
+    hours = (np.arange(30) * np.timedelta64(90, "m")).astype("m8[ns]")
+    many = state(3).rename(member="trajectory").assign_coords(time=hours)
+    (axes,) = plot(many, variable="a").axes
+    assert len(axes.lines) == 3 and axes.get_xlabel() == "time [h]"
+    for line, values in zip(axes.lines, many.a.transpose("trajectory", "time").values, strict=True):
+        np.testing.assert_allclose(line.get_xdata(), 1.5 * np.arange(30))
+        np.testing.assert_allclose(line.get_ydata(), values)
+
+
+def test_what_has_no_time_is_no_line():
+    """Not even where another variable has one."""
+    data = state().assign(k=((), 1.0))
+    with pytest.raises(DataError, match=r"found \['k'\], expected a variable with a time dimension"):
+        plot(data, variable="k")

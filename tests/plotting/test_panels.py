@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import logging
+
 import numpy as np
 import pytest
 import xarray as xr
 from figures import flow, meshes, observed, rows
 
-from sdaxr.plotting.panels import vorticity
+from sdaxr.plotting.panels import time_labels, vorticity
 from sdaxr.plotting.plot import plot
 from sdaxr.schema import DataError
 
@@ -63,6 +65,10 @@ def test_a_time_without_observation_says_so():
 
 
 def test_bad_input_is_named():
+    errors = observed(flow())[["u_error"]]
+    for call in (lambda: plot(errors), lambda: plot(flow(members=2), observations=errors)):
+        with pytest.raises(DataError, match=r"found \['u_error'\], expected a variable besides errors and flags"):
+            call()
     with pytest.raises(DataError, match="Did you mean 'vorticity'"):
         plot(flow(), variable="vortcity")
     with pytest.raises(DataError, match="no data at the time"):
@@ -71,3 +77,31 @@ def test_bad_input_is_named():
         plot(flow().isel(time=0, drop=True))
     with pytest.raises(DataError, match="at most two"):
         plot(flow().expand_dims(z=3), variable="u")
+
+
+def test_times_are_short_texts():
+    days = xr.date_range("2001-02-27", periods=2, freq="D", calendar="360_day", use_cftime=True)
+    for times, expected in [
+        (xr.DataArray([0.5, 1.25], attrs={"units": "day"}), ["t = 0.5 day", "t = 1.25 day"]),
+        (xr.DataArray(np.array([0, 90], "m8[m]").astype("m8[ns]")), ["0 h", "1.5 h"]),
+        (xr.DataArray(np.array(["2001-02-28T06"], "M8[ns]")), ["2001-02-28 06:00"]),
+        (xr.DataArray(days), ["2001-02-27 00:00", "2001-02-28 00:00"]),
+    ]:
+        assert time_labels(times) == expected
+
+
+def test_layers_and_observations_without_time(caplog: pytest.LogCaptureFixture):
+    """Of layers the first is drawn; what has no time cannot be placed, and that is said."""
+    post = flow(members=2)[["u"]]
+    layered = xr.concat([post, post + 100], "layer").transpose("member", "time", "layer", ...)
+    np.testing.assert_array_equal(meshes(plot(layered, times=1))[0].get_array().ravel(), post.u[0, 0].values.ravel())
+    with caplog.at_level(logging.INFO, "sdaxr"):
+        figure = plot(flow(members=2), observations=observed(flow()).mean("time")[["u"]].rename(u="speed"), times=1)
+    assert "observation" not in rows(figure) and "the observations have no time" in caplog.text
+
+
+def test_times_without_observations_are_spread_evenly():
+    late = observed(flow())
+    late = late.assign_coords(time=late.time + 100.0)
+    figure = plot(flow(members=2), observations=late, times=3)
+    assert [a.get_title() for a in figure.axes[:3]] == ["t = 0", "t = 0.8", "t = 1.6"]

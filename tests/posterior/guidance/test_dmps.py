@@ -12,7 +12,7 @@ from scenarios import CHAIN, LENGTH, draws, matrix_observation, scenario
 
 from sdaxr.posterior.guidance import DMPS
 from sdaxr.posterior.likelihood import GaussianObservation
-from sdaxr.posterior.samplers import DDIM, Langevin, Sampler, log_snr_levels
+from sdaxr.posterior.samplers import DPMSolver, Langevin, Sampler, log_snr_levels
 from sdaxr.schema import OptionError
 
 
@@ -28,13 +28,13 @@ def test_it_is_exact_for_a_prior_that_knows_nothing(case: str) -> None:
 
 
 def test_one_number_has_the_variance_that_is_derived() -> None:
-    """T^2 c R / ((c + T^2)(R + T^2)) by the deterministic sampler from level T."""
+    """T^2 c R / ((c + T^2)(R + T^2)) by a deterministic sampler from level T."""
     c, error, top = 2.0, 0.8, 3.0
     one = torch.ones(1, dtype=torch.float64)
     observed = GaussianObservation(lambda x: x.flatten(1), 0 * one, error * one, one)
     guided = DMPS(lambda z, r: z * c / (c + r**2), [observed])
     square, wide = error**2, top**2
-    sampler = Sampler(log_snr_levels(2000, top, 1e-3), DDIM(0.0), Langevin())
+    sampler = Sampler(log_snr_levels(200, top, 1e-3), DPMSolver(0.0), Langevin())
     _, variance = affine_moments(sampler, guided, (1, 1))
     expected = wide * c * square / ((c + wide) * (square + wide))
     assert float(variance[0, 0]) == pytest.approx(expected, rel=0.01)
