@@ -17,7 +17,6 @@ References
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -76,11 +75,6 @@ class Lorenz63(MarkovChain):
     def prior_covariance(self) -> np.ndarray:
         """Covariance of the first state, before the spin-up; ``(3, 3)``."""
         return np.array([[64.0, 50.0, 0.0], [50.0, 81.0, 0.0], [0.0, 0.0, 75.0]])
-
-    @property
-    def noise_std(self) -> float:
-        """Standard deviation of the noise of one step, in each variable."""
-        return math.sqrt(self.noise * self.step)
 
     @property
     def noise_covariance(self) -> np.ndarray:
