@@ -216,8 +216,9 @@ class Archive:
             if len(complete_units(self._partial, status_of(self._partial))) < unit_count(self._partial):
                 raise ArchiveError(shortfall(self._partial))
             self._consolidate(dict(attrs or {}))
-            replace = self._attrs_of(self._final) is not None
             with workspace(self._final) as own:
+                # An archive of the name is one that may be replaced, or `create` had refused it.
+                replace = self._attrs_of(self._final) is not None
                 publish(self._partial, self._final, own, replace=replace)
         return self._final
 

@@ -33,6 +33,8 @@ from sdaxr.schema import ArchiveError
 PARTIAL = ".partial"
 _WORKSPACE = re.compile(rf"\.(?P<name>.+)\.[0-9a-f]{{32}}{re.escape(PARTIAL)}")
 _REPLACED = "replaced"
+# Locked by the writer. The workspace itself is not, because it is the folder of what is written in it.
+_ALIVE = ".alive"
 
 
 def partial_of(final: Path) -> Path:
@@ -68,7 +70,8 @@ def workspace(final: Path) -> Iterator[Path]:
         with locked(final.parent):
             _remove_leftovers(final)
             own.mkdir()
-            held.enter_context(locked(own))
+            (own / _ALIVE).touch()
+            held.enter_context(locked(own / _ALIVE))
         try:
             yield own
         finally:
@@ -119,18 +122,18 @@ def remove(path: Path) -> None:
 
 
 @contextlib.contextmanager
-def locked(directory: Path, operation: int = fcntl.LOCK_EX) -> Iterator[bool]:
-    """Hold the lock of a directory; False if the directory is not there, or has another name or is gone since.
+def locked(path: Path, operation: int = fcntl.LOCK_EX) -> Iterator[bool]:
+    """Hold the lock of a directory or file; False if it is not there, or has another name or is gone since.
 
     Parameters
     ----------
-    directory
-        The directory itself is the lock.
+    path
+        The directory or file itself is the lock.
     operation
         `fcntl.LOCK_EX` for one holder, `fcntl.LOCK_SH` for several.
     """
     try:
-        descriptor = os.open(directory, os.O_RDONLY)
+        descriptor = os.open(path, os.O_RDONLY)
     except FileNotFoundError:
         yield False
         return
@@ -138,14 +141,14 @@ def locked(directory: Path, operation: int = fcntl.LOCK_EX) -> Iterator[bool]:
         # Some network file systems cannot lock a directory: there, one process per archive.
         with contextlib.suppress(OSError):
             fcntl.flock(descriptor, operation)
-        yield _is_still(directory, descriptor)
+        yield _is_still(path, descriptor)
     finally:
         os.close(descriptor)
 
 
-def _is_still(directory: Path, descriptor: int) -> bool:
+def _is_still(path: Path, descriptor: int) -> bool:
     try:
-        return os.path.samestat(os.fstat(descriptor), os.stat(directory))
+        return os.path.samestat(os.fstat(descriptor), os.stat(path))
     except FileNotFoundError:
         return False
 
@@ -153,18 +156,29 @@ def _is_still(directory: Path, descriptor: int) -> bool:
 def _remove_leftovers(final: Path) -> None:
     for there in final.parent.iterdir():
         found = _WORKSPACE.fullmatch(there.name)
-        if found is None or found["name"] != final.name:
-            continue
-        descriptor = os.open(there, os.O_RDONLY)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            _put_back(there, final)
-            shutil.rmtree(there, ignore_errors=True)
-        except OSError:
-            # Its writer lives, or the file system has no locks, so that nobody knows.
-            continue
-        finally:
-            os.close(descriptor)
+        if found is not None and found["name"] == final.name:
+            with _taken_over(there) as abandoned:
+                if abandoned:
+                    _put_back(there, final)
+                    shutil.rmtree(there, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _taken_over(own: Path) -> Iterator[bool]:
+    """Hold the lock of a workspace; False if its writer lives, or the file system has no locks that would tell."""
+    try:
+        descriptor = os.open(own / _ALIVE, os.O_RDONLY)
+    except FileNotFoundError:  # killed before it was locked, or while it was removed
+        yield True
+        return
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        yield False
+    else:
+        yield True
+    finally:
+        os.close(descriptor)
 
 
 def _put_back(own: Path, final: Path) -> None:

@@ -10,6 +10,6 @@ def unit_seed(seed: int, *index: int) -> int:
 
     Every combination of ``seed`` and ``index`` (the number of a trajectory or member, of an attempt) has a stream of
     its own, so that a unit does not depend on which other units there are. The words are mixed by
-    `numpy.random.SeedSequence`.
+    `numpy.random.SeedSequence`, to which (seed, i) and (seed, i, 0) are the same.
     """
     return int(np.random.SeedSequence((seed, *index)).generate_state(1, np.uint64)[0])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 
 import pytest
@@ -84,6 +85,9 @@ def test_progress_bar_counts_units(capsys):
 
 
 def test_distributed_is_not_imported_for_local_work():
-    if "distributed.client" not in sys.modules:
-        assert active_client() is None
-        assert "distributed.client" not in sys.modules
+    code = (
+        "import sys; from sdaxr.archives.workers import active_client, map_units; "
+        "assert active_client() is None; assert dict(map_units(abs, [-1], progress=False)) == {-1: 1}; "
+        "assert 'distributed' not in sys.modules, 'distributed was imported'"
+    )
+    subprocess.run([sys.executable, "-W", "error", "-c", code], check=True)

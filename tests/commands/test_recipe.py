@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import logging
 
@@ -63,6 +64,87 @@ def test_what_depends_on_a_changed_step_is_redone(tmp_path):
     observe = OBSERVE | {"seed": 1, "store": "obs.nc"}
     path = write(tmp_path, generate=GENERATE | {"seed": 9}, observe=observe)
     assert list(recipe.run(path, overwrite=True, progress=False)) == ["1 generate", "2 observe"]
+
+
+class Killed(BaseException):
+    """What nobody handles."""
+
+
+def killed(path, monkeypatch, moment, **options):
+    """Run a recipe that is killed before or after the step that writes observations, or before its note."""
+
+    def die(*args, **kwargs):
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        if moment == "in the step":
+            patch.setattr(sdaxr, "observe", functools.wraps(sdaxr.observe)(die))
+        else:
+            finish = recipe._State.finish
+            patch.setattr(recipe._State, "finish", lambda state, s: (die if s.name == "observe" else finish)(state, s))
+        with pytest.raises(Killed):
+            recipe.run(path, progress=False, **options)
+
+
+def error_of(path):
+    with sdaxr.open_archive(path) as written:
+        return float(written.a_error)
+
+
+@pytest.mark.parametrize("moment", ["in the step", "before the note"])
+def test_a_recipe_that_was_killed_goes_on(tmp_path, monkeypatch, moment):
+    path = chain(tmp_path)
+    killed(path, monkeypatch, moment)
+    assert (tmp_path / "obs.nc").exists() is (moment == "before the note")
+    # An output that got its name after the step was noted is the step's own.
+    assert list(recipe.run(path, progress=False)) == ([] if moment == "before the note" else ["2 observe"])
+    assert recipe.status(path)["complete"] == "yes" and error_of(tmp_path / "obs.nc") == pytest.approx(0.1)
+
+
+@pytest.mark.parametrize("moment", ["in the step", "before the note"])
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_recipe_that_was_killed_while_overwriting_goes_on(tmp_path, monkeypatch, moment, overwrite):
+    recipe.run(chain(tmp_path), progress=False)
+    path = chain(tmp_path, error=0.2)
+    killed(path, monkeypatch, moment, overwrite=True)
+    assert error_of(tmp_path / "obs.nc") == pytest.approx(0.1 if moment == "in the step" else 0.2)
+    # Nobody knows whether the output is the old or the new one, so it is not done.
+    assert recipe.status(path)["2 observe"].startswith("to do")
+    assert list(recipe.run(path, overwrite=overwrite, progress=False)) == ["2 observe"]
+    assert error_of(tmp_path / "obs.nc") == pytest.approx(0.2)
+
+
+def test_what_a_killed_run_replaced_does_not_pass_for_the_old_output(tmp_path, monkeypatch):
+    recipe.run(chain(tmp_path), progress=False)
+    killed(chain(tmp_path, error=0.2), monkeypatch, "before the note", overwrite=True)
+    with pytest.raises(ArchiveError, match="may be older than the run of this step that was killed.*--overwrite"):
+        recipe.run(chain(tmp_path), progress=False)
+    recipe.run(chain(tmp_path), overwrite=True, progress=False)
+    assert error_of(tmp_path / "obs.nc") == pytest.approx(0.1)
+
+
+def test_an_archive_that_was_there_before_the_recipe_is_resumed(tmp_path, monkeypatch):
+    options = {key: value for key, value in GENERATE.items() if key not in ("system", "store")}
+    sdaxr.generate("lorenz63", tmp_path / "t.zarr", progress=False, **options)
+    path = chain(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(recipe._State, "finish", lambda state, step: (_ for _ in ()).throw(Killed))
+        with pytest.raises(Killed):
+            recipe.run(path, progress=False)
+    assert list(recipe.run(path, progress=False)) == ["1 generate", "2 observe"]
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_an_unfinished_archive_of_other_parameters_is_replaced_when_asked(tmp_path, overwrite):
+    options = {key: value for key, value in GENERATE.items() if key not in ("system", "store")}
+    sdaxr.generate("lorenz63", tmp_path / "t.zarr", progress=False, **options | {"seed": 9})
+    (tmp_path / "t.zarr").rename(tmp_path / "t.zarr.partial")
+    path = chain(tmp_path)
+    if overwrite:
+        assert list(recipe.run(path, overwrite=True, progress=False)) == ["1 generate", "2 observe"]
+    else:
+        with pytest.raises(ArchiveError, match="seed: 9 -> 0"):
+            recipe.run(path, progress=False)
 
 
 def test_a_file_that_the_recipe_did_not_make_is_not_replaced(tmp_path):

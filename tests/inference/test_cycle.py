@@ -158,6 +158,49 @@ def test_a_killed_cycle_goes_on_and_leaves_one_archive(
     assert not (tmp_path / "d.zarr.windows").exists() and fresh.sizes == whole.sizes
 
 
+def test_a_killed_cycle_that_overwrites_keeps_its_windows_and_the_old_result(
+    prior: Prior, observations: xr.Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    store, options = tmp_path / "c.zarr", {"window": 20, "members": 2} | QUICK
+    old = sdaxr.cycle(observations, prior, store=store, seed=1, **options).load()
+    drawn, real = [], cycling.assimilate
+
+    def dies(*args, **kwargs):
+        drawn.append(kwargs["store"].name)
+        if len(drawn) == 2:
+            raise KeyboardInterrupt
+        return real(*args, **kwargs)
+
+    monkeypatch.setattr(cycling, "assimilate", dies)
+    with pytest.raises(KeyboardInterrupt):
+        sdaxr.cycle(observations, prior, store=store, seed=2, overwrite=True, **options)
+    monkeypatch.undo()
+    xr.testing.assert_identical(sdaxr.open_archive(store).load(), old)
+    first = tmp_path / "c.zarr.windows" / "00000.zarr"
+    written = first.stat()
+    with pytest.raises(ArchiveError, match="seed: 1 -> 2"):
+        sdaxr.cycle(observations, prior, store=store, seed=2, **options)
+    monkeypatch.setattr(cycling, "remove", lambda folder: None)
+    sdaxr.cycle(observations, prior, store=store, seed=2, overwrite=True, **options)
+    assert first.stat() == written
+    # Windows of other settings are replaced.
+    monkeypatch.undo()
+    sdaxr.cycle(observations, prior, store=store, seed=1, overwrite=True, **options)
+    xr.testing.assert_identical(sdaxr.open_archive(store).load(), old)
+    assert [p.name for p in tmp_path.iterdir()] == ["c.zarr"]
+
+
+def test_windows_of_other_settings_are_refused_with_the_difference(
+    prior: Prior, observations: xr.Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(cycling, "save", lambda *args, **kwargs: (_ for _ in ()).throw(KeyboardInterrupt))
+    options = {"window": 20, "members": 2, "store": tmp_path / "c.zarr"} | QUICK
+    with pytest.raises(KeyboardInterrupt):
+        sdaxr.cycle(observations, prior, seed=1, **options)
+    with pytest.raises(ArchiveError, match=r"c.zarr.windows' was made with another configuration .*seed: 1 -> 2"):
+        sdaxr.cycle(observations, prior, seed=2, **options)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

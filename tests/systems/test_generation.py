@@ -195,12 +195,6 @@ def test_impossible_numbers_are_refused(tmp_path, change, message):
     assert not list(tmp_path.iterdir())
 
 
-def test_unit_seeds_differ():
-    seeds = {unit_seed(seed, index) for seed in range(20) for index in range(200)}
-    assert len(seeds) == 4000
-    assert unit_seed(0, 1) == unit_seed(0, 1)
-
-
 def test_generating_a_small_system_needs_neither_jax_nor_torch(tmp_path):
     code = (
         "import sys; from sdaxr.systems.generation import generate; "

@@ -1,0 +1,56 @@
+"""What opens as finished, and what does not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import xarray as xr
+
+from sdaxr.archives.reading import open_archive
+from sdaxr.archives.stores import save
+from sdaxr.schema import ArchiveError
+
+DATA = xr.Dataset({"a": ("x", [1.0, 2.0])})
+
+
+def killed_save(folder: Path, suffix: str) -> Path:
+    """What a writer has written when it is killed; its workspace stays."""
+    left = folder / f".a{suffix}.{'0' * 32}.partial"
+    save(DATA, left / f"a{suffix}")
+    return left / f"a{suffix}"
+
+
+@pytest.mark.parametrize("suffix", [".zarr", ".nc"])
+@pytest.mark.parametrize("allow_incomplete", [False, True])
+def test_a_save_that_was_killed_does_not_open(tmp_path: Path, suffix: str, allow_incomplete: bool) -> None:
+    left = killed_save(tmp_path, suffix)
+    with pytest.raises(ArchiveError, match="there is nothing at"):
+        open_archive(tmp_path / f"a{suffix}", allow_incomplete=allow_incomplete)
+    with pytest.raises(ArchiveError, match="is not finished: its writer is still at work, or was killed"):
+        open_archive(left, allow_incomplete=allow_incomplete)
+
+
+def zarr_directory(path: Path) -> None:
+    DATA.to_zarr(path, consolidated=False)
+
+
+def netcdf_file(path: Path) -> None:
+    DATA.to_netcdf(path)
+
+
+@pytest.mark.parametrize("make", [zarr_directory, netcdf_file])
+def test_a_name_that_ends_in_partial_never_opens_as_finished(tmp_path: Path, make: Callable[[Path], None]) -> None:
+    make(tmp_path / "a.zarr.partial")
+    with pytest.raises(ArchiveError, match="there is nothing at"):
+        open_archive(tmp_path / "a.zarr")
+    for allow_incomplete in (False, True):
+        with pytest.raises(ArchiveError, match="is not finished.*does not end in .partial"):
+            open_archive(tmp_path / "a.zarr.partial", allow_incomplete=allow_incomplete)
+
+
+def test_the_windows_of_a_cycle_are_no_cycle(tmp_path: Path) -> None:
+    save(DATA, tmp_path / "c.zarr.windows" / "00000.zarr")
+    with pytest.raises(ArchiveError, match="is not finished: 'c.zarr.windows' holds the windows of a cycle"):
+        open_archive(tmp_path / "c.zarr")

@@ -1,0 +1,99 @@
+"""Files that are saved whole: one writer's or another's, never a mixture, never half."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from pathlib import Path
+
+import numpy as np
+import pytest
+import xarray as xr
+
+from sdaxr.archives.reading import open_archive
+from sdaxr.archives.stores import check_free, save, written_whole
+from sdaxr.schema import ArchiveError, OptionError
+
+
+def data(value: float) -> xr.Dataset:
+    return xr.Dataset({"a": ("x", np.full(3, value))})
+
+
+def value(path: Path) -> float:
+    with open_archive(path) as found:
+        return float(found.a[0])
+
+
+@pytest.mark.parametrize("suffix", [".zarr", ".nc"])
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_of_two_writers_one_is_there_and_the_other_knows(tmp_path: Path, suffix: str, overwrite: bool) -> None:
+    path = tmp_path / f"a{suffix}"
+    first, second = ExitStack(), ExitStack()
+    places = [stack.enter_context(written_whole(path, overwrite=overwrite)) for stack in (first, second)]
+    assert places[0] != places[1]
+    for number, place in enumerate(places):
+        save(data(number), place)
+    first.close()
+    assert value(path) == 0
+    if overwrite:
+        second.close()
+    else:
+        with pytest.raises(ArchiveError, match="written by another process in the meantime, and stays"):
+            second.close()
+    assert value(path) == (1 if overwrite else 0)
+    assert [p.name for p in tmp_path.iterdir()] == [path.name]
+
+
+@pytest.mark.parametrize("before", [".zarr", ".nc"])
+@pytest.mark.parametrize("after", [".zarr", ".nc"])
+def test_a_file_may_replace_a_directory_and_the_reverse(tmp_path: Path, before: str, after: str) -> None:
+    old, new = tmp_path / f"old{before}", tmp_path / f"new{after}"
+    save(data(0), old)
+    save(data(1), new)
+    with written_whole(old, overwrite=True) as place:
+        new.rename(place)
+    assert value(old) == 1 and [p.name for p in tmp_path.iterdir()] == [old.name]
+
+
+@pytest.mark.parametrize("suffix", [".zarr", ".nc"])
+def test_after_an_error_the_old_file_is_as_it_was(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"a{suffix}"
+    save(data(0), path)
+
+    def write(error: Exception) -> None:
+        with written_whole(path, overwrite=True) as place:
+            save(data(1), place)
+            raise error
+
+    with pytest.raises(ArchiveError, match="cannot write .*No space.*free space"):
+        write(OSError("No space"))
+    with pytest.raises(KeyError):
+        write(KeyError("a"))
+    assert value(path) == 0 and [p.name for p in tmp_path.iterdir()] == [path.name]
+
+
+@pytest.mark.parametrize("suffix", [".zarr", ".nc"])
+def test_a_file_that_is_there_is_replaced_when_asked(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"a{suffix}"
+    save(data(0), path)
+    with pytest.raises(ArchiveError, match="exists; give another store"):
+        check_free(path, overwrite=False)
+    with pytest.raises(ArchiveError, match="stays; choose another store"):
+        save(data(1), path)
+    check_free(path, overwrite=True)
+    save(data(1), path, overwrite=True)
+    assert value(path) == 1
+
+
+def test_stores_that_cannot_be(tmp_path: Path) -> None:
+    with pytest.raises(OptionError, match="ends in .zarr or .nc"):
+        check_free(tmp_path / "a.csv", overwrite=True)
+    (tmp_path / "mine.zarr").mkdir()
+    with pytest.raises(ArchiveError, match="no Zarr archive, so it is not overwritten"):
+        check_free(tmp_path / "mine.zarr", overwrite=True)
+
+
+def test_joined_windows_of_unequal_length_are_saved(tmp_path: Path) -> None:
+    whole = xr.Dataset({"a": ("time", np.arange(18.0))})
+    parts = [whole.isel(time=slice(*ends)).chunk() for ends in ((0, 5), (5, 10), (10, 18))]
+    save(xr.concat(parts, "time"), tmp_path / "a.zarr")
+    xr.testing.assert_equal(open_archive(tmp_path / "a.zarr").load(), whole)
