@@ -20,6 +20,7 @@ import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -65,6 +66,9 @@ class ModalCovariance(StateCovariance):
     levels: tuple[float, ...]
     variance_ratio: Tensor
     temporal_correlation: Tensor
+
+    # A part of the measured variance of each observation is taken for its own, see `_OWN`.
+    measured: ClassVar[bool] = True
 
     @classmethod
     def of_prior(cls, prior: Prior, device: torch.device) -> ModalCovariance | None:

@@ -19,6 +19,7 @@ from sdaxr.posterior.guidance.jacobian_free import JacobianFree
 from sdaxr.posterior.guidance.sda import SDA
 from sdaxr.posterior.guidance.soad import SOAD
 from sdaxr.posterior.likelihood import GaussianObservation
+from sdaxr.posterior.linear import Likelihood
 from sdaxr.prior.files import Prior, assemble
 from sdaxr.states.infer import infer_layout
 
@@ -156,3 +157,16 @@ def test_posterior_of_a_gaussian_field(tmp_path: Path) -> None:
 
 def test_networks_without_modes_have_none() -> None:
     assert ModalCovariance.of_prior(sdaxr.open_prior("lorenz63"), torch.device("cpu")) is None
+
+
+@pytest.mark.parametrize("method", [SDA, JacobianFree, SOAD])
+def test_methods_ask_for_the_variance_of_each_observation_beside_it(method: type) -> None:
+    """A part of that variance is taken for the observation's own: without it the weights are others."""
+    _, covariance = prior(0.8)
+    assert method(covariance).measured
+    ones = torch.ones(POINTS * TIMES)
+    x = torch.as_tensor(windows(2, 0.8, 4))
+    plain = GaussianObservation(lambda x: x.flatten(1), 0 * ones, 0.1 * ones, ones)
+    known = GaussianObservation(lambda x: x.flatten(1), 0 * ones, 0.1 * ones, ones, lambda r: r**2 / (1 + r**2) * ones)
+    weights = [covariance.weights(Likelihood([o]), x, 1.0)[1] for o in (plain, known)]
+    assert float((weights[0] - weights[1]).abs().max()) > 0.01 * float(weights[0].abs().max())
