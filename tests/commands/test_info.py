@@ -1,0 +1,50 @@
+"""What is said of a file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import xarray as xr
+
+import sdaxr
+from sdaxr.archives.archive import Archive
+from sdaxr.archives.stores import save
+from sdaxr.commands.info import info
+from sdaxr.schema import ArchiveError, PriorError
+
+
+@pytest.mark.parametrize("suffix", [".nc", ".zarr"])
+def test_each_kind_says_what_can_be_done_with_it(trajectories: xr.Dataset, tmp_path: Path, suffix: str) -> None:
+    one = trajectories.isel(trajectory=0, drop=True)
+    files = {
+        "trajectories": (trajectories, "train, observe"),
+        "observations": (sdaxr.observe(one, sdaxr.operators.coarsen(2), error=0.1), "assimilate"),
+        "posterior": (trajectories.drop_vars(["split", "status"]).rename(trajectory="member"), "verify"),
+    }
+    for kind, (data, following) in files.items():
+        save(data, tmp_path / f"{kind}{suffix}")
+        facts = info(tmp_path / f"{kind}{suffix}")
+        assert next(iter(facts)) == "kind" and facts["kind"] == kind and facts["complete"] == "yes"
+        assert following in facts["next"] and facts["size"].endswith(" MB") and float(facts["size"][:-3]) > 0
+    assert info(tmp_path / f"trajectories{suffix}")["trajectory"] == "10 (train 8, valid 1, test 1)"
+
+
+def test_a_prior_is_known_by_name_or_file() -> None:
+    facts = info("lorenz63")
+    assert facts["kind"] == "prior" and "a, b, c on vector" in facts["summary"]
+    assert facts["network.name"] == "convolutional" and facts["sampling"].startswith('{"sampler"')
+    with pytest.raises(PriorError, match="Did you mean 'lorenz63'"):
+        info("lorentz63")
+
+
+def test_an_unfinished_archive_says_how_far_it_is(trajectories: xr.Dataset, tmp_path: Path) -> None:
+    template = trajectories.isel(trajectory=slice(3)).drop_vars("status")
+    archive = Archive.create(tmp_path / "t.zarr", template, "trajectory", {"seed": 0})
+    archive.write(0, {name: variable[0].values for name, variable in template.data_vars.items()})
+    for path in ("t.zarr", "t.zarr.partial"):
+        facts = info(tmp_path / path)
+        assert facts["kind"] == "trajectories" and facts["complete"].startswith("no: ")
+        assert "1 of 3 units" in facts["complete"] and "Run the same job again" in facts["complete"]
+    with pytest.raises(ArchiveError, match="there is nothing at"):
+        info(tmp_path / "other.zarr")
