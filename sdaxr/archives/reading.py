@@ -113,17 +113,19 @@ def _with_labels_loaded(data: xr.Dataset) -> xr.Dataset:
 
 
 def _open_netcdf(path: Path) -> xr.Dataset:
-    return xr.open_dataset(path, chunks={})
+    data: xr.Dataset = xr.open_dataset(path, chunks={})
+    return data
 
 
 def _open_zarr(path: Path) -> xr.Dataset:
     # Asked for rather than tried, because xarray warns where there is none.
-    return xr.open_zarr(path, chunks={}, consolidated=is_consolidated(path))
+    data: xr.Dataset = xr.open_zarr(path, chunks={}, consolidated=is_consolidated(path))
+    return data
 
 
 def _open_checked(path: Path) -> xr.Dataset:
     store = CheckedStore(LocalStore(path, read_only=True))
-    data = xr.open_zarr(store, chunks={}, consolidated=is_consolidated(path))
+    data: xr.Dataset = xr.open_zarr(store, chunks={}, consolidated=is_consolidated(path))
     # It says of the file what is not true of a Dataset that is made of it.
     data.attrs.pop(STORED, None)
     return data

@@ -12,8 +12,9 @@ from pathlib import Path
 import xarray as xr
 
 from sdaxr.archives.chunks import chunk_encoding, stored_attr
+from sdaxr.archives.configuration import HASH
 from sdaxr.archives.finished import publish, workspace
-from sdaxr.archives.format import HASH, STORED, UNIT, VARIABLES, open_group
+from sdaxr.archives.format import STORED, UNIT, VARIABLES, open_group
 from sdaxr.schema import ArchiveError, OptionError
 
 _log = logging.getLogger(__name__)

@@ -90,7 +90,7 @@ def _remote(
     futures = client.map(function, units, *arguments, pure=False, retries=2, resources=needed)
     index_of = {future.key: index for index, future in zip(units, futures, strict=True)}
     try:
-        for future in as_completed(futures):
+        for future in as_completed(futures):  # type: ignore[no-untyped-call]
             yield index_of[future.key], future.exception() or future.result()
             future.release()
     finally:

@@ -26,8 +26,7 @@ from sdaxr.archives.stores import check_free, save, written_whole
 from sdaxr.archives.workers import active_client
 from sdaxr.inference.assimilate import assimilate
 from sdaxr.inference.forecast import forecast, open_model
-from sdaxr.observations.matching import ERROR, observed_variables
-from sdaxr.observations.observe import OBS
+from sdaxr.observations.matching import ERROR, OBS, observed_variables
 from sdaxr.observations.provenance import describe_networks, fingerprint
 from sdaxr.observations.window import BACKGROUND, Observations, as_networks, background_network, window_times
 from sdaxr.prior.files import Prior, open_prior
