@@ -45,8 +45,8 @@ from sdaxr.archives.format import (
     storage_errors,
 )
 from sdaxr.archives.template import check_template, write_template
-from sdaxr.archives.units import complete_units, failures, shortfall, unit_count
-from sdaxr.schema import ArchiveError, DataError, DivergenceError
+from sdaxr.archives.units import check_unit, complete_units, failures, shortfall, unit_count
+from sdaxr.schema import ArchiveError
 
 _log = logging.getLogger(__name__)
 
@@ -171,7 +171,7 @@ class Archive:
             if not writable:
                 return
             group = open_group(self._partial, mode="r+")
-            self._check(index, arrays, group)
+            check_unit(group, self.unit, index, arrays, finite=self.finite)
             for name, array in arrays.items():
                 # Zarr would leave out a chunk that equals the fill value, as if it had never been written.
                 group[name].with_config({"write_empty_chunks": True})[index] = array
@@ -293,28 +293,6 @@ class Archive:
                 marked = np.asarray(status[:])
                 for index in set(np.flatnonzero(marked == COMPLETE)) - set(complete_units(self._partial, marked)):
                     status[int(index)] = PENDING
-
-    def _check(self, index: int, arrays: Mapping[str, np.ndarray], group: Any) -> None:
-        units = group[STATUS].shape[0]
-        if not 0 <= index < units:
-            raise DataError(f"found the unit {index}, expected 0 to {units - 1} ({self.unit})")
-        expected = group.attrs[VARIABLES]
-        if set(arrays) != set(expected):
-            raise DataError(f"{self.unit} {index} has the variables {sorted(arrays)}, expected {sorted(expected)}")
-        for name, array in arrays.items():
-            target = group[name]
-            if array.shape != target.shape[1:] or array.dtype != target.dtype:
-                raise DataError(
-                    f"'{name}' of {self.unit} {index} is {array.dtype} {array.shape}, expected {target.dtype} "
-                    f"{target.shape[1:]}; nothing is cast or broadcast silently"
-                )
-            if array.dtype.kind in "fc":
-                bad = ~np.isfinite(array) if self.finite else np.isinf(array)
-                if bad.any():
-                    raise DivergenceError(
-                        f"'{name}' of {self.unit} {index} has {int(bad.sum())} values that are not finite, the "
-                        f"first at {tuple(map(int, np.argwhere(bad)[0]))}; use a smaller step or other options"
-                    )
 
     def _consolidate(self, attrs: dict[str, Any]) -> None:
         import zarr

@@ -1,8 +1,10 @@
-"""Which units of an archive are there, which failed and why, and what is said of an archive that lacks some."""
+"""The units of an archive: what one has to look like, which of them are there, which failed and why."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -19,6 +21,7 @@ from sdaxr.archives.format import (
     read_metadata,
     status_of,
 )
+from sdaxr.schema import DataError, DivergenceError
 
 # As many failures are listed in a message.
 _LISTED = 5
@@ -59,6 +62,48 @@ def shortfall(path: Path) -> str:
         text += f" {len(lost)} chunks are missing, the first is {index} of '{variable}'."
     remedy = "to resume it" if unfinished else "to do the others anew, or overwrite it (overwrite, --overwrite)"
     return f"{text} Run the same job again {remedy}"
+
+
+def check_unit(group: Any, unit: str, index: int, arrays: Mapping[str, np.ndarray], *, finite: bool) -> None:
+    """Check one unit before it is written.
+
+    Parameters
+    ----------
+    group
+        The Zarr group of the archive.
+    unit, index
+        Dimension that counts the units, and which of them this is.
+    arrays
+        Its variables, without that dimension.
+    finite
+        Refuse NaN; infinity is refused in any case.
+
+    Raises
+    ------
+    DataError
+        If there is no such unit, a variable is missing or unknown, or has another shape or dtype.
+    DivergenceError
+        If a value is not finite.
+    """
+    units = group[STATUS].shape[0]
+    if not 0 <= index < units:
+        raise DataError(f"found the unit {index}, expected 0 to {units - 1} ({unit})")
+    expected = group.attrs[VARIABLES]
+    if set(arrays) != set(expected):
+        raise DataError(f"{unit} {index} has the variables {sorted(arrays)}, expected {sorted(expected)}")
+    for name, array in arrays.items():
+        target = group[name]
+        if array.shape != target.shape[1:] or array.dtype != target.dtype:
+            raise DataError(
+                f"'{name}' of {unit} {index} is {array.dtype} {array.shape}, expected {target.dtype} "
+                f"{target.shape[1:]}; nothing is cast or broadcast silently"
+            )
+        bad = (~np.isfinite(array) if finite else np.isinf(array)) if array.dtype.kind in "fc" else np.zeros(1, bool)
+        if bad.any():
+            raise DivergenceError(
+                f"'{name}' of {unit} {index} has {int(bad.sum())} values that are not finite, the "
+                f"first at {tuple(map(int, np.argwhere(bad)[0]))}; use a smaller step or other options"
+            )
 
 
 def _lost_chunks(path: Path, status: np.ndarray) -> list[tuple[str, tuple[int, ...]]]:
