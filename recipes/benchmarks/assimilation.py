@@ -30,7 +30,7 @@ from sdaxr import operators as op
 LENGTHS = (17, 33, 65)
 MEMBERS = (1, 4, 8)
 SHORT = 9  # states, where the paper's many evaluations are measured in full
-PAPER = {"sampler": "exponential", "steps": 256, "corrections": 1}
+PAPER = {"method": {"name": "sda", "variance": 0.01}, "sampler": "exponential"}
 
 
 @click.command()
@@ -69,26 +69,25 @@ def measure(
 ) -> dict[str, Any]:
     """One row."""
     import torch
-    from sdaxr.posterior.settings import resolve_sampling
 
+    from sdaxr.posterior.samplers.registry import resolve_sampler
     from sdaxr.prior.hardware import choose_device
 
     states = sdaxr.open_archive(truth).isel(trajectory=0, time=slice(length), drop=True).load()
     observations = sdaxr.observe(states, op.coarsen(8), every=4, error=0.1, seed=1)
     model = sdaxr.open_prior(prior)
-    settings = resolve_sampling(model, setting or {})
+    setting = setting or {}
+    sampler = resolve_sampler(model, setting.get("sampler"))
     gpu = choose_device(device).type == "cuda"
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     start = time.perf_counter()
-    posterior = observations.sda.assimilate(
-        model, members=members, seed=1, device=device, progress=False, **(setting or {})
-    )
+    posterior = observations.sda.assimilate(model, members=members, seed=1, device=device, progress=False, **setting)
     seconds = time.perf_counter() - start
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     # An evaluation is the network on all states of one member, with its gradient.
-    evaluations = settings.build(model.network.levels).evaluations
+    evaluations = sampler.build(model.network.levels).evaluations
     return {
-        "sampler": f"{settings.sampler}, {settings.steps} levels, C={settings.corrections}",
+        "sampler": f"{sampler.name}, {sampler.steps} levels, C={sampler.corrections}",
         "length": length,
         "members": members,
         "evaluations/member": evaluations,

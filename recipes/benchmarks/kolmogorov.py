@@ -27,16 +27,15 @@ from report import report
 
 import sdaxr
 from sdaxr import operators as op
-from sdaxr.posterior.guidance import SDA
 from sdaxr.posterior.likelihood import GaussianObservation
 from sdaxr.prior.files import Prior, assemble
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "kolmogorov"))
 from merits import of_split, open_trajectories, residual, scores
-from run import SAMPLING
+from run import SAMPLER
 
-PAPER: dict[str, Any] = {"sampler": "exponential", "steps": 256, "corrections": 1, "gamma": 0.01}
-PAPER |= {"precision": "float32", "tau": 0.5}
+GUIDANCE = sdaxr.methods.SDA(variance=sdaxr.methods.Scalar(0.01))
+PAPER: dict[str, Any] = {"method": GUIDANCE, "sampler": sdaxr.samplers.PAPER, "precision": "float32"}
 QUICK: dict[str, Any] = {"corrections": 1, "tau": 1.0}
 NETWORK = {
     "network": {"name": "unet"},
@@ -62,13 +61,13 @@ def main(store: str, prior: str, windows: str, members: int, evaluations: int) -
     rows = []
     for name, model, count, how in (
         ("sdaxr", prior, 8, {}),
-        ("sdaxr, one correction", prior, 8, QUICK),
-        ("sdaxr, windows, one correction", windows, 8, QUICK | {"stride": 5}),
+        ("sdaxr, one correction", prior, 8, {"sampler": QUICK}),
+        ("sdaxr, windows, one correction", windows, 8, {"sampler": QUICK | {"stride": 5}}),
         ("paper's setting, our network", prior, members, PAPER),
         ("paper's setting, windows", windows, members, PAPER),
     ):
         start = time.perf_counter()
-        opened = sdaxr.open_prior(model).with_sampling(**SAMPLING)
+        opened = sdaxr.open_prior(model).with_sampling(sampler=SAMPLER)
         posterior = sdaxr.assimilate(seen, opened, members=count, seed=0, progress=False, **how)
         seconds = (time.perf_counter() - start) / count
         row = {"setting": name, "evaluations": posterior.attrs["evaluations_per_member"], "seconds": seconds}
@@ -94,7 +93,7 @@ def evaluation(prior: str, truth: xr.Dataset, count: int) -> float:
         return x[:, ::4].unflatten(-1, (8, 8)).mean(-1).unflatten(-2, (8, 8)).mean(-2).flatten(1)
 
     observed = GaussianObservation(observe, 0 * ones, 0.1 * ones, ones)
-    guided = SDA(model.denoiser(truth.time, precision="float32"), [observed], 0.01)
+    guided = GUIDANCE.guide(model.denoiser(truth.time, precision="float32"), [observed])
     z = torch.randn(1, *layout.to_array(truth).shape, generator=torch.Generator().manual_seed(0))
     start = time.perf_counter()
     for _ in range(count):

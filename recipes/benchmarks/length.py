@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import os
 import time
+from typing import Any
 
 import click
 import numpy as np
@@ -21,13 +22,15 @@ from report import report
 
 import sdaxr
 from sdaxr import operators as op
-from sdaxr.posterior.guidance import SDA
 from sdaxr.posterior.likelihood import GaussianObservation
 from sdaxr.posterior.memory import peak_bytes
 
 LENGTHS = {"vectors": (64, 256, 1024, 4096), "fields": (32, 128, 1024)}
 # An assimilation with few levels: what it takes beside the evaluations shows in its memory, not in its quality.
-SAMPLING = {"vectors": {"steps": 16, "corrections": 0}, "fields": {"steps": 4, "corrections": 0, "attempts": 1}}
+SAMPLERS: dict[str, dict[str, Any]] = {
+    "vectors": {"steps": 16, "corrections": 0},
+    "fields": {"steps": 4, "corrections": 0, "attempts": 1},
+}
 
 
 @click.command()
@@ -41,7 +44,7 @@ def main(prior: str, members: int) -> None:
     rows = []
     for length in LENGTHS[kind]:
         truth = states(model, length)
-        rows.append(evaluation(model, members, truth) | assimilation(model, members, truth, SAMPLING[kind]))
+        rows.append(evaluation(model, members, truth) | assimilation(model, members, truth, SAMPLERS[kind]))
         click.echo(rows[-1], err=True)
     report("length" if kind == "vectors" else "length-fields", rows, load)
 
@@ -62,7 +65,7 @@ def evaluation(model: sdaxr.Prior, members: int, truth: xr.Dataset) -> dict[str,
     length = truth.sizes["time"]
     ones = torch.ones(len(range(0, length, 8)))
     observed = GaussianObservation(lambda x: x[:, ::8].flatten(2)[..., 0], 0 * ones, 0.05 * ones, ones)
-    guided = SDA(model.denoiser(truth.time), [observed], 0.03)
+    guided = sdaxr.methods.SDA(variance=0.03).guide(model.denoiser(truth.time), [observed])
     shape = (members, length, model.layout.channels, *model.layout.shape)
     z = torch.randn(shape, generator=torch.Generator().manual_seed(0))
     guided(z, 1.0)
@@ -80,13 +83,13 @@ def evaluation(model: sdaxr.Prior, members: int, truth: xr.Dataset) -> dict[str,
     }
 
 
-def assimilation(model: sdaxr.Prior, members: int, truth: xr.Dataset, sampling: dict[str, int]) -> dict[str, float]:
+def assimilation(model: sdaxr.Prior, members: int, truth: xr.Dataset, sampler: dict[str, Any]) -> dict[str, float]:
     """`sdaxr.assimilate`, the measurement of the likelihood's variance included."""
     operator = op.coarsen(8) if model.layout.space else op.select(model.layout.variables[0])
     seen = sdaxr.observe(truth, operator, every=8, error=0.4, seed=1)
 
     def run() -> None:
-        sdaxr.assimilate(seen, model, members=members, seed=1, device="cpu", progress=False, **sampling)
+        sdaxr.assimilate(seen, model, sampler=sampler, members=members, seed=1, device="cpu", progress=False)
 
     start = time.perf_counter()
     run()

@@ -26,17 +26,17 @@ from report import report
 import sdaxr
 from sdaxr import operators as op
 
-OURS: list[dict[str, Any]] = [
-    {"steps": 28, "corrections": 3},
-    {"steps": 40, "corrections": 5},
-    {"steps": 64, "corrections": 7},
-]
-PAPER: dict[str, Any] = {"sampler": "exponential", "tau": 0.25, "gamma": 0.03}
-PAPERS: list[dict[str, Any]] = [
-    {"steps": 64, "corrections": 1},
-    {"steps": 256, "corrections": 1},
-    {"steps": 256, "corrections": 4},
-]
+# Options of `sdaxr.assimilate` by the numbers of levels and of corrections.
+OURS: dict[tuple[int, int], dict[str, Any]] = {
+    (steps, count): {"sampler": {"steps": steps, "corrections": count}} for steps, count in ((28, 3), (40, 5), (64, 7))
+}
+PAPERS: dict[tuple[int, int], dict[str, Any]] = {
+    (steps, count): {
+        "method": sdaxr.methods.SDA(variance=sdaxr.methods.Scalar(0.03)),
+        "sampler": sdaxr.samplers.Exponential(tau=0.25, steps=steps, corrections=count),
+    }
+    for steps, count in ((64, 1), (256, 1), (256, 4))
+}
 
 
 @click.command()
@@ -58,13 +58,15 @@ def main(prior: str, paper_prior: str, members: int, device: str) -> None:
     ]
     floor = distance(*exact)
     rows: list[dict[str, Any]] = []
-    for name, model, how in [("sdaxr", prior, h) for h in OURS] + [("paper", paper_prior, PAPER | h) for h in PAPERS]:
+    cases = [("sdaxr", prior, *case) for case in OURS.items()]
+    cases += [("paper", paper_prior, *case) for case in PAPERS.items()]
+    for name, model, (steps, corrections), how in cases:
         start = time.perf_counter()
         posterior = sdaxr.assimilate(seen, model, members=members, seed=0, device=device, progress=False, **how)
         seconds = time.perf_counter() - start
         rows.append(
             {
-                "setting": f"{name}, {how['steps']} levels, C={how['corrections']}",
+                "setting": f"{name}, {steps} levels, C={corrections}",
                 "evaluations": posterior.attrs["evaluations_per_member"],
                 "seconds": seconds,
                 "W1 / floor": np.mean([distance(posterior, e) for e in exact]) / floor,

@@ -27,13 +27,13 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "quasigeostrophic"))
 from comparison import AUGMENTED, PLAIN, Case, background, merits, observations
 from setting import windows
 
-PAPER: dict[str, Any] = {"sampler": "exponential", "steps": 256, "corrections": 5, "precision": "float32", "tau": 0.5}
+PAPER: dict[str, Any] = {"sampler": sdaxr.samplers.Exponential(corrections=5), "precision": "float32"}
 SETTINGS: dict[str, tuple[int, dict[str, Any]]] = {
     "default": (0, {}),
     "soad": (1, {"method": "soad"}),
-    "paper's setting, soad": (1, PAPER | {"method": "soad", "gamma": "bounded"}),
+    "paper's setting, soad": (1, PAPER | {"method": sdaxr.methods.SOAD(variance=sdaxr.methods.Bounded())}),
     "paper's steps, soad": (1, PAPER | {"method": "soad"}),
-    "paper's setting, sda": (0, PAPER | {"gamma": 0.01}),
+    "paper's setting, sda": (0, PAPER | {"method": sdaxr.methods.SDA(variance=sdaxr.methods.Scalar(0.01))}),
 }
 CASES = [Case("velocity", "random 0.25", 1, "none"), Case("arctan", "random 0.25", 1, "known")]
 

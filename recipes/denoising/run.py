@@ -18,7 +18,7 @@ import sdaxr
 
 SIGNAL, NOISE = 0.7, 0.4  # the students' mixture
 STEP_SIZES = (0.01, 0.03, 0.1, 0.2, 0.3, 0.5)  # in units of the square of the score's noise level
-N_STEPS = (1, 3, 10, 30, 100, 300)
+STEPS = (1, 3, 10, 30, 100, 300)
 SIGMAS = np.arange(0.3, 3.01, 0.1)  # grid cells
 
 Fields = np.ndarray  # (window, time, variable, y, x), normalised: mean 0 and standard deviation 1 over the training
@@ -66,14 +66,14 @@ def main(
         line = "{study:10s} {method:28s} {setting:8.4g}  MSE {mse:.4f} ± {mse_sd:.4f}  PSNR {psnr:.2f} ± {psnr_sd:.2f}"
         print(line.format(**rows[-1]), f" {seconds:.0f} s", flush=True)
 
-    def langevin(step_size: float, n_steps: int) -> Callable[[], Fields]:
-        options = {"step_size": step_size * level**2, "n_steps": n_steps, "level": level, "seed": seed}
-        return lambda: normalise(model, sdaxr.denoise(labelled, model, noise_std=stds, method="langevin", **options))
+    def langevin(step_size: float, steps: int) -> Callable[[], Fields]:
+        options = {"step_size": step_size * level**2, "steps": steps, "level": level, "seed": seed}
+        return lambda: normalise(model, sdaxr.denoise(labelled, model, error=stds, method="langevin", **options))
 
     def posterior(count: int) -> Callable[[], Fields]:
         def mean() -> Fields:
             levels = 4 if quick else None
-            drawn = sdaxr.denoise(labelled, model, noise_std=stds, members=count, n_steps=levels, seed=seed)
+            drawn = sdaxr.denoise(labelled, model, error=stds, members=count, steps=levels, seed=seed)
             return normalise(model, drawn.mean("member", keep_attrs=True) if count > 1 else drawn)
 
         return mean
@@ -90,8 +90,8 @@ def main(
     fixed, longest = (5, 10) if quick else (100, 300)
     for step_size in STEP_SIZES:
         add("step size", f"Langevin, {fixed} steps", step_size, langevin(step_size, fixed))
-    for n_steps in (n for n in N_STEPS if n <= longest):
-        add("steps", "Langevin, step size 0.1", n_steps, langevin(0.1, n_steps))
+    for steps in (n for n in STEPS if n <= longest):
+        add("steps", "Langevin, step size 0.1", steps, langevin(0.1, steps))
     output.mkdir(parents=True, exist_ok=True)
     write(rows, output)
     picture(rows, output)

@@ -40,7 +40,7 @@ TRAINING: dict[str, Any] = {
     "network": {"patch": 2, "widths": (32, 64)},
     "optimisation": {"batch": 2, "learning_rate": 2e-3, "levels": (0.03, 30.0), "validate_every": 100},
 }
-SAMPLING: dict[str, Any] = {"sampler": "ancestral", "steps": 16, "corrections": 1}
+SAMPLER: dict[str, Any] = {"name": "ancestral", "steps": 16, "corrections": 1}
 
 
 @click.command()
@@ -66,7 +66,7 @@ def main(store: Path, minutes: float, members: int, hours: int, split: str, resu
         observations = truth.sda.observe(used, error=ERROR, missing=MISSING, seed=number)
         start = str(truth.time.values[0])[:13]
         posterior = observations.sda.assimilate(
-            prior, members=members, seed=number, store=store / f"posterior-{start}.zarr", **SAMPLING
+            prior, sampler=SAMPLER, members=members, seed=number, store=store / f"posterior-{start}.zarr"
         )
         rows += score(start, truth, {"sda": posterior} | references(data, truth, observations), left_out)
         if number == 0:
@@ -170,7 +170,7 @@ def describe(prior: Prior, members: int, hours: int, table: pd.DataFrame) -> dic
         "contains modified Copernicus Climate Change Service information 2019",
         "training": TRAINING | training,
         "parameters": sum(p.numel() for p in prior.network.parameters()),
-        "assimilation": SAMPLING | {"members": members, "hours": hours, "error": ERROR, "missing": MISSING},
+        "assimilation": {"sampler": SAMPLER, "members": members, "hours": hours, "error": ERROR, "missing": MISSING},
         "machine": {
             "processor": platform.machine(),
             "python": platform.python_version(),

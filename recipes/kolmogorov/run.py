@@ -53,7 +53,9 @@ CONFIGURATIONS: dict[str, dict[str, Any]] = {
 
 # What `sdaxr.assimilate` takes where nothing else is asked for. Corrections at every level above 0.1: where little is
 # observed, it is decided at large r which of several trajectories a sample follows.
-SAMPLING: dict[str, Any] = {"steps": 16, "corrections": 3, "tau": 0.7, "above": 0.1, "below": 100.0}
+SAMPLER: dict[str, Any] = {
+    "name": "sde-dpm++", "steps": 16, "corrections": 3, "tau": 0.7, "above": 0.1, "below": 100.0,
+}  # fmt: skip
 
 
 @click.group()
@@ -103,7 +105,7 @@ def train(store: str, prior: str, configuration: str, minutes: float, batch: int
         seed=0,
         **options,
     )
-    trained.with_sampling(**SAMPLING).save(prior, dtype=torch.float16)
+    trained.with_sampling(sampler=SAMPLER).save(prior, dtype=torch.float16)
 
 
 @main.command()
@@ -144,7 +146,7 @@ def evaluate(store: str, prior: str, members: int, length: int, count: int, meth
 @main.command()
 @click.option("--prior", default="kolmogorov.safetensors")
 @click.option("--results", type=Path, default=HERE / "results.csv", help="What `evaluate` wrote of it.")
-@click.option("--output", default=str(Path(sdaxr.__file__).parent / "priors" / "kolmogorov.safetensors"))
+@click.option("--output", default=str(Path(sdaxr.__file__).parent / "prior" / "shipped" / "kolmogorov.safetensors"))
 def ship(prior: str, results: Path, output: str) -> None:
     """Write the prior in half precision, with what was measured of it."""
     model = sdaxr.open_prior(prior)

@@ -73,11 +73,11 @@ SCENARIOS = {
     "circle": Scenario(8, circle, imagined=True),
     "loop": Scenario(127, loop, imagined=True),
 }
-STEPS: dict[str, Any] = {"sampler": "exponential", "steps": 256, "corrections": 1, "tau": 0.5}
+# Options of `sdaxr.assimilate`.
 METHODS: dict[str, dict[str, Any]] = {
     "sdaxr": {},
-    "paper": STEPS | {"gamma": 0.01},
-    "dps": STEPS | {"method": "dps"},
+    "paper": {"method": sdaxr.methods.SDA(variance=sdaxr.methods.Scalar(0.01)), "sampler": sdaxr.samplers.PAPER},
+    "dps": {"method": "dps", "sampler": sdaxr.samplers.PAPER},
 }
 
 

@@ -46,8 +46,8 @@ def main(store: str, prior: str, members: int, steps: int, corrections: int, out
             break
     else:
         raise click.ClickException("no test trajectory has four modes; generate more of them")
-    sampling = {"steps": steps, "corrections": corrections}
-    ours = seen.sda.assimilate(prior, members=members, seed=1, progress=False, **sampling)
+    sampler = {"steps": steps, "corrections": corrections}
+    ours = seen.sda.assimilate(prior, sampler=sampler, members=members, seed=1, progress=False)
     samples = {"exact (ffbs)": exact, "sdaxr": ours}
     rows = []
     for name, drawn in samples.items():
@@ -68,8 +68,8 @@ def main(store: str, prior: str, members: int, steps: int, corrections: int, out
 
 def refine(seen: xr.Dataset, samples: xr.Dataset) -> xr.Dataset:
     """Each sample at its mode."""
-    members = samples.sizes["member"]
-    return seen.sda.assimilate(system="lorenz63", method="4dvar", first_guess=samples, members=members, progress=False)
+    method = sdaxr.methods.FourDVar(first_guess=samples)
+    return seen.sda.assimilate(system="lorenz63", method=method, members=samples.sizes["member"], progress=False)
 
 
 def modes(refined: xr.Dataset) -> np.ndarray:

@@ -71,8 +71,9 @@ def train(store: str, prior: str, network: str, steps: int) -> None:
     )  # fmt: skip
     if network == "default":
         # See README.md for other numbers of levels and corrections. Corrections reach up to where the modes part.
-        sampling = {"grid": "log-snr", "steps": 40, "eta": 1.0, "corrections": 5, "largest": 10.0, "smallest": 0.003}
-        trained.with_sampling(**sampling, above=0.3, below=10.0).save(prior)
+        levels = {"grid": "log-snr", "steps": 40, "largest": 10.0, "smallest": 0.003}
+        corrections = {"corrections": 5, "above": 0.3, "below": 10.0}
+        trained.with_sampling(sampler={"name": "sde-dpm++", "eta": 1.0} | levels | corrections).save(prior)
 
 
 @main.command()

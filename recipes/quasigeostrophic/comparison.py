@@ -36,16 +36,17 @@ HERE = Path(__file__).parent
 LEAD = 8  # days before the window from which a background is a forecast
 ERROR = 0.1
 PLAIN, AUGMENTED = "quasigeostrophic", "quasigeostrophic-augmented"
+SDA, SOAD = sdaxr.methods.SDA, sdaxr.methods.SOAD
 # The sampler of the papers, without which their likelihoods do not stay stable, with a quarter of their steps.
-PAPERS: dict[str, Any] = {"sampler": "exponential", "steps": 64, "corrections": 1}
+PAPERS = sdaxr.samplers.Exponential(steps=64, corrections=1)
 # A prior, and options of `sdaxr.assimilate`.
 METHODS: dict[str, tuple[str, dict[str, Any]]] = {
     "default": (PLAIN, {}),
-    "sda": (PLAIN, PAPERS | {"gamma": 0.03}),
+    "sda": (PLAIN, {"method": SDA(variance=sdaxr.methods.Scalar(0.03)), "sampler": PAPERS}),
     "soad": (AUGMENTED, {"method": "soad"}),
     "mmps": (PLAIN, {"method": "mmps"}),
-    "soad, no corrector": (AUGMENTED, {"method": "soad", "corrector": False}),
-    "soad, bounded": (AUGMENTED, PAPERS | {"method": "soad", "gamma": "bounded"}),
+    "soad, no corrector": (AUGMENTED, {"method": SOAD(corrector=False)}),
+    "soad, bounded": (AUGMENTED, {"method": SOAD(variance=sdaxr.methods.Bounded()), "sampler": PAPERS}),
 }
 BASELINES = ("climatology", "background", "interpolation")
 MAIN = ("default", "sda", "soad", *BASELINES)

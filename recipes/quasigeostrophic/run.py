@@ -49,10 +49,12 @@ PAPER = {"resolution": 512, "coarsen": 2, "precision": "double"}
 # several branches open, members settle on one at high noise levels, and want corrections there. SOAD has a corrector of
 # its own: with these settings the augmented prior gains 5 % in one of four cases and nothing in the others.
 CORRECTED: dict[str, Any] = {
-    "grid": "karras", "steps": 16, "corrections": 3, "tau": 1.0,
+    "name": "sde-dpm++", "grid": "karras", "steps": 16, "corrections": 3, "tau": 1.0,
     "above": 0.2, "below": 100.0, "largest": 40.0, "smallest": 0.02,
 }  # fmt: skip
-PINNED: dict[str, Any] = {"steps": 18, "corrections": 1, "tau": 1.0, "above": 0.1, "below": 100.0, "smallest": 0.02}
+PINNED: dict[str, Any] = {
+    "name": "sde-dpm++", "steps": 18, "corrections": 1, "tau": 1.0, "above": 0.1, "below": 100.0, "smallest": 0.02,
+}  # fmt: skip
 
 
 @click.group()
@@ -104,8 +106,8 @@ def train(store: str, prior: str, configuration: str, minutes: float, batch: int
         seed=0,
         **options,
     )
-    sampling = PINNED if configuration == "augmented" else CORRECTED
-    trained.with_sampling(**sampling).save(prior, dtype=torch.float16)
+    sampler = PINNED if configuration == "augmented" else CORRECTED
+    trained.with_sampling(sampler=sampler).save(prior, dtype=torch.float16)
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ the variance of the samples over c. Half a minute on one core. Writes results.cs
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -15,20 +16,21 @@ import numpy as np
 import pandas as pd
 import torch
 
-from sdaxr.posterior.samplers import build_sampler
+import sdaxr
 
 VARIANCES = torch.tensor([1e-3, 1e-2, 0.1, 1.0, 10.0])
 SAMPLERS = {
-    "exponential (the paper's steps)": ("exponential", "uniform", 0.0, 0),
-    "ancestral": ("ancestral", "karras", 1.0, 0),
-    "ancestral, C = 1": ("ancestral", "karras", 1.0, 1),
-    "dpm++": ("dpm++", "karras", 0.0, 0),
-    "sde-dpm++, eta 1": ("sde-dpm++", "karras", 1.0, 0),
-    "sde-dpm++, eta 1.5": ("sde-dpm++", "karras", 1.5, 0),
-    "sde-dpm++, eta 1.5, log-snr": ("sde-dpm++", "log-snr", 1.5, 0),
-    "sde-dpm++, eta 1, log-snr, C = 3": ("sde-dpm++", "log-snr", 1.0, 3),
+    "exponential (the paper's steps)": sdaxr.samplers.Exponential(corrections=0),
+    "ancestral": sdaxr.samplers.Ancestral(corrections=0),
+    "ancestral, C = 1": sdaxr.samplers.Ancestral(corrections=1),
+    "dpm++": sdaxr.samplers.DPMSolver(grid="karras", corrections=0),
+    "sde-dpm++, eta 1": sdaxr.samplers.SDEDPMSolver(grid="karras", corrections=0),
+    "sde-dpm++, eta 1.5": sdaxr.samplers.SDEDPMSolver(grid="karras", eta=1.5, corrections=0),
+    "sde-dpm++, eta 1.5, log-snr": sdaxr.samplers.SDEDPMSolver(eta=1.5, corrections=0),
+    "sde-dpm++, eta 1, log-snr, C = 3": sdaxr.samplers.SDEDPMSolver(corrections=3),
 }
 STEPS = (16, 32, 64, 128)
+LEVELS = (0.01, 80.0)
 
 
 @click.command()
@@ -36,9 +38,9 @@ STEPS = (16, 32, 64, 128)
 def main(output: Path) -> None:
     """Draw, and write the table."""
     rows = []
-    for name, (sampler, grid, eta, corrections) in SAMPLERS.items():
+    for name, sampler in SAMPLERS.items():
         for steps in STEPS:
-            built = build_sampler(sampler, steps, corrections, 0.5, 80.0, 0.01, grid=grid, eta=eta)
+            built = replace(sampler, steps=steps).build(LEVELS)
             generator = torch.Generator().manual_seed(0)
             samples = built(
                 lambda z, r: VARIANCES / (VARIANCES + r**2) * z,
