@@ -169,7 +169,7 @@ class _Derivative:
         values = template.line(dim)
         steps = np.diff(values)
         if values.size < 3 or not (np.all(steps > 0) or np.all(steps < 0)):
-            raise OperatorError(f"vorticity: '{dim}' is {values}, expected three or more values, rising or falling")
+            raise OperatorError(f"vorticity: '{dim}' is {values}, expected at least three values, rising or falling")
         indices, weights = difference_stencil(values, template.period(dim))
         self._axis = axis_of(dims, dim)
         shape = (-1, *[1] * (-self._axis - 1))
