@@ -1,7 +1,7 @@
-"""Maps through cartopy, from what is on disk: nothing is ever downloaded.
+"""Maps with cartopy. Coastlines are read from disk; nothing is downloaded.
 
-Coastlines are looked for in cartopy's own folders, as Natural Earth or GSHHS shapefiles. Without them the map
-is drawn without coastlines, and a warning says once how to get them.
+Coastlines are Natural Earth or GSHHS shapefiles in the folders of cartopy. Where there are none, maps have no
+coastlines, and one warning says how to install them.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 _SYSTEM = (Path("/usr/share/cartopy/data"), Path("/usr/share/cartopy"))
-_FINE = 20.0  # degrees of longitude below which the finer shorelines are preferred
+# Width of a map, in degrees of longitude, below which the finest coastlines are preferred: coarse ones show corners.
+_FINE = 20.0
 
 
 def is_map(field: xr.DataArray, y: Hashable, x: Hashable) -> bool:
@@ -39,7 +40,7 @@ def projection(extent: tuple[float, float, float, float]) -> PlateCarree:
 
 
 def decorate(axes: GeoAxes, extent: tuple[float, float, float, float]) -> PlateCarree:
-    """Coastlines, if there are any, in a GeoAxes cut to ``extent``; returns the data's transform.
+    """Cut a GeoAxes to ``extent``, and draw coastlines where there are any; return the coordinate system of the data.
 
     ``extent`` is west, east, south, north in degrees.
     """
@@ -57,7 +58,7 @@ def decorate(axes: GeoAxes, extent: tuple[float, float, float, float]) -> PlateC
 
 @functools.cache
 def coastlines(fine: bool = False) -> tuple[Any, ...]:
-    """Shorelines found on disk, or nothing."""
+    """Geometries of the coastlines on disk; empty if there are none."""
     path = _find(fine)
     if path is None:
         _warn()
