@@ -1,4 +1,4 @@
-"""``python -m sdaxr`` is the command ``sdaxr``."""
+"""``python -m sdaxr.commands`` is the command ``sdaxr``."""
 
 from sdaxr.commands.cli import main
 
