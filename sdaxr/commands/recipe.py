@@ -36,7 +36,7 @@ _log = logging.getLogger(__name__)
 # The archives of these steps record their configuration: the function resumes, returns or refuses an existing one.
 _RESUMABLE = ("generate", "assimilate", "cycle", "forecast")
 # The parameter of these steps that is, or can be, the name of a system.
-_MODELS = {"generate": "system", "assimilate": "system", "cycle": "carry", "forecast": "model"}
+_SYSTEM_PARAMETERS = {"generate": "system", "assimilate": "system", "cycle": "carry", "forecast": "model"}
 # Options of a method that are files.
 _FILES_OF_METHODS = ("first_guess",)
 
@@ -107,7 +107,7 @@ def run(recipe: str | Path, *, overwrite: bool = False, progress: bool = True) -
         _log.info("%s", title)
         replace = overwrite or state.may_replace(step)
         state.start(step, overwrite=replace)
-        results[title] = _run_step(step, overwrite=replace and _in_the_way(step), progress=progress)
+        results[title] = _run_step(step, overwrite=replace and _has_output(step), progress=progress)
         state.finish(step)
     return results
 
@@ -150,7 +150,7 @@ def _run_step(step: Step, *, overwrite: bool, progress: bool) -> Any:
     return steps.STEPS[step.name](**values)
 
 
-def _in_the_way(step: Step) -> bool:
+def _has_output(step: Step) -> bool:
     """Whether there is an output, or an unfinished one, to replace; a checkpoint of `train` is kept."""
     if step.output is None:
         return False
@@ -206,8 +206,8 @@ def _step(name: str, given: dict[str, Any], base: Path, before: list[Step]) -> S
 
 
 def _check_names(name: str, values: Mapping[str, Any], accepted: set[str]) -> None:
-    model: Any = values.get(_MODELS.get(name, ""))
-    is_system = model is not None and (_MODELS[name] == "system" or model in sdaxr.systems.systems())
+    model: Any = values.get(_SYSTEM_PARAMETERS.get(name, ""))
+    is_system = model is not None and (_SYSTEM_PARAMETERS[name] == "system" or model in sdaxr.systems.systems())
     known = set(accepted)
     if is_system:
         known |= set(sdaxr.open_system(model).options())

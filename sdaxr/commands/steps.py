@@ -161,9 +161,9 @@ def plot(
     **options: Any,
 ) -> Path:
     """Draw the file ``data``; the result is the figure ``path``."""
-    panels = _panels(data, truth, observations, trajectory, options)
+    opened = _open_for_figure(data, truth, observations, trajectory, options)
     with written_whole(path, overwrite=True) as unfinished:
-        figure = sdaxr.plot(*panels, path=unfinished, **options)
+        figure = sdaxr.plot(opened, path=unfinished, **options)
     import matplotlib.pyplot
 
     matplotlib.pyplot.close(figure)
@@ -181,9 +181,9 @@ def animate(
     **options: Any,
 ) -> Path:
     """Animate the file ``data``; the result is the GIF ``path``."""
-    panels = _panels(data, truth, observations, trajectory, options)
+    opened = _open_for_figure(data, truth, observations, trajectory, options)
     with written_whole(path, overwrite=True) as unfinished:
-        sdaxr.animate(*panels, unfinished, **options)
+        sdaxr.animate(opened, unfinished, **options)
     _log.info("wrote %s", path)
     return Path(path)
 
@@ -291,12 +291,13 @@ def _only_variable(path: str) -> xr.DataArray:
     return next(iter(data.data_vars.values()))
 
 
-def _panels(
+def _open_for_figure(
     data: str, truth: str | None, observations: str | None, trajectory: int | None, options: dict[str, Any]
-) -> tuple[xr.Dataset]:
+) -> xr.Dataset:
+    """The Dataset that is drawn; truth and observations are put into ``options``."""
     # With a truth, the index is that of a trajectory in it: a posterior has no trajectories.
     if truth is not None:
         options["truth"] = _open(truth, trajectory)
     if observations is not None:
         options["observations"] = sdaxr.open_archive(observations)
-    return (_open(data, None if truth is not None else trajectory),)
+    return _open(data, None if truth is not None else trajectory)

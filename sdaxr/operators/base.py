@@ -107,8 +107,8 @@ class Operator(ABC):
         ensemble = ensemble_dimension(data)
         one = data if ensemble is None else data.isel({ensemble: 0}, drop=True)
         bound = self.bind(template := Template.from_dataset(one))
-        lead = [] if ensemble is None else [ensemble]
-        fields = {n: _tensor(data[n].transpose(*lead, *v.dims).values) for n, v in template.variables.items()}
+        leading = [] if ensemble is None else [ensemble]
+        fields = {n: _tensor(data[n].transpose(*leading, *v.dims).values) for n, v in template.variables.items()}
         with torch.no_grad():
             out = {name: value.numpy() for name, value in bound(fields).items()}
         if ensemble is None:

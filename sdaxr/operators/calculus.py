@@ -36,7 +36,7 @@ _STANDARD_NAMES = {
 }
 
 
-# In degrees. The vorticity is divided by cos(latitude), which is below 2e-4 beyond.
+# In degrees. The vorticity is divided by cos(latitude), which is below 2e-4 near the poles.
 _POLE = 89.99
 
 
@@ -91,7 +91,7 @@ class Vorticity(Operator):
                 f"vorticity: '{self.u}' has the dimensions {u.dims} and '{self.v}' has {v.dims}; expected the same "
                 "dimensions for both, two of them horizontal"
             )
-        schema.check_units(self.v, v.units or None, u.units or None, "the velocity along y")
+        schema.check_units(self.v, v.units or None, u.units or None, "the velocity")
         attrs = {d: template.coords[d].attrs if d in template.coords else {} for d in space}
         first_is_x = _is_x(space[0], attrs[space[0]]) or _is_y(space[1], attrs[space[1]])
         y, x = space[::-1] if first_is_x else space

@@ -215,7 +215,7 @@ def _plain(value: object) -> str | float:
     if isinstance(value, np.datetime64 | pd.Timestamp):
         return str(value)
     try:
-        return float(value)  # type: ignore[arg-type]  # anything else raises
+        return float(value)  # type: ignore[arg-type]  # values that are not numbers raise
     except (TypeError, ValueError) as error:
         raise OperatorError(f"region: the bound {value!r} is neither a number nor a date as text") from error
 

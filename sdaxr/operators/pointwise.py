@@ -207,7 +207,7 @@ def number(operator: str, parameter: str, value: object) -> float:
         If ``value`` is not a finite number.
     """
     try:
-        result = float(value)  # type: ignore[arg-type]  # anything else raises
+        result = float(value)  # type: ignore[arg-type]  # values that are not numbers raise
     except (TypeError, ValueError):
         result = math.nan
     if not math.isfinite(result):

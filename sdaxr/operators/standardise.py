@@ -83,7 +83,7 @@ class Standardise(Operator):
         for name, variable in template.variables.items():
             if isinstance(self.std, Mapping) and name not in self.std:
                 continue
-            std, mean = (Constant(self._along(given, name, variable, template)) for given in (self.std, self.mean))
+            std, mean = (Constant(self._shaped(given, name, variable, template)) for given in (self.std, self.mean))
             functions[name] = _standardised(std, mean)
             attrs = {k: v for k, v in variable.attrs.items() if k != "standard_name"}
             attrs["long_name"] = f"standardised {variable.long_name or name}"
@@ -94,7 +94,7 @@ class Standardise(Operator):
 
         return Bound(template.with_variables(out), function)
 
-    def _along(self, given: ByVariable, name: str, variable: VariableTemplate, template: Template) -> np.ndarray:
+    def _shaped(self, given: ByVariable, name: str, variable: VariableTemplate, template: Template) -> np.ndarray:
         """The numbers of a variable, in a shape that broadcasts with it."""
         numbers = np.asarray(given.get(name, 0.0) if isinstance(given, Mapping) else given, float)
         if numbers.ndim == 0:

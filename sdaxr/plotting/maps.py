@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from cartopy.mpl.geoaxes import GeoAxes
 
 _log = logging.getLogger(__name__)
-_SYSTEM = (Path("/usr/share/cartopy/data"), Path("/usr/share/cartopy"))
+_SYSTEM_FOLDERS = (Path("/usr/share/cartopy/data"), Path("/usr/share/cartopy"))
 # Width of a map, in degrees of longitude, below which the finest coastlines are preferred: coarse ones show corners.
 _FINE = 20.0
 
@@ -81,7 +81,7 @@ def _find(fine: bool) -> Path | None:
 
     keys = ("pre_existing_data_dir", "data_dir", "repo_data_dir")
     configured = [Path(str(cartopy.config.get(key, "."))) for key in keys]
-    shared = [Path(sys.prefix) / "share/cartopy", *_SYSTEM]
+    shared = [Path(sys.prefix) / "share/cartopy", *_SYSTEM_FOLDERS]
     folders = [f / "shapefiles" for f in [*configured, *shared] if f != Path(".")]
     natural = ["10m", "50m", "110m"] if fine else ["110m", "50m", "10m"]
     names = [f"natural_earth/physical/ne_{scale}_coastline.shp" for scale in natural]

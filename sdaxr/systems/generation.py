@@ -92,14 +92,14 @@ def generate(
     template = _template(model, trajectories, steps, split)
     archive = Archive.create(store, template, TRAJECTORY, config, _provenance(model, config), overwrite=overwrite)
     batches = [range(first, min(first + batch, trajectories)) for first in range(0, trajectories, batch)]
-    waiting = set(archive.pending())
-    pending = [number for number, units in enumerate(batches) if waiting.intersection(units)]
+    pending_units = set(archive.pending())
+    pending_batches = [number for number, units in enumerate(batches) if pending_units.intersection(units)]
     # In random order: two runs on one archive then seldom compute the same trajectory, and the trajectories that are
     # complete at any moment cover all three splits.
-    np.random.default_rng().shuffle(pending)
+    np.random.default_rng().shuffle(pending_batches)
     outcomes = map_units(
         simulate,
-        pending,
+        pending_batches,
         batches,
         archive,
         model,
@@ -124,15 +124,15 @@ def simulate(
     number: int, batches: Sequence[Sequence[int]], archive: Archive, system: System, steps: int, seed: int
 ) -> dict[int, Exception]:
     """Simulate batch ``number``, and write the trajectories that are not complete; return the errors, by trajectory."""
-    waiting = [index for index in batches[number] if not archive.is_complete(index)]
-    if not waiting:
+    pending = [index for index in batches[number] if not archive.is_complete(index)]
+    if not pending:
         return {}
     failed: dict[int, Exception] = {}
     # The whole batch, complete trajectories included: the rounding depends on its size.
     states = system.trajectories(steps, [unit_seed(seed, index) for index in batches[number]])
     for index, state in zip(batches[number], states, strict=True):
         try:
-            if index in waiting:
+            if index in pending:
                 archive.write(index, state)
         except DivergenceError as error:
             failed[index] = error

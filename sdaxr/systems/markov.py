@@ -92,8 +92,8 @@ class MarkovChain(System):
                 f"{', '.join(map(str, self.template().data_vars))} in this order"
             )
         whiten = self.whitening()
-        misfit = ((x[..., 1:, :] - self.transition_mean(x[..., :-1, :])) @ whiten.T) ** 2
-        return log_gaussian(misfit.sum(-1), whiten)
+        squares = ((x[..., 1:, :] - self.transition_mean(x[..., :-1, :])) @ whiten.T) ** 2
+        return log_gaussian(squares.sum(-1), whiten)
 
     def whitening(self) -> np.ndarray:
         r"""The lower triangular matrix W with :math:`W^T W = Q^{-1}`, shape (n, n): W times the noise is white.
@@ -152,8 +152,8 @@ class MarkovChain(System):
         return states
 
 
-def log_gaussian(misfit: np.ndarray, whiten: np.ndarray) -> np.ndarray:
+def log_gaussian(squared_length: np.ndarray, whiten: np.ndarray) -> np.ndarray:
     """Log-density of a Gaussian, from the squared length of the whitened deviations and the whitening W; any shape."""
     log_root_precision = np.log(np.abs(np.diag(whiten))).sum()
-    logarithm: np.ndarray = -misfit / 2 + log_root_precision - len(whiten) / 2 * math.log(2 * math.pi)
+    logarithm: np.ndarray = -squared_length / 2 + log_root_precision - len(whiten) / 2 * math.log(2 * math.pi)
     return logarithm

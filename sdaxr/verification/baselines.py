@@ -159,11 +159,11 @@ def _in_space(values: np.ndarray, observed: xr.DataArray, like: xr.DataArray, la
     for i, axis in enumerate(axes):
         targets[:, i] = wrapped(targets[:, i], points[:, i], turn_of(axis, observed[axis].attrs))
     points, targets, periods = _on_plane(points, targets, axes, observed, periods)
-    lead = values.shape[: 1 + layers]
-    rows = values.reshape(*lead, -1)
+    leading = values.shape[: 1 + layers]
+    rows = values.reshape(*leading, -1)
     shape = tuple(like.sizes[d] for d in space_dimensions(like))
-    result = np.empty((*lead, *shape))
-    for at in np.ndindex(*lead[1:]):
+    result = np.empty((*leading, *shape))
+    for at in np.ndindex(*leading[1:]):
         block = rows[(slice(None), *at)]
         known = np.isfinite(block).all(axis=0)
         if not known.any():
@@ -231,8 +231,8 @@ def _from_grid(
             at = values.ndim - len(order) + position
             values = np.moveaxis(np.tensordot(values, weights[axis], axes=(at, 1)), -1, at)
         target = [order.index(d) - len(order) for d in space_dimensions(like)]
-        lead = values.ndim - len(order)
-        return values.transpose(*range(lead), *(values.ndim + t for t in target))
+        leading = values.ndim - len(order)
+        return values.transpose(*range(leading), *(values.ndim + t for t in target))
     letters = "yxz"[: len(order)]
     terms = ",".join(f"s{letter}" for letter in letters)
     return np.asarray(np.einsum(f"...{letters},{terms}->...s", values, *(weights[a] for a in order)))
@@ -339,7 +339,7 @@ def _check_direct(observations: xr.Dataset) -> None:
     text = observations.attrs.get("operator")
     if not text:
         return
-    foreign = sorted(set(_operators(json.loads(text))) - _DIRECT)
+    foreign = sorted(set(_operator_names(json.loads(text))) - _DIRECT)
     if foreign:
         raise DataError(
             f"the observations are made with {', '.join(foreign)}, expected values of the state itself "
@@ -347,12 +347,12 @@ def _check_direct(observations: xr.Dataset) -> None:
         )
 
 
-def _operators(description: Any) -> Iterator[str]:
+def _operator_names(description: Any) -> Iterator[str]:
     if isinstance(description, dict):
         if "op" in description:
             yield str(description["op"])
         for value in description.values():
-            yield from _operators(value)
+            yield from _operator_names(value)
     elif isinstance(description, list):
         for value in description:
-            yield from _operators(value)
+            yield from _operator_names(value)

@@ -61,8 +61,8 @@ def log_prior(states: xr.Dataset, system: str | System) -> xr.DataArray:
             f"step={step:g}"
         )
     template, ensemble = chain.template(), ensemble_dimension(states)
-    lead = [] if ensemble is None else [ensemble]
-    fields = {str(n): states[n].transpose(*lead, schema.TIME, *v.dims).values for n, v in template.data_vars.items()}
+    leading = [] if ensemble is None else [ensemble]
+    fields = {str(n): states[n].transpose(*leading, schema.TIME, *v.dims).values for n, v in template.data_vars.items()}
     values = chain.log_transition(chain.to_vectors(fields)).sum(-1)
     return _labelled(values, states, "log_prior", "log-density of the states given the first one")
 
@@ -98,10 +98,10 @@ def log_likelihood(states: xr.Dataset, observations: Observations, *, operator: 
         projected = operator_of(name, data, operator, "error").apply(states)
         one = projected if ensemble is None else projected.isel({ensemble: 0}, drop=True)
         for variable, (values, errors) in match(data, Template.from_dataset(one)).items():
-            lead = [] if ensemble is None else [ensemble]
-            predicted = projected[variable].transpose(*lead, *one[variable].dims).values.astype(float)
+            leading = [] if ensemble is None else [ensemble]
+            predicted = projected[variable].transpose(*leading, *one[variable].dims).values.astype(float)
             density = log_density((values - predicted) / errors, family_of(data, variable)) - np.log(errors)
-            total = total + np.nansum(density, axis=tuple(range(len(lead), density.ndim)))
+            total = total + np.nansum(density, axis=tuple(range(len(leading), density.ndim)))
     return _labelled(total, states, "log_likelihood", "log-density of the observations given the states")
 
 

@@ -154,7 +154,7 @@ def _scores(
     valid = estimate.notnull() & truth.notnull()
     if member is not None:
         valid = valid.all(member)
-    weights = (valid * _area(estimate, space)).fillna(0)
+    weights = (valid * _area_weights(estimate, space)).fillna(0)
     # Zeros in the place of gaps keep NaN out of the arithmetic; their weight is zero.
     estimate, truth = estimate.where(valid, 0), truth.where(valid, 0)
     mean = estimate if member is None else estimate.mean(member)
@@ -208,7 +208,7 @@ def _title(metric: str, member: str | None) -> str:
     return "mean absolute error" if metric == "crps" else _NAMES[metric].replace(" of the ensemble mean", "")
 
 
-def _area(estimate: xr.DataArray, space: Sequence[Hashable]) -> xr.DataArray:
+def _area_weights(estimate: xr.DataArray, space: Sequence[Hashable]) -> xr.DataArray:
     for dim in space:
         if dim in estimate.coords and is_latitude(dim, estimate[dim].attrs):
             return xr.DataArray(np.cos(np.deg2rad(estimate[dim].values.astype(float))).clip(min=0), dims=str(dim))
@@ -227,8 +227,8 @@ def _rank_histogram(
         # input, which would load lazy arrays; it gets one block at a time.
         from scores.probability import rank_histogram
 
-        lead = members.shape[: members.ndim - len(space) - 1]
-        cells = (int(np.prod(lead)), -1)
+        leading = members.shape[: members.ndim - len(space) - 1]
+        cells = (int(np.prod(leading)), -1)
         there = xr.DataArray(np.broadcast_to(weight, target.shape).reshape(cells), dims=("case", "cell"))
         frequency = rank_histogram(
             xr.DataArray(members.reshape(*cells, members.shape[-1]), dims=("case", "cell", "member")),
@@ -237,7 +237,7 @@ def _rank_histogram(
             preserve_dims=["case"],
             weights=there if (there > 0).any() else None,
         )
-        return np.asarray(frequency.transpose("case", "rank").values.reshape(*lead, -1))
+        return np.asarray(frequency.transpose("case", "rank").values.reshape(*leading, -1))
 
     count = estimate.sizes[member] + 1
     whole = dict.fromkeys(space, -1)
