@@ -1,34 +1,55 @@
 """Score-based data assimilation for xarray: the table of contents.
 
-The names below are loaded when they are first used, so that ``import sdaxr`` costs little more than
-``import xarray``; it also registers the accessor ``.sda`` on Dataset and DataTree.
+``import sdaxr`` costs little more than ``import xarray``: each name below is loaded when it is first used. The import
+also registers the accessor ``.sda`` on Dataset and DataTree, whose methods are the functions below.
 
-======================  ====================================================================
-`generate`              trajectories of a dynamical system -> Zarr archive
-`train`                 trajectories -> prior (one ``.safetensors`` file)
-`Statistics`,           options of the training: what is known of the data, how the weights
-`Optimisation`          are found
-`networks`              score networks and their options (module)
-`open_prior`, `priors`  a prior by name or path; the names of the shipped ones
-`observe`               truth + operator -> synthetic observations
-`random_mask`,          which places are observed, and when
-`strided_mask`
-`assimilate`            observations + (prior | system) -> posterior ensemble
-`cycle`                 the same window after window, each from the last one's ensemble
-`innovations`           observation minus H(posterior)
-`forecast`              posterior + (system | prior) -> forecast
-`denoise`               noisy fields + prior -> clean fields
-`verify`                scores against the truth
-`plot`, `animate`       pictures
-`open_archive`          any of these files -> Dataset; refuses unfinished ones
+Trajectories and priors
+
+======================  ==========================================================================================
+`generate`              simulate trajectories of a dynamical system into a Zarr archive
 `open_system`           a dynamical system by name
-`operators`             observation operators (module)
-`systems`               dynamical systems and their registry (module)
-`methods`               how observations guide a prior, and methods by a physical model (module)
-`samplers`              how samples are drawn (module)
-`baselines`             climatology and interpolation, to compare with (module)
-`densities`             log-prior and log-likelihood of trajectories (module)
-======================  ====================================================================
+`systems`               module: dynamical systems, and how to add one
+`train`                 train a prior on trajectories; the prior is one ``.safetensors`` file
+`Statistics`            options of `train`: what is known of the statistics of the states
+`Optimisation`          options of `train`: how the weights of the network are found
+`networks`              module: score networks ``SpaceTimeUNet``, ``WindowUNet``, ``TemporalConvolution``,
+                        ``ResidualMLP``
+`open_prior`            a prior by name or path, as a `Prior`
+`priors`                names of the shipped priors
+======================  ==========================================================================================
+
+Observations
+
+======================  ==========================================================================================
+`observe`               make synthetic observations of a truth
+`operators`             module: observation operators, such as ``coarsen``, ``points`` and ``vorticity``
+`random_mask`           observed places at random
+`strided_mask`          observed places at regular distances
+`innovations`           observations minus H(posterior)
+======================  ==========================================================================================
+
+Posteriors and forecasts
+
+======================  ==========================================================================================
+`assimilate`            draw a posterior ensemble of trajectories given observations
+`cycle`                 assimilate window after window; the ensemble of each is the background of the next
+`methods`               module: methods with a prior ``SDA``, ``MMPS``, ``JacobianFree``, ``DMPS``, ``SOAD``, ``DPS``;
+                        methods with a system ``FFBS``, ``BPF``, ``Kalman``, ``FourDVar``
+`samplers`              module: samplers ``SDEDPMSolver``, ``DPMSolver``, ``Ancestral``, ``DDIM``, ``Exponential``
+`forecast`              forecast from the last states of an ensemble, by a system or a prior
+`denoise`               remove Gaussian noise from fields
+======================  ==========================================================================================
+
+Verification and figures
+
+======================  ==========================================================================================
+`verify`                scores of an ensemble against the truth
+`baselines`             module: climatology and interpolation, to compare with
+`densities`             module: log-densities of trajectories, and of observations given trajectories
+`plot`, `animate`       figures and animations of truth, observations, members, mean and spread
+`open_archive`          open any of these files as a Dataset; unfinished archives are refused
+`schema`                module: names of dimensions, and the errors, which derive from `SdaxrError`
+======================  ==========================================================================================
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Names, exceptions and checks that the rest of sdaxr shares.
+"""Names of dimensions, and exceptions.
 
-Everything a person sees is a plain xarray object. This module says what the dimensions are called, and which exception
-is raised when something is off. Every message says what was found, what was expected and what to do.
+Input and output of sdaxr are plain xarray objects. This module holds the names of their dimensions, and the exceptions
+that are raised on bad input. A message says what was found, what was expected and what to do.
 """
 
 from __future__ import annotations
@@ -23,43 +23,43 @@ SPLITS = ("train", "valid", "test")
 
 
 class SdaxrError(Exception):
-    """Base of every error that sdaxr raises on bad input; the command line turns it into exit code 2."""
+    """Base of the errors that sdaxr raises on bad input. On the command line the exit code is 2."""
 
 
 class DataError(SdaxrError, ValueError):
-    """A Dataset that does not have the variables, dimensions, values or times it needs."""
+    """A Dataset does not have the variables, dimensions, values or times that are needed."""
 
 
 class UnitsError(DataError):
-    """Two quantities that should be comparable have different units."""
+    """Two quantities that are compared or combined have different units."""
 
 
 class GridError(DataError):
-    """Two objects live on different grids."""
+    """Two objects are on different grids."""
 
 
 class OptionError(SdaxrError, ValueError):
-    """An unknown or impossible option; the message offers the nearest right name."""
+    """An option is unknown or impossible. The message offers the nearest name."""
 
 
 class OperatorError(SdaxrError, ValueError):
-    """An observation operator that cannot be applied, composed, read or saved."""
+    """An observation operator cannot be applied, composed, read or saved."""
 
 
 class ArchiveError(SdaxrError, OSError):
-    """An archive that is unfinished, foreign, differently configured, or cannot be written."""
+    """An archive is unfinished, not of sdaxr or of another configuration, or cannot be written."""
 
 
 class PriorError(SdaxrError, ValueError):
-    """A prior file that is truncated, foreign or does not fit the data."""
+    """A prior file is truncated or not of sdaxr, or does not fit the data."""
 
 
 class DivergenceError(SdaxrError, ArithmeticError):
-    """A sampler produced values that are not finite."""
+    """A sampler, or a system, produced values that are not finite, or diverged."""
 
 
 def nearest(name: str, choices: Iterable[str]) -> str:
-    """Return ``name`` beside the allowed choices, with the nearest one offered, for error messages."""
+    """Text for an error message: ``name``, the allowed choices, and the nearest of them."""
     options = sorted(map(str, choices))
     close = difflib.get_close_matches(str(name), options, n=1)
     hint = f" Did you mean {close[0]!r}?" if close else ""
@@ -67,7 +67,7 @@ def nearest(name: str, choices: Iterable[str]) -> str:
 
 
 def check_units(name: str, found: object, expected: object, where: str = "the observation") -> None:
-    """Raise `UnitsError` if both units are given and differ; nothing is converted silently."""
+    """Raise `UnitsError` if both units are given and differ. Units are not converted."""
     if found is None or expected is None or str(found) == str(expected):
         return
     raise UnitsError(

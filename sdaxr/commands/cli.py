@@ -1,6 +1,7 @@
-"""The command line. Flags have the parameters' names, defaults are the functions'; no logic of its own.
+"""The command line, without logic of its own: flags have the names and the defaults of the functions' parameters.
 
-Results go to standard output, messages and progress to standard error. Bad input ends with exit code 2 and one line.
+Results go to standard output, messages and progress bars to standard error. Bad input ends with exit code 2 and one
+line.
 """
 
 from __future__ import annotations
@@ -14,8 +15,6 @@ from sdaxr.commands import steps
 from sdaxr.commands.options import (
     as_json,
     as_json_or_name,
-    as_names,
-    as_settings,
     background,
     device,
     drawing,
@@ -25,9 +24,11 @@ from sdaxr.commands.options import (
     observations,
     option,
     overwrite,
+    prior,
     sampler,
     seed,
     store,
+    training,
     trajectory,
     truth,
     variable,
@@ -37,7 +38,7 @@ from sdaxr.schema import VERSION, SdaxrError, nearest
 
 
 class _Commands(click.Group):
-    """Commands in the order of the work, and errors as one line."""
+    """Commands are listed in the order of the work; errors are one line."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(self.commands)
@@ -79,12 +80,13 @@ def _fail(message: str) -> None:
 def main() -> None:
     """Score-based data assimilation: from a simulation or a reanalysis to a verified posterior ensemble.
 
-    Inputs are Zarr or NetCDF. `sdaxr demo` runs the whole chain; `sdaxr info FILE` says what a file is.
+    Files are Zarr or NetCDF. `sdaxr demo` runs all steps of an example. `sdaxr info FILE` describes a file.
+    `sdaxr COMMAND --help` explains a command. Flags that are not marked as required have defaults.
     """
 
 
 def _run(name: str, quiet: bool, values: dict[str, Any]) -> Any:
-    """Run a step with the flags that were given; all others keep the function's default."""
+    """Run a step with the flags that were given; the other parameters have the defaults of the function."""
     given = {key: value for key, value in values.items() if value is not None and value != ()}
     if "progress" in steps.parameters(name):
         given["progress"] = not quiet
@@ -95,53 +97,37 @@ def _run(name: str, quiet: bool, values: dict[str, Any]) -> Any:
 @click.argument("system")
 @flags(
     store,
-    click.option("--trajectories", type=int, required=True, help="How many."),
-    click.option("--steps", type=int, required=True, help="States in each."),
-    click.option("--batch", type=int, help="Trajectories that are computed side by side."),
+    click.option("--trajectories", type=int, required=True, help="Number of trajectories."),
+    click.option("--steps", type=int, required=True, help="Number of states in a trajectory, after the spin-up."),
+    click.option("--batch", type=int, help="Number of trajectories that are computed at once."),
     seed,
     click.option("--split", type=float, nargs=3, help="Fractions for training, validation and test."),
     option,
     overwrite,
 )
 def generate(quiet: bool, option: dict[str, Any], **values: Any) -> None:
-    """Trajectories of SYSTEM (lorenz63, lorenz96, kolmogorov, ...)."""
+    """Simulate trajectories of a dynamical system.
+
+    SYSTEM is lorenz63, lorenz96, linear, kolmogorov or quasigeostrophic. The result is a Zarr archive. The same command
+    resumes a run that was interrupted.
+    """
     _run("generate", quiet, values | option)
 
 
 @main.command()
 @click.argument("trajectories")
 @flags(
-    click.option("--store", required=True, help="File to write, .safetensors."),
-    click.option("--window", type=int, help="States in a window of the training."),
-    click.option("--variables", multiple=True, help="State variable; repeat for several, else all."),
-    click.option("--context", multiple=True, help="Static field that the network sees; repeat for several."),
-    click.option(
-        "--statistics",
-        multiple=True,
-        callback=as_settings,
-        help="What is known of the data, key=value: normalise, cycles, homogeneous, symmetries; repeat.",
-    ),
-    click.option(
-        "--augment", multiple=True, callback=as_names, help="name=operator, such as 'velocity=pv_inversion()'; repeat."
-    ),
-    click.option("--network", help="convolutional, space-time-unet, mlp, unet, or auto."),
-    click.option("--network-option", multiple=True, callback=as_settings, help="Such as widths=[32,64]; repeat."),
-    click.option("--parameterisation", help="spectral, space-time, edm, epsilon, or auto."),
-    click.option("--steps", type=int, help="Training steps."),
-    click.option("--minutes", type=float, help="Training time instead of steps."),
-    click.option(
-        "--optimisation",
-        multiple=True,
-        callback=as_settings,
-        help="How the weights are found, key=value: batch, learning_rate, levels, precision, ...; repeat.",
-    ),
-    click.option("--name", help="Name recorded in the file."),
+    click.option("--store", required=True, help="File of the prior, which ends in .safetensors."),
+    *training,
     seed,
     device,
     overwrite,
 )
 def train(quiet: bool, **values: Any) -> None:
-    """A prior from TRAJECTORIES, a simulation or a reanalysis."""
+    """Train a prior on trajectories.
+
+    TRAJECTORIES is the file of a simulation or a reanalysis. The same command resumes a run that was interrupted.
+    """
     values = with_options(values, "network")
     _run("train", quiet, values | {key: values[key] or None for key in ("statistics", "optimisation")})
 
@@ -149,110 +135,135 @@ def train(quiet: bool, **values: Any) -> None:
 @main.command()
 @click.argument("truth")
 @flags(
-    click.option("--operator", required=True, help='JSON, e.g. \'{"op": "coarsen", "factor": 8}\'.'),
+    click.option("--operator", required=True, help='Operator as JSON, such as {"op": "coarsen", "factor": 8}.'),
     store,
-    click.option("--error", type=float, required=True, help="Standard deviation of the noise, in the units observed."),
-    click.option("--every", type=int, help="Observe every so many states."),
-    click.option("--start", type=int, help="First state that is observed."),
-    click.option("--noise", help="gaussian, laplace, uniform or lognormal; all with the deviation --error."),
+    click.option("--error", type=float, required=True, help="Standard deviation of the errors, in the observed units."),
+    click.option("--every", type=int, help="Observe every n-th state."),
+    click.option("--start", type=int, help="Index of the first observed state, from 0."),
+    click.option("--noise", help="Family of the errors: gaussian, laplace, uniform or lognormal."),
     click.option(
-        "--correlation", callback=as_json, help="Distances of correlated errors as JSON, e.g. '{\"time\": 0.1}'."
+        "--correlation",
+        callback=as_json,
+        help='Distances over which errors are correlated, as JSON by coordinate, such as {"time": 0.1}.',
     ),
-    click.option("--missing", type=float, help="Fraction of the values that is missing at random."),
+    click.option("--missing", type=float, help="Fraction of the values that are missing at random."),
     click.option(
         "--where",
         callback=as_json_or_name,
-        help='Mask: its file, or JSON, {"coverage": 0.01, "fixed": true} or {"stride": 4, "shift": 1}.',
+        help='Observed places: file of a mask, or JSON, such as {"coverage": 0.01, "fixed": true} (at random) or '
+        '{"stride": 4, "shift": 1} (every fourth point, moved by one at each time).',
     ),
     seed,
     trajectory,
     overwrite,
 )
 def observe(quiet: bool, **values: Any) -> None:
-    """Synthetic observations of TRUTH."""
+    """Make synthetic observations of a truth.
+
+    TRUTH is a file of trajectories or of one trajectory.
+    """
     _run("observe", quiet, values)
 
 
 @main.command()
 @click.argument("observations", nargs=-1, required=True)
 @flags(
-    click.option("--prior", help="Name of a shipped prior (sdaxr priors) or file."),
+    click.option("--prior", help="File of a prior, or name of a shipped one; see `sdaxr priors`."),
     store,
     members,
     seed,
     background,
-    click.option("--system", help="System with Gaussian noise (lorenz63, linear), in the place of the prior."),
+    click.option(
+        "--system",
+        help="System with Gaussian noise (lorenz63 or linear), in the place of the prior, for --method ffbs, bpf, "
+        "kalman or 4dvar.",
+    ),
     option,
     *drawing,
 )
 def assimilate(quiet: bool, option: dict[str, Any], **values: Any) -> None:
-    """The posterior ensemble given OBSERVATIONS, one file for each network."""
+    """Draw a posterior ensemble given observations.
+
+    OBSERVATIONS are files, one for each network of observations. The result is a Zarr archive of trajectories on
+    (member, time, ...). The same command resumes a run that was interrupted.
+    """
     _run("assimilate", quiet, with_options(values, "method", "sampler") | option)
 
 
 @main.command()
 @click.argument("observations", nargs=-1, required=True)
 @flags(
-    click.option("--prior", required=True, help="Name of a shipped prior (sdaxr priors) or file."),
+    prior,
     store,
-    click.option("--window", type=int, help="States in a window."),
+    click.option("--window", type=int, help="Number of states in a window. Default: that of the prior's training."),
     click.option(
-        "--carry", help="System or prior that goes on from one window to the next, in the place of the prior."
+        "--carry",
+        help="System or prior that forecasts the ensemble from one window to the next. Default: that of --prior.",
     ),
     option,
-    click.option("--inflation", type=float, help="Factor on the spread of the ensemble that goes on."),
+    click.option("--inflation", type=float, help="Factor on the ensemble spread in the error of the next background."),
     members,
     seed,
     background,
     *drawing,
 )
 def cycle(quiet: bool, option: dict[str, Any], **values: Any) -> None:
-    """The posterior window after window given OBSERVATIONS of a long time, one file for each network."""
+    """Assimilate long observations window after window.
+
+    OBSERVATIONS are files, one for each network of observations. The background of each window is the forecast of the
+    ensemble from the window before. The same command resumes a run that was interrupted.
+    """
     _run("cycle", quiet, with_options(values, "method", "sampler") | option)
 
 
 @main.command()
 @click.argument("ensemble")
 @flags(
-    click.option("--model", required=True, help="Name of a system, or of a prior, or file of a prior."),
+    click.option("--model", required=True, help="Name of a system, name of a shipped prior, or file of a prior."),
     store,
-    click.option("--steps", type=int, required=True, help="States to forecast."),
+    click.option("--steps", type=int, required=True, help="Number of states to forecast."),
     seed,
-    click.option("--context", type=int, help="Prior: states that a block is conditioned on."),
-    click.option("--block", type=int, help="Prior: new states in a block."),
-    click.option("--error", type=float, help="Prior: how closely those are held, in units of the variable's sd."),
+    click.option("--context", type=int, help="Prior: number of states on which a block of new states is conditioned."),
+    click.option("--block", type=int, help="Prior: number of new states in a block."),
+    click.option("--error", type=float, help="Prior: error of the context, in standard deviations of each variable."),
     *method,
     *sampler,
-    click.option("--batch", type=int, help="Prior: members computed at once."),
+    click.option("--batch", type=int, help="Prior: number of members that are computed at once."),
     device,
     option,
     trajectory,
     overwrite,
 )
 def forecast(quiet: bool, option: dict[str, Any], **values: Any) -> None:
-    """A forecast from the last states of ENSEMBLE, by a system or by a prior."""
+    """Forecast from the last states of an ensemble.
+
+    ENSEMBLE is a file such as a posterior. The forecast is by a system or by a prior.
+    """
     _run("forecast", quiet, with_options(values, "method", "sampler") | option)
 
 
 @main.command()
 @click.argument("noisy")
 @flags(
-    click.option("--prior", required=True, help="Name of a shipped prior or file."),
+    prior,
     store,
-    click.option("--error", type=float, required=True, help="Standard deviation of the noise, data's units."),
-    click.option("--method", help="posterior or langevin."),
+    click.option("--error", type=float, required=True, help="Standard deviation of the noise, in units of the data."),
+    click.option("--method", help="posterior (samples of the posterior) or langevin (a Langevin iteration)."),
     members,
-    click.option("--step-size", type=float, help="Step of the Langevin iteration."),
-    click.option("--steps", type=int, help="Number of its steps, or of noise levels."),
-    click.option("--level", type=float, help="Noise level of the Langevin iteration."),
-    click.option("--batch", type=int, help="Samples computed at once."),
+    click.option("--step-size", type=float, help="Langevin: size of a step, well below the square of --level."),
+    click.option("--steps", type=int, help="Langevin: number of steps. Posterior: number of noise levels."),
+    click.option("--level", type=float, help="Langevin: noise level, in standard deviations of the prior."),
+    click.option("--batch", type=int, help="Number of samples that are computed at once."),
     seed,
     trajectory,
     device,
     overwrite,
 )
 def denoise(quiet: bool, **values: Any) -> None:
-    """Clean fields from NOISY ones."""
+    """Remove Gaussian noise from fields.
+
+    NOISY is a file with the variables of the prior.
+    """
     _run("denoise", quiet, values)
 
 
@@ -261,43 +272,57 @@ def denoise(quiet: bool, **values: Any) -> None:
 @click.argument("truth")
 @flags(
     trajectory,
-    click.option("--metrics", multiple=True, help="Which one; repeat for several, else all that apply."),
-    click.option("--store", help="File for the scores."),
+    click.option(
+        "--metrics",
+        multiple=True,
+        help="rmse, bias, crps, spread, spread_skill, rank_histogram or spectrum; repeat for several. Default: all "
+        "that apply.",
+    ),
+    click.option("--store", help="File to which the scores are written, .nc or .zarr."),
     overwrite,
 )
 def verify(quiet: bool, **values: Any) -> None:
-    """Scores of POSTERIOR, or of a forecast, against TRUTH."""
+    """Score a posterior or a forecast against a truth.
+
+    POSTERIOR and TRUTH are files. The table has the mean of each score over time.
+    """
     click.echo(steps.table(_run("verify", quiet, values)))
 
 
 @main.command()
 @click.argument("data")
 @flags(
-    click.option("--path", required=True, help="Picture to write, e.g. .png."),
+    click.option("--path", required=True, help="File of the figure; its ending, such as .png or .pdf, is the format."),
     truth,
     observations,
     variable,
-    click.option("--times", type=int, help="How many times are drawn."),
-    click.option("--members", type=int, help="How many members are drawn."),
+    click.option("--times", type=int, help="Number of times that are drawn."),
+    click.option("--members", type=int, help="Number of members that are drawn."),
     trajectory,
 )
 def plot(quiet: bool, **values: Any) -> None:
-    """A picture of DATA: truth, observations, members, mean and spread."""
+    """Draw truth, observations, members, mean and spread.
+
+    DATA is the file of a posterior, a forecast, trajectories or observations.
+    """
     _run("plot", quiet, values)
 
 
 @main.command()
 @click.argument("data")
 @flags(
-    click.option("--path", required=True, help="GIF to write."),
+    click.option("--path", required=True, help="File of the animation, .gif."),
     truth,
     observations,
     variable,
-    click.option("--fps", type=float, help="Frames in a second."),
+    click.option("--fps", type=float, help="Frames per second."),
     trajectory,
 )
 def animate(quiet: bool, **values: Any) -> None:
-    """An animation of DATA."""
+    """Animate truth, observations, a member, mean and spread.
+
+    DATA is the file of a posterior, a forecast, trajectories or observations.
+    """
     _run("animate", quiet, values)
 
 
@@ -305,7 +330,10 @@ def animate(quiet: bool, **values: Any) -> None:
 @click.argument("path", metavar="FILE")
 @flags()
 def info(quiet: bool, path: str) -> None:
-    """What FILE is, its provenance, and whether it is complete."""
+    """Describe a file: kind, provenance, completeness.
+
+    FILE is an archive, a NetCDF file, a prior (a file or the name of a shipped one) or a recipe.
+    """
     from sdaxr.archives.description import format_facts
     from sdaxr.commands import info as module
 
@@ -315,7 +343,7 @@ def info(quiet: bool, path: str) -> None:
 @main.command()
 @flags()
 def priors(quiet: bool) -> None:
-    """The shipped priors."""
+    """List the shipped priors."""
     import sdaxr
 
     for name in sdaxr.priors():
@@ -324,9 +352,12 @@ def priors(quiet: bool) -> None:
 
 @main.command()
 @click.argument("recipe")
-@flags(click.option("--overwrite", is_flag=True, help="Redo steps that have changed, and replace their files."))
+@flags(click.option("--overwrite", is_flag=True, help="Run steps again that have changed, and replace their files."))
 def run(quiet: bool, recipe: str, overwrite: bool) -> None:
-    """All steps of RECIPE (YAML) that are not done."""
+    """Run the steps of a recipe that are not done.
+
+    RECIPE is a YAML file that maps commands to their parameters. The same command resumes a run that was interrupted.
+    """
     from sdaxr.commands import recipe as module
 
     for title, result in module.run(recipe, overwrite=overwrite, progress=not quiet).items():
@@ -338,11 +369,15 @@ def run(quiet: bool, recipe: str, overwrite: bool) -> None:
 @click.argument("directory", default="sdaxr-demo")
 @flags(
     members,
-    click.option("--states", "length", type=int, help="Number of states of the truth; 32 on a CPU, 65 on a GPU."),
+    click.option("--states", "length", type=int, help="Number of states. Default: 32 on a CPU, 65 on a GPU."),
     seed,
 )
 def demo(quiet: bool, directory: str, **values: Any) -> None:
-    """The whole chain on the shipped prior; writes a posterior, a picture and an animation into DIRECTORY."""
+    """Run an example with the shipped prior of a flow.
+
+    A turbulent flow is simulated, observed, assimilated, compared with the truth and with two baselines, and drawn. The
+    files are written to DIRECTORY (default: sdaxr-demo).
+    """
     from sdaxr.commands import demo as module
 
     module.run(directory, quiet=quiet, **{key: value for key, value in values.items() if value is not None})

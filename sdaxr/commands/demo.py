@@ -1,4 +1,4 @@
-"""The whole chain on the shipped prior of Kolmogorov flow: simulate, observe, assimilate, verify, draw."""
+"""An example with the shipped prior of Kolmogorov flow: simulate, observe, assimilate, verify, draw."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-# Trajectories of the training have the seed 0.
+# The training data have the seed 0: the truth is another flow.
 SEED = 2023
 
 
@@ -39,29 +39,30 @@ def run(
     seed: int = SEED,
     quiet: bool = False,
 ) -> pd.DataFrame:
-    """Assimilate synthetic observations of a turbulent flow and compare with two baselines.
+    """Assimilate synthetic observations of a turbulent flow, and compare the posterior with two baselines.
 
-    The scenario is the paper's (Rozet & Louppe 2023, figure 4): 8 x 8 means of the velocity every fourth state, with
-    errors of 0.1. The truth is simulated by jax-cfd and is not part of the training data. One correction a level, for
-    a quick look; the prior's file asks for three.
+    The scenario is that of Rozet & Louppe (2023, figure 4): 8 x 8 means of the velocity at every fourth state, with
+    errors of 0.1. The truth is simulated by JAX-CFD and is not part of the training data. The sampler makes one
+    Langevin correction at each noise level, for speed; the file of the prior records three.
 
     Parameters
     ----------
     directory
-        Where truth, observations, posterior, scores, picture and animation are written.
+        Folder to which truth, observations, posterior, scores, figure and animation are written.
     members
-        Size of the ensemble; 8 on a CPU, 32 on a GPU.
+        Number of members of the ensemble. Default: 8 on a CPU, 32 on a GPU.
     length
-        Number of states, 0.2 time units apart; 32 on a CPU, 65 on a GPU.
+        Number of states, 0.2 time units apart. Default: 32 on a CPU, 65 on a GPU.
     seed
-        Of the truth, the observations' noise and the samples.
+        Seed of the truth, of the observation errors and of the samples.
     quiet
-        No progress bars and no messages.
+        Write no messages, and show no progress bars.
 
     Returns
     -------
-    The table of scores that is also printed and written to ``scores.csv``: one row an estimate, errors in units of the
-    velocity.
+    pandas.DataFrame
+        The scores, which are also printed and written to ``scores.csv``: one row for each estimate, errors in the units
+        of the velocity.
 
     Raises
     ------
@@ -77,7 +78,7 @@ def run(
     prior = open_prior("kolmogorov")
     start = time.perf_counter()
 
-    _say(quiet, f"1. simulate {length} states of Kolmogorov flow with jax-cfd")
+    _say(quiet, f"1. simulate {length} states of Kolmogorov flow with JAX-CFD")
     # The truth is the first trajectory of an archive of its own.
     archive = generate(
         "kolmogorov", folder / "truth.zarr", trajectories=1, steps=length, seed=seed, split=(0, 0, 1), progress=False
@@ -104,7 +105,7 @@ def run(
 
 
 def compare(posterior: xr.Dataset, truth: xr.Dataset, observations: xr.Dataset, prior: Prior) -> pd.DataFrame:
-    """Scores of the posterior, of the interpolated observations and of the climatology; one row each."""
+    """Scores of the posterior, of the interpolated observations and of the climatology, one row each."""
     import pandas as pd
 
     estimates = {
@@ -148,12 +149,12 @@ def _say(quiet: bool, text: str) -> None:
 _FAREWELL = """\
 Done in {seconds:.0f} s. In {folder}/:
   posterior.zarr    the ensemble (member, time, y, x): xarray.open_zarr("{folder}/posterior.zarr")
-  posterior.png     truth, observations, members, mean and spread
-  posterior.gif     the same, moving
+  posterior.png     figure: truth, observations, members, mean and spread
+  posterior.gif     animation of the same
   truth.zarr, observations.nc, scores.csv
 
 Next:
   sdaxr info {folder}/posterior.zarr
   sdaxr forecast {folder}/posterior.zarr --model kolmogorov --steps 10 --store {folder}/forecast.zarr
   notebooks/quickstart.ipynb   the same steps in Python
-  sdaxr train YOUR_ARCHIVE --store my-prior.safetensors --window 8   a prior of your own data"""
+  sdaxr train YOUR_ARCHIVE --store my-prior.safetensors --window 8   a prior for your own data"""

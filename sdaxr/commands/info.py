@@ -1,4 +1,4 @@
-"""What a file is, where it comes from, whether it is complete, and what can be done with it."""
+"""Description of a file: its kind, its provenance, whether it is complete, and what can be done with it."""
 
 from __future__ import annotations
 
@@ -8,27 +8,28 @@ from sdaxr.archives.description import describe, provenance, short
 from sdaxr.archives.finished import partial_of
 from sdaxr.schema import ArchiveError
 
-# Metadata of a prior that are options of objects.
+# Metadata of a prior that hold the options of an object.
 _OPTIONS = ("network", "statistics", "optimisation")
 
 
 def info(path: str | Path) -> dict[str, str]:
-    """What the file or archive at ``path`` is, its provenance, and whether it is complete.
+    """Describe the file or archive at ``path``: its kind, its provenance, and whether it is complete.
 
     Parameters
     ----------
     path
-        Trajectories, observations, posterior or forecast (Zarr, NetCDF, also an unfinished ``.partial``
-        archive), a prior (``.safetensors``, or the name of a shipped one) or a recipe (``.yaml``).
+        Trajectories, observations, posterior or forecast (Zarr or NetCDF, also an unfinished ``.partial`` archive); a
+        prior (``.safetensors``, or the name of a shipped one); or a recipe (``.yaml``).
 
     Returns
     -------
-    Text by topic; the first one is ``kind``, ``complete`` says yes, or no and what to do.
+    dict
+        Text by topic, ``kind`` first. ``complete`` is yes, or no and what to do.
 
     Raises
     ------
     ArchiveError, PriorError
-        If there is no such file or shipped prior, or it is none of these.
+        If there is no such file or shipped prior, or the file is none of these.
     """
     from sdaxr.archives.reading import open_archive
 
@@ -42,7 +43,7 @@ def info(path: str | Path) -> dict[str, str]:
     try:
         data, complete = open_archive(path), "yes"
     except ArchiveError as error:
-        # What is unfinished opens now, and the first error says how far it is; anything else fails again.
+        # An unfinished archive opens here, and the first error says how far it is. Anything else fails again.
         data, complete = open_archive(path, allow_incomplete=True), f"no: {error}"
     with data:
         facts = describe(data)
@@ -50,7 +51,7 @@ def info(path: str | Path) -> dict[str, str]:
 
 
 def _is_name(path: Path) -> bool:
-    """Whether this can only be the name of a shipped prior: a word, and no file."""
+    """Whether ``path`` is a word and not a file, and so the name of a shipped prior."""
     return path.name == str(path) and not path.suffix and not path.exists()
 
 
@@ -61,7 +62,7 @@ def _prior_info(name: Path) -> dict[str, str]:
     prior = open_prior(path)
     facts = {"kind": "prior", "summary": repr(prior).strip("<>"), "complete": "yes", "size": _size(path)}
     for topic, value in prior.metadata.items():
-        # Options are shown one by one, so that none is cut.
+        # One row for each option: a long text would be cut.
         rows = {f"{topic}.{key}": each for key, each in value.items()} if topic in _OPTIONS else {topic: value}
         facts |= {str(key): short(each) for key, each in rows.items()}
     return {**facts, "next": "assimilate, forecast, denoise"}

@@ -1,4 +1,4 @@
-"""Flags that several commands share, and how their texts are read."""
+"""Flags that several commands share, and the readers of their texts."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ Command = Callable[..., Any]
 
 
 class _Messages(logging.Handler):
-    """Messages of the library on standard error."""
+    """Writes messages of the library to standard error."""
 
     def emit(self, record: logging.LogRecord) -> None:
         click.echo(record.getMessage(), err=True)
 
 
 def set_quiet(ctx: click.Context, parameter: click.Parameter, quiet: bool) -> bool:
-    """Messages on standard error, or errors only."""
+    """Write messages to standard error: all, or errors only."""
     logger = logging.getLogger("sdaxr")
     logger.setLevel(logging.ERROR if quiet else logging.INFO)
     if not any(isinstance(handler, _Messages) for handler in logger.handlers):
@@ -30,11 +30,11 @@ def set_quiet(ctx: click.Context, parameter: click.Parameter, quiet: bool) -> bo
     return quiet
 
 
-quiet = click.option("--quiet", is_flag=True, callback=set_quiet, help="No progress bars; only errors.")
+quiet = click.option("--quiet", is_flag=True, callback=set_quiet, help="Write errors only, and show no progress bars.")
 
 
 def flags(*options: Callable[[Any], Any]) -> Callable[[Command], Command]:
-    """A command with these options, in this order, and ``--quiet``."""
+    """Decorator that gives a command these options, in this order, and ``--quiet``."""
 
     def decorate(command: Command) -> Command:
         for option in reversed((*options, quiet)):
@@ -45,7 +45,7 @@ def flags(*options: Callable[[Any], Any]) -> Callable[[Command], Command]:
 
 
 def with_options(values: dict[str, Any], *names: str) -> dict[str, Any]:
-    """``--method mmps --method-option iterations=2`` as the one parameter ``method``, and others of this kind."""
+    """Join flags such as ``--method mmps`` and ``--method-option iterations=2`` to one parameter, for each name."""
     for name in names:
         options = values.pop(f"{name}_option")
         if options:
@@ -54,7 +54,7 @@ def with_options(values: dict[str, Any], *names: str) -> dict[str, Any]:
 
 
 def value_of(text: str) -> Any:
-    """What JSON says, or the text itself where it is no JSON."""
+    """The value of JSON, or the text itself where it is not JSON."""
     try:
         return json.loads(text)
     except json.JSONDecodeError:
@@ -62,12 +62,12 @@ def value_of(text: str) -> Any:
 
 
 def as_json_or_name(ctx: click.Context, parameter: click.Parameter, text: str | None) -> Any:
-    """JSON, or a name."""
+    """Read JSON, or a name."""
     return None if text is None else value_of(text)
 
 
 def as_json(ctx: click.Context, parameter: click.Parameter, text: str | None) -> Any:
-    """JSON."""
+    """Read JSON."""
     try:
         return None if text is None else json.loads(text)
     except json.JSONDecodeError as error:
@@ -75,7 +75,7 @@ def as_json(ctx: click.Context, parameter: click.Parameter, text: str | None) ->
 
 
 def as_names(ctx: click.Context, parameter: click.Parameter, pairs: tuple[str, ...]) -> dict[str, str] | None:
-    """``name=text`` as a dictionary; None where nothing is given."""
+    """Read texts ``name=operator`` to a dictionary; None where there are none."""
     for pair in pairs:
         if not pair.partition("=")[2]:
             raise click.BadParameter(f"found {pair!r}, expected name=operator")
@@ -83,7 +83,7 @@ def as_names(ctx: click.Context, parameter: click.Parameter, pairs: tuple[str, .
 
 
 def as_settings(ctx: click.Context, parameter: click.Parameter, pairs: tuple[str, ...]) -> dict[str, Any]:
-    """``key=value`` texts as a dictionary; values that are JSON are read as such."""
+    """Read texts ``key=value`` to a dictionary; a value is JSON or a text."""
     settings = {}
     for pair in pairs:
         key, equals, text = pair.partition("=")
@@ -93,33 +93,97 @@ def as_settings(ctx: click.Context, parameter: click.Parameter, pairs: tuple[str
     return settings
 
 
-store = click.option("--store", required=True, help="File to write.")
-seed = click.option("--seed", type=int, help="Seed of all random numbers.")
-option = click.option("--option", multiple=True, callback=as_settings, help="Option of the system, key=value.")
-overwrite = click.option("--overwrite", is_flag=True, default=None, help="Replace what is there.")
-trajectory = click.option("--trajectory", type=int, help="Which one, where the file holds many; -1 is the last.")
-device = click.option("--device", help="cpu, cuda, or auto.")
-truth = click.option("--truth", help="File of the truth.")
-observations = click.option("--observations", help="File of the observations.")
-variable = click.option("--variable", help="Which variable.")
-members = click.option("--members", type=int, help="Size of the ensemble.")
-background = click.option("--background", help="File with an earlier estimate of the first state, and its error.")
+def settings(flag: str, text: str) -> Callable[[Any], Any]:
+    """A flag for options of an object, KEY=VALUE, which may be repeated."""
+    return click.option(
+        flag, multiple=True, callback=as_settings, metavar="KEY=VALUE", help=f"{text}; repeat for several."
+    )
+
+
+store = click.option("--store", required=True, help="File to which the result is written.")
+seed = click.option("--seed", type=int, help="Seed of all random numbers, 0 or more.")
+option = settings("--option", "Option of the system, such as noise=0.5 or resolution=64")
+overwrite = click.option("--overwrite", is_flag=True, default=None, help="Replace an existing result.")
+trajectory = click.option(
+    "--trajectory", type=int, help="Index of the trajectory in a file of several; -1 is the last one."
+)
+device = click.option("--device", help="cpu, cuda, or auto: a GPU where there is one.")
+truth = click.option("--truth", help="File of a truth, which is drawn at the same times.")
+observations = click.option("--observations", help="File of observations, which are drawn at the same times.")
+variable = click.option("--variable", help="Variable that is drawn, or vorticity, where there is a velocity.")
+members = click.option("--members", type=int, help="Number of members of the ensemble.")
+prior = click.option("--prior", required=True, help="File of a prior, or name of a shipped one; see `sdaxr priors`.")
+background = click.option(
+    "--background", help="File with an earlier estimate of the first state, and its error <variable>_error."
+)
 method = (
-    click.option("--method", help="How observations act: sda, mmps, ...; with --system: ffbs, ..."),
-    click.option("--method-option", multiple=True, callback=as_settings, help="Such as variance=0.01; repeat."),
+    click.option(
+        "--method", help="How observations guide a prior: sda (the default), mmps, jacobian_free, dmps, dps or soad."
+    ),
+    settings(
+        "--method-option",
+        "Option of the method, such as variance=0.01 (sda), iterations=2 (mmps), particles=4096 (ffbs)",
+    ),
 )
 sampler = (
-    click.option("--sampler", help="sde-dpm++, dpm++, ancestral, ddim or exponential (the paper's)."),
-    click.option("--sampler-option", multiple=True, callback=as_settings, help="Such as steps=64; repeat."),
+    click.option(
+        "--sampler",
+        help="How samples are drawn: sde-dpm++, dpm++, ancestral, ddim, or exponential (that of the SDA paper). "
+        "Default: the sampler that the file of the prior records.",
+    ),
+    settings(
+        "--sampler-option",
+        "Option of the sampler, such as steps=64 (noise levels) or corrections=1 (Langevin steps at a noise level)",
+    ),
 )
-# How a posterior is drawn, at once or window after window.
+# Flags of the commands that draw a posterior.
 drawing = (
     *method,
     *sampler,
-    click.option("--operator", help="JSON, where the observations do not say it themselves."),
-    click.option("--precision", help="float32 or bfloat16; by default bfloat16 for fields where it is quick."),
-    click.option("--outside", help="error, or drop what lies outside the window or off its steps."),
-    click.option("--batch", type=int, help="Members computed at once."),
+    click.option("--operator", help="Observation operator as JSON, in the place of that in the observations."),
+    click.option(
+        "--precision", help="Precision of the network: float32, bfloat16, or auto (bfloat16 where it is fast)."
+    ),
+    click.option("--outside", help="error or drop: what happens to observations outside the window or off its steps."),
+    click.option("--batch", type=int, help="Number of members computed at once. Default: as many as fit in memory."),
     device,
     overwrite,
+)
+# Flags of the training: the data, the network, and how the weights are found.
+training = (
+    click.option("--window", type=int, help="Number of states in a training window."),
+    click.option("--variables", multiple=True, help="State variable; repeat for several. Default: all variables."),
+    click.option(
+        "--context", multiple=True, help="Static input of the network, such as a land mask; repeat for several."
+    ),
+    settings(
+        "--statistics",
+        "Known statistics of the states, such as normalise=point (at each grid point), cycles=hour_of_day or "
+        "homogeneous=x (a dimension along which they do not change)",
+    ),
+    click.option(
+        "--augment",
+        multiple=True,
+        callback=as_names,
+        metavar="NAME=OPERATOR",
+        help="Observed quantity that the prior learns, for the method soad, such as 'velocity=pv_inversion()'; repeat "
+        "for several.",
+    ),
+    click.option(
+        "--network", help="For state vectors convolutional or mlp, for fields space-time-unet or unet; or auto."
+    ),
+    settings("--network-option", "Option of the network, such as widths=[32,64] or blocks=2"),
+    click.option(
+        "--parameterisation",
+        help="Preconditioning of the network: spectral (auto for fields), edm (auto for state vectors), space-time or "
+        "epsilon.",
+    ),
+    click.option("--steps", type=int, help="Number of training steps."),
+    click.option("--minutes", type=float, help="Limit of the training time, with --steps or in its place."),
+    settings(
+        "--optimisation",
+        "Option of the optimisation, such as batch=32 (windows in a step), learning_rate=0.001, levels=[0.005,100] "
+        "(noise levels), weighting=relative or precision=float32",
+    ),
+    click.option("--name", help="Name of the prior, which its file records."),
 )

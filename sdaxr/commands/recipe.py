@@ -1,15 +1,14 @@
-"""Recipes: the whole chain in one YAML file, each step once.
+"""Recipes: several steps in one YAML file, each of which runs once.
 
 A recipe maps commands to their parameters, in the order in which they run::
 
     generate: {system: lorenz63, store: lorenz63.zarr, trajectories: 64, steps: 128}
     train: {trajectories: lorenz63.zarr, store: prior.safetensors, window: 9, minutes: 5}
 
-A command that is used more than once needs the form with a list (``- observe: {...}``). Paths are relative to
-the recipe. The whole recipe is checked before anything runs. What ran is noted in ``<recipe>.state.json``: a step
-is skipped if its output is there and neither its parameters nor those of the steps before it, on whose files it
-depends, have changed. A step is noted before it starts, too, so that a recipe that was killed goes on when it is run
-again.
+A recipe that uses a command more than once is a list (``- observe: {...}``). Paths are relative to the recipe. The
+whole recipe is checked before anything runs. ``<recipe>.state.json`` records the steps that ran. A step is skipped if
+its output exists, and neither its parameters nor those of the earlier steps whose files it reads have changed. A step
+is also recorded before it starts, so that a recipe that was killed continues when it is run again.
 """
 
 from __future__ import annotations
@@ -34,11 +33,11 @@ from sdaxr.schema import ArchiveError, OptionError, SdaxrError, nearest
 
 _log = logging.getLogger(__name__)
 
-# These archives know their own configuration: called again, the function resumes, returns or refuses.
+# The archives of these steps record their configuration: the function resumes, returns or refuses an existing one.
 _RESUMABLE = ("generate", "assimilate", "cycle", "forecast")
-# The parameter of each of these that names a system, or may.
-_MODELS = {"generate": "system", "assimilate": "system", "cycle": "carry", "forecast": "model"}
-# Options of a method or sampler that name a file.
+# The parameter of these steps that is, or can be, the name of a system.
+_SYSTEM_PARAMETERS = {"generate": "system", "assimilate": "system", "cycle": "carry", "forecast": "model"}
+# Options of a method that are files.
 _FILES_OF_METHODS = ("first_guess",)
 
 
@@ -49,15 +48,15 @@ class Step:
     Attributes
     ----------
     name
-        Command.
+        Name of the command.
     given
-        Parameters as in the file.
+        Parameters as in the recipe.
     values
-        Parameters with paths resolved, as the command gets them.
+        Parameters as the command gets them, with absolute paths.
     inputs, output
-        Files that are read, and the one that is written (None if there is none).
+        Files that the step reads, and the file that it writes (None if it writes none).
     digest
-        Hash of the parameters and of the steps before it whose output this one reads.
+        Hash of the parameters, and of the earlier steps whose output the step reads.
     """
 
     name: str
@@ -76,20 +75,21 @@ def run(recipe: str | Path, *, overwrite: bool = False, progress: bool = True) -
     recipe
         Path of the YAML file.
     overwrite
-        Redo the steps whose parameters have changed since they ran, and replace their output.
+        Run the steps again whose parameters have changed since they ran, and replace their output.
     progress
         Show progress bars.
 
     Returns
     -------
-    The result of each step that ran, by its number and command (``"3 observe"``).
+    dict
+        The result of each step that ran, by its number and command (``"3 observe"``).
 
     Raises
     ------
     OptionError
-        If the recipe is not valid; nothing has run then.
+        If the recipe is not valid. Nothing has run.
     ArchiveError
-        If an output exists that is not the one of this recipe as it stands, and ``overwrite`` is false.
+        If an output exists that this recipe, with its present parameters, did not make, and ``overwrite`` is false.
     """
     path = Path(recipe)
     plan = read(path)
@@ -107,13 +107,19 @@ def run(recipe: str | Path, *, overwrite: bool = False, progress: bool = True) -
         _log.info("%s", title)
         replace = overwrite or state.may_replace(step)
         state.start(step, overwrite=replace)
-        results[title] = _run_step(step, overwrite=replace and _in_the_way(step), progress=progress)
+        results[title] = _run_step(step, overwrite=replace and _has_output(step), progress=progress)
         state.finish(step)
     return results
 
 
 def read(recipe: str | Path) -> list[Step]:
-    """Read and check a recipe; the steps in their order. Raises `OptionError` and says where."""
+    """The steps of a recipe, in their order.
+
+    Raises
+    ------
+    OptionError
+        If the recipe is not valid; the message names the step.
+    """
     path = Path(recipe)
     plan: list[Step] = []
     for number, (name, given) in enumerate(_entries(path), start=1):
@@ -125,7 +131,7 @@ def read(recipe: str | Path) -> list[Step]:
 
 
 def status(recipe: str | Path) -> dict[str, str]:
-    """What `sdaxr info` says of a recipe: its steps, and which of them are done."""
+    """Description of a recipe for `sdaxr info`: its steps, and which of them are done."""
     path = Path(recipe)
     plan, state = read(path), _State(path)
     done = {f"{n} {s.name}": "done" if state.done(s) else "to do" for n, s in enumerate(plan, start=1)}
@@ -144,8 +150,8 @@ def _run_step(step: Step, *, overwrite: bool, progress: bool) -> Any:
     return steps.STEPS[step.name](**values)
 
 
-def _in_the_way(step: Step) -> bool:
-    """Whether there is something to replace: an output, or an unfinished one; a checkpoint of `train` is none."""
+def _has_output(step: Step) -> bool:
+    """Whether there is an output, or an unfinished one, to replace; a checkpoint of `train` is kept."""
     if step.output is None:
         return False
     return any(file.exists() for file in (step.output, partial_of(step.output), windows_of(step.output)))
@@ -190,7 +196,7 @@ def _step(name: str, given: dict[str, Any], base: Path, before: list[Step]) -> S
     inputs = tuple(p for key, p in files.items() if key not in steps.OUTPUTS)
     outputs = {step.output: step for step in before if step.output}
     if output in outputs:
-        raise OptionError(f"'{output}' is the output of an earlier step; give this one another")
+        raise OptionError(f"'{output}' is the output of an earlier step; give this step another output")
     for file in inputs:
         if file not in outputs and not file.exists():
             raise OptionError(f"there is no '{file}', and no earlier step makes it; check the path and the order")
@@ -200,8 +206,8 @@ def _step(name: str, given: dict[str, Any], base: Path, before: list[Step]) -> S
 
 
 def _check_names(name: str, values: Mapping[str, Any], accepted: set[str]) -> None:
-    model: Any = values.get(_MODELS.get(name, ""))
-    is_system = model is not None and (_MODELS[name] == "system" or model in sdaxr.systems.systems())
+    model: Any = values.get(_SYSTEM_PARAMETERS.get(name, ""))
+    is_system = model is not None and (_SYSTEM_PARAMETERS[name] == "system" or model in sdaxr.systems.systems())
     known = set(accepted)
     if is_system:
         known |= set(sdaxr.open_system(model).options())
@@ -213,7 +219,7 @@ def _check_names(name: str, values: Mapping[str, Any], accepted: set[str]) -> No
 
 
 def _resolve(values: dict[str, Any], base: Path) -> dict[str, Path]:
-    """Make the paths in ``values`` absolute, in place; the single ones, and each of several, by name."""
+    """Make the paths in ``values`` absolute, in place; return them by the names of their parameters."""
     files: dict[str, Path] = {}
     for key, value in values.items():
         is_file = key in (*steps.INPUTS, *steps.OUTPUTS)
@@ -235,7 +241,7 @@ def _resolve(values: dict[str, Any], base: Path) -> dict[str, Path]:
 
 
 def _typed(key: str, value: Any, accepted: Mapping[str, Any]) -> Any:
-    """``value`` as the number that the parameter's annotation wants; YAML reads 1e-3 as text."""
+    """``value`` as a number where the annotation of the parameter is one; YAML reads 1e-3 as a text."""
     kinds = {kind.strip() for kind in str(accepted[key].annotation).split("|")} if key in accepted else set()
     if not kinds & {"int", "float"}:
         return value
@@ -252,11 +258,11 @@ def _typed(key: str, value: Any, accepted: Mapping[str, Any]) -> Any:
 
 
 class _State:
-    """What has run, in a small JSON file beside the recipe.
+    """The steps that have run, in a JSON file beside the recipe.
 
-    A record of a step, by the name of its output, holds ``given`` and ``digest`` of the run that finished, and under
-    ``started`` those of a run that has not, with ``found``, whether there was an output when it started, and
-    ``overwrite``, whether it was allowed to replace that.
+    The record of a step, by the name of its output, holds ``given`` and ``digest`` of the last run that finished. For a
+    run that has not finished, ``started`` holds the same, ``found`` (whether there was an output when the run started)
+    and ``overwrite`` (whether the run was allowed to replace this output).
     """
 
     def __init__(self, recipe: Path) -> None:
@@ -266,17 +272,19 @@ class _State:
         except FileNotFoundError:
             self.ran = {}
         except (OSError, ValueError) as error:
-            raise ArchiveError(f"cannot read '{self.path}': {error}; remove it, then nothing counts as done") from error
+            raise ArchiveError(
+                f"cannot read '{self.path}': {error}; remove it, and all steps count as to do"
+            ) from error
 
     def done(self, step: Step) -> bool:
-        """Whether ``step`` ran as it stands and its output is there."""
+        """Whether ``step`` ran with its present parameters, and its output exists."""
         if step.output is None:
             return self._record(step).get("digest") == step.digest
         made = self._made(step)
         return made is not None and made["digest"] == step.digest
 
     def check_free(self, step: Step) -> None:
-        """Raise `ArchiveError` if running ``step`` would replace a file, and no earlier run was allowed to."""
+        """Raise `ArchiveError` if ``step`` would replace a file which no earlier run was allowed to replace."""
         if step.output is None or not step.output.exists() or self.done(step) or self.may_replace(step):
             return
         record, made = self._record(step), self._made(step)
@@ -294,29 +302,29 @@ class _State:
         )
 
     def may_replace(self, step: Step) -> bool:
-        """Whether a run of ``step`` as it stands, which was killed, was allowed to replace its output."""
+        """Whether a killed run of ``step``, with its present parameters, was allowed to replace the output."""
         started = self._record(step).get("started", {})
         return started.get("digest") == step.digest and bool(started["overwrite"])
 
     def start(self, step: Step, *, overwrite: bool) -> None:
-        """Write down that ``step`` starts."""
+        """Record that ``step`` starts."""
         found = step.output is not None and step.output.exists()
         started = {"given": step.given, "digest": step.digest, "found": found, "overwrite": overwrite}
         self._write(step, {**self._record(step), "step": step.name, "started": started})
 
     def finish(self, step: Step) -> None:
-        """Write down that ``step`` ran."""
+        """Record that ``step`` has finished."""
         self._write(step, {"step": step.name, "given": step.given, "digest": step.digest})
 
     def _made(self, step: Step) -> dict[str, Any] | None:
-        """The run that made the output which is there, if there is one and that is certain."""
+        """The record of the run that made the existing output; None if there is none, or the run is not certain."""
         record = self._record(step)
         if step.output is None or not step.output.exists():
             return None
         if "started" not in record:
             return record or None
-        # An output gets its name when it is complete. If there was none before, it is from the run that was killed;
-        # else it is that of the run before, or of this one: nobody knows.
+        # An output gets its name when it is complete. If there was none before, the killed run made it. If there was
+        # one, the killed run or the run before made it, which cannot be told.
         return None if record["started"]["found"] else record["started"]
 
     def _record(self, step: Step) -> dict[str, Any]:
@@ -339,7 +347,7 @@ def _json(value: Any) -> str:
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML that refuses a key given twice, of which the plain loader silently keeps the last."""
+    """YAML without double keys, of which the plain loader silently keeps the last."""
 
 
 def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[Any, Any]:

@@ -1,9 +1,8 @@
-"""The functions with files in the place of Datasets: what a command or a step of a recipe does.
+"""The functions with files in the place of Datasets: one step for each command, which recipes share.
 
-Each step opens its inputs, calls the function of the same name, and sees that the result is in a file.
-Parameters keep the names and the defaults of the functions; besides them there are ``trajectory`` (an index,
-where a file holds many trajectories and one is wanted), ``store`` (where the function itself writes none)
-and ``overwrite``.
+A step opens its inputs, calls the function of the same name, and writes the result to a file. Parameters have the
+names and the defaults of the function. Steps of functions that write no file also have ``store`` and ``overwrite``.
+Steps that take one trajectory of a file have ``trajectory``, its index.
 """
 
 from __future__ import annotations
@@ -25,14 +24,14 @@ _log = logging.getLogger(__name__)
 
 
 def generate(system: str, store: str, **options: Any) -> xr.Dataset:
-    """Trajectories of ``system`` to the archive ``store``."""
+    """Simulate trajectories of ``system``; the result is the archive ``store``."""
     return sdaxr.generate(system, store, **options)
 
 
 def train(trajectories: str, store: str, **options: Any) -> Any:
-    """A prior of ``trajectories`` to the file ``store``.
+    """Train a prior on the file ``trajectories``; the result is the file ``store``.
 
-    The operators of ``augment`` are texts, or JSON as mappings. ``network``, ``statistics`` and ``optimisation`` are
+    The operators of ``augment`` are texts, or mappings as in JSON. ``network``, ``statistics`` and ``optimisation`` are
     mappings of options.
     """
     from sdaxr import operators
@@ -44,7 +43,7 @@ def train(trajectories: str, store: str, **options: Any) -> Any:
 
 
 def check_training(options: Mapping[str, Any]) -> None:
-    """Raise `OptionError` if options of `train` are unknown or impossible, whatever the data are."""
+    """Raise `OptionError` if options of `train` are unknown, or impossible for any data."""
     from sdaxr.prior.networks.base import NETWORKS
     from sdaxr.prior.settings import Optimisation, Statistics
 
@@ -66,9 +65,9 @@ def observe(
     overwrite: bool = False,
     **options: Any,
 ) -> xr.Dataset:
-    """Synthetic observations of ``truth`` through ``operator`` (JSON) to the file ``store``.
+    """Make synthetic observations of the file ``truth`` with ``operator`` (JSON); the result is the file ``store``.
 
-    ``where`` is the parameters of a mask, or the file of one.
+    ``where`` holds the parameters of a mask, or is the file of a mask.
     """
     check_free(store, overwrite)
     mask = _only_variable(where) if isinstance(where, str) else where
@@ -85,9 +84,9 @@ def assimilate(
     background: str | None = None,
     **options: Any,
 ) -> xr.Dataset:
-    """The posterior given ``observations`` (one file, or one for each network) to the archive ``store``.
+    """Draw the posterior given ``observations``, one file for each network; the result is the archive ``store``.
 
-    What is no parameter of the function is an option of the system, such as ``noise=0.5``.
+    Options that are not parameters of the function are options of the system, such as ``noise=0.5``.
     """
     if "operator" in options:
         options["operator"] = read_operator(options["operator"])
@@ -109,10 +108,9 @@ def cycle(
     background: str | None = None,
     **options: Any,
 ) -> xr.Dataset:
-    """The posterior window after window given ``observations``, files as of `assimilate`, to the archive ``store``.
+    """Assimilate ``observations``, one file for each network, window after window; the result is the file ``store``.
 
-    What is no parameter of the function, nor one that it passes on to `assimilate`, is an option of the system
-    ``carry``.
+    Options that are parameters neither of the function nor of `assimilate` are options of the system ``carry``.
     """
     if "operator" in options:
         options["operator"] = read_operator(options["operator"])
@@ -126,14 +124,14 @@ def cycle(
 
 
 def forecast(ensemble: str, model: str, store: str, *, trajectory: int | None = None, **options: Any) -> xr.Dataset:
-    """A forecast from the last states of ``ensemble``, by a system or a prior, to the archive ``store``."""
+    """Forecast from the last states of the file ``ensemble``; the result is the archive ``store``."""
     return sdaxr.forecast(_open(ensemble, trajectory), model, store=store, **options)
 
 
 def denoise(
     noisy: str, prior: str, store: str, *, trajectory: int | None = None, overwrite: bool = False, **options: Any
 ) -> xr.Dataset:
-    """Clean fields from ``noisy`` ones to the file ``store``."""
+    """Remove noise from the fields in the file ``noisy``; the result is the file ``store``."""
     check_free(store, overwrite)
     return save(sdaxr.denoise(_open(noisy, trajectory), sdaxr.open_prior(prior), **options), store, overwrite=overwrite)
 
@@ -147,7 +145,7 @@ def verify(
     overwrite: bool = False,
     **options: Any,
 ) -> xr.Dataset:
-    """Scores of ``posterior`` (or a forecast) against ``truth``; to the file ``store`` if it is given."""
+    """Score the file ``posterior`` (or a forecast) against the file ``truth``; ``store`` is a file for the scores."""
     check_free(store, overwrite)
     scores = sdaxr.verify(sdaxr.open_archive(posterior), _open(truth, trajectory), **options)
     return scores if store is None else save(scores, store, overwrite=overwrite)
@@ -162,10 +160,10 @@ def plot(
     trajectory: int | None = None,
     **options: Any,
 ) -> Path:
-    """A figure of ``data`` to the file ``path``."""
-    panels = _panels(data, truth, observations, trajectory, options)
+    """Draw the file ``data``; the result is the figure ``path``."""
+    opened = _open_for_figure(data, truth, observations, trajectory, options)
     with written_whole(path, overwrite=True) as unfinished:
-        figure = sdaxr.plot(*panels, path=unfinished, **options)
+        figure = sdaxr.plot(opened, path=unfinished, **options)
     import matplotlib.pyplot
 
     matplotlib.pyplot.close(figure)
@@ -182,10 +180,10 @@ def animate(
     trajectory: int | None = None,
     **options: Any,
 ) -> Path:
-    """An animation of ``data`` to the GIF ``path``."""
-    panels = _panels(data, truth, observations, trajectory, options)
+    """Animate the file ``data``; the result is the GIF ``path``."""
+    opened = _open_for_figure(data, truth, observations, trajectory, options)
     with written_whole(path, overwrite=True) as unfinished:
-        sdaxr.animate(*panels, unfinished, **options)
+        sdaxr.animate(opened, unfinished, **options)
     _log.info("wrote %s", path)
     return Path(path)
 
@@ -194,7 +192,7 @@ STEPS: dict[str, Callable[..., Any]] = {
     step.__name__: step
     for step in (generate, train, observe, assimilate, cycle, forecast, denoise, verify, plot, animate)
 }
-# Parameters that name a file which is read, and the one that names the file which is written.
+# Parameters that are files which a step reads, and those that are the file which it writes.
 INPUTS = (
     "trajectories", "truth", "observations", "where", "background", "ensemble", "noisy", "posterior", "data",
 )  # fmt: skip
@@ -202,9 +200,9 @@ OUTPUTS = ("store", "path")
 
 
 def parameters(name: str) -> dict[str, inspect.Parameter]:
-    """The parameters of step ``name``: its own, and the keyword-only ones of the function behind it.
+    """The parameters of step ``name``: its own, and the keyword-only parameters of the function of the same name.
 
-    `cycle` has also those that it passes on to `assimilate`: all except the system in the place of the prior.
+    `cycle` also has the parameters that it passes on to `assimilate`: all except ``system``.
     """
     own = dict(inspect.signature(STEPS[name]).parameters)
     own.pop("options", None)
@@ -219,7 +217,7 @@ def _keywords(name: str) -> dict[str, inspect.Parameter]:
 
 
 def check_drawing(options: Mapping[str, Any]) -> None:
-    """Raise `OptionError` if a method or sampler that is named, or an option of it, is unknown or impossible."""
+    """Raise `OptionError` if a method or sampler with a name, or one of its options, is unknown or impossible."""
     from sdaxr.posterior.methods import METHODS
     from sdaxr.posterior.samplers.registry import SAMPLERS
 
@@ -230,7 +228,7 @@ def check_drawing(options: Mapping[str, Any]) -> None:
 
 
 def read_operator(operator: str | Mapping[str, Any]) -> Any:
-    """An operator from JSON text or from the mapping that JSON stands for."""
+    """The operator that a JSON text, or a mapping as in JSON, describes."""
     from sdaxr import operators
 
     text = operator if isinstance(operator, str) else json.dumps(operator)
@@ -244,7 +242,7 @@ def read_operator(operator: str | Mapping[str, Any]) -> Any:
 
 
 def table(scores: xr.Dataset) -> str:
-    """The time-mean of the scores of `verify`, as text with units."""
+    """The mean over time of the scores of `verify`, as a text with units."""
     from sdaxr.verification.verify import summary
 
     frame = summary(scores)
@@ -254,7 +252,7 @@ def table(scores: xr.Dataset) -> str:
 
 
 def _networks(observations: str | Iterable[str]) -> xr.Dataset | dict[str, xr.Dataset]:
-    """The one Dataset, or several by the names of their files."""
+    """The Dataset of one file, or the Datasets of several by the names of their files."""
     paths = [observations] if isinstance(observations, str | Path) else list(observations)
     networks = {Path(path).stem: sdaxr.open_archive(path) for path in paths}
     if len(networks) < len(paths):
@@ -263,7 +261,7 @@ def _networks(observations: str | Iterable[str]) -> xr.Dataset | dict[str, xr.Da
 
 
 def _take_system_options(name: str, options: dict[str, Any], system: str | None) -> dict[str, Any]:
-    """Take out of ``options`` what is no parameter of step ``name``: options of the system, where there is one."""
+    """Take out of ``options`` those of the system: all that are not parameters of step ``name``."""
     known = parameters(name)
     taken = {key: options.pop(key) for key in list(options) if key not in known}
     if taken and system is None:
@@ -277,7 +275,7 @@ def _open(path: str, trajectory: int | None) -> xr.Dataset:
         return data
     if TRAJECTORY not in data.dims:
         raise DataError(
-            f"'{path}' has the dimensions {tuple(map(str, data.dims))}, expected 'trajectory'; leave it out"
+            f"'{path}' has the dimensions {tuple(map(str, data.dims))}, expected 'trajectory'; leave the parameter out"
         )
     if not -data.sizes[TRAJECTORY] <= trajectory < data.sizes[TRAJECTORY]:
         raise DataError(f"found trajectory={trajectory}, expected an index of the {data.sizes[TRAJECTORY]} in '{path}'")
@@ -287,16 +285,19 @@ def _open(path: str, trajectory: int | None) -> xr.Dataset:
 def _only_variable(path: str) -> xr.DataArray:
     data = sdaxr.open_archive(path)
     if len(data.data_vars) != 1:
-        raise DataError(f"'{path}' has the variables {list(data.data_vars)}, expected one mask; write it by itself")
+        raise DataError(
+            f"'{path}' has the variables {list(data.data_vars)}, expected one mask; write it to a file of its own"
+        )
     return next(iter(data.data_vars.values()))
 
 
-def _panels(
+def _open_for_figure(
     data: str, truth: str | None, observations: str | None, trajectory: int | None, options: dict[str, Any]
-) -> tuple[xr.Dataset]:
-    # The index selects from the truth where there is one: a posterior has no trajectories.
+) -> xr.Dataset:
+    """The Dataset that is drawn; truth and observations are put into ``options``."""
+    # With a truth, the index is that of a trajectory in it: a posterior has no trajectories.
     if truth is not None:
         options["truth"] = _open(truth, trajectory)
     if observations is not None:
         options["observations"] = sdaxr.open_archive(observations)
-    return (_open(data, None if truth is not None else trajectory),)
+    return _open(data, None if truth is not None else trajectory)

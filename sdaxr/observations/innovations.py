@@ -1,4 +1,4 @@
-"""Observations against a posterior, in observation space."""
+"""Innovations: observations minus H(posterior)."""
 
 from __future__ import annotations
 
@@ -11,23 +11,24 @@ from sdaxr.states.axes import ensemble_dimension
 
 
 def innovations(posterior: xr.Dataset, observations: xr.Dataset, *, operator: Operator | None = None) -> xr.Dataset:
-    """Compare a posterior with observations in observation space.
+    """Innovations y - H(x) of observations y and a posterior, in observation space.
 
     Parameters
     ----------
     posterior
-        States on (member?, time, ...).
+        States on (member?, time, ...), such as a posterior.
     observations
-        One network of observations, those that were assimilated or others.
+        One network of observations: assimilated ones, or independent ones.
     operator
-        Operator that replaces the one that the observations carry.
+        Observation operator H, in the place of the operator that the observations carry.
 
     Returns
     -------
-    For every observed variable: ``<var>``, H(x) of each member; ``<var>_innovation``, y - H(x) in the same units; and
-    ``<var>_normalised_rms`` (member), the root mean square of the innovations in units of the observation error. It is
-    near one where a member fits the observations as well as their errors allow. Correlations of the errors
-    (`sdaxr.observations.correlation`) do not enter it.
+    xarray.Dataset
+        For every observed variable: ``<var>``, H(x) of each member; ``<var>_innovation``, y - H(x) in the same units;
+        and ``<var>_normalised_rms`` (member), the root mean square of the innovations in units of the observation
+        error, which is near 1 where a member fits the observations as well as their errors allow. Correlations of the
+        errors (`sdaxr.observations.correlation`) are not taken into account.
 
     Raises
     ------

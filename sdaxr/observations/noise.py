@@ -1,10 +1,10 @@
 r"""Families of observation errors of mean zero and standard deviation one.
 
-A family is a function T of standard normal numbers g: ``"gaussian"``, g itself; ``"laplace"``, with heavy tails;
+A family is a function T of a standard normal number g: ``"gaussian"``, g itself; ``"laplace"``, with heavy tails;
 ``"uniform"``, without tails; ``"lognormal"``, skewed, :math:`(e^g - e^{1/2}) / \sqrt{(e - 1) e}`.
 
-The attribute ``distribution`` of ``<variable>_error`` names the family of the variable's errors; errors without it are
-Gaussian. `sdaxr.posterior.mixture` has the densities.
+The attribute ``distribution`` of ``<variable>_error`` names the family of the errors of a variable. Errors without this
+attribute are Gaussian. `sdaxr.posterior.mixture` has the densities.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ FAMILIES: dict[str, Transform] = {
 
 
 def noise_of(name: str) -> Transform:
-    """Standard normal numbers to errors of the family.
+    """The function T of a family: from standard normal numbers to errors of standard deviation 1.
 
     Raises
     ------
@@ -60,12 +60,12 @@ def noise_of(name: str) -> Transform:
 
 
 def family_of(observations: xr.Dataset, name: str) -> str:
-    """The family of the errors of a variable, as ``<variable>_error`` says.
+    """The family of the errors of a variable, from the attribute of ``<variable>_error``.
 
     Raises
     ------
     DataError
-        If there is no such family, or errors that are not Gaussian are correlated.
+        If the family is unknown, or the errors are correlated and not Gaussian.
     """
     attrs = observations[f"{name}{ERROR}"].attrs
     family = str(attrs.get(DISTRIBUTION, GAUSSIAN))
@@ -74,7 +74,7 @@ def family_of(observations: xr.Dataset, name: str) -> str:
         raise DataError(f"{where} is {nearest(family, FAMILIES)}")
     if family != GAUSSIAN and ATTRIBUTE in attrs:
         raise DataError(
-            f"{where} is {family!r} beside the attribute '{ATTRIBUTE}', expected {GAUSSIAN!r}, as only Gaussian "
-            "errors can be correlated; drop one of them"
+            f"{where} is {family!r} beside the attribute '{ATTRIBUTE}', expected {GAUSSIAN!r}, because only "
+            "Gaussian errors can be correlated; drop one of the two attributes"
         )
     return family

@@ -1,4 +1,4 @@
-"""What a posterior records of the observations that it was made from."""
+"""What a posterior records of its observations."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ def describe_networks(networks: Mapping[str, xr.Dataset], operator: Operators) -
 
 
 def count_observations(networks: Mapping[str, xr.Dataset], used: Sequence[int]) -> dict[str, list[int]]:
-    """How many values of each network are used, and how many lie outside the window."""
+    """Numbers of values of each network that are used, and that are dropped because they lie outside the window."""
     given = [sum(int(d[v].notnull().sum()) for v in observed_variables(d)) for d in networks.values()]
     dropped = [g - u for g, u in zip(given, used, strict=True)]
     return {"observations_used": list(used), "observations_dropped": dropped}
 
 
 def fingerprint(datasets: Iterable[xr.Dataset]) -> str:
-    """A hash of the names and values of all variables, and of how errors are distributed and correlated."""
+    """SHA-256, in hexadecimal, of the names and values of all variables and of the attributes that describe errors."""
     digest = hashlib.sha256()
     for data in datasets:
         for name in sorted(map(str, data.variables)):

@@ -12,15 +12,16 @@
 `region`                a box in coordinate values
 `points`                stations, by bilinear interpolation
 `locations`             single measurements, each with its own time and place
-`vorticity`             of a velocity, on a plane or on the sphere
+`vorticity`             vorticity of a velocity, on a plane or a sphere
 `pv_inversion`          velocities of two layers from potential vorticity
 `saturate`, `arctan`    sensors that saturate
-`sin`, `scale`          sine; factor and offset
-`standardise`           by mean and standard deviation, for each layer
-`time_difference`       between two times
+`sin`, `scale`          sine; multiplication by a factor, and an offset
+`standardise`           deviations from the mean, in standard deviations
+`standardise_like`      the same, by the standard deviations of given data
+`time_difference`       the difference of the states at two times
 `function`              a torch function of one's own
 `compose`               the same as ``first >> second``
-`from_json`, `parse`    an operator from its JSON, or from the text of the calls
+`from_json`, `parse`    an operator from JSON, or from text such as ``coarsen(4)``
 ======================  ==========================================================
 """
 

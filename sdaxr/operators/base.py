@@ -1,9 +1,10 @@
-"""What an observation operator is, how two are composed, and how one is written down.
+"""Observation operators: their base class, their composition and their JSON.
 
-An operator H maps physical fields to what an instrument would see of them. It is a frozen dataclass: its
-fields are its parameters, its JSON is ``{"op": name, **parameters}``, and ``first >> second`` applies
-``first`` first. `Operator.bind` resolves the labels once; the `Bound` operator that comes out is a
-differentiable torch function on tensors of shape ``(..., *dims)``, any number of batch dimensions leading.
+An operator H maps physical fields to what an instrument would see of them. It is a frozen dataclass. Its fields are its
+parameters, its JSON is ``{"op": name, **parameters}``, and ``first >> second`` applies ``first`` before ``second``.
+
+`Operator.bind` resolves the labels once and returns a `Bound` operator: a differentiable torch function of tensors of
+shape ``(..., *dims)``, with any number of leading batch dimensions.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ _T = TypeVar("_T", bound="type[Operator]")
 
 @dataclass(frozen=True)
 class Bound:
-    """An operator whose labels are resolved.
+    """An operator with the labels of its output, ready to compute.
 
     Attributes
     ----------
@@ -48,13 +49,23 @@ class Bound:
     function: Callable[[Fields], Fields]
 
     def __call__(self, fields: Mapping[str, Tensor]) -> Fields:
-        """H of ``fields``, physical values with the labels that the operator was bound to."""
+        """H of ``fields``: physical values, with the labels that the operator was bound to."""
         return self.function(dict(fields))
 
 
 @dataclass(frozen=True)
 class Operator(ABC):
-    """Base of all observation operators."""
+    """Base of all observation operators.
+
+    Attributes
+    ----------
+    name
+        Name of the operator in JSON.
+    linear
+        Whether H is linear.
+    saveable
+        Whether the operator can be written as JSON.
+    """
 
     name: ClassVar[str] = ""
     linear: ClassVar[bool] = False
@@ -62,12 +73,12 @@ class Operator(ABC):
 
     @property
     def affine(self) -> bool:
-        """Whether it is linear up to a constant."""
+        """Whether H is linear except for a constant: H(x) = A x + b."""
         return self.linear
 
     @abstractmethod
     def bind(self, template: Template) -> Bound:
-        """Resolve the labels.
+        """Resolve the labels of the input; return the computation, with the labels of its output.
 
         Raises
         ------
@@ -76,15 +87,28 @@ class Operator(ABC):
         """
 
     def apply(self, data: xr.Dataset) -> xr.Dataset:
-        """H of a Dataset, with or without an ensemble dimension (member, trajectory), as a Dataset.
+        """H of a Dataset.
 
-        Variables keep their floating point type; the data are loaded.
+        Parameters
+        ----------
+        data
+            Physical fields, with or without an ensemble dimension (member, trajectory). They are loaded.
+
+        Returns
+        -------
+        xarray.Dataset
+            The observed quantities, with the ensemble dimension of ``data`` and its floating point types.
+
+        Raises
+        ------
+        OperatorError
+            If the operator cannot be applied to ``data``.
         """
         ensemble = ensemble_dimension(data)
         one = data if ensemble is None else data.isel({ensemble: 0}, drop=True)
         bound = self.bind(template := Template.from_dataset(one))
-        lead = [] if ensemble is None else [ensemble]
-        fields = {n: _tensor(data[n].transpose(*lead, *v.dims).values) for n, v in template.variables.items()}
+        leading = [] if ensemble is None else [ensemble]
+        fields = {n: _tensor(data[n].transpose(*leading, *v.dims).values) for n, v in template.variables.items()}
         with torch.no_grad():
             out = {name: value.numpy() for name, value in bound(fields).items()}
         if ensemble is None:
@@ -95,28 +119,34 @@ class Operator(ABC):
         return joined.assign_coords(along)
 
     def to_dict(self) -> dict[str, Any]:
-        """Name and parameters; parameters that are None are left out."""
+        """The name and the parameters, except those that are None."""
         pairs = ((f.name, getattr(self, f.name)) for f in dataclasses.fields(self))
         return {"op": self.name, **{k: v for k, v in pairs if v is not None}}
 
     def to_json(self) -> str:
-        """The operator as JSON, from which `from_json` makes an equal one.
+        """The operator as JSON; `from_json` reads it.
 
         Raises
         ------
         OperatorError
-            If it holds a user's own function.
+            If the operator holds a Python function.
         """
         if not self.saveable:
             raise OperatorError(
                 f"{self} holds a Python function, expected an operator that can be written as JSON; "
-                "pass it again where it is needed, as operator=... to assimilate"
+                "pass the operator itself where it is needed, operator=... (to assimilate, innovations or verify)"
             )
         return json.dumps(self.to_dict())
 
     @classmethod
     def from_dict(cls, parameters: Mapping[str, Any]) -> Operator:
-        """The operator with these parameters, names checked."""
+        """The operator with these parameters.
+
+        Raises
+        ------
+        OperatorError
+            If a parameter is unknown, missing or impossible.
+        """
         fields = {f.name: f for f in dataclasses.fields(cls)}
         for key in parameters:
             if key not in fields:
@@ -125,7 +155,7 @@ class Operator(ABC):
         missing = [n for n, f in fields.items() if (f.default, f.default_factory) == required and n not in parameters]
         if missing:
             raise OperatorError(
-                f"operator '{cls.name}' misses the parameter '{missing[0]}'; found {sorted(parameters)}, "
+                f"operator '{cls.name}' lacks the parameter '{missing[0]}'; found {sorted(parameters)}, "
                 f"expected {list(fields)}"
             )
         return cls(**parameters)
@@ -141,7 +171,7 @@ class Operator(ABC):
 
 
 def register(cls: _T) -> _T:
-    """Class decorator: make the operator known to `from_json` under its ``name``."""
+    """Class decorator: `from_json` finds the operator by its ``name``."""
     REGISTRY[cls.name] = cls
     return cls
 
@@ -149,7 +179,7 @@ def register(cls: _T) -> _T:
 @register
 @dataclass(frozen=True, repr=False)
 class Compose(Operator):
-    """Operators applied one after the other, the first one first."""
+    """Operators that are applied one after the other."""
 
     steps: tuple[Operator, ...]
 
@@ -162,7 +192,7 @@ class Compose(Operator):
 
     @property
     def affine(self) -> bool:
-        """Whether every step is linear up to a constant."""
+        """Whether every step is linear except for a constant."""
         return all(step.affine for step in self.steps)
 
     @property
@@ -200,15 +230,23 @@ class Compose(Operator):
 
 
 def compose(*operators: Operator) -> Operator:
-    """The operators applied one after the other; the same as ``first >> second >> ...``."""
+    """The operators applied one after the other: ``first >> second >> ...``.
+
+    Raises
+    ------
+    OperatorError
+        If there is no operator.
+    """
     if not operators:
-        raise OperatorError("compose() has no operator, expected at least one; operators.identity() does nothing")
+        raise OperatorError(
+            "compose() has no operator, expected at least one; operators.identity() observes the state itself"
+        )
     steps = tuple(step for operator in operators for step in steps_of(operator))
     return steps[0] if len(steps) == 1 else Compose(steps)
 
 
 def steps_of(operator: Operator) -> tuple[Operator, ...]:
-    """The operators that ``operator`` is composed of; itself if it is not composed."""
+    """The operators that ``operator`` is composed of, or the operator itself."""
     return operator.steps if isinstance(operator, Compose) else (operator,)
 
 
@@ -234,26 +272,26 @@ def from_json(text: str) -> Operator:
     Raises
     ------
     OperatorError
-        If the text is no JSON, names an unknown operator or parameter, or holds a user's own function.
+        If the text is not JSON, names an unknown operator or parameter, or describes a Python function.
     """
     try:
         description = json.loads(text)
     except (TypeError, json.JSONDecodeError) as error:
         raise OperatorError(
-            f'found {text!r}, which is not JSON ({error}); expected something like {{"op": "coarsen", "factor": 8}}'
+            f'found {text!r}, which is not JSON ({error}); expected for example {{"op": "coarsen", "factor": 8}}'
         ) from error
     return operator_from_dict(description)
 
 
 class Constant:
-    """An array that an operator needs, moved once to each device and floating point type it meets."""
+    """An array that an operator needs; it is copied once to each device and floating point type."""
 
     def __init__(self, values: np.ndarray) -> None:
         self._values = np.asarray(values)
         self._cache: dict[tuple[torch.device, torch.dtype], Tensor] = {}
 
     def like(self, tensor: Tensor) -> Tensor:
-        """The array on the device of ``tensor``; floating point values in its type as well."""
+        """The array on the device of ``tensor``; floating point numbers have the type of ``tensor``, too."""
         dtype = tensor.dtype if self._values.dtype.kind == "f" else torch.long
         key = (tensor.device, dtype)
         if key not in self._cache:
@@ -262,12 +300,12 @@ class Constant:
 
 
 def axis_of(dims: tuple[str, ...], dim: str) -> int:
-    """Axis of ``dim`` counted from the end, so that leading batch dimensions do not matter."""
+    """Axis of ``dim``, counted from the end, so that leading batch dimensions do not change it."""
     return dims.index(dim) - len(dims)
 
 
 def check_dimensions(name: str, dims: tuple[str, ...], template: Template) -> None:
-    """Raise `OperatorError` if no variable has one of ``dims``."""
+    """Raise `OperatorError` unless each of ``dims`` is a dimension of some variable."""
     for dim in dims:
         if dim not in template.sizes:
             raise OperatorError(f"{name}: there is no dimension {schema.nearest(dim, template.sizes)}")

@@ -1,12 +1,12 @@
-"""Operators with derivatives: vorticity.
+"""Vorticity of a velocity, on a plane or on a sphere.
 
 On a plane, zeta = dv/dx - du/dy. On a sphere of radius R, with longitude lambda and latitude phi,
 
     zeta = (dv/dlambda - d(u cos phi)/dphi) / (R cos phi).
 
-The derivative at a point is that of the parabola through three neighbours: central differences inside the grid and
-across the seam of a periodic dimension, one-sided second-order differences at the edges of a bounded one. Spacings may
-vary. R is `sdaxr.states.coordinates.EARTH_RADIUS`.
+The derivative at a point is that of the parabola through three neighbouring points: central differences inside the grid
+and across the seam of a periodic dimension, one-sided differences of second order at the edges of a bounded one. The
+spacing may vary. R is `sdaxr.states.coordinates.EARTH_RADIUS`.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from sdaxr.schema import OperatorError
 from sdaxr.states.axes import is_latitude, is_longitude
 from sdaxr.states.coordinates import EARTH_RADIUS
 
+# The CF standard name of the vorticity, by that of the velocity along x.
 _STANDARD_NAMES = {
     "eastward_wind": "atmosphere_relative_vorticity",
     "x_wind": "atmosphere_relative_vorticity",
@@ -35,15 +36,26 @@ _STANDARD_NAMES = {
 }
 
 
+# In degrees. The vorticity is divided by cos(latitude), which is below 2e-4 near the poles.
+_POLE = 89.99
+
+
 def vorticity(u: str = "u", v: str = "v") -> Operator:
-    """Vertical vorticity of the velocity with components ``u`` along x and ``v`` along y."""
+    """Vorticity dv/dx - du/dy of a velocity, as the variable ``vorticity``; see `sdaxr.operators.calculus`.
+
+    Parameters
+    ----------
+    u, v
+        Variables with the velocity along x (eastward) and along y (northward), in the same units. The vorticity has
+        these units per unit of length: that of the coordinates on a plane, m on a sphere.
+    """
     return Vorticity(u, v)
 
 
 @register
 @dataclass(frozen=True, repr=False)
 class Vorticity(Operator):
-    """dv/dx - du/dy, as the variable ``vorticity``."""
+    """Vorticity of the velocity ``u``, ``v``; see `vorticity`."""
 
     u: str = "u"
     v: str = "v"
@@ -63,11 +75,11 @@ class Vorticity(Operator):
             return Bound(out, lambda fields: {"vorticity": dx(fields[self.v]) - dy(fields[self.u])})
 
         cosine = _cosine(template.coordinate(y), y, trailing=-axis_of(dims, y) - 1)
-        degree = np.pi / 180 * EARTH_RADIUS
+        metres_per_degree = np.pi / 180 * EARTH_RADIUS
 
         def function(fields: Fields) -> Fields:
             cos = cosine.like(fields[self.u])
-            return {"vorticity": (dx(fields[self.v]) - dy(fields[self.u] * cos)) / (degree * cos)}
+            return {"vorticity": (dx(fields[self.v]) - dy(fields[self.u] * cos)) / (metres_per_degree * cos)}
 
         return Bound(out, function)
 
@@ -77,15 +89,15 @@ class Vorticity(Operator):
         if u.dims != v.dims or len(space) != 2:
             raise OperatorError(
                 f"vorticity: '{self.u}' has the dimensions {u.dims} and '{self.v}' has {v.dims}; expected the same "
-                "for both, with two horizontal ones"
+                "dimensions for both, two of them horizontal"
             )
-        schema.check_units(self.v, v.units or None, u.units or None, "the vorticity's second component")
+        schema.check_units(self.v, v.units or None, u.units or None, "the velocity")
         attrs = {d: template.coords[d].attrs if d in template.coords else {} for d in space}
         first_is_x = _is_x(space[0], attrs[space[0]]) or _is_y(space[1], attrs[space[1]])
         y, x = space[::-1] if first_is_x else space
         if is_latitude(y, attrs[y]) != is_longitude(x, attrs[x]):
             raise OperatorError(
-                f"vorticity: found the grid ('{y}', '{x}'), expected y and x, or latitude and longitude"
+                f"vorticity: found the grid ('{y}', '{x}'), expected y and x on a plane, or latitude and longitude"
             )
         return y, x
 
@@ -94,7 +106,7 @@ class Vorticity(Operator):
         lengths = ["m", "m"] if spherical else [template.coords[d].attrs.get("units", "") for d in (y, x)]
         if lengths[0] != lengths[1]:
             raise OperatorError(
-                f"vorticity: '{y}' has units {lengths[0]!r} and '{x}' has units {lengths[1]!r}; expected the same"
+                f"vorticity: '{y}' has units {lengths[0]!r} and '{x}' has units {lengths[1]!r}; expected the same units"
             )
         attrs = {"long_name": "vorticity"}
         if u.attrs.get("standard_name") in _STANDARD_NAMES:
@@ -103,7 +115,7 @@ class Vorticity(Operator):
 
 
 def divide_units(numerator: str, denominator: str) -> str:
-    """Units of a quotient: ``"m s-1"`` over ``"m"`` is ``"s-1"``; ``""`` if one of them is unknown."""
+    """Units of a quotient: ``"m s-1"`` over ``"m"`` is ``"s-1"``. ``""`` if the units of either are unknown."""
     if not numerator or not denominator:
         return ""
     top, bottom = _parse_units(numerator), _parse_units(denominator)
@@ -115,19 +127,19 @@ def divide_units(numerator: str, denominator: str) -> str:
 
 
 def difference_stencil(values: np.ndarray, period: float | None) -> tuple[np.ndarray, np.ndarray]:
-    """Positions and weights of three-point derivatives on a grid.
+    """Points and weights of the three-point derivative at each point of a grid.
 
     Parameters
     ----------
     values
-        Strictly monotonic coordinate, shape (n,), n >= 3.
+        Strictly monotonic coordinate, shape (n,), with n >= 3.
     period
         Length of the period; None where the dimension is bounded.
 
     Returns
     -------
     indices, weights
-        Shape (3, n) each: the derivative at i is ``sum(weights[:, i] * f[indices[:, i]])``.
+        Shape (3, n) each. The derivative of f at point i is ``sum(weights[:, i] * f[indices[:, i]])``.
     """
     n = values.size
     at = np.arange(n)
@@ -151,7 +163,8 @@ def difference_stencil(values: np.ndarray, period: float | None) -> tuple[np.nda
 
 
 class _Derivative:
-    # d/d(dim) of tensors whose last dimensions are `dims`.
+    """Derivative along ``dim`` of tensors whose last dimensions are ``dims``."""
+
     def __init__(self, template: Template, dim: str, dims: tuple[str, ...]) -> None:
         values = template.line(dim)
         steps = np.diff(values)
@@ -172,9 +185,9 @@ class _Derivative:
 
 
 def _cosine(latitude: np.ndarray, name: str, trailing: int) -> Constant:
-    if np.any(np.abs(latitude) > 89.99):
+    if np.any(np.abs(latitude) > _POLE):
         raise OperatorError(
-            f"vorticity: '{name}' holds a pole ({np.abs(latitude).max():g} degrees), where the components have no "
+            f"vorticity: '{name}' contains a pole ({np.abs(latitude).max():g} degrees), where the components have no "
             f"direction; cut it off first, operators.region({name}=(-89, 89)) >> operators.vorticity()"
         )
     return Constant(np.cos(np.deg2rad(latitude.astype(float))).reshape(-1, *[1] * trailing))
@@ -189,7 +202,7 @@ def _is_y(dim: str, attrs: Mapping[Hashable, Any]) -> bool:
 
 
 def _parse_units(text: str) -> dict[str, int] | None:
-    # "m s-1", "m s**-1", "m s^-1", "m.s-1" and "m/s" as {"m": 1, "s": -1}; None for anything else.
+    """Powers of the units: {"m": 1, "s": -1} for "m s-1", "m s**-1", "m s^-1", "m.s-1" or "m/s"; else None."""
     powers: dict[str, int] = {}
     sign = 1
     for token in re.findall(r"/|[^\s./]+", text):

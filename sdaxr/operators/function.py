@@ -1,4 +1,4 @@
-"""The user's own function as an operator."""
+"""A Python function of the user as an operator."""
 
 from __future__ import annotations
 
@@ -22,24 +22,29 @@ def function(
     template: Template | Callable[[Template], Template] | None = None,
     name: str | None = None,
 ) -> Operator:
-    """A differentiable torch function of one's own as an operator. It cannot be saved.
+    """A differentiable torch function as an operator, which cannot be saved.
 
     Parameters
     ----------
     fn
         Takes the physical fields, a dict of tensors of shape ``(..., *dims)`` with any number of leading batch
-        dimensions, and returns the observed ones in the same form. It is called with gradients, so use torch
-        operations only, and neither in-place ones nor ones that mix the batch dimensions.
+        dimensions. Returns the observed quantities in the same form. Gradients are taken through it: use torch
+        operations only, none in place, and none that mixes the batch dimensions.
     units
-        ``{variable: units}`` of what comes out; None if the variables and their units stay as they are.
+        ``{variable: units}`` of the output. None: the variables and their units are those of the input.
     dims
-        ``{variable: dimensions}`` of what comes out; by default those of the variable of the same name, else
-        those of the first variable. They are dimensions of the input.
+        ``{variable: dimensions}`` of the output, which are dimensions of the input. Default: the dimensions of the
+        input variable of the same name; without one, those of the first variable.
     template
-        The labels of the output, or a function from the input's `Template` to the output's, where ``units`` and
-        ``dims`` do not say enough (a new grid).
+        Labels of the output where ``units`` and ``dims`` do not describe them, such as a new grid: a `Template`, or a
+        function from the `Template` of the input to that of the output.
     name
-        What to call it in the provenance; the function's own name by default.
+        Name of the function in the provenance. Default: the name of ``fn``.
+
+    Raises
+    ------
+    OperatorError
+        If ``fn`` cannot be called.
 
     Examples
     --------
@@ -54,7 +59,7 @@ def function(
 @register
 @dataclass(frozen=True, repr=False)
 class Function(Operator):
-    """A user's own function; see `function`."""
+    """A Python function as an operator; see `function`."""
 
     fn: Callable[[Fields], Mapping[str, Tensor]]
     label: str
@@ -74,7 +79,7 @@ class Function(Operator):
             found = {n: tuple(v.shape[v.ndim - len(shapes.get(n, ())) :]) for n, v in values.items()}
             if found != shapes:
                 raise OperatorError(
-                    f"function '{self.label}' returned {found}, expected {shapes}; describe what it returns with "
+                    f"function '{self.label}' returned {found}, expected {shapes}; describe its output with "
                     "units=, dims= or template="
                 )
             return values

@@ -16,27 +16,31 @@ from sdaxr.operators.template import Template, VariableTemplate
 from sdaxr.schema import OperatorError
 from sdaxr.states.coordinates import TOLERANCE, spacing_of, wrapped
 
-_Limit = Any  # a number, a date, or a date as text
+_Bound = Any  # a number, a date, or a date as text
 
 
 def coarsen(factor: int, dims: str | tuple[str, ...] | None = None) -> Operator:
-    """Means over blocks of ``factor`` grid points along ``dims`` (None: the horizontal dimensions)."""
+    """Means over blocks of ``factor`` grid points along ``dims`` (None: the horizontal dimensions).
+
+    The coordinate of a block is the mean of those of its points. A periodic dimension stays periodic.
+    """
     return Coarsen(factor, dims)  # type: ignore[arg-type]
 
 
 def subsample(stride: int, offset: int = 0, dims: str | tuple[str, ...] | None = None) -> Operator:
-    """Every ``stride``-th grid point from ``offset`` on along ``dims`` (None: the horizontal dimensions)."""
+    """Every ``stride``-th grid point along ``dims`` (None: the horizontal dimensions), from the index ``offset`` on."""
     return Subsample(stride, offset, dims)  # type: ignore[arg-type]
 
 
 def region(**bounds: tuple[Any, Any]) -> Operator:
-    """The grid points with coordinates between the bounds, which are included.
+    """The grid points whose coordinates lie within bounds.
 
     Parameters
     ----------
     **bounds
-        ``dimension=(low, high)`` in the units of the coordinate; dates as text. A coordinate may descend. The region
-        may lie across the seam of a periodic dimension: ``lon=(-10, 5)`` on a grid from 0 to 360.
+        ``dimension=(low, high)``, both included, in the units of the coordinate; dates as text. The coordinate may
+        rise or fall. The region may lie across the seam of a periodic dimension: ``lon=(-10, 5)`` on a grid from 0 to
+        360.
     """
     return Region(bounds)
 
@@ -44,7 +48,7 @@ def region(**bounds: tuple[Any, Any]) -> Operator:
 @register
 @dataclass(frozen=True, repr=False)
 class Coarsen(Operator):
-    """Block means; the coordinate of a block is the mean of its points, and a periodic dimension stays periodic."""
+    """Block means; see `coarsen`."""
 
     factor: int
     dims: tuple[str, ...] | None = None
@@ -64,7 +68,7 @@ class Coarsen(Operator):
             if size % self.factor:
                 raise OperatorError(
                     f"coarsen: factor {self.factor} does not divide the {size} points of '{dim}'; expected a "
-                    f"divisor of {size}, or cut the grid first (operators.region or ds.isel)"
+                    f"divisor of {size}; or cut the grid first, with operators.region or ds.isel"
                 )
             out = out.block_mean(dim, self.factor)
         out = out.with_variables({n: _averaged(v, plan.get(n, ())) for n, v in template.variables.items()})
@@ -78,7 +82,7 @@ class Coarsen(Operator):
 @register
 @dataclass(frozen=True, repr=False)
 class Subsample(Operator):
-    """Every n-th grid point."""
+    """Every n-th grid point; see `subsample`."""
 
     stride: int
     offset: int = 0
@@ -112,7 +116,7 @@ class Subsample(Operator):
 @register
 @dataclass(frozen=True, repr=False)
 class Region(Operator):
-    """A box in coordinate values."""
+    """The grid points in a box of coordinate values; see `region`."""
 
     bounds: dict[str, tuple[Any, Any]]
 
@@ -148,12 +152,12 @@ class Region(Operator):
 
 
 def whole(operator: str, parameter: str, value: object, least: int) -> int:
-    """``value`` as an int that is at least ``least``.
+    """``value`` as an int of at least ``least``.
 
     Raises
     ------
     OperatorError
-        If it is not a whole number, or smaller.
+        If ``value`` is not a whole number, or is smaller than ``least``.
     """
     if isinstance(value, bool) or not isinstance(value, SupportsIndex) or int(value) < least:
         raise OperatorError(f"{operator}: {parameter} is {value!r}, expected a whole number of at least {least}")
@@ -168,7 +172,7 @@ def names(dims: str | Iterable[object] | None) -> tuple[str, ...] | None:
 
 
 def _plan(operator: str, dims: tuple[str, ...] | None, template: Template) -> dict[str, tuple[str, ...]]:
-    # Which dimensions of which variable are worked on.
+    """For each variable, those of its dimensions along which the operator acts."""
     if dims is not None:
         check_dimensions(operator, dims, template)
         return {n: tuple(d for d in dims if d in v.dims) for n, v in template.variables.items()}
@@ -176,7 +180,7 @@ def _plan(operator: str, dims: tuple[str, ...] | None, template: Template) -> di
     if not any(plan.values()):
         raise OperatorError(
             f"{operator}: found the dimensions {list(template.sizes)}, expected a horizontal one; name the "
-            "dimensions to work on with dims=..."
+            "dimensions along which the operator acts with dims=..."
         )
     return plan
 
@@ -211,13 +215,13 @@ def _plain(value: object) -> str | float:
     if isinstance(value, np.datetime64 | pd.Timestamp):
         return str(value)
     try:
-        return float(value)  # type: ignore[arg-type]  # what is no number raises
+        return float(value)  # type: ignore[arg-type]  # values that are not numbers raise
     except (TypeError, ValueError) as error:
         raise OperatorError(f"region: the bound {value!r} is neither a number nor a date as text") from error
 
 
-def _inside(template: Template, dim: str, low: _Limit, high: _Limit) -> tuple[np.ndarray, np.ndarray]:
-    # Positions within the bounds, and their coordinates, monotonic also where the seam is crossed.
+def _inside(template: Template, dim: str, low: _Bound, high: _Bound) -> tuple[np.ndarray, np.ndarray]:
+    """Indices of the points within the bounds, and their coordinates, which stay monotonic across a seam."""
     values = template.coordinate(dim)
     if isinstance(low, str) or isinstance(high, str) or values.dtype.kind in "MmO":
         first, last = sorted((_times(dim, values, low), _times(dim, values, high)))
@@ -241,7 +245,7 @@ def _inside(template: Template, dim: str, low: _Limit, high: _Limit) -> tuple[np
 
 
 def _around(template: Template, dim: str, low: float, high: float) -> tuple[np.ndarray, np.ndarray]:
-    # Positions on a circle from `low` upwards to `high`, and all coordinates in the turn of the region.
+    """Indices of the points on a circle from ``low`` up to ``high``, and all coordinates, counted as in the region."""
     values, period = template.coordinate(dim), template.period(dim)
     assert period is not None
     width = high - low if high >= low else high - low + period
@@ -256,7 +260,7 @@ def _around(template: Template, dim: str, low: float, high: float) -> tuple[np.n
     return np.roll(found, -(gap[0] + 1)), values + period * np.round((low + distance - values) / period)
 
 
-def _times(dim: str, values: np.ndarray, bound: _Limit) -> np.datetime64 | np.timedelta64:
+def _times(dim: str, values: np.ndarray, bound: _Bound) -> np.datetime64 | np.timedelta64:
     try:
         if values.dtype.kind == "M":
             return np.datetime64(bound)

@@ -20,18 +20,18 @@ OUTSIDE = ("error", "drop")
 
 
 def points(coords: Mapping[str, Sequence[float]], dim: str = "station", *, outside: str = "error") -> Operator:
-    """Values at stations, bilinear between the grid points, across the seam where the grid is periodic.
+    """Values at stations, by bilinear interpolation, also across the seam of a periodic grid.
 
     Parameters
     ----------
     coords
         Positions of the stations: one sequence for each dimension of the grid, all of equal length. Longitudes may be
-        counted from -180 or from 0 degrees, independent of the grid.
+        counted from -180 or from 0 degrees, whichever the grid has.
     dim
         Name of the new dimension.
     outside
-        What to do with stations outside the grid: ``"error"``, or ``"drop"``, which records their number in the
-        attribute ``<dim>_outside_grid`` of the observations.
+        What happens to stations outside the grid: ``"error"`` raises, ``"drop"`` leaves them out and records their
+        number in the attribute ``<dim>_outside_grid`` of the observations.
     """
     return Points({str(k): v for k, v in coords.items()}, dim, outside)  # type: ignore[misc]
 
@@ -39,7 +39,7 @@ def points(coords: Mapping[str, Sequence[float]], dim: str = "station", *, outsi
 @register
 @dataclass(frozen=True, repr=False)
 class Points(Operator):
-    """Bilinear interpolation to stations; output dims (time, [layer], station)."""
+    """Bilinear interpolation to stations, on (time, [layer], station); see `points`."""
 
     coords: dict[str, tuple[float, ...]]
     dim: str = "station"
@@ -68,7 +68,17 @@ class Points(Operator):
 
 @dataclass(frozen=True)
 class Bracket:
-    """Neighbours along one dimension: position ``p = (1 - weight) lower + weight upper``; shape (n,) each."""
+    """Two grid neighbours of each of n positions along one dimension; arrays of shape (n,).
+
+    Attributes
+    ----------
+    lower, upper
+        Indices of the neighbours.
+    weight
+        Weight of the upper neighbour, 0 to 1; the lower one has 1 - weight.
+    inside
+        Whether the position lies in the grid.
+    """
 
     lower: np.ndarray
     upper: np.ndarray
@@ -83,7 +93,7 @@ class Bracket:
 def bracket(template: Template, dim: str, where: np.ndarray) -> Bracket:
     """Grid neighbours of the positions ``where``, shape (n,), along ``dim``.
 
-    A position belongs to the grid up to `TOLERANCE` beyond its edge.
+    A position is in the grid as far as `TOLERANCE` grid spacings beyond its edge.
     """
     values, period = template.line(dim), template.period(dim)
     order = np.argsort(values)
@@ -110,9 +120,9 @@ def gather(
     labels: Mapping[str, CoordTemplate],
     asked: int,
 ) -> Bound:
-    """The bound operator that replaces the dimensions of ``brackets`` by ``dim``, put last.
+    """The bound operator that replaces the dimensions of ``brackets`` by ``dim``, the last dimension.
 
-    ``labels`` are the coordinates along ``dim``; ``asked`` is the number of positions with those that are dropped.
+    ``labels`` are the coordinates along ``dim``. ``asked`` counts all positions, those that were dropped included.
     """
     replaced = set(brackets)
     plans: dict[str, tuple[tuple[int, ...], Constant, Constant]] = {}
@@ -148,7 +158,7 @@ def gather(
 def refuse_outside(
     operator: str, dim: str, where: Mapping[str, np.ndarray], template: Template, inside: np.ndarray
 ) -> None:
-    """Raise `OperatorError`, naming the first of the positions that lie outside the grid."""
+    """Raise `OperatorError` if a position lies outside the grid; the message names the first one."""
     if inside.all():
         return
     bad = np.flatnonzero(~inside)
@@ -161,7 +171,13 @@ def refuse_outside(
 
 
 def positions(operator: str, coords: object) -> dict[str, tuple[float, ...]]:
-    """Positions as tuples of floats, checked: at least one, finite, of one length."""
+    """Positions as tuples of floats.
+
+    Raises
+    ------
+    OperatorError
+        If there are none, they are not finite numbers, or their counts differ.
+    """
     if not isinstance(coords, Mapping) or not coords:
         raise OperatorError(f"{operator}: found coords={coords!r}, expected {{dimension: positions}}")
     try:
@@ -170,7 +186,9 @@ def positions(operator: str, coords: object) -> dict[str, tuple[float, ...]]:
         raise OperatorError(f"{operator}: the positions are not numbers ({error})") from error
     lengths = {d: len(v) for d, v in out.items()}
     if len(set(lengths.values())) > 1 or 0 in lengths.values():
-        raise OperatorError(f"{operator}: found {lengths} positions, expected the same number, one at least, in each")
+        raise OperatorError(
+            f"{operator}: found {lengths} positions, expected one number, at least 1, for all dimensions"
+        )
     for dim, values in out.items():
         if not np.isfinite(values).all():
             raise OperatorError(
@@ -180,7 +198,7 @@ def positions(operator: str, coords: object) -> dict[str, tuple[float, ...]]:
 
 
 def place_attrs(template: Template, dim: str) -> dict[Any, Any]:
-    """Attributes of positions along ``dim`` that are no longer a dimension of their own."""
+    """Attributes of the coordinate ``dim`` where it is not a dimension: without axis and period."""
     return {k: v for k, v in without_period(template.coords[dim].attrs).items() if k != "axis"}
 
 
@@ -196,7 +214,7 @@ def _interpolate(x: Tensor, axes: tuple[int, ...], indices: Constant, weights: C
 
 
 def _corners(brackets: Sequence[Bracket], sizes: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
-    # Flat indices and weights of the corners of each position's cell, shape (corner, position) each.
+    """Flat indices and weights of the corners of the cell around each position, shape (corner, position) each."""
     indices, weights = [], []
     for sides in itertools.product((0, 1), repeat=len(brackets)):
         index = np.zeros(brackets[0].lower.shape, int)
@@ -207,7 +225,7 @@ def _corners(brackets: Sequence[Bracket], sizes: Sequence[int]) -> tuple[np.ndar
         indices.append(index)
         weights.append(weight)
     index, weight = np.stack(indices), np.stack(weights)
-    # A corner without weight must not bring in the NaN of a masked point: repeat the heaviest corner instead.
+    # 0 times NaN is NaN: where a corner has no weight, the index is that of the heaviest corner.
     heaviest = np.take_along_axis(index, weight.argmax(0)[None], 0)
     index = np.where(weight == 0, heaviest, index)
     used = weight.any(1)

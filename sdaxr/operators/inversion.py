@@ -3,7 +3,7 @@ r"""Inversion of quasi-geostrophic potential vorticity in two layers.
 .. math:: q_1 = \nabla^2 \psi_1 + F_1 (\psi_2 - \psi_1), \qquad q_2 = \nabla^2 \psi_2 + F_2 (\psi_1 - \psi_2)
 
 with :math:`F_1 = r_d^{-2} / (1 + \delta)` and :math:`F_2 = \delta F_1`. On a doubly periodic plane, these are two
-equations for the amplitudes of each wave in the two layers. Then :math:`u = -\partial_y \psi`,
+equations for each wave: for its amplitudes in the two layers. Then :math:`u = -\partial_y \psi`,
 :math:`v = \partial_x \psi` and :math:`\zeta = \nabla^2 \psi`, in Fourier space.
 """
 
@@ -30,17 +30,18 @@ OUTPUTS = {
 
 
 def pv_inversion(*outputs: str, variable: str = "q", rd: float = 15e3, delta: float = 0.25) -> Operator:
-    """Streamfunction, velocities and relative vorticity of both layers from potential vorticity, all linear.
+    """Linear functions of potential vorticity: streamfunction, velocities and relative vorticity of both layers.
 
     Parameters
     ----------
     *outputs
         Some of ``"streamfunction"``, ``"u"``, ``"v"``, ``"vorticity"``; by default ``"u", "v"``.
     variable
-        The anomaly of potential vorticity, with a dimension of two layers (the upper one first) and a doubly periodic,
-        evenly spaced plane. Values are physical: the inversion of a normalised field is another one.
+        Anomaly of potential vorticity, with a dimension of two layers (the upper one first) and two periodic, evenly
+        spaced dimensions. The values are physical: the inversion mixes the layers, so that layers which are normalised
+        one by one have another inversion.
     rd
-        Deformation radius, in units of the coordinates (the model's default, in m).
+        Deformation radius, in the units of the coordinates. Default: that of the system ``quasigeostrophic``, in m.
     delta
         Ratio of the layers' thicknesses, upper to lower.
     """
@@ -50,7 +51,7 @@ def pv_inversion(*outputs: str, variable: str = "q", rd: float = 15e3, delta: fl
 @register
 @dataclass(frozen=True, repr=False)
 class PVInversion(Operator):
-    """Linear functions of the streamfunction that belongs to a potential vorticity."""
+    """Inversion of potential vorticity; see `pv_inversion`."""
 
     outputs: tuple[str, ...] = ("u", "v")
     variable: str = "q"
@@ -66,7 +67,7 @@ class PVInversion(Operator):
             if output not in OUTPUTS:
                 raise OperatorError(f"pv_inversion: there is no output {schema.nearest(output, OUTPUTS)}")
         if not outputs or len(set(outputs)) < len(outputs):
-            raise OperatorError(f"pv_inversion: found the outputs {outputs}, expected one or more different ones")
+            raise OperatorError(f"pv_inversion: found the outputs {outputs}, expected one or more, none of them twice")
         object.__setattr__(self, "outputs", outputs)
         for key in ("rd", "delta"):
             value = number("pv_inversion", key, getattr(self, key))
@@ -111,31 +112,31 @@ class PVInversion(Operator):
         if len(space) != 2 or len({template.coords[d].attrs.get("units") for d in space}) != 1:
             raise OperatorError(
                 f"pv_inversion: the periodic dimensions of '{self.variable}' are {space}, expected two of the same "
-                "units, y and x; take the whole domain, and mark its coordinates with the attributes periodic=1 and "
-                "period, which equal steps go once around"
+                "units, y and x; take the whole domain, with equal steps, and give its coordinates the attributes "
+                "periodic=1 and period"
             )
         y, x = space
         return (x, y) if template.coords[y].attrs.get("axis") == "X" else (y, x)
 
     def _wavenumber(self, template: Template, dim: str) -> np.ndarray:
         values, period = template.line(dim), template.period(dim)
-        assert period is not None  # as `_plane` chose it
+        assert period is not None  # `_plane` chose periodic dimensions only
         if values[-1] < values[0]:
             raise OperatorError(
-                f"pv_inversion: '{dim}' falls from {values[0]:g} to {values[-1]:g}, expected a rising coordinate; turn "
-                f"it with ds.isel({dim}=slice(None, None, -1))"
+                f"pv_inversion: '{dim}' falls from {values[0]:g} to {values[-1]:g}, expected a rising coordinate; "
+                f"reverse it with ds.isel({dim}=slice(None, None, -1))"
             )
         return 2 * np.pi * np.fft.fftfreq(values.size, period / values.size)
 
     def _inverse(self, kx: np.ndarray, ky: np.ndarray) -> np.ndarray:
-        """psi of q by wave, (to layer, from layer, ky, kx); zero for the mean, which has no streamfunction."""
+        """Matrices from q to psi, one for each wave: (to layer, from layer, ky, kx); zero for the mean."""
         half = kx[: kx.size // 2 + 1]
         square = ky[:, None] ** 2 + half**2
         upper = self.rd**-2 / (1 + self.delta)
         lower = self.delta * upper
-        one = np.ones_like(square)
-        matrix = np.array([[-(square + upper), upper * one], [lower * one, -(square + lower)]])
-        # In closed form and double precision: with q in s-1 and lengths in m, entries differ by many orders.
+        ones = np.ones_like(square)
+        matrix = np.array([[-(square + upper), upper * ones], [lower * ones, -(square + lower)]])
+        # In closed form and double precision: for q in s-1 and lengths in m, the entries differ by orders of magnitude.
         determinant = square * (square + upper + lower)
         adjugate = np.array([[matrix[1, 1], -matrix[0, 1]], [-matrix[1, 0], matrix[0, 0]]])
         inverse: np.ndarray = np.divide(adjugate, determinant, out=np.zeros_like(adjugate), where=determinant > 0)
@@ -143,7 +144,7 @@ class PVInversion(Operator):
 
     @staticmethod
     def _factors(kx: np.ndarray, ky: np.ndarray) -> dict[str, np.ndarray]:
-        """Factors by which psi becomes each output, by wave (ky, kx)."""
+        """Factors from psi to each output, one for each wave: (ky, kx)."""
         half = np.abs(kx[: kx.size // 2 + 1])
         along_y, along_x = (np.broadcast_to(a, (ky.size, half.size)).astype(complex) for a in (ky[:, None], half))
         return {
@@ -154,12 +155,12 @@ class PVInversion(Operator):
         }
 
     def _labels(self, q: VariableTemplate, length: str) -> dict[str, VariableTemplate]:
-        per = divide_units(q.units, "1") if q.units else ""
-        known = bool(per and length)
+        rate = divide_units(q.units, "1") if q.units else ""
+        known = bool(rate and length)
         units = {
-            "streamfunction": f"{length}2 {per}" if known else "",
-            "u": f"{length} {per}" if known else "",
-            "v": f"{length} {per}" if known else "",
-            "vorticity": per,
+            "streamfunction": f"{length}2 {rate}" if known else "",
+            "u": f"{length} {rate}" if known else "",
+            "v": f"{length} {rate}" if known else "",
+            "vorticity": rate,
         }
         return {n: VariableTemplate(q.dims, units[n], {"long_name": OUTPUTS[n]}) for n in OUTPUTS}

@@ -20,18 +20,19 @@ from sdaxr.states.time import nearest_times, time_kind
 
 
 def locations(coords: Mapping[str, Sequence[Any]], dim: str = "obs", *, outside: str = "error") -> Operator:
-    """The state at single measurements: at their times and layers, bilinear between the grid points.
+    """The state at single measurements: at the time and layer of each, by bilinear interpolation in space.
 
     Parameters
     ----------
     coords
-        One sequence for each dimension of the state, all of equal length. Times are model times, ISO dates, or seconds
-        where the state's time is a timedelta. Times and layers must be among those of the state.
+        Positions of the measurements: one sequence for each dimension of the state, all of equal length. Times are
+        model times, ISO dates, or seconds where the time of the state is a timedelta. Times and layers must be among
+        those of the state.
     dim
         Name of the new dimension.
     outside
-        What to do with measurements outside the grid or the window: ``"error"``, or ``"drop"``, which records their
-        number in the attribute ``<dim>_outside_grid``.
+        What happens to measurements outside the grid or the window: ``"error"`` raises, ``"drop"`` leaves them out and
+        records their number in the attribute ``<dim>_outside_grid``.
     """
     return Locations({str(k): tuple(v) for k, v in coords.items()}, dim, outside)
 
@@ -39,7 +40,7 @@ def locations(coords: Mapping[str, Sequence[Any]], dim: str = "obs", *, outside:
 @register
 @dataclass(frozen=True, repr=False)
 class Locations(Operator):
-    """Exact in time and layer, bilinear in space; output dims (obs)."""
+    """Single measurements, on (obs): exact in time and layer, bilinear in space; see `locations`."""
 
     coords: dict[str, tuple[Any, ...]]
     dim: str = "obs"
@@ -51,13 +52,13 @@ class Locations(Operator):
     def __post_init__(self) -> None:
         check_outside("locations", self.outside)
         if not isinstance(self.coords, Mapping) or TIME not in self.coords:
-            raise OperatorError(f"locations: found coords={self.coords!r}, expected 'time' and the positions")
+            raise OperatorError(f"locations: found coords={self.coords!r}, expected 'time' and positions")
         times = tuple(t if isinstance(t, str) else float(t) for t in self.coords[TIME])
         numbers = {d: v for d, v in self.coords.items() if d != TIME}
         checked = positions("locations", numbers) if numbers else {}
         if any(len(v) != len(times) for v in checked.values()):
             raise OperatorError(
-                f"locations: found {len(times)} times, expected as many as positions in {list(checked)}"
+                f"locations: found {len(times)} times, expected one for each position in {list(checked)}"
             )
         object.__setattr__(self, "coords", {TIME: times, **checked})
 
@@ -94,7 +95,7 @@ class Locations(Operator):
 
 
 def write_times(times: xr.DataArray) -> tuple[Any, ...]:
-    """Times as JSON holds them: model times, ISO dates, or seconds for timedelta."""
+    """Times in the form of JSON: model times, ISO dates, or seconds in the place of timedeltas."""
     kind = time_kind(times)
     if kind == "float":
         return tuple(map(float, times.values))
@@ -112,9 +113,9 @@ def _at_time(template: Template, times: np.ndarray) -> Bracket:
     if between.size:
         at = between[0]
         raise OperatorError(
-            f"locations: the time {times[at]} of measurement {at} is not a step of the state, nor are those of "
-            f"{between.size - 1} others; the nearest step is {grid[index[at]]}; move the measurements to it, or leave "
-            "them out"
+            f"locations: the time {times[at]} of measurement {at} is not a step of the state, nor are the times "
+            f"of {between.size - 1} others; its nearest step is {grid[index[at]]}; move the measurements to the steps, "
+            "or leave them out"
         )
     return Bracket(index, index, np.zeros(index.shape), ~off)
 
@@ -125,7 +126,7 @@ def _at_layer(template: Template, dim: str, where: np.ndarray) -> Bracket:
 
 
 def _like(times: Sequence[Any], grid: np.ndarray) -> np.ndarray:
-    # The written times as values that compare with those of the grid.
+    """Times of `write_times` as values that can be compared with those of the grid."""
     kind = time_kind(xr.DataArray(grid, dims=TIME, name=TIME))
     text = any(isinstance(t, str) for t in times)
     if text != (kind in ("datetime", "cftime")):

@@ -1,4 +1,4 @@
-"""Operators as a person types them: ``vorticity() >> coarsen(4) >> saturate()``, or JSON."""
+"""Operators from text: ``vorticity() >> coarsen(4) >> saturate()``, or JSON."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ FACTORIES: dict[str, Callable[..., Operator]] = {
 
 
 def parse(text: str) -> Operator:
-    """The operator that ``text`` describes, as JSON or as calls joined by ``>>``; nothing is executed.
+    """The operator that ``text`` describes, as JSON or as calls joined by ``>>``. No code is executed.
 
     Raises
     ------
     OperatorError
-        If the text is neither, or names an unknown operator or parameter.
+        If ``text`` is neither, or names an unknown operator or parameter.
     """
     if text.lstrip().startswith("{"):
         return from_json(text)
@@ -48,7 +48,7 @@ def parse(text: str) -> Operator:
     return _operator(tree, text)
 
 
-_EXPECTED = 'expected something like \'coarsen(8)\', \'vorticity() >> coarsen(4)\' or {"op": "coarsen", "factor": 8}'
+_EXPECTED = 'expected for example \'coarsen(8)\', \'vorticity() >> coarsen(4)\' or {"op": "coarsen", "factor": 8}'
 
 
 def _operator(node: ast.expr, text: str) -> Operator:

@@ -1,4 +1,4 @@
-"""Operators on each value by itself: select, saturate, arctan, sine, scaling."""
+"""Operators that act on each value by itself: identity, select, saturate, arctan, sine, scale."""
 
 from __future__ import annotations
 
@@ -17,32 +17,32 @@ from sdaxr.schema import OperatorError
 
 
 def identity() -> Operator:
-    """Observe the state itself."""
+    """The state itself."""
     return Identity()
 
 
 def select(*names: str) -> Operator:
-    """Observe the variables ``names`` only, in that order."""
+    """The variables ``names`` only, in this order."""
     return Select(tuple(names))
 
 
 def saturate() -> Operator:
-    """x / (1 + abs(x)): a sensor that saturates at 1. Dimensionless."""
+    """x / (1 + abs(x)), dimensionless: a sensor that saturates at -1 and 1."""
     return Saturate()
 
 
 def arctan(scale: float = 1.0) -> Operator:
-    """arctan(scale x). Dimensionless; ``scale`` is in the inverse of the variable's units."""
+    """arctan(scale x), dimensionless; ``scale`` is in the inverse units of x."""
     return Arctan(scale)
 
 
 def sin(scale: float = 1.0, amplitude: float = 1.0) -> Operator:
-    """amplitude sin(scale x). Dimensionless; ``scale`` is in the inverse of the variable's units."""
+    """amplitude sin(scale x), dimensionless; ``scale`` is in the inverse units of x."""
     return Sin(scale, amplitude)
 
 
 def scale(factor: float, offset: float = 0.0, units: str | None = None) -> Operator:
-    """factor x + offset, in ``units``; None leaves the units as they are."""
+    """factor x + offset, in ``units``. None: in the units of x, whatever the factor is."""
     return Scale(factor, offset, units)
 
 
@@ -83,16 +83,22 @@ class Select(Operator):
 
 @dataclass(frozen=True, repr=False)
 class Elementwise(Operator):
-    """The same function of each value, wherever it is."""
+    """Base of operators that apply one function to each value.
+
+    Attributes
+    ----------
+    word
+        First words of the ``long_name`` of the output, before the name of the variable.
+    """
 
     word: ClassVar[str] = ""
 
     @abstractmethod
     def function(self, x: Tensor) -> Tensor:
-        """That of values of any shape."""
+        """The function of each value of ``x``, a tensor of any shape."""
 
     def bind(self, template: Template) -> Bound:
-        """Without units, and described by ``word``."""
+        """Resolve the labels; the output is dimensionless, and described by ``word``."""
 
         def labels(name: str, variable: VariableTemplate) -> VariableTemplate:
             attrs = {k: v for k, v in variable.attrs.items() if k != "standard_name"}
@@ -116,7 +122,7 @@ class Saturate(Elementwise):
     word = "saturated"
 
     def function(self, x: Tensor) -> Tensor:
-        """That of values of any shape."""
+        """x / (1 + abs(x)) of each value; any shape."""
         return x / (1 + x.abs())
 
 
@@ -134,7 +140,7 @@ class Arctan(Elementwise):
         object.__setattr__(self, "scale", number("arctan", "scale", self.scale))
 
     def function(self, x: Tensor) -> Tensor:
-        """That of values of any shape."""
+        """arctan(scale x) of each value; any shape."""
         return torch.atan(self.scale * x)
 
 
@@ -154,7 +160,7 @@ class Sin(Elementwise):
             object.__setattr__(self, key, number("sin", key, getattr(self, key)))
 
     def function(self, x: Tensor) -> Tensor:
-        """That of values of any shape."""
+        """amplitude sin(scale x) of each value; any shape."""
         return self.amplitude * torch.sin(self.scale * x)
 
 
@@ -177,7 +183,7 @@ class Scale(Elementwise):
 
     @property
     def linear(self) -> bool:  # type: ignore[override]
-        """Whether there is no offset: with one, the operator is affine."""
+        """Whether the offset is zero; with another offset, the operator is affine."""
         return self.offset == 0
 
     def bind(self, template: Template) -> Bound:
@@ -188,7 +194,7 @@ class Scale(Elementwise):
         return Bound(out, self._each)
 
     def function(self, x: Tensor) -> Tensor:
-        """That of values of any shape."""
+        """factor x + offset of each value; any shape."""
         return self.factor * x + self.offset
 
 
@@ -198,10 +204,10 @@ def number(operator: str, parameter: str, value: object) -> float:
     Raises
     ------
     OperatorError
-        If it is not a finite number.
+        If ``value`` is not a finite number.
     """
     try:
-        result = float(value)  # type: ignore[arg-type]  # what is no number raises
+        result = float(value)  # type: ignore[arg-type]  # values that are not numbers raise
     except (TypeError, ValueError):
         result = math.nan
     if not math.isfinite(result):

@@ -1,4 +1,4 @@
-"""Standardised fields: (x - mean) / std, for each variable, and for each layer by itself."""
+"""Standardised fields: (x - mean) / std of each variable, or of each layer of a variable."""
 
 from __future__ import annotations
 
@@ -20,13 +20,14 @@ ByVariable = Numbers | Mapping[str, Numbers]
 
 
 def standardise(std: ByVariable, mean: ByVariable = 0.0, along: str = "layer") -> Operator:
-    """(x - mean) / std: dimensionless values of about unit size, for operators that are defined on these.
+    """(x - mean) / std, dimensionless: the input of operators that are defined for values of about unit size.
 
     Parameters
     ----------
     std, mean
-        In the units of the variables: a number; a list of them, one for each index of ``along``; or one of these for
-        each variable by name. ``std`` is positive. With names, other variables are left as they are.
+        In the units of the variables: a number; a list of numbers, one for each index of ``along``; or a mapping of
+        variables to these. ``std`` is positive. Variables that a mapping ``std`` does not name are left as they are;
+        those that a mapping ``mean`` does not name have the mean 0.
     along
         Dimension of the lists.
     """
@@ -34,7 +35,10 @@ def standardise(std: ByVariable, mean: ByVariable = 0.0, along: str = "layer") -
 
 
 def standardise_like(data: xr.Dataset, along: str = "layer") -> Operator:
-    """`standardise` by the standard deviation of data, for each variable and index of ``along``; means stay."""
+    """`standardise` by the standard deviation of ``data``, for each variable and index of ``along``.
+
+    The mean is not subtracted: the operator is linear.
+    """
     found = {}
     for name, values in data.data_vars.items():
         std = values.std([d for d in values.dims if d != along])
@@ -45,7 +49,7 @@ def standardise_like(data: xr.Dataset, along: str = "layer") -> Operator:
 @register
 @dataclass(frozen=True, repr=False)
 class Standardise(Operator):
-    """(x - mean) / std."""
+    """(x - mean) / std; see `standardise`."""
 
     std: ByVariable
     mean: ByVariable = 0.0
@@ -67,7 +71,7 @@ class Standardise(Operator):
 
     @property
     def linear(self) -> bool:  # type: ignore[override]
-        """Whether no mean is taken away: with one, the operator is affine."""
+        """Whether the mean is zero; with another mean, the operator is affine."""
         return not any(np.any(v) for v in (self.mean.values() if isinstance(self.mean, Mapping) else [self.mean]))
 
     def bind(self, template: Template) -> Bound:
@@ -79,7 +83,7 @@ class Standardise(Operator):
         for name, variable in template.variables.items():
             if isinstance(self.std, Mapping) and name not in self.std:
                 continue
-            std, mean = (Constant(self._along(given, name, variable, template)) for given in (self.std, self.mean))
+            std, mean = (Constant(self._shaped(given, name, variable, template)) for given in (self.std, self.mean))
             functions[name] = _standardised(std, mean)
             attrs = {k: v for k, v in variable.attrs.items() if k != "standard_name"}
             attrs["long_name"] = f"standardised {variable.long_name or name}"
@@ -90,15 +94,15 @@ class Standardise(Operator):
 
         return Bound(template.with_variables(out), function)
 
-    def _along(self, given: ByVariable, name: str, variable: VariableTemplate, template: Template) -> np.ndarray:
-        """The numbers of a variable, shaped to its dimensions from ``along`` on."""
+    def _shaped(self, given: ByVariable, name: str, variable: VariableTemplate, template: Template) -> np.ndarray:
+        """The numbers of a variable, in a shape that broadcasts with it."""
         numbers = np.asarray(given.get(name, 0.0) if isinstance(given, Mapping) else given, float)
         if numbers.ndim == 0:
             return numbers
         if self.along not in variable.dims:
             raise OperatorError(
                 f"standardise: '{name}' has no dimension {schema.nearest(self.along, variable.dims)} for the "
-                f"{numbers.size} numbers; pass one number, or along="
+                f"{numbers.size} numbers; pass one number, or name the dimension with along="
             )
         if template.sizes[self.along] != numbers.size:
             raise OperatorError(

@@ -1,7 +1,7 @@
 """The labels of a set of fields, without the fields.
 
-An operator is bound to the `Template` of its input, and returns the `Template` of its output. So names, dimensions,
-coordinates and units of observations are known before anything is computed, and the computation sees only tensors.
+An operator is bound to the `Template` of its input, and returns the `Template` of its output. Names, dimensions,
+coordinates and units of observations are thus known before anything is computed, and the computation has only tensors.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from sdaxr.schema import TIME, DataError, GridError
 from sdaxr.states.axes import layer_dimension, space_dimensions
 from sdaxr.states.coordinates import period_of, turn_of, unrolled
 
-# Attributes that point at variables or ranges that a transformed field no longer has.
+# Attributes that name variables, or state ranges, which are not those of a transformed field.
 _DANGLING = {
     "ancillary_variables",
     "actual_range",
@@ -61,13 +61,13 @@ class Template:
     Attributes
     ----------
     variables
-        One `VariableTemplate` a variable; ``time``, where a variable has it, is the first dimension.
+        One `VariableTemplate` for each variable, by name; ``time`` is the first dimension where there is time.
     coords
-        One `CoordTemplate` a coordinate.
+        One `CoordTemplate` for each coordinate, by name.
     sizes
-        Size of each dimension; a dimension that has a coordinate may be left out.
+        Size of each dimension. Dimensions with a coordinate may be left out.
     attrs
-        Attributes of the Dataset, such as what an operator records.
+        Attributes of the Dataset, among them those that an operator records.
     """
 
     variables: dict[str, VariableTemplate]
@@ -82,14 +82,14 @@ class Template:
         missing = [d for d in used if d not in known]
         if missing:
             raise DataError(
-                f"found the dimensions {missing} without size, expected a coordinate or a size for each; "
+                f"found the dimensions {missing} without a size, expected a coordinate or a size for each; "
                 "pass coords= or sizes= to Template"
             )
         object.__setattr__(self, "sizes", {d: known[d] for d in used})
 
     @classmethod
     def from_dataset(cls, data: xr.Dataset) -> Template:
-        """Template of ``data``, with ``time`` first in every variable; only coordinates are loaded."""
+        """The template of ``data``, with ``time`` first in every variable. Only coordinates are loaded."""
         variables = {}
         for name, variable in data.data_vars.items():
             attrs = _clean(variable.attrs)
@@ -104,7 +104,7 @@ class Template:
         return template.with_variables(variables)
 
     def arrays(self, data: xr.Dataset) -> dict[str, np.ndarray]:
-        """Values of ``data`` in the order of the template's variables and dimensions, loaded."""
+        """Values of ``data``, loaded, in the order of the variables and dimensions of the template."""
         return {name: data[name].transpose(*v.dims).values for name, v in self.variables.items()}
 
     def to_dataset(self, arrays: Mapping[str, np.ndarray]) -> xr.Dataset:
@@ -113,7 +113,7 @@ class Template:
         Parameters
         ----------
         arrays
-            One array a variable, of shape ``self.shape(name)``.
+            One array for each variable, of shape ``self.shape(name)``.
 
         Raises
         ------
@@ -150,7 +150,7 @@ class Template:
         return None if coord is None else period_of(dim, coord.values, coord.attrs)
 
     def turn(self, dim: str) -> float | None:
-        """Distance after which labels along a dimension are the same again (`sdaxr.states.coordinates.turn_of`)."""
+        """Distance after which the labels of a dimension repeat (`sdaxr.states.coordinates.turn_of`), or None."""
         coord = self._own(dim)
         return None if coord is None else turn_of(dim, coord.attrs)
 
@@ -170,7 +170,7 @@ class Template:
         return coord.values
 
     def line(self, dim: str) -> np.ndarray:
-        """Values of the coordinate of ``dim`` as floats, without the jump at the seam where there is one.
+        """Values of the coordinate of ``dim`` as floats, without a jump where the count starts again.
 
         Raises
         ------
@@ -180,13 +180,13 @@ class Template:
         return unrolled(self.coordinate(dim), self.turn(dim))
 
     def with_variables(self, variables: Mapping[str, VariableTemplate]) -> Template:
-        """The same coordinates with other variables; coordinates of dimensions that no variable has are left out."""
+        """The template with other variables; coordinates are kept whose dimensions these variables have."""
         used = {d for v in variables.values() for d in v.dims}
         coords = {n: c for n, c in self.coords.items() if set((n,) if c.dims is None else c.dims) <= used}
         return replace(self, variables=dict(variables), coords=coords)
 
     def take(self, dim: str, indices: Sequence[int] | np.ndarray | slice) -> Template:
-        """The template of some of the positions along ``dim``, which is marked as periodic only if it still is."""
+        """The template at ``indices`` along ``dim``, which stays periodic if they still go once around."""
         positions = np.arange(self.sizes[dim])[indices]
         coords = {}
         for name, coord in self.coords.items():
@@ -199,7 +199,7 @@ class Template:
         return out
 
     def block_mean(self, dim: str, factor: int) -> Template:
-        """The template of means over blocks of ``factor`` along ``dim``; text along it is dropped."""
+        """The template of means over blocks of ``factor`` along ``dim``; coordinates without a mean are dropped."""
         coords = {}
         for name, coord in self.coords.items():
             axis = _axis(name, coord, dim)
@@ -213,19 +213,19 @@ class Template:
         return replace(self, coords=coords, sizes={**self.sizes, dim: self.sizes[dim] // factor})
 
     def _own(self, dim: str) -> CoordTemplate | None:
-        # The coordinate of a dimension itself.
+        """The coordinate of the dimension itself, or None."""
         coord = self.coords.get(dim)
         return None if coord is None or coord.dims is not None else coord
 
     def _blank(self, name: str) -> xr.DataArray:
-        # Dimensions are recognised on DataArrays; this one occupies a single number.
+        # The rules for dimensions take DataArrays. This one takes the memory of a single number.
         dims = self.variables[name].dims
         coords = {d: (d, self.coords[d].values, self.coords[d].attrs) for d in dims if d in self.coords}
         return xr.DataArray(np.broadcast_to(np.float32(0), self.shape(name)), coords, dims)
 
 
 def without_period(attrs: Mapping[Any, Any]) -> dict[Any, Any]:
-    """Attributes of a coordinate of points that are no longer those of a periodic dimension."""
+    """Attributes of a coordinate, except those that mark it as periodic."""
     return {k: v for k, v in attrs.items() if k not in ("periodic", "period")}
 
 
@@ -250,7 +250,7 @@ def _block_mean(values: np.ndarray, axis: int, factor: int) -> np.ndarray | None
     blocks = values.reshape(shape)
     if kind in "fiub":
         return np.asarray(blocks.mean(axis + 1))
-    # Times have no sum: take the mean of the distances from each block's first.
+    # Times cannot be added, distances in time can: those from the first time of each block.
     first = np.take(blocks, [0], axis + 1)
     distance = (blocks - first).sum(axis + 1) // factor
     mean: np.ndarray = first.squeeze(axis + 1) + distance

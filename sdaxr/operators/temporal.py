@@ -12,9 +12,9 @@ from sdaxr.schema import TIME, OperatorError
 
 
 def time_difference(first: int = 0, last: int = -1) -> Operator:
-    """State ``last`` minus state ``first`` of the window, two positions along time; there is no time left.
+    """The state at index ``last`` along time minus the state at index ``first``; the output has no time.
 
-    Observed as zero with a small error it closes a trajectory to a loop.
+    Observed to be zero with a small error, the difference closes a trajectory to a loop.
     """
     return TimeDifference(first, last)
 
@@ -22,7 +22,7 @@ def time_difference(first: int = 0, last: int = -1) -> Operator:
 @register
 @dataclass(frozen=True, repr=False)
 class TimeDifference(Operator):
-    """The difference between two times."""
+    """The difference of the states at two times; see `time_difference`."""
 
     first: int = 0
     last: int = -1
@@ -34,7 +34,7 @@ class TimeDifference(Operator):
         for key in ("first", "last"):
             value = getattr(self, key)
             if isinstance(value, bool) or not hasattr(value, "__index__"):
-                raise OperatorError(f"time_difference: {key} is {value!r}, expected a position along time")
+                raise OperatorError(f"time_difference: {key} is {value!r}, expected an index along time")
             object.__setattr__(self, key, int(value))
 
     def bind(self, template: Template) -> Bound:

@@ -1,4 +1,4 @@
-"""Diagrams against time: lines for states without space, Hovmöller diagrams for one space dimension."""
+"""Diagrams against time: lines for states without space, Hovmöller diagrams for states with one space dimension."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Move = Callable[[int], None]
-_FAN = 64  # more lines than that are a smear
-_EPOCH = 2000  # data of one figure are drawn from the same day
+_FAN = 64  # members that are drawn: the eye does not tell more lines apart
+_EPOCH = 2000  # cftime: all data of a figure are drawn in days since the first of January of this year
 
 
 def draw_lines(
@@ -31,7 +31,10 @@ def draw_lines(
     observations: xr.Dataset | None,
     variables: Sequence[str] | None,
 ) -> tuple[Figure, Move, int]:
-    """One diagram per variable: truth black, observations with error bars, members as a fan, mean."""
+    """One diagram for each variable: the truth in black, observations with error bars, members and their mean.
+
+    Returns the figure, a function that moves its time marker, and the number of times.
+    """
     truth = None if truth is None else single(truth)
     asked = list(variables or map(str, data.data_vars))
     lines = [n for n in asked if not space_dimensions(data[n]) and _timed(data[n])]
@@ -62,7 +65,10 @@ def draw_hovmoeller(
     look: dict[Quantity, dict[str, Any]],
     colour_bars: Callable[..., None],
 ) -> tuple[Figure, Move, int]:
-    """One diagram per panel, time upwards, space to the right."""
+    """One Hovmöller diagram for each panel: time upwards, space to the right.
+
+    Returns the figure, a function that moves its time marker, and the number of times.
+    """
     figure = new_figure(1.2 + 2.0 * len(panels), 4.4)
     row = list(figure.subplots(1, len(panels), sharey=True, squeeze=False)[0])
     bars: dict[Quantity, tuple[Any, list[Any]]] = {}
@@ -128,7 +134,7 @@ def _stamps(data: xr.Dataset) -> xr.DataArray:
 
 
 def _numbers(stamps: xr.DataArray) -> np.ndarray:
-    # matplotlib knows datetime64 itself; times of other calendars are drawn as days of their own calendar
+    # matplotlib draws datetime64 itself; times of other calendars are drawn as days of their own calendar.
     kind = time_kind(stamps)
     if kind == "timedelta":
         return stamps.values / np.timedelta64(1, "h")

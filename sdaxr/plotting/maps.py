@@ -1,7 +1,7 @@
-"""Maps through cartopy, from what is on disk: nothing is ever downloaded.
+"""Maps with cartopy. Coastlines are read from disk; nothing is downloaded.
 
-Coastlines are looked for in cartopy's own folders, as Natural Earth or GSHHS shapefiles. Without them the map
-is drawn without coastlines, and a warning says once how to get them.
+Coastlines are Natural Earth or GSHHS shapefiles in the folders of cartopy. Where there are none, maps have no
+coastlines, and one warning says how to install them.
 """
 
 from __future__ import annotations
@@ -22,8 +22,9 @@ if TYPE_CHECKING:
     from cartopy.mpl.geoaxes import GeoAxes
 
 _log = logging.getLogger(__name__)
-_SYSTEM = (Path("/usr/share/cartopy/data"), Path("/usr/share/cartopy"))
-_FINE = 20.0  # degrees of longitude below which the finer shorelines are preferred
+_SYSTEM_FOLDERS = (Path("/usr/share/cartopy/data"), Path("/usr/share/cartopy"))
+# Width of a map, in degrees of longitude, below which the finest coastlines are preferred: coarse ones show corners.
+_FINE = 20.0
 
 
 def is_map(field: xr.DataArray, y: Hashable, x: Hashable) -> bool:
@@ -39,7 +40,7 @@ def projection(extent: tuple[float, float, float, float]) -> PlateCarree:
 
 
 def decorate(axes: GeoAxes, extent: tuple[float, float, float, float]) -> PlateCarree:
-    """Coastlines, if there are any, in a GeoAxes cut to ``extent``; returns the data's transform.
+    """Cut a GeoAxes to ``extent``, and draw coastlines where there are any; return the coordinate system of the data.
 
     ``extent`` is west, east, south, north in degrees.
     """
@@ -57,7 +58,7 @@ def decorate(axes: GeoAxes, extent: tuple[float, float, float, float]) -> PlateC
 
 @functools.cache
 def coastlines(fine: bool = False) -> tuple[Any, ...]:
-    """Shorelines found on disk, or nothing."""
+    """Geometries of the coastlines on disk; empty if there are none."""
     path = _find(fine)
     if path is None:
         _warn()
@@ -80,7 +81,7 @@ def _find(fine: bool) -> Path | None:
 
     keys = ("pre_existing_data_dir", "data_dir", "repo_data_dir")
     configured = [Path(str(cartopy.config.get(key, "."))) for key in keys]
-    shared = [Path(sys.prefix) / "share/cartopy", *_SYSTEM]
+    shared = [Path(sys.prefix) / "share/cartopy", *_SYSTEM_FOLDERS]
     folders = [f / "shapefiles" for f in [*configured, *shared] if f != Path(".")]
     natural = ["10m", "50m", "110m"] if fine else ["110m", "50m", "10m"]
     names = [f"natural_earth/physical/ne_{scale}_coastline.shp" for scale in natural]

@@ -1,6 +1,6 @@
-"""What the figures show: fields of one variable, in the order in which they are read, at chosen times.
+"""The data of a figure: fields of one variable at chosen times, in the order of its panels.
 
-Only data here, no drawing: `sdaxr.plot` turns the panels into figures and animations.
+`sdaxr.plot` and `sdaxr.animate` draw the panels.
 """
 
 from __future__ import annotations
@@ -26,7 +26,15 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Quantity:
-    """What shares a colour scale: ``name``, ``units``, and whether it is a spread (sequential from zero)."""
+    """A quantity with a colour scale of its own.
+
+    Attributes
+    ----------
+    name, units
+        Text of the colour bar.
+    spread
+        Whether it is a spread, whose colours start at zero.
+    """
 
     name: str
     units: str
@@ -40,7 +48,7 @@ class Quantity:
 
 @dataclass(frozen=True)
 class Panel:
-    """One row of a figure: ``field`` is ``(time, *space)``, NaN-filled at times without data."""
+    """One row of a figure: a field on ``(time, *space)``, which is NaN at times without data, and its label."""
 
     label: str
     field: xr.DataArray
@@ -48,24 +56,30 @@ class Panel:
 
     @property
     def is_points(self) -> bool:
-        """Whether the field is known at scattered points and not on a grid."""
+        """Whether the field is given at scattered points, not on a grid."""
         space = space_dimensions(self.field)
         return len(space) == 1 and len(point_coordinates(self.field)) == 2
 
 
 def choose_variable(data: xr.Dataset, variable: str | None) -> str:
-    """``variable`` if ``data`` can show it; by default vorticity where there is a velocity, else the first."""
-    plane = plane_velocity(data) is not None
+    """The variable that is plotted: ``variable``; by default the vorticity of a velocity, else the first variable.
+
+    Raises
+    ------
+    DataError
+        If ``data`` does not have the variable.
+    """
+    has_vorticity = plane_velocity(data) is not None
     names = _shown(data)
     if variable is None:
-        return VORTICITY if plane else names[0]
-    if variable not in names and not (variable == VORTICITY and plane):
-        raise DataError(f"cannot plot {nearest(variable, [*names, VORTICITY] if plane else names)}")
+        return VORTICITY if has_vorticity else names[0]
+    if variable not in names and not (variable == VORTICITY and has_vorticity):
+        raise DataError(f"cannot plot {nearest(variable, [*names, VORTICITY] if has_vorticity else names)}")
     return variable
 
 
 def plane_velocity(data: xr.Dataset) -> tuple[Hashable, Hashable] | None:
-    """Names of the velocity pair if it lies on a grid of two dimensions, so that it has a vorticity."""
+    """Names of the two velocities if they lie on a grid of two dimensions, where they have a vorticity; else None."""
     pair = velocity_pair(data)
     return pair if pair is not None and len(space_dimensions(data[pair[0]])) == 2 else None
 
@@ -79,10 +93,10 @@ def make_panels(
     members: int,
     times: int | Sequence[Any] | None,
 ) -> tuple[list[Panel], list[str]]:
-    """Panels from top to bottom, and the label of each of their times.
+    """Panels from top to bottom, and the labels of their times.
 
-    ``times`` is a number of times (spread evenly, and moved to observed ones where there are observations), a
-    list of times, or None for all. Only these are read.
+    ``times`` is a number of times, spread evenly and moved to the nearest observed ones; a list of times; or None for
+    all times. Only data at these times are read.
     """
     member = str(ensemble_dimension(data) or "")
     stamps = valid_times(data)
@@ -101,7 +115,7 @@ def make_panels(
         panels += [] if there is None else [Panel("truth", there, quantity)]
     if observations is not None:
         seen = _observed(observations, stamps, variable, quantity)
-        # What has a colour bar of its own goes on top, so that the rows of each bar are neighbours.
+        # A panel with a colour bar of its own goes on top: the rows of each colour bar are then neighbours.
         same = all(panel.quantity == quantity for panel in seen)
         panels = panels + seen if same else seen + panels
     if not member:
@@ -119,7 +133,7 @@ def make_panels(
 
 
 def quantity_of(data: xr.Dataset, variable: str) -> xr.DataArray:
-    """``variable`` of ``data`` with at most one layer, vorticity being derived from the velocity."""
+    """The field ``variable`` of ``data``, in its first layer; vorticity is computed from the velocity."""
     if variable in data.data_vars:
         field = data[variable]
     else:
@@ -132,7 +146,7 @@ def quantity_of(data: xr.Dataset, variable: str) -> xr.DataArray:
 
 
 def vorticity(u: xr.DataArray, v: xr.DataArray) -> xr.DataArray:
-    """dv/dx - du/dy by central differences ``(..., y, x)``; on the sphere where there are lat and lon."""
+    """Vorticity dv/dx - du/dy on ``(..., y, x)``, by central differences; on a sphere for latitude and longitude."""
     y, x = space_dimensions(u)
     radius, cosine, units = (
         1.0,
@@ -142,12 +156,12 @@ def vorticity(u: xr.DataArray, v: xr.DataArray) -> xr.DataArray:
     if is_latitude(y, u[y].attrs) and is_longitude(x, u[x].attrs):
         radius, units = np.deg2rad(1.0) * EARTH_RADIUS, _per(u.attrs.get("units", "1"), "m")
         cosine = xr.DataArray(np.cos(np.deg2rad(u[y].values.astype(float))), dims=str(y))
-    turning = (_slope(v, x) - _slope(u * cosine, y)) / (radius * cosine)
-    return turning.rename(VORTICITY).assign_attrs(units=units, long_name=VORTICITY)
+    curl = (_slope(v, x) - _slope(u * cosine, y)) / (radius * cosine)
+    return curl.rename(VORTICITY).assign_attrs(units=units, long_name=VORTICITY)
 
 
 def point_coordinates(field: xr.DataArray) -> list[Hashable]:
-    """Names of the y and x coordinate of scattered points; empty on a grid."""
+    """Names of the y and the x coordinate of scattered points; empty for a grid."""
     space = space_dimensions(field)
     names = [n for n, c in field.coords.items() if c.dims == space and n not in space and c.dtype.kind in "fiu"]
     if len(names) < 2:
@@ -158,7 +172,7 @@ def point_coordinates(field: xr.DataArray) -> list[Hashable]:
 
 
 def time_labels(stamps: xr.DataArray) -> list[str]:
-    """One short text per time."""
+    """One short text for each time."""
     kind = time_kind(stamps)
     if kind == "datetime":
         return [str(t.astype("datetime64[m]")).replace("T", " ") for t in stamps.values]
@@ -179,7 +193,9 @@ def _choose_times(
         wanted = xr.DataArray(np.asarray(times, dtype=stamps.dtype), dims=TIME, name=TIME)
         found = match_times(wanted, stamps, of="times=", like="the data")
         if (found < 0).any():
-            raise DataError(f"no data at the time {wanted.values[found < 0][0]}, expected some of {stamps.values}")
+            raise DataError(
+                f"found no data at the time {wanted.values[found < 0][0]}, expected times among {stamps.values}"
+            )
         return found
     chosen = np.unique(np.linspace(0, stamps.size - 1, min(int(times), stamps.size)).round().astype(int))
     if observations is None or TIME not in observations.dims:
@@ -193,7 +209,7 @@ def _choose_times(
 
 
 def _at_times(source: xr.Dataset, stamps: xr.DataArray, variable: str) -> xr.DataArray | None:
-    # the variable of `source` at the times `stamps`, NaN where it has none; None if it does not have the variable
+    """The variable of ``source`` at the times ``stamps``, NaN where it has none; None if it lacks variable or time."""
     pair = plane_velocity(source)
     if variable not in source.data_vars and (variable != VORTICITY or pair is None):
         return None

@@ -1,8 +1,8 @@
 """Figures and animations: truth, observation, members, mean and spread side by side.
 
-Two space dimensions are drawn as rows of fields over time (maps where there are latitudes and longitudes), one
-as Hovmöller diagrams (time against space), none as lines with the members as a fan. The figures belong to
-nobody but the caller: pyplot is not imported and no backend is chosen.
+States with two space dimensions are drawn as rows of fields over time, as maps where the dimensions are latitude and
+longitude. States with one are drawn as Hovmöller diagrams (time against space), states without space as lines. A figure
+belongs to the caller: pyplot is not imported and no backend is chosen.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _Extent = tuple[float, float, float, float]
-_FRAMES = 400  # longest animation; beyond that, times are skipped evenly
+_FRAMES = 400  # most frames of an animation, 50 s at the default rate; of more times, every n-th is drawn
 
 
 def plot(
@@ -45,27 +45,27 @@ def plot(
     data
         A posterior ``(member, time, ...)``, a forecast, trajectories, observations or a single field.
     truth, observations
-        Drawn above it, at the same times, where given.
+        Drawn above ``data``, at the same times.
     variable
-        Name of a variable, or ``"vorticity"`` where there is a velocity in the plane, which is the default
-        there; otherwise the first variable (all of them for states without space).
+        Name of a variable, or ``"vorticity"`` where ``data`` has a velocity on a grid of two dimensions. Default: the
+        vorticity of such a velocity; else the first variable; all variables for states without space.
     times
-        Number of times, spread evenly and moved to observed ones; or a list of times. Diagrams against time
-        show them all.
+        Number of times, spread evenly and moved to the nearest observed ones, or a list of times. Lines and Hovmöller
+        diagrams show all times.
     members
-        Number of members (or trajectories) shown. Lines show them all.
+        Number of members (or trajectories) that are drawn. Lines show all of them, 64 at most.
     path
-        File to save the figure to; the ending says the format.
+        File to which the figure is saved; its ending is the format.
 
     Returns
     -------
     matplotlib.figure.Figure
-        A notebook displays it once when it is the last value of a cell.
+        The figure. A notebook displays it where it is the last value of a cell.
 
     Raises
     ------
     DataError
-        If there is no such variable, no time, or more than two space dimensions.
+        If ``data`` does not have the variable, has no time, or has more than two space dimensions.
     """
     figure, _ = _draw(data, truth, observations, variable, times, members)
     if path is not None:
@@ -82,7 +82,7 @@ def animate(
     variable: str | None = None,
     fps: float = 8,
 ) -> Path:
-    """Write an animated GIF of `plot`'s panels over time, side by side.
+    """Write an animated GIF: the panels of `plot` side by side, with one member, over time.
 
     Parameters
     ----------
@@ -96,7 +96,12 @@ def animate(
     Returns
     -------
     pathlib.Path
-        The file written.
+        The file that was written.
+
+    Raises
+    ------
+    DataError
+        If ``path`` does not end in ``.gif`` or ``fps`` is not positive; else as `plot`.
     """
     target = Path(path)
     if target.suffix.lower() != ".gif":
@@ -111,7 +116,8 @@ def animate(
 
 
 class _Update:
-    # moves a figure to another time
+    """Moves a figure to another of its times."""
+
     def __init__(self, frames: int, move: Callable[[int], None]) -> None:
         self.frames, self.move = frames, move
 
@@ -137,16 +143,16 @@ def _draw(
         names = [name] if variable is not None else None
         figure, move, frames = draw_lines(_figure, data, truth, observations, names)
         return figure, _Update(frames, move)
-    flat = len(space) == 1 and len(point_coordinates(source)) < 2
+    one_dimensional = len(space) == 1 and len(point_coordinates(source)) < 2
     panels, labels = make_panels(
         data,
         truth=truth,
         observations=observations,
         variable=name,
         members=members,
-        times=None if flat else times,
+        times=None if one_dimensional else times,
     )
-    if flat:
+    if one_dimensional:
         from sdaxr.plotting.lines import draw_hovmoeller
 
         figure, move, frames = draw_hovmoeller(_figure, panels, scales(panels), _colour_bars)
@@ -232,13 +238,17 @@ def _draw_field(
 
 
 def scales(panels: Sequence[Panel]) -> dict[Quantity, dict[str, Any]]:
-    """Colour map and limits of each quantity: diverging about zero where it has both signs."""
+    """Colour map and limits of each quantity, from the truth where there is one.
+
+    Colours diverge from zero where both signs occur, and the smaller extreme is a fifth of the larger one or more.
+    """
     found: dict[Quantity, dict[str, Any]] = {}
     for quantity in {p.quantity: None for p in panels}:
-        mine = [p for p in panels if p.quantity == quantity]
-        reference = [p for p in mine if p.label == "truth"] or mine
+        alike = [p for p in panels if p.quantity == quantity]
+        reference = [p for p in alike if p.label == "truth"] or alike
         values = np.concatenate([p.field.values[np.isfinite(p.field.values)] for p in reference])
         values = values if values.size else np.zeros(1)
+        # One value in a hundred is beyond the limits, so that a few extremes do not set the scale.
         low, high = (float(v) for v in np.quantile(values, (0.005, 0.995)))
         largest = max(abs(low), abs(high)) or 1.0
         if quantity.spread:
@@ -274,7 +284,7 @@ def _colour_bars(
 
 
 def _extent(panels: Sequence[Panel]) -> _Extent:
-    # left, right, bottom, top of the state's grid; of the observations only where there is nothing else
+    """Left, right, bottom and top of the grid of the state, or of the observations where there is no other field."""
     field = min(panels, key=lambda p: (p.is_points, p.label == "observation")).field
     y, x = point_coordinates(field) or space_dimensions(field)
     edges: list[float] = []
@@ -289,7 +299,7 @@ def _figure(width: float, height: float, layout: Literal["constrained", "compres
     from matplotlib.figure import Figure
 
     class _NotebookFigure(Figure):
-        # Without pyplot nobody has told the notebook how to show a Figure.
+        # A notebook learns from pyplot how to display a Figure, and pyplot is not imported.
         def _repr_png_(self) -> bytes:
             buffer = io.BytesIO()
             self.savefig(buffer, format="png", dpi=100)
@@ -306,7 +316,7 @@ def _render(figure: Figure, update: _Update, frame: int) -> np.ndarray:
     figure.set_dpi(100)
     canvas.draw()
     if frame == 0:
-        # The layout is solved once, so that nothing moves but the fields.
+        # The layout is solved once, so that only the fields move.
         figure.set_layout_engine("none")
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()
 
@@ -315,7 +325,7 @@ def _write_gif(frames: Iterable[np.ndarray], path: Path, fps: float) -> None:
     from PIL import Image
 
     images = [Image.fromarray(frame) for frame in frames]
-    # One palette for all frames, or the colours would flicker.
+    # All frames share one palette: with several, colours flicker.
     sample = [np.asarray(images[i]) for i in np.unique(np.linspace(0, len(images) - 1, 6).astype(int))]
     palette = Image.fromarray(np.concatenate(sample)).quantize(256, method=Image.Quantize.MEDIANCUT)
     indexed = [image.quantize(palette=palette, dither=Image.Dither.NONE) for image in images]

@@ -1,13 +1,13 @@
-"""Objects from a name, or from a mapping of a name and options.
+"""Objects by name, or by a mapping of a name and options.
 
-Methods, samplers, networks and systems are frozen dataclasses whose fields are their options. A `Registry` gives each
-class a name, so that Python, the command line, recipes and files build the same object::
+Methods, samplers, networks and systems are frozen dataclasses, whose fields are their options. A `Registry` gives each
+class a name. Python, the command line, recipes and files then build the same object::
 
     SpaceTimeUNet(widths=(32, 64))                        # an object
     "space-time-unet"                                     # a name: every option has its default
     {"name": "space-time-unet", "widths": [32, 64]}       # a mapping: YAML, JSON, the shell
 
-A value gets the type of its field, so that ``64``, ``64.0`` and ``"64"`` are one option and one file.
+A value is converted to the type of its field: ``64``, ``64.0`` and ``"64"`` are the same option.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ O = TypeVar("O", bound="Options")  # noqa: E741 (options of one class)
 
 @dataclass(frozen=True)
 class Options:
-    """Base of a frozen dataclass that holds options; each value is converted to the type of its field.
+    """Base of frozen dataclasses that hold options. A value is converted to the type of its field.
 
-    Fields are annotated with ``int``, ``float``, ``bool``, ``str``, tuples of these, and ``| None``. Values of other
-    types are kept as they are. A field with ``metadata={"registry": REGISTRY}`` holds an object of that registry, and
-    is built where a name or a mapping is given.
+    Fields are annotated with ``int``, ``float``, ``bool``, ``str``, tuples of these, and ``| None``. A value of another
+    type is not converted. A field with ``metadata={"registry": REGISTRY}`` holds an object of this
+    registry; a name or a mapping is replaced by the object that it describes.
     """
 
     def __post_init__(self) -> None:
@@ -39,7 +39,7 @@ class Options:
 
     @classmethod
     def of(cls: type[O], value: O | Mapping[str, Any] | None) -> O:
-        """The object of these options: ``value`` itself, a mapping of some options, or None for the defaults.
+        """The options as an object. ``value`` is such an object, a mapping of some options, or None for the defaults.
 
         Raises
         ------
@@ -53,12 +53,12 @@ class Options:
         raise OptionError(f"found {value!r}, expected {cls.__name__}(...) or a mapping of its options")
 
     def expect(self, name: str, holds: bool, expected: str) -> None:
-        """Raise `OptionError` unless the option ``name`` has the value that it should have."""
+        """Raise `OptionError` for the option ``name`` unless ``holds``; ``expected`` describes its values."""
         if not holds:
             raise OptionError(f"found {name}={getattr(self, name)!r} for {type(self).__name__}, expected {expected}")
 
     def to_dict(self) -> dict[str, Any]:
-        """All options as JSON holds them; the inverse of `of`."""
+        """All options in the types of JSON; the inverse of `of`."""
         return {field.name: _plain(field, getattr(self, field.name)) for field in fields(self)}
 
 
@@ -68,11 +68,11 @@ class Registry(Generic[T]):
     Parameters
     ----------
     what
-        What an object of it is, for messages: ``"network"``.
+        Word for an object of the registry in messages, such as ``"network"``.
     base
-        Class that every object is an instance of.
+        Class of which every object is an instance.
     homes
-        For each name ``"module:Class"``, a dataclass. The module is imported when its name is first used.
+        ``"module:Class"`` of a dataclass, by its name. The module is imported when the name is first used.
     """
 
     def __init__(self, what: str, base: type[T], homes: Mapping[str, str]) -> None:
@@ -88,7 +88,7 @@ class Registry(Generic[T]):
         Parameters
         ----------
         name
-            The name in Python, on the command line and in recipes.
+            Name in Python, on the command line and in recipes.
         target
             ``"module:Class"``; the module is imported when the name is first used.
 
@@ -105,21 +105,21 @@ class Registry(Generic[T]):
         self.homes[name] = target
 
     def class_names(self) -> list[str]:
-        """Names of the classes, in the order of the registry."""
+        """Names of the classes in Python, in the order of the registry."""
         return list(dict.fromkeys(target.partition(":")[2] for target in self.homes.values()))
 
     def class_named(self, name: str) -> type[T] | None:
-        """The class called ``name`` in Python; None if there is none."""
+        """The class whose name in Python is ``name``, or None."""
         found = [key for key, target in self.homes.items() if target.partition(":")[2] == name]
         return self.kind(found[0]) if found else None
 
     def kind(self, name: str) -> type[T]:
-        """The class of that name.
+        """The class that is registered as ``name``.
 
         Raises
         ------
         OptionError
-            If there is none.
+            If no class has this name.
         """
         if name not in self.homes:
             raise OptionError(f"unknown {self.what} {nearest(name, self.homes)}")
@@ -128,7 +128,7 @@ class Registry(Generic[T]):
         return found
 
     def build(self, value: T | str | Mapping[str, Any]) -> T:
-        """The object of ``value``: itself, its name, or a mapping of its ``"name"`` and options.
+        """The object that ``value`` describes: an object, its name, or a mapping of its ``"name"`` and options.
 
         Raises
         ------
@@ -148,7 +148,7 @@ class Registry(Generic[T]):
         return kind(**_checked(kind, {key: each for key, each in given.items() if key != "name"}, name))
 
     def name_of(self, value: T) -> str:
-        """The name of an object's class.
+        """The name of the class of an object.
 
         Raises
         ------
@@ -162,13 +162,13 @@ class Registry(Generic[T]):
         raise OptionError(f"the {self.what} {type(value).__name__} has no name; register it as {home!r} first")
 
     def describe(self, value: T) -> dict[str, Any]:
-        """Name and all options as JSON holds them; the inverse of `build`."""
+        """Name and all options in the types of JSON; the inverse of `build`."""
         described = {field.name: _plain(field, getattr(value, field.name)) for field in fields(value)}  # type: ignore[arg-type]
         return {"name": self.name_of(value), **described}
 
 
 def _checked(kind: type[Any], options: Mapping[str, Any], owner: str) -> dict[str, Any]:
-    """Options of the dataclass ``kind``, each of the type of its field."""
+    """``options`` of the dataclass ``kind``, each converted to the type of its field."""
     known = {field.name: field for field in fields(kind) if field.init}
     for key in options:
         if key not in known:
@@ -196,7 +196,7 @@ def _listed(value: Any) -> Any:
 
 
 def _converted(field: Field[Any], value: Any, owner: str) -> Any:
-    """``value`` as the field's annotation says; as it is where the annotation says something else."""
+    """``value`` in the type of the field; unchanged where the type is none that is converted."""
     registry = field.metadata.get("registry")
     if registry is not None:
         return registry.build(value) if isinstance(value, str | Mapping) else value
@@ -206,7 +206,7 @@ def _converted(field: Field[Any], value: Any, owner: str) -> Any:
         return None
     readers = [_reader(kind) for kind in kinds if kind != "None"]
     for reader in readers:
-        if reader is None:  # another type, which its own class checks
+        if reader is None:  # a type that is not converted: the class checks it
             return value
         try:
             return reader[0](value)
@@ -218,7 +218,7 @@ def _converted(field: Field[Any], value: Any, owner: str) -> Any:
 
 
 def _reader(kind: str) -> tuple[Callable[[Any], Any], str] | None:
-    """A function that reads a value of this type or raises, and what it expects; None for a type it does not know."""
+    """A function that converts a value to this type or raises, and words for the type; None if there is none."""
     if kind in _READERS:
         return _READERS[kind]
     head, bracket, inside = kind.removesuffix("]").partition("[")
@@ -236,7 +236,7 @@ def _reader(kind: str) -> tuple[Callable[[Any], Any], str] | None:
 def _sequence(
     value: Any, reader: tuple[Callable[[Any], Any], str] | None, inner: str, length: int | None = None
 ) -> tuple[Any, ...]:
-    # A text is a sequence of characters to Python, and one name to everybody else.
+    # In Python a text is a sequence of characters; here it is one name.
     if isinstance(value, str | Mapping):
         value = [value]
     found = tuple(value if reader is None else map(reader[0], value))

@@ -1,15 +1,15 @@
 """Dynamical systems: simulators behind one small interface.
 
-A system is a frozen dataclass whose fields are its options; see `System`. Numbers leave it as numpy arrays,
-whatever computes inside. To add one, write a subclass in a file of your own and name it::
+A system is a frozen dataclass whose fields are its options; see `System`. It computes with JAX or numpy and returns
+numpy arrays. To add a system, write a subclass of `System` in a file of your own, and give it a name::
 
     from sdaxr import systems
 
     systems.register("mine", "my_package.my_module:Mine")
     sdaxr.generate("mine", "mine.zarr", trajectories=64, steps=100, seed=0)
 
-A `MarkovChain` is a system with Gaussian noise, whose posterior the methods of `sdaxr.filters` draw. A `System`
-object can also be passed wherever a name is expected, without registering anything.
+A `MarkovChain` is a system with Gaussian noise. The methods in `sdaxr.filters` draw its posterior. Wherever a name is
+expected, a `System` object can be passed, too; it needs no name.
 """
 
 from sdaxr.systems.base import System

@@ -1,4 +1,4 @@
-"""What a dynamical system has to offer, and the integrator that the small ones share."""
+"""The base class of dynamical systems, and the integrator of the small ones."""
 
 from __future__ import annotations
 
@@ -19,11 +19,21 @@ State = dict[str, np.ndarray]
 class System(abc.ABC):
     """A dynamical system with a fixed time between states.
 
-    Subclasses are frozen dataclasses, so that a system can be a key of a cache, travel to a worker and be
-    written into an archive's provenance. Their fields are the system's options, each with a default, and one
-    of the fields is ``step``, the time between two states.
+    Subclasses are frozen dataclasses: a system can be a key of a cache, be sent to a worker, and be recorded in the
+    provenance of an archive. The fields are the options of the system, and each has a default. A state is a mapping
+    from the names of the variables to arrays, whose shapes are those of `template`.
 
-    A state is a mapping from the names of variables to arrays of the shape that `template` shows.
+    Parameters
+    ----------
+    step
+        Time between two states, in the units of `time_attrs`.
+
+    Attributes
+    ----------
+    name
+        Name of the system.
+    references
+        Sources, for the attributes of its trajectories.
     """
 
     name: ClassVar[str] = ""
@@ -33,24 +43,24 @@ class System(abc.ABC):
 
     @abc.abstractmethod
     def template(self) -> xr.Dataset:
-        """One state full of zeros: names, dtypes, dimensions, coordinates and attributes, without time."""
+        """One state of zeros, without time, with the dtypes, dimensions, coordinates and attributes of all states."""
 
     @abc.abstractmethod
     def trajectory(self, steps: int, seed: int) -> State:
-        """A trajectory on the attractor, each variable ``(steps, *space)``.
+        """A trajectory on the attractor, after the spin-up; each variable ``(steps, *space)``.
 
-        The same ``seed`` (0 to 2**64 - 1) gives the same numbers; the spin-up is not part of the result.
+        The same ``seed`` (0 to 2**64 - 1) gives the same trajectory.
         """
 
     def trajectories(self, steps: int, seeds: Sequence[int]) -> list[State]:
-        """`trajectory` for each of the seeds; a system that can compute them at once does so here."""
+        """The `trajectory` of each seed. A system that computes several at once overrides this method."""
         return [self.trajectory(steps, seed) for seed in seeds]
 
     @abc.abstractmethod
     def advance(self, state: Mapping[str, np.ndarray], steps: int, seed: int = 0) -> State:
         """The next ``steps`` states after ``state``, each variable ``(steps, *space)``.
 
-        ``seed`` matters only where the system is stochastic.
+        ``seed`` is used where the system is stochastic.
         """
 
     @property
@@ -59,7 +69,7 @@ class System(abc.ABC):
         return {"units": "1", "long_name": "model time", "axis": "T"}
 
     def options(self) -> dict[str, Any]:
-        """The options as numbers and texts, for provenance."""
+        """The options as numbers, texts and tuples, for the provenance."""
         return asdict(self)
 
     def check_state(self, state: Mapping[str, np.ndarray]) -> State:
@@ -68,7 +78,7 @@ class System(abc.ABC):
         Raises
         ------
         DataError
-            If a variable is missing, or has another shape than in the template.
+            If a variable is missing, or its shape is not that of the template.
         """
         template = self.template()
         checked = {}
@@ -82,7 +92,7 @@ class System(abc.ABC):
             if array.shape != variable.shape:
                 raise DataError(
                     f"'{name}' has the shape {array.shape}, expected {variable.shape} {variable.dims} of "
-                    f"{self.name}; open the system with the options the state was made with"
+                    f"{self.name}; open the system with the options with which the state was made"
                 )
         return checked
 
@@ -94,12 +104,12 @@ def require(condition: bool, message: str) -> None:
 
 
 def seed_words(seed: int) -> np.ndarray:
-    """The 64 bits of a seed as JAX takes them, (2,)."""
+    """The 64 bits of a seed as two words of 32, the form of a key in JAX; shape (2,)."""
     return np.array([seed >> 32 & 0xFFFFFFFF, seed & 0xFFFFFFFF], np.uint32)
 
 
 def rk4(derivative: Callable[[np.ndarray], np.ndarray], state: np.ndarray, step: float) -> np.ndarray:
-    """One step of the classical fourth-order Runge-Kutta method."""
+    """The state after one step of the classical fourth-order Runge-Kutta method."""
     k1 = derivative(state)
     k2 = derivative(state + step / 2 * k1)
     k3 = derivative(state + step / 2 * k2)

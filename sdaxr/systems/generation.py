@@ -40,32 +40,33 @@ def generate(
 ) -> xr.Dataset:
     """Simulate trajectories into a Zarr archive.
 
-    The trajectories run on the active `distributed.Client`, else one after the other in this process. Trajectory
-    i depends on ``seed`` and i only, so the numbers do not depend on the number of workers or their order. An
-    interrupted run is resumed by the same call; a complete archive of the same configuration is returned as it
-    is. (Bit-identical results need the same versions of the libraries and the same kind of processor.)
+    The trajectories run on the active `distributed.Client`; without one, they run one after the other in this process.
+    Trajectory i depends on ``seed`` and i only, not on the number of workers or their order. The same call resumes an
+    interrupted run, and returns a complete archive of the same configuration as it is. Results are identical to the bit
+    with the same versions of the libraries, the same kind of processor and the same ``batch``.
 
     Parameters
     ----------
     system
         Name of a system (`sdaxr.systems.systems()`) or a `System`.
     store
-        Directory of the archive; ``<store>.partial`` until it is complete.
+        Directory of the archive. Its name is ``<store>.partial`` until it is complete.
     trajectories
-        How many.
+        Number of trajectories.
     steps
-        States in each of them, after the system's spin-up.
+        Number of states in a trajectory, after the spin-up of the system.
     seed
-        Not negative.
+        Seed of all random numbers, 0 or more.
     split
-        Fractions of trajectories for training, validation and test, in contiguous blocks in this order. A
-        positive fraction gives at least one trajectory where there are three or more.
+        Fractions of the trajectories for training, validation and test. The three splits are contiguous, in this order.
+        Of three or more trajectories, at least one is in the validation split where its fraction is positive, and at
+        least one in the test split likewise.
     batch
-        Trajectories that are computed side by side; on a GPU some tens make the Kolmogorov flow much faster. Rounding
-        depends on it.
+        Number of trajectories that are computed at once. On a GPU, some tens make the Kolmogorov flow much faster. The
+        rounding depends on it.
     overwrite
-        Make an archive that is there anew. It stays until the new one is complete; an unfinished one of the same
-        configuration is resumed.
+        Replace an existing archive. The old archive stays until the new one is complete. An unfinished archive of the
+        same configuration is resumed.
     progress
         Show a progress bar.
     **options
@@ -81,8 +82,8 @@ def generate(
     OptionError
         If the system, an option, a number or the split is impossible.
     ArchiveError
-        If the store cannot be written or belongs to another configuration, or trajectories failed; those are
-        listed after all the others are done.
+        If the store cannot be written or has another configuration, or if trajectories failed. The error lists them
+        after all the others are done.
     """
     if batch < 1:
         raise OptionError(f"found batch={batch!r}, expected a whole number of at least 1")
@@ -91,14 +92,14 @@ def generate(
     template = _template(model, trajectories, steps, split)
     archive = Archive.create(store, template, TRAJECTORY, config, _provenance(model, config), overwrite=overwrite)
     batches = [range(first, min(first + batch, trajectories)) for first in range(0, trajectories, batch)]
-    waiting = set(archive.pending())
-    pending = [number for number, units in enumerate(batches) if waiting.intersection(units)]
-    # In any order, since none depends on another: two runs on one archive then seldom do the same trajectory, and
-    # what there is at any moment covers all three splits.
-    np.random.default_rng().shuffle(pending)
+    pending_units = set(archive.pending())
+    pending_batches = [number for number, units in enumerate(batches) if pending_units.intersection(units)]
+    # In random order: two runs on one archive then seldom compute the same trajectory, and the trajectories that are
+    # complete at any moment cover all three splits.
+    np.random.default_rng().shuffle(pending_batches)
     outcomes = map_units(
         simulate,
-        pending,
+        pending_batches,
         batches,
         archive,
         model,
@@ -122,16 +123,16 @@ def generate(
 def simulate(
     number: int, batches: Sequence[Sequence[int]], archive: Archive, system: System, steps: int, seed: int
 ) -> dict[int, Exception]:
-    """Simulate a batch of trajectories and write those that no other process has written; return what went wrong."""
-    waiting = [index for index in batches[number] if not archive.is_complete(index)]
-    if not waiting:
+    """Simulate batch ``number``, and write the trajectories that are not complete; return the errors, by trajectory."""
+    pending = [index for index in batches[number] if not archive.is_complete(index)]
+    if not pending:
         return {}
     failed: dict[int, Exception] = {}
-    # All of the batch: rounding depends on its size.
+    # The whole batch, complete trajectories included: the rounding depends on its size.
     states = system.trajectories(steps, [unit_seed(seed, index) for index in batches[number]])
     for index, state in zip(batches[number], states, strict=True):
         try:
-            if index in waiting:
+            if index in pending:
                 archive.write(index, state)
         except DivergenceError as error:
             failed[index] = error

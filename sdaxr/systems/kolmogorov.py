@@ -4,16 +4,15 @@ r"""Kolmogorov flow: two-dimensional turbulence, forced by a sinusoidal shear, o
     \dot u = -u \cdot \nabla u + \frac{1}{Re} \nabla^2 u - \nabla p + f, \qquad \nabla \cdot u = 0, \qquad
     f = F \sin(k y) e_x - \alpha u
 
-The solver is the finite-volume one of JAX-CFD, on ``resolution`` x ``resolution`` cells of :math:`[0, 2\pi]^2`,
-with the settings of Rozet & Louppe (2023) as defaults. Its velocities sit on the faces of the cells and are
-indexed ``[x, y]``; here they leave as means over the two faces of each cell, averaged over ``coarsen`` x
-``coarsen`` cells, and indexed ``[y, x]``.
+All quantities are dimensionless. The solver is the finite-volume solver of JAX-CFD, on ``resolution`` x ``resolution``
+cells of :math:`[0, 2\pi]^2`. The defaults are the settings of Rozet & Louppe (2023). The velocities of the solver lie
+on the faces of the cells and are indexed ``[x, y]``. The velocities of a state are means over the two faces of each
+cell, averaged over ``coarsen`` x ``coarsen`` cells, and indexed ``[y, x]``.
 
-Divergence. The solver makes the net flux through the faces of each cell vanish. For the cell-centred velocity on
-the solver's grid (``coarsen=1``) this means that its divergence by central differences, each smoothed with
-``[1, 2, 1] / 4`` across (a Sobel stencil), vanishes to rounding. Sampling coarse means does not commute with that
-stencil, so after coarsening a divergence of the size of the unresolved scales remains (one per cent of the
-vorticity at the default settings).
+Divergence. The net flux through the faces of each cell vanishes. On the grid of the solver (``coarsen=1``), the
+divergence of the cell-centred velocity by central differences, each smoothed with ``[1, 2, 1] / 4`` across (a Sobel
+stencil), then vanishes to rounding. Coarse means do not commute with this stencil: after coarsening, a divergence of
+the size of the unresolved scales remains (one per cent of the vorticity at the default settings).
 
 References
 ----------
@@ -51,12 +50,12 @@ class Kolmogorov(System):
     Parameters
     ----------
     step
-        Time between two states; divided into as many solver steps as stability asks for (82 by default).
+        Time between two states. It is divided into as many solver steps as stability needs (82 by default).
     resolution
-        Cells of the solver's grid per side. `advance` runs on it too: for quick forecasts from states of 64 x 64
-        choose ``resolution=64, coarsen=1`` or ``resolution=128, coarsen=2``.
+        Cells of the solver's grid along each side, also for forecasts (`advance`). Forecasts from states of 64 x 64
+        cells are fast with ``resolution=64, coarsen=1`` or ``resolution=128, coarsen=2``.
     coarsen
-        Cells per side that are averaged into one cell of the output.
+        Cells along each side that are averaged into one cell of a state.
     reynolds
         Reynolds number, the inverse of the viscosity (the density is 1).
     spin_up
@@ -99,7 +98,7 @@ class Kolmogorov(System):
 
     @property
     def cells(self) -> int:
-        """Cells of the output per side."""
+        """Cells of a state along each side."""
         return self.resolution // self.coarsen
 
     def template(self) -> xr.Dataset:
@@ -129,11 +128,11 @@ class Kolmogorov(System):
         )
 
     def trajectory(self, steps: int, seed: int) -> State:
-        """A trajectory from a random initial velocity, after the spin-up; ``(steps, y, x)`` each."""
+        """A trajectory from a random initial velocity, after the spin-up; each variable ``(steps, y, x)``."""
         return self._run(_solver(self), steps, seed_words(seed))
 
     def trajectories(self, steps: int, seeds: Sequence[int]) -> list[State]:
-        """Trajectories side by side, as one computation; each is that of its seed up to rounding."""
+        """The trajectories of the seeds in one computation; each agrees with `trajectory` to rounding."""
         together = self._run(_batched(self), steps, np.stack([seed_words(seed) for seed in seeds]))
         return [{name: values[:, i] for name, values in together.items()} for i in range(len(seeds))]
 
@@ -148,11 +147,11 @@ class Kolmogorov(System):
         return _stacked(frames)
 
     def advance(self, state: Mapping[str, np.ndarray], steps: int, seed: int = 0) -> State:
-        """The next states after a cell-centred state; ``(steps, y, x)`` each.
+        """The next ``steps`` states after a cell-centred state; each variable ``(steps, y, x)``. The seed is not used.
 
-        The state is interpolated to the faces of the solver's grid in Fourier space, with the damping by the
-        cell means divided out, and projected onto velocities without divergence. Scales below the grid of the
-        state are unknown and start at zero.
+        The state is interpolated to the faces of the solver's grid in Fourier space, where the damping by the cell
+        means is divided out, and projected onto velocities without divergence. Scales that the grid of the state does
+        not resolve start at zero.
         """
         del seed
         solver = _solver(self)
@@ -164,7 +163,7 @@ class Kolmogorov(System):
         return _stacked(frames)
 
     def _faces(self, state: State) -> tuple[np.ndarray, np.ndarray]:
-        """Cell means ``(y, x)`` to face velocities ``[x, y]`` on the solver's grid."""
+        """Velocities on the faces of the solver's grid, ``[x, y]``, from cell means ``(y, x)``."""
         u, v = (np.asarray(state[name], float).T for name in ("u", "v"))
         faces = refine(u, self.coarsen, face=0), refine(v, self.coarsen, face=1)
         return faces[0].astype(np.float32), faces[1].astype(np.float32)
@@ -172,7 +171,7 @@ class Kolmogorov(System):
 
 @dataclass(frozen=True)
 class _Solver:
-    """Compiled functions; a velocity is JAX-CFD's pair of `GridVariable`."""
+    """Compiled functions of a velocity, which is a pair of JAX-CFD's `GridVariable`."""
 
     initial: Callable[[np.ndarray], GridVariableVector]
     project: Callable[[np.ndarray, np.ndarray], GridVariableVector]
@@ -181,10 +180,10 @@ class _Solver:
     divergence: Callable[[GridVariableVector], Array]
 
 
-# Once per process, so that a worker compiles for its first trajectory only.
+# Cached, so that a worker compiles for its first trajectory only.
 @functools.lru_cache(maxsize=4)
 def _solver(system: Kolmogorov) -> _Solver:
-    # JAX would otherwise claim most of the memory of a GPU that PyTorch needs too.
+    # By default, JAX reserves most of the memory of a GPU, which PyTorch needs, too.
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     import jax
     import jax.numpy as jnp
@@ -201,7 +200,7 @@ def _solver(system: Kolmogorov) -> _Solver:
     shear = cfd.forcings.kolmogorov_forcing(grid, scale=system.forcing, k=system.wavenumber)
     drag = cfd.forcings.linear_forcing(grid, -system.drag)
 
-    # JAX-CFD's own sum of forcings calls jax.tree_map, which newer versions of JAX no longer have.
+    # The sum of forcings in JAX-CFD calls jax.tree_map, which recent versions of JAX do not have.
     def forcing(velocity: GridVariableVector) -> GridVariableVector:
         return tuple(a + b for a, b in zip(shear(velocity), drag(velocity), strict=True))
 
@@ -239,7 +238,7 @@ def _solver(system: Kolmogorov) -> _Solver:
 
 @functools.lru_cache(maxsize=4)
 def _batched(system: Kolmogorov) -> _Solver:
-    """The functions that make trajectories, for several velocities at once."""
+    """The functions that `trajectories` calls, for several velocities at once."""
     import jax
 
     one = _solver(system)

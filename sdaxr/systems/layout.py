@@ -12,7 +12,7 @@ from sdaxr.systems.base import System
 
 
 def system_layout(system: System) -> StateLayout:
-    """Labels of the states of a system, in physical units."""
+    """The layout of the states of a system, in physical units: mean 0, standard deviation 1."""
     state = system.template()
     first = next(iter(state.data_vars.values()))
     layers = {str(n): layer_dimension(v) for n, v in state.data_vars.items()}

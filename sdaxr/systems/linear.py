@@ -1,4 +1,4 @@
-r"""A linear Gaussian Markov chain, stationary: every posterior of it is known in closed form.
+r"""A stationary linear Gaussian Markov chain; its posteriors are known in closed form.
 
 .. math:: x_{i+1} = A x_i + \varepsilon_i, \qquad \varepsilon_i \sim N(0, Q), \qquad x_1 \sim N(0, P),
           \qquad P = A P A^T + Q
@@ -22,16 +22,17 @@ Matrix = tuple[tuple[float, ...], ...]
 
 @dataclass(frozen=True)
 class Linear(MarkovChain):
-    """The stationary chain x' = A x + N(0, Q); states are the scalars ``x1``, ``x2``, ...
+    """The chain :math:`x_{i+1} = A x_i + N(0, Q)`; states are the scalars ``x1``, ``x2``, ...
 
     Parameters
     ----------
     step
         Time between two states.
     matrix
-        A, rows as tuples; all of its eigenvalues lie within the unit circle. By default a damped rotation.
+        A, rows as tuples. All eigenvalues are smaller than 1 in modulus. Default: a damped rotation.
     noise
-        Q, rows as tuples; symmetric. By default such that the stationary covariance is the unit matrix.
+        Q, rows as tuples, symmetric and positive semi-definite. With the defaults, the stationary covariance P is the
+        unit matrix.
     """
 
     name: ClassVar[str] = "linear"
@@ -42,13 +43,16 @@ class Linear(MarkovChain):
 
     def __post_init__(self) -> None:
         require(self.step > 0, f"found step={self.step}, expected a positive number")
-        # Lists, as they come out of JSON, cannot be part of a key.
+        # Lists, the form in JSON, cannot be hashed, and systems are keys of caches.
         for key in ("matrix", "noise"):
             object.__setattr__(self, key, _rows(key, getattr(self, key)))
         sizes = len(self.matrix), len(self.noise)
         require(sizes[0] == sizes[1], f"found a matrix of {sizes[0]} rows and a noise of {sizes[1]}, expected as many")
         radius = np.abs(np.linalg.eigvals(np.array(self.matrix))).max()
-        require(radius < 1, f"found a matrix with an eigenvalue of size {radius:g}, expected less than 1: a stable one")
+        require(
+            radius < 1,
+            f"found a matrix with an eigenvalue of modulus {radius:g}, expected less than 1 (a stable chain)",
+        )
         covariance = self.noise_covariance
         require(np.array_equal(covariance, covariance.T), "found a noise that is not symmetric, expected a covariance")
         least = np.linalg.eigvalsh(covariance).min()
@@ -66,21 +70,21 @@ class Linear(MarkovChain):
         return xr.Dataset({n: ((), zero, {"units": "1", "long_name": f"component {n[1:]}"}) for n in names})
 
     def transition_mean(self, x: np.ndarray) -> np.ndarray:
-        """A x; (..., n) to (..., n)."""
+        """A x, from (..., n) to (..., n)."""
         mean: np.ndarray = np.asarray(x, float) @ np.array(self.matrix).T
         return mean
 
     def tangent(self, x: np.ndarray) -> np.ndarray:
-        """A for every state; (..., n) to (..., n, n)."""
+        """A for every state, from (..., n) to (..., n, n)."""
         return np.broadcast_to(np.array(self.matrix), (*np.shape(x), len(self.matrix)))
 
     def initial(self, count: int, seed: int) -> np.ndarray:
-        """Independent draws of the stationary distribution, shape (count, n)."""
+        """Independent draws from the stationary distribution, shape (count, n)."""
         mean, covariance = self.initial_moments()
         return np.random.default_rng(seed).multivariate_normal(mean, covariance, count, method="eigh")
 
     def initial_moments(self) -> tuple[np.ndarray, np.ndarray]:
-        """Stationary mean (n,), which is 0, and covariance P (n, n)."""
+        """The stationary mean, 0 of shape (n,), and the stationary covariance P, shape (n, n)."""
         from scipy.linalg import solve_discrete_lyapunov
 
         covariance = solve_discrete_lyapunov(np.array(self.matrix), self.noise_covariance)

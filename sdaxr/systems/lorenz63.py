@@ -1,4 +1,4 @@
-r"""Lorenz's convection model of 1963 as a Markov chain with noise.
+r"""Lorenz's convection model of 1963 as a Markov chain with Gaussian noise.
 
 .. math::
     \dot a = \sigma (b - a), \qquad \dot b = a (\rho - c) - b, \qquad \dot c = a b - \beta c
@@ -6,8 +6,9 @@ r"""Lorenz's convection model of 1963 as a Markov chain with noise.
 .. math::
     x_{i+1} = \mathrm{rk4}(x_i, \Delta) + \varepsilon_i, \qquad \varepsilon_i \sim N(0, q \Delta I)
 
-The transition density is known exactly, so posteriors can be judged by their log-prior and compared with a particle
-filter's. The settings are those of Rozet & Louppe (2023).
+with the noise variance q per unit of time and the time step :math:`\Delta`. The transition density is known exactly:
+posteriors have a log-prior, and can be compared with those of particle methods. The defaults are the settings of Rozet
+& Louppe (2023). All quantities are dimensionless.
 
 References
 ----------
@@ -32,12 +33,13 @@ _LABELS = {
     "b": "temperature difference between the currents",
     "c": "departure of the temperature profile from linear",
 }
+# States that `initial` advances at once: a block that stays in the cache of the processor is several times faster.
 _BLOCK = 4096
 
 
 @dataclass(frozen=True)
 class Lorenz63(MarkovChain):
-    """The noisy chain of Lorenz 1963; states are the scalars ``a``, ``b`` and ``c``.
+    """Lorenz 1963 with noise; states are the scalars ``a``, ``b`` and ``c``.
 
     Parameters
     ----------
@@ -68,17 +70,17 @@ class Lorenz63(MarkovChain):
 
     @property
     def prior_mean(self) -> np.ndarray:
-        """Mean of the first state, before the spin-up; ``(3,)``."""
+        """Mean of the state before the spin-up, shape (3,)."""
         return np.array([0.0, 0.0, 25.0])
 
     @property
     def prior_covariance(self) -> np.ndarray:
-        """Covariance of the first state, before the spin-up; ``(3, 3)``."""
+        """Covariance of the state before the spin-up, shape (3, 3)."""
         return np.array([[64.0, 50.0, 0.0], [50.0, 81.0, 0.0], [0.0, 0.0, 75.0]])
 
     @property
     def noise_covariance(self) -> np.ndarray:
-        """Covariance of the noise of one step; ``(3, 3)``."""
+        """Covariance of the noise of one step, shape (3, 3)."""
         return self.noise * self.step * np.eye(len(_NAMES))
 
     def template(self) -> xr.Dataset:
@@ -86,16 +88,15 @@ class Lorenz63(MarkovChain):
         return xr.Dataset({n: ((), np.zeros((), np.float32), {"units": "1", "long_name": _LABELS[n]}) for n in _NAMES})
 
     def trajectory(self, steps: int, seed: int) -> State:
-        """A trajectory from a draw of the prior, after the spin-up; ``(steps,)`` each."""
+        """A trajectory from a random state, after the spin-up; each variable ``(steps,)``."""
         random = np.random.default_rng(seed)
         start = random.multivariate_normal(self.prior_mean, self.prior_covariance, method="cholesky")
         return self.from_vectors(self._chain(start, self.spin_up + steps, random)[self.spin_up :])
 
     def initial(self, count: int, seed: int) -> np.ndarray:
-        """Draws of the prior after the spin-up: independent states of the attractor, shape (count, 3)."""
+        """Independent states on the attractor: random states after the spin-up, shape (count, 3)."""
         random = np.random.default_rng(seed)
         states = random.multivariate_normal(self.prior_mean, self.prior_covariance, count, method="cholesky")
-        # Blocks that stay in the cache of the processor: several times faster than all at once.
         for first in range(0, count, _BLOCK):
             block = states[first : first + _BLOCK]
             for _ in range(self.spin_up):
@@ -103,7 +104,7 @@ class Lorenz63(MarkovChain):
         return states
 
     def transition_mean(self, x: np.ndarray) -> np.ndarray:
-        """Expected next state after each state, ``(..., 3)`` to ``(..., 3)``."""
+        """Expected next state after each state, from (..., 3) to (..., 3)."""
         return rk4(self._derivative, np.asarray(x, float).T, self.step).T
 
     def _derivative(self, x: np.ndarray) -> np.ndarray:

@@ -2,8 +2,8 @@ r"""Lorenz's model of 1996: an atmospheric quantity on a circle of latitude.
 
 .. math:: \dot x_i = (x_{i+1} - x_{i-2}) x_{i-1} - d x_i + F
 
-Deterministic and, with a forcing F of 8, chaotic. The quadratic term alone conserves the energy
-:math:`\sum_i x_i^2 / 2`.
+The model is deterministic and, with the forcing F = 8, chaotic. The quadratic term conserves the energy
+:math:`\sum_i x_i^2 / 2`. All quantities are dimensionless.
 
 References
 ----------
@@ -29,13 +29,13 @@ class Lorenz96(System):
     Parameters
     ----------
     step
-        Time between two states (0.05 is said to be six hours), divided into ``substeps`` of the integrator.
+        Time between two states. Lorenz (1996) compares 0.05 with six hours in the atmosphere.
     sites
         Number of sites on the circle.
     forcing
-        F; chaotic from about 4.5.
+        Forcing F. The model is chaotic from about F = 4.5 on.
     damping
-        Coefficient d of the linear term.
+        Coefficient d of the linear damping.
     substeps
         Steps of the integrator between two states.
     spin_up
@@ -73,12 +73,12 @@ class Lorenz96(System):
         )
 
     def trajectory(self, steps: int, seed: int) -> State:
-        """A trajectory from the forcing plus unit noise, after the spin-up; ``(steps, site)``."""
+        """A trajectory that starts from the forcing plus N(0, 1) noise, after the spin-up; ``(steps, site)``."""
         start = self.forcing + np.random.default_rng(seed).standard_normal(self.sites)
         return {"x": self._states(start, self.spin_up + steps)[self.spin_up :].astype(np.float32)}
 
     def advance(self, state: Mapping[str, np.ndarray], steps: int, seed: int = 0) -> State:
-        """The next states; ``(steps, site)``. The seed is not used."""
+        """The next ``steps`` states, ``(steps, site)``. The seed is not used."""
         del seed
         return {"x": self._states(np.asarray(self.check_state(state)["x"], float), steps).astype(np.float32)}
 
@@ -91,7 +91,7 @@ class Lorenz96(System):
         return states
 
     def _derivative(self, x: np.ndarray) -> np.ndarray:
-        # One padded copy and three views of it: several times faster than three calls of np.roll.
+        # Three views of one padded copy are several times faster than three calls of np.roll.
         padded = np.concatenate([x[-2:], x, x[:1]])
         slope: np.ndarray = (padded[3:] - padded[:-3]) * padded[1:-2] - self.damping * x + self.forcing
         return slope

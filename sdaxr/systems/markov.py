@@ -1,4 +1,4 @@
-r"""Systems whose next state is Gaussian around a function of the present one: what the classical methods work on.
+r"""Markov chains with Gaussian noise: the systems whose posterior the methods in `sdaxr.filters` draw.
 
 .. math:: x_{i+1} = f(x_i) + \varepsilon_i, \qquad \varepsilon_i \sim N(0, Q)
 """
@@ -16,35 +16,35 @@ from sdaxr.systems.base import State, System
 
 
 class MarkovChain(System):
-    """A system with Gaussian noise; besides mappings, its states are vectors.
+    """A system whose next state is Gaussian around a function of the present state.
 
-    A vector holds the variables in the order of the template, each flattened. All functions of vectors take any
-    number of leading dimensions, so that a million particles cost one call.
+    A state is a mapping, as for every `System`, or a vector of length n: the flattened variables, in the order of the
+    template. Functions of vectors take any number of leading dimensions, so that a million particles are one call.
     """
 
     @property
     @abc.abstractmethod
     def noise_covariance(self) -> np.ndarray:
-        """Q, shape (n, n)."""
+        """Covariance Q of the noise of one step, shape (n, n)."""
 
     @abc.abstractmethod
     def transition_mean(self, x: np.ndarray) -> np.ndarray:
-        """Expected next state f(x) after each state; (..., n) to (..., n)."""
+        """Expected next state f(x) after each state, from (..., n) to (..., n)."""
 
     @abc.abstractmethod
     def initial(self, count: int, seed: int) -> np.ndarray:
         """Independent draws of the first state of a trajectory, shape (count, n)."""
 
     def initial_moments(self) -> tuple[np.ndarray, np.ndarray] | None:
-        """Mean (n,) and covariance (n, n) of the first state where it is Gaussian, else None."""
+        """Mean (n,) and covariance (n, n) of the first state of a trajectory; None where it is not Gaussian."""
         return None
 
     def tangent(self, x: np.ndarray) -> np.ndarray:
-        """Derivative of `transition_mean`, (..., n) to (..., n, n); here by central differences."""
+        """Derivative of `transition_mean`, from (..., n) to (..., n, n); here by central differences."""
         x = np.asarray(x, float)
         columns = []
         for j in range(x.shape[-1]):
-            # The cube root of the rounding error balances it against the error of the difference.
+            # The cube root of the machine precision: rounding and truncation are then of one order of magnitude.
             width = np.zeros(x.shape)
             width[..., j] = 6e-6 * np.maximum(1.0, np.abs(x[..., j]))
             rise = self.transition_mean(x + width) - self.transition_mean(x - width)
@@ -52,13 +52,13 @@ class MarkovChain(System):
         return np.stack(columns, axis=-1)
 
     def trajectory(self, steps: int, seed: int) -> State:
-        """A trajectory from a draw of the first state, each variable ``(steps, *space)``."""
+        """A trajectory from a random first state (`initial`), each variable ``(steps, *space)``."""
         start = self.initial(1, seed)[0]
         later = self._chain(start, steps - 1, np.random.default_rng([seed, 1]))
         return self.from_vectors(np.concatenate([start[None], later]))
 
     def advance(self, state: Mapping[str, np.ndarray], steps: int, seed: int = 0) -> State:
-        """The next states of the chain, the noise drawn from ``seed``; each variable ``(steps, *space)``."""
+        """The next ``steps`` states, with noise drawn from ``seed``; each variable ``(steps, *space)``."""
         start = self.to_vectors(self.check_state(state))
         return self.from_vectors(self._chain(start, steps, np.random.default_rng(seed)))
 
@@ -81,9 +81,9 @@ class MarkovChain(System):
         Raises
         ------
         OptionError
-            If the chain has no noise in some direction, so that there is no density.
+            If Q is singular, so that there is no density.
         DataError
-            If the last dimension does not hold the variables of a state.
+            If the last dimension of ``x`` is not that of a state vector.
         """
         x = np.asarray(x, float)
         if x.ndim < 2 or x.shape[-1] != self.size:
@@ -92,11 +92,11 @@ class MarkovChain(System):
                 f"{', '.join(map(str, self.template().data_vars))} in this order"
             )
         whiten = self.whitening()
-        misfit = ((x[..., 1:, :] - self.transition_mean(x[..., :-1, :])) @ whiten.T) ** 2
-        return log_gaussian(misfit.sum(-1), whiten)
+        squares = ((x[..., 1:, :] - self.transition_mean(x[..., :-1, :])) @ whiten.T) ** 2
+        return log_gaussian(squares.sum(-1), whiten)
 
     def whitening(self) -> np.ndarray:
-        r"""W, lower triangular, with :math:`W^T W = Q^{-1}`: W times the noise is white; (n, n).
+        r"""The lower triangular matrix W with :math:`W^T W = Q^{-1}`, shape (n, n): W times the noise is white.
 
         Raises
         ------
@@ -107,12 +107,12 @@ class MarkovChain(System):
             return np.linalg.inv(np.linalg.cholesky(self.noise_covariance))
         except np.linalg.LinAlgError as error:
             raise OptionError(
-                f"found a noise of {self.name} whose covariance is singular, expected a positive definite one: "
-                "without noise there is no density; open the system with a larger noise"
+                f"found a singular covariance of the noise of {self.name}, expected a positive definite one: without "
+                "noise there is no density; open the system with a larger noise"
             ) from error
 
     def draw_noise(self, random: np.random.Generator, count: int) -> np.ndarray:
-        """Noise of one step, shape (count, n)."""
+        """Independent draws of the noise of one step, shape (count, n)."""
         covariance = self.noise_covariance
         variances = np.diag(covariance)
         if np.array_equal(covariance, np.diag(variances)):
@@ -127,7 +127,7 @@ class MarkovChain(System):
         return sum(variable.size for variable in self.template().data_vars.values())
 
     def to_vectors(self, states: Mapping[str, np.ndarray]) -> np.ndarray:
-        """Variables ``(..., *space)`` to vectors (..., n), float64."""
+        """Vectors (..., n) in float64 from variables ``(..., *space)``."""
         parts = []
         for name, variable in self.template().data_vars.items():
             array = np.asarray(states[str(name)], float)
@@ -135,7 +135,7 @@ class MarkovChain(System):
         return np.concatenate(parts, axis=-1)
 
     def from_vectors(self, x: np.ndarray) -> State:
-        """Vectors (..., n) to variables ``(..., *space)`` in the template's floating point type."""
+        """Variables ``(..., *space)``, in the floating point type of the template, from vectors (..., n)."""
         template = self.template().data_vars
         ends = np.cumsum([variable.size for variable in template.values()])[:-1]
         parts = np.split(x, ends, axis=-1)
@@ -152,8 +152,8 @@ class MarkovChain(System):
         return states
 
 
-def log_gaussian(misfit: np.ndarray, whiten: np.ndarray) -> np.ndarray:
-    """Log-density of a Gaussian from the squared length of the whitened deviation, whatever its shape."""
-    logarithm_of_root = np.log(np.abs(np.diag(whiten))).sum()
-    logarithm: np.ndarray = -misfit / 2 + logarithm_of_root - len(whiten) / 2 * math.log(2 * math.pi)
+def log_gaussian(squared_length: np.ndarray, whiten: np.ndarray) -> np.ndarray:
+    """Log-density of a Gaussian, from the squared length of the whitened deviations and the whitening W; any shape."""
+    log_root_precision = np.log(np.abs(np.diag(whiten))).sum()
+    logarithm: np.ndarray = -squared_length / 2 + log_root_precision - len(whiten) / 2 * math.log(2 * math.pi)
     return logarithm

@@ -6,9 +6,9 @@ r"""Two-layer quasi-geostrophic turbulence on a doubly periodic beta plane.
 
 with :math:`F_1 = r_d^{-2} / (1 + \delta)`, :math:`F_2 = \delta F_1`, the background gradients
 :math:`Q_{y,i} = \beta - (-1)^i F_i (U_1 - U_2)`, and a filter of the smallest scales in the place of viscosity. The
-solver is PyQG-JAX's, pseudo-spectral with third-order Adams-Bashforth steps, and so are the parameters' defaults.
-States are anomalies of potential vorticity, means over ``coarsen`` x ``coarsen`` cells; `operators.pv_inversion` makes
-streamfunction, velocities and vorticity of them.
+solver is that of PyQG-JAX: pseudo-spectral, with third-order Adams-Bashforth steps. The defaults of the physical
+parameters are those of PyQG-JAX, too. States are anomalies of potential vorticity, means over ``coarsen`` x ``coarsen``
+cells. `sdaxr.operators.pv_inversion` derives the streamfunction, the velocities and the vorticity from them.
 
 References
 ----------
@@ -50,11 +50,11 @@ class QuasiGeostrophic(System):
     Parameters
     ----------
     step
-        Time between two states, in days; divided into as many solver steps as stability asks for.
+        Time between two states, in days. It is divided into as many solver steps as stability needs.
     resolution
-        Cells of the solver's grid per side; Li, Dong & Zhang have 512.
+        Cells of the solver's grid along each side. Li, Dong & Zhang (2024) have 512.
     coarsen
-        Cells per side that are averaged into one cell of the output; they have 2.
+        Cells along each side that are averaged into one cell of a state. Li, Dong & Zhang (2024) have 2.
     spin_up
         Time that is dropped at the start of each trajectory, in years of 365 days.
     length
@@ -70,13 +70,13 @@ class QuasiGeostrophic(System):
     delta
         Ratio of the layers' thicknesses, upper to lower.
     H1
-        Thickness of the upper layer, in m; for budgets only, the flow depends on ``delta``.
+        Thickness of the upper layer, in m. The flow does not depend on it, only on ``delta``; budgets do.
     U1, U2
         Background flow along x in the layers, in m s-1.
     cfl_velocity
         Speed, in m s-1, for which the solver's step has the Courant number 0.5.
     precision
-        ``"single"`` or ``"double"``; the inversion of potential vorticity is in double precision always.
+        ``"single"`` or ``"double"``. Potential vorticity is always inverted in double precision.
     """
 
     name: ClassVar[str] = "quasigeostrophic"
@@ -114,7 +114,7 @@ class QuasiGeostrophic(System):
 
     @property
     def cells(self) -> int:
-        """Cells of the output per side."""
+        """Cells of a state along each side."""
         return self.resolution // self.coarsen
 
     @property
@@ -125,7 +125,7 @@ class QuasiGeostrophic(System):
 
     @property
     def time_attrs(self) -> dict[str, Any]:
-        # "days" would be decoded to durations by xarray.
+        # xarray decodes "days" to timedeltas.
         return {"units": "day", "long_name": "model time", "axis": "T"}
 
     def template(self) -> xr.Dataset:
@@ -156,7 +156,7 @@ class QuasiGeostrophic(System):
         return self.trajectories(steps, [seed])[0]
 
     def trajectories(self, steps: int, seeds: Sequence[int]) -> list[State]:
-        """Trajectories side by side, as one computation; each is that of its seed up to rounding."""
+        """The trajectories of the seeds in one computation; each agrees with `trajectory` to rounding."""
         solver = _solver(self)
         flow = solver.initial(np.stack([seed_words(seed) for seed in seeds]))
         for _ in range(math.ceil(self.spin_up * 365 / self.step)):
@@ -165,10 +165,10 @@ class QuasiGeostrophic(System):
         return [{"q": frames[:, i]} for i in range(len(seeds))]
 
     def advance(self, state: Mapping[str, np.ndarray], steps: int, seed: int = 0) -> State:
-        """The next states after a state; ``(steps, layer, y, x)``.
+        """The next ``steps`` states after a state, ``(steps, layer, y, x)``. The seed is not used.
 
-        The state is interpolated to the solver's grid in Fourier space, with the damping by the cell means divided
-        out. Scales below the grid of the state are unknown and start at zero.
+        The state is interpolated to the solver's grid in Fourier space, where the damping by the cell means is divided
+        out. Scales that the grid of the state does not resolve start at zero.
         """
         del seed
         solver = _solver(self)
@@ -176,7 +176,7 @@ class QuasiGeostrophic(System):
         return {"q": self._frames(solver, solver.start(q[None]), steps)[:, 0]}
 
     def _frames(self, solver: _Solver, flow: StepperState, steps: int) -> np.ndarray:
-        """The next states, (steps, batch, layer, y, x)."""
+        """The next ``steps`` states of a batch of flows, (steps, batch, layer, y, x)."""
         frames = []
         for _ in range(steps):
             flow = solver.next_state(flow)
@@ -188,7 +188,7 @@ class QuasiGeostrophic(System):
 
 @dataclass(frozen=True)
 class _Solver:
-    """Compiled functions of batches of flows; a flow is PyQG-JAX's state of its time stepper."""
+    """Compiled functions of a batch of flows; a flow is the state of PyQG-JAX's time stepper."""
 
     initial: Callable[[np.ndarray], StepperState]
     start: Callable[[np.ndarray], StepperState]
@@ -196,10 +196,10 @@ class _Solver:
     output: Callable[[StepperState], np.ndarray]
 
 
-# Once per process, so that a worker compiles for its first trajectory only.
+# Cached, so that a worker compiles for its first trajectory only.
 @functools.lru_cache(maxsize=4)
 def _solver(system: QuasiGeostrophic) -> _Solver:
-    # JAX would otherwise claim most of the memory of a GPU that PyTorch needs too.
+    # By default, JAX reserves most of the memory of a GPU, which PyTorch needs, too.
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     import jax
     from pyqg_jax import qg_model, state, steppers
@@ -235,7 +235,7 @@ def _solver(system: QuasiGeostrophic) -> _Solver:
 
 
 def _double(function: Callable[_P, _T]) -> Callable[_P, _T]:
-    """The function where JAX has double precision, which PyQG-JAX needs and other solvers do not expect."""
+    """``function`` with double precision of JAX, which PyQG-JAX needs and other solvers do not expect."""
 
     @functools.wraps(function)
     def wrapped(*args: _P.args, **kwargs: _P.kwargs) -> _T:

@@ -50,9 +50,9 @@ def open_system(name: str | System, **options: Any) -> System:
     Parameters
     ----------
     name
-        One of `systems()`; a `System` is returned as it is (and takes no options).
+        One of `systems()`, or a `System`, which is returned as it is and takes no options.
     **options
-        Fields of the system's class; texts are converted to the type of the field.
+        Options of the system: fields of its class. A value is converted to the type of its field.
 
     Raises
     ------

@@ -1,7 +1,7 @@
-"""An estimate and the truth on common variables, times and points.
+"""An estimate and the truth on their common variables, times and points.
 
-Times and points are matched by their labels. Nothing is interpolated, no unit is converted: what differs is an error.
-Dask arrays stay lazy; only coordinates are read.
+Times and points are matched by their labels. Nothing is interpolated, and no unit is converted: a difference is an
+error. Dask arrays stay lazy; only coordinates are read.
 """
 
 from __future__ import annotations
@@ -20,30 +20,30 @@ _TIME_DIMS = (TIME, LEAD_TIME, INIT_TIME)
 
 
 def align(data: xr.Dataset, truth: xr.Dataset) -> tuple[xr.Dataset, xr.Dataset]:
-    """``data`` and ``truth`` at their common variables and times, in the order of the points of ``data``.
+    """``data`` and ``truth`` at their common variables and times, on the points of ``data``.
 
     Parameters
     ----------
     data
-        An estimate ``([member], time, ...)`` or a forecast ``([member], lead_time, ...)`` whose
-        ``valid_time`` (or ``init_time + lead_time``) says which truth belongs to it.
+        An estimate ``([member], time, ...)``, or a forecast ``([member], lead_time, ...)``, which is matched to the
+        truth by ``valid_time``, or by ``init_time + lead_time``.
     truth
         ``(time, ...)``, with a trajectory dimension of size 1 at most, on the points of ``data`` in any order:
-        latitudes may run the other way, longitudes may be counted from elsewhere.
+        latitudes may be reversed, and longitudes counted from another meridian.
 
     Returns
     -------
     (xarray.Dataset, xarray.Dataset)
-        Both with the coordinates of ``data``; the truth has the dimensions of ``data`` less the member.
+        Both with the coordinates of ``data``. The truth has the dimensions of ``data``, except for the member.
 
     Raises
     ------
     DataError
-        No variable or no time in common, or several trajectories in ``truth``.
+        If there is no common variable or time, or ``truth`` has several trajectories.
     GridError
-        Dimensions or points differ.
+        If dimensions or points differ.
     UnitsError
-        A variable, or time, has other units in ``data`` than in ``truth``.
+        If a variable, or the time, has different units in ``data`` and ``truth``.
     """
     truth = single(truth)
     data, truth = _common_variables(data, truth)
@@ -56,7 +56,13 @@ def align(data: xr.Dataset, truth: xr.Dataset) -> tuple[xr.Dataset, xr.Dataset]:
 
 
 def single(truth: xr.Dataset) -> xr.Dataset:
-    """``truth`` without its trajectory dimension, which must have size 1 where there is one."""
+    """``truth`` without its trajectory dimension, whose size has to be 1.
+
+    Raises
+    ------
+    DataError
+        If the size is not 1.
+    """
     dim = ensemble_dimension(truth)
     if dim is None:
         return truth
@@ -68,12 +74,18 @@ def single(truth: xr.Dataset) -> xr.Dataset:
 
 
 def time_dimensions(variable: xr.DataArray | xr.Dataset) -> tuple[Hashable, ...]:
-    """Dimensions among ``time``, ``lead_time`` and ``init_time`` that ``variable`` has."""
+    """The dimensions of ``variable`` among ``time``, ``lead_time`` and ``init_time``."""
     return tuple(d for d in variable.dims if d in _TIME_DIMS)
 
 
 def valid_times(data: xr.Dataset) -> xr.DataArray | None:
-    """Times at which ``data`` is valid, along its time dimensions; None where it has none."""
+    """Times at which ``data`` is valid, along its time dimensions; None where it has no time dimension.
+
+    Raises
+    ------
+    DataError
+        If a time dimension has no coordinate from which the times follow.
+    """
     if VALID_TIME in data.coords:
         return data[VALID_TIME]
     if TIME in data.dims:
@@ -83,8 +95,8 @@ def valid_times(data: xr.Dataset) -> xr.DataArray | None:
     if LEAD_TIME in data.dims:
         if INIT_TIME not in data.coords or LEAD_TIME not in data.coords:
             raise DataError(
-                "found 'lead_time' without the coordinate 'valid_time', and no 'init_time' and 'lead_time' "
-                "to make it from; add it with ds.assign_coords(valid_time=('lead_time', ...))"
+                "found 'lead_time' without the coordinate 'valid_time', and without the coordinates 'init_time' "
+                "and 'lead_time', from which it follows; add it with ds.assign_coords(valid_time=('lead_time', ...))"
             )
         return data[INIT_TIME] + data[LEAD_TIME]
     return None
@@ -122,8 +134,8 @@ def _common_times(data: xr.Dataset, truth: xr.Dataset) -> tuple[xr.Dataset, xr.D
     else:
         dims = times.dims
     index = xr.DataArray(positions, dims=dims)
-    there = truth.drop_vars(TIME).isel({TIME: index.clip(min=0)})
-    return data, there if (positions >= 0).all() else there.where(index >= 0)
+    matched = truth.drop_vars(TIME).isel({TIME: index.clip(min=0)})
+    return data, matched if (positions >= 0).all() else matched.where(index >= 0)
 
 
 def _on_one_grid(data: xr.Dataset, truth: xr.Dataset) -> xr.Dataset:

@@ -1,9 +1,9 @@
 """Baselines: climatology, and observations interpolated in space and time.
 
-`interpolate` is linear in both. It fills the gaps of each station (or cell) in time first, so that a place that is ever
-observed counts at all times. In space, it is multilinear between the points of a grid, across the seam of a periodic
-dimension, and piecewise linear on Delaunay triangles between scattered points. Nothing is extrapolated: outside the
-hull of the points, and before the first and after the last time, the nearest value holds.
+`interpolate` is linear in both. The gaps of each station (or cell) are filled in time first: a place that is observed
+once or more has a value at all times. In space, the interpolation is multilinear between the points of a grid, also
+across the seam of a periodic dimension, and piecewise linear on Delaunay triangles between scattered points. Nothing is
+extrapolated: outside the hull of the points, before the first and after the last time, the nearest value is taken.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from sdaxr.states.coordinates import period_of, turn_of, unrolled, wrapped
 from sdaxr.states.time import elapsed, time_kind
 from sdaxr.verification.alignment import single, valid_times
 
+# Operators whose output are values or means of the state variables themselves.
 _DIRECT = {"identity", "select", "coarsen", "subsample", "region", "points", "compose"}
 
 
@@ -30,24 +31,24 @@ def climatology(trajectories: xr.Dataset, like: xr.Dataset, *, members: int | No
     Parameters
     ----------
     trajectories
-        ``([trajectory], time, ...)``. Where there is a coordinate ``split``, only ``train`` counts; where there
-        is ``status``, only complete trajectories.
+        ``([trajectory], time, ...)``. Of trajectories with the coordinates ``split`` and ``status``, those for training
+        that are complete are used.
     like
-        Dataset with the ``time`` (or ``valid_time``) wanted, such as the truth.
+        Dataset with the ``time`` (or ``valid_time``) of the result, such as the truth.
     members
-        Number of states to draw at random, independently for each time. By default the mean.
+        Number of states that are drawn at random, independently for each time. None: the mean state.
     seed
         Seed of the draws.
 
     Returns
     -------
     xarray.Dataset
-        ``(time, ...)`` or ``(member, time, ...)`` with the units of ``trajectories``; lazy where they are.
+        ``(time, ...)`` or ``(member, time, ...)``, in the units of ``trajectories``; lazy where they are lazy.
 
     Raises
     ------
     DataError
-        If no training trajectory is left, or there is no time.
+        If there is no complete trajectory for training, or no time.
     """
     training = _training(trajectories)
     sample = [d for d in (ensemble_dimension(training), TIME) if d in training.dims]
@@ -73,26 +74,24 @@ def interpolate(observations: xr.Dataset, like: xr.Dataset) -> xr.Dataset:
     observations
         Values or means of the state variables themselves, at the points of a coarser grid ``(time, ..., y, x)``
         or at stations ``(time, station)`` with coordinates ``y(station), x(station)``; NaN where not observed.
-        The result of `sdaxr.observe` with identity, select, coarsen, subsample, region, points and their
-        compositions is of that form.
+        `sdaxr.observe` makes them with identity, select, coarsen, subsample, region, points and their compositions.
     like
-        Dataset with the variables, times and points wanted, such as the truth; its values are not read. Its points are
-        a grid, or stations with coordinates. A dimension is periodic where the points of ``like``, or of the
-        observations, go once around it (`sdaxr.states.coordinates.period_of`).
+        Dataset with the variables, times and points of the result, such as the truth; its values are not read. The
+        points are a grid, or stations with coordinates. A dimension is periodic where the points of ``like``, or those
+        of the observations, go once around (`sdaxr.states.coordinates.period_of`).
 
     Returns
     -------
     xarray.Dataset
-        ``(time, ...)`` on the points of ``like``, float64, for the observed variables; a variable of ``like`` that is
-        not observed is left out.
+        ``(time, ...)`` on the points of ``like``, float64. Variables of ``like`` that are not observed are left out.
 
     Raises
     ------
     DataError
-        The observations are not of the state itself (but of vorticity, say), are never finite, or have no coordinates
-        in common with ``like``.
+        If the observations are not of the state itself (of its vorticity, for example), are never finite, or have no
+        coordinates in common with ``like``.
     UnitsError
-        The units differ.
+        If the units differ.
     """
     _check_direct(observations)
     like = single(like)
@@ -137,7 +136,7 @@ def _comparable(observed: xr.DataArray, wanted: xr.DataArray) -> tuple[np.ndarra
 
 
 def _fill_in_time(observed: np.ndarray, wanted: np.ndarray, values: np.ndarray) -> np.ndarray:
-    # (observed time, location) -> (wanted time, location), linear between the finite values of each location
+    """From (observed time, place) to (wanted time, place), linear between the finite values of each place."""
     order = np.argsort(observed)
     observed, values = observed[order], values[order]
     finite = np.isfinite(values)
@@ -160,11 +159,11 @@ def _in_space(values: np.ndarray, observed: xr.DataArray, like: xr.DataArray, la
     for i, axis in enumerate(axes):
         targets[:, i] = wrapped(targets[:, i], points[:, i], turn_of(axis, observed[axis].attrs))
     points, targets, periods = _on_plane(points, targets, axes, observed, periods)
-    lead = values.shape[: 1 + layers]
-    rows = values.reshape(*lead, -1)
+    leading = values.shape[: 1 + layers]
+    rows = values.reshape(*leading, -1)
     shape = tuple(like.sizes[d] for d in space_dimensions(like))
-    result = np.empty((*lead, *shape))
-    for at in np.ndindex(*lead[1:]):
+    result = np.empty((*leading, *shape))
+    for at in np.ndindex(*leading[1:]):
         block = rows[(slice(None), *at)]
         known = np.isfinite(block).all(axis=0)
         if not known.any():
@@ -181,7 +180,8 @@ def _on_plane(
     observed: xr.DataArray,
     periods: Sequence[float | None],
 ) -> tuple[np.ndarray, np.ndarray, list[float | None]]:
-    # A degree of longitude is shorter than one of latitude, which matters for who is whose neighbour.
+    """Points, targets and periods with longitudes shrunk by cos(latitude), as the triangles depend on distances."""
+    # At least 0.1, as the cosine vanishes at the poles.
     stretch = np.ones(len(axes))
     for i, axis in enumerate(axes):
         if is_longitude(axis, observed[axis].attrs):
@@ -193,7 +193,8 @@ def _on_plane(
 
 
 def _axes(observed: xr.DataArray, like: xr.DataArray) -> list[Hashable]:
-    # The coordinates of places: dimensions of a grid, or coordinates along the stations.
+    """The coordinates of the places: dimensions of a grid, or coordinates along the stations."""
+
     def places(data: xr.DataArray) -> Iterator[Hashable]:
         space = set(space_dimensions(data))
         for name, coord in data.coords.items():
@@ -222,7 +223,7 @@ def _from_grid(
     axes: Sequence[Hashable],
     periods: Sequence[float | None],
 ) -> np.ndarray:
-    # one matrix of linear weights per axis: (..., *coarse) -> (..., *fine) or (..., stations)
+    """From (..., *coarse) to (..., *fine) or (..., stations), with one matrix of linear weights for each axis."""
     order = [d for d in space_dimensions(observed)]
     weights = {a: _weights(*_on_line(observed[a], like[a]), period) for a, period in zip(axes, periods, strict=True)}
     if all(a in like.dims for a in axes):
@@ -230,22 +231,22 @@ def _from_grid(
             at = values.ndim - len(order) + position
             values = np.moveaxis(np.tensordot(values, weights[axis], axes=(at, 1)), -1, at)
         target = [order.index(d) - len(order) for d in space_dimensions(like)]
-        lead = values.ndim - len(order)
-        return values.transpose(*range(lead), *(values.ndim + t for t in target))
+        leading = values.ndim - len(order)
+        return values.transpose(*range(leading), *(values.ndim + t for t in target))
     letters = "yxz"[: len(order)]
     terms = ",".join(f"s{letter}" for letter in letters)
     return np.asarray(np.einsum(f"...{letters},{terms}->...s", values, *(weights[a] for a in order)))
 
 
 def _on_line(observed: xr.DataArray, like: xr.DataArray) -> tuple[np.ndarray, np.ndarray]:
-    # Both in one count, so that a region may lie across the seam, or be counted from elsewhere.
+    """Both coordinates in one count: a region may lie across the seam, or be counted from another meridian."""
     turn = turn_of(observed.name, observed.attrs)
     source = unrolled(observed.values, turn)
     return source, wrapped(like.values, source, turn)
 
 
 def _weights(source: np.ndarray, target: np.ndarray, period: float | None = None) -> np.ndarray:
-    """Linear interpolation from ``source`` to ``target`` as a matrix (target, source); the ends hold."""
+    """Linear interpolation from ``source`` to ``target`` as a matrix (target, source), constant beyond the ends."""
     order = np.argsort(source)
     knots = source[order]
     if period is not None:
@@ -257,7 +258,7 @@ def _weights(source: np.ndarray, target: np.ndarray, period: float | None = None
 
 
 def _points(data: xr.DataArray, axes: Sequence[Hashable]) -> np.ndarray:
-    # (points, axes), in the order of the flattened space dimensions
+    """Positions (points, axes), in the order of the flattened space dimensions."""
     space = space_dimensions(data)
     template = xr.DataArray(np.zeros([data.sizes[d] for d in space]), dims=space)
     columns = []
@@ -271,7 +272,7 @@ def _points(data: xr.DataArray, axes: Sequence[Hashable]) -> np.ndarray:
 def _from_points(
     points: np.ndarray, values: np.ndarray, targets: np.ndarray, periods: Sequence[float | None]
 ) -> np.ndarray:
-    """Piecewise linear from (points, axes) with values (points, times) to (targets, times)."""
+    """Piecewise linear interpolation of the values (points, times) at points (points, axes) to (targets, times)."""
     from scipy.interpolate import LinearNDInterpolator, NearestNDInterpolator
     from scipy.spatial import QhullError
 
@@ -284,7 +285,7 @@ def _from_points(
     result: np.ndarray = NearestNDInterpolator(points, values)(targets)
     try:
         linear = LinearNDInterpolator(points, values)(targets)
-    except QhullError:  # fewer than three stations, or all on a line
+    except QhullError:  # fewer than three stations, or all of them on a line
         return result
     return np.where(np.isfinite(linear), linear, result)
 
@@ -292,7 +293,7 @@ def _from_points(
 def _repeated(
     points: np.ndarray, values: np.ndarray, targets: np.ndarray, periods: Sequence[float | None]
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    # Copies of the points beyond either side of a periodic axis, so that the seam is like any other place.
+    """The points with copies beyond both sides of each periodic axis, so that triangles cross the seam."""
     for axis, period in enumerate(periods):
         if period is None:
             continue
@@ -307,7 +308,7 @@ def _repeated(
 
 
 def _period(like: xr.DataArray, observed: xr.DataArray) -> float | None:
-    # Where one of the grids goes once around, the other one has points on the same circle.
+    """The period of either grid: where one goes once around, the points of the other lie on the same circle."""
     both = (period_of(c.name, c.values, c.attrs) for c in (like, observed))
     return next((period for period in both if period is not None), None)
 
@@ -328,8 +329,8 @@ def _training(trajectories: xr.Dataset) -> xr.Dataset:
         keep = keep & (trajectories["status"].values == 1)
     if dim and not keep.any():
         raise DataError(
-            "found no complete trajectory with split 'train', expected at least one; give a Dataset whose "
-            "'split' marks the training trajectories"
+            "found no complete trajectory with split 'train', expected at least one; pass trajectories whose "
+            "'split' has the label 'train'"
         )
     return trajectories if dim is None or keep.all() else trajectories.isel({dim: np.flatnonzero(keep)})
 
@@ -338,20 +339,20 @@ def _check_direct(observations: xr.Dataset) -> None:
     text = observations.attrs.get("operator")
     if not text:
         return
-    foreign = sorted(set(_operators(json.loads(text))) - _DIRECT)
+    foreign = sorted(set(_operator_names(json.loads(text))) - _DIRECT)
     if foreign:
         raise DataError(
-            f"the observations are made by {', '.join(foreign)}, expected values of the state itself "
+            f"the observations are made with {', '.join(foreign)}, expected values of the state itself "
             f"({', '.join(sorted(_DIRECT - {'compose'}))}); there is no interpolation baseline for them"
         )
 
 
-def _operators(description: Any) -> Iterator[str]:
+def _operator_names(description: Any) -> Iterator[str]:
     if isinstance(description, dict):
         if "op" in description:
             yield str(description["op"])
         for value in description.values():
-            yield from _operators(value)
+            yield from _operator_names(value)
     elif isinstance(description, list):
         for value in description:
-            yield from _operators(value)
+            yield from _operator_names(value)

@@ -1,6 +1,7 @@
 """Log-densities: of trajectories under a system, and of observations given trajectories.
 
-For members drawn from the exact posterior, the expectation of both over truths is that of the truths themselves.
+Members of the exact posterior have the distribution of the truth, given the observations. The expectations of both
+log-densities are then the same for the members as for the truth.
 """
 
 from __future__ import annotations
@@ -37,27 +38,31 @@ def log_prior(states: xr.Dataset, system: str | System) -> xr.DataArray:
 
     Returns
     -------
-    DataArray on (member), or without dimensions; in nats, a density in the units of the states.
+    xarray.DataArray
+        On (member), or without dimensions; in nats, of a density in the units of the states.
 
     Raises
     ------
     OptionError
-        If the system has no Gaussian noise.
+        If the system has no Gaussian noise, or noise with a singular covariance.
     DataError, GridError, UnitsError
-        If the states are not those of the system, or their step is another one.
+        If the states are not those of the system, or have another step.
     """
     chain = open_system(system)
     if not isinstance(chain, MarkovChain):
         raise OptionError(
-            f"found the system {chain.name!r}, which has no noise, expected one with a transition density"
+            f"found the system {chain.name!r}, which has no noise, expected a system with a transition density"
         )
     states = system_layout(chain).conform(states, model=f"the system {chain.name!r}")
     step = time_axis(states).step
     if not same_step(step, chain.step):
-        raise DataError(f"the states have the step {step:g}, {chain.name} has {chain.step:g}; pass step= to the system")
+        raise DataError(
+            f"the states have the step {step:g}, expected {chain.step:g}, that of {chain.name}; pass the system with "
+            f"step={step:g}"
+        )
     template, ensemble = chain.template(), ensemble_dimension(states)
-    lead = [] if ensemble is None else [ensemble]
-    fields = {str(n): states[n].transpose(*lead, schema.TIME, *v.dims).values for n, v in template.data_vars.items()}
+    leading = [] if ensemble is None else [ensemble]
+    fields = {str(n): states[n].transpose(*leading, schema.TIME, *v.dims).values for n, v in template.data_vars.items()}
     values = chain.log_transition(chain.to_vectors(fields)).sum(-1)
     return _labelled(values, states, "log_prior", "log-density of the states given the first one")
 
@@ -74,11 +79,13 @@ def log_likelihood(states: xr.Dataset, observations: Observations, *, operator: 
     observations
         One network, or several as a mapping or DataTree, as for `sdaxr.assimilate`.
     operator
-        Operator that replaces the one that the observations carry; a mapping has one for each network.
+        Observation operator, or a mapping with one for each network, in the place of the operator that the observations
+        carry.
 
     Returns
     -------
-    DataArray on (member), or without dimensions; in nats, a density in the units of the observations.
+    xarray.DataArray
+        On (member), or without dimensions; in nats, of a density in the units of the observations.
 
     Raises
     ------
@@ -91,10 +98,10 @@ def log_likelihood(states: xr.Dataset, observations: Observations, *, operator: 
         projected = operator_of(name, data, operator, "error").apply(states)
         one = projected if ensemble is None else projected.isel({ensemble: 0}, drop=True)
         for variable, (values, errors) in match(data, Template.from_dataset(one)).items():
-            lead = [] if ensemble is None else [ensemble]
-            predicted = projected[variable].transpose(*lead, *one[variable].dims).values.astype(float)
+            leading = [] if ensemble is None else [ensemble]
+            predicted = projected[variable].transpose(*leading, *one[variable].dims).values.astype(float)
             density = log_density((values - predicted) / errors, family_of(data, variable)) - np.log(errors)
-            total = total + np.nansum(density, axis=tuple(range(len(lead), density.ndim)))
+            total = total + np.nansum(density, axis=tuple(range(len(leading), density.ndim)))
     return _labelled(total, states, "log_likelihood", "log-density of the observations given the states")
 
 

@@ -1,12 +1,12 @@
-r"""Variance and kinetic-energy spectra of fields on regular grids in one or two dimensions.
+r"""Variance and kinetic energy spectra of fields on regular grids of one or two dimensions.
 
 With orthonormal transform coefficients :math:`c_k` of a field with :math:`N` points, Parseval's identity
-:math:`\sum_k |c_k|^2 / N = \overline{f^2}` divides the variance among the wavenumbers.
-Periodic dimensions take the Fourier transform (:math:`\kappa = 2 \pi n / L`), bounded ones the cosine
-transform (:math:`\kappa = \pi n / L`), which needs neither detrending nor a window and keeps the identity
-exact (Denis, Côté and Laprise 2002, https://doi.org/10.1175/1520-0493(2002)130<1812:SDOTDA>2.0.CO;2).
-All modes but the mean are summed into shells around multiples of the domain's lowest wavenumber, so the
-spectrum summed over the shells is the spatial variance.
+:math:`\sum_k |c_k|^2 / N = \overline{f^2}` divides the variance among the wavenumbers :math:`\kappa`. Periodic
+dimensions have the Fourier transform (:math:`\kappa = 2 \pi n / L`), bounded ones the cosine transform
+(:math:`\kappa = \pi n / L`), which needs neither detrending nor a window and keeps the identity exact
+(Denis, Côté and Laprise 2002, https://doi.org/10.1175/1520-0493(2002)130<1812:SDOTDA>2.0.CO;2).
+All modes except the mean are summed into evenly spaced shells. The spacing is the lowest wavenumber of a dimension, the
+largest where there are two. The sum over the shells is the spatial variance.
 """
 
 from __future__ import annotations
@@ -21,32 +21,34 @@ from sdaxr.schema import GridError
 from sdaxr.states.axes import is_latitude, is_longitude, space_dimensions
 from sdaxr.states.coordinates import EARTH_RADIUS, period_along, turn_of, unrolled
 
-# Of the mean step: Gaussian latitudes, whose steps differ by a few thousandths, are as good as regular here.
+# Largest deviation of a step on a regular grid, as a fraction of the mean step: Gaussian latitudes, whose steps differ
+# by a few thousandths, count as regular.
 _UNEVEN = 1e-2
-_WIDEST_LATITUDES = 90.0  # degrees; beyond that the plane is no picture of the sphere
+# In degrees: a plane does not approximate more of a sphere.
+_WIDEST_LATITUDES = 90.0
 _VELOCITIES = (("u", "v"), ("ua", "va"), ("uo", "vo"), ("u10", "v10"), ("u100", "v100"))
 
 
 def spectrum(data: xr.Dataset) -> xr.Dataset:
-    """Isotropic variance spectrum of every variable, and the kinetic energy of a velocity pair.
+    """Isotropic variance spectrum of every variable; of a pair of velocities, the kinetic energy spectrum.
 
     Parameters
     ----------
     data
         Variables ``(..., x)`` or ``(..., y, x)`` on a regular grid. A dimension is periodic where its points go once
-        around (`sdaxr.states.coordinates.period_of`). Longitudes and latitudes become metres at the middle latitude.
+        around (`sdaxr.states.coordinates.period_of`). Degrees become metres at the middle latitude.
 
     Returns
     -------
     xarray.Dataset
-        ``(..., wavenumber)``, units squared: the variance (about the spatial mean) in each shell of angular
-        wavenumber. The pair ``u, v`` (by name, or by the CF standard names of wind and current)
-        becomes ``kinetic_energy``, half the sum of the two.
+        ``(..., wavenumber)``, in squared units: the variance about the spatial mean in each shell of the angular
+        wavenumber. Two velocities (``u`` and ``v``, or the CF standard names of wind and current) become
+        ``kinetic_energy``, half the sum of their spectra.
 
     Raises
     ------
     GridError
-        Where there is no regular grid in one or two dimensions.
+        If a variable is not on a regular grid of one or two dimensions.
     """
     pair = velocity_pair(data)
     result: dict[Hashable, xr.DataArray] = {}
@@ -62,7 +64,7 @@ def spectrum(data: xr.Dataset) -> xr.Dataset:
 
 
 def velocity_pair(data: xr.Dataset) -> tuple[Hashable, Hashable] | None:
-    """Names of the eastward (x) and northward (y) velocity in ``data``, or None."""
+    """Names of the eastward (x) and the northward (y) velocity in ``data``; None if there are none."""
     standard = {data[n].attrs.get("standard_name"): n for n in data.data_vars}
     named = [
         (standard[f"eastward_{kind}"], standard[f"northward_{kind}"])
@@ -78,12 +80,12 @@ def velocity_pair(data: xr.Dataset) -> tuple[Hashable, Hashable] | None:
 
 
 def grid_dimensions(variable: xr.DataArray) -> tuple[Hashable, ...]:
-    """Space dimensions of ``variable`` if they form a regular grid of one or two dimensions.
+    """The space dimensions of ``variable``, which form a regular grid of one or two dimensions.
 
     Raises
     ------
     GridError
-        Otherwise, saying what was found.
+        If they do not form a regular grid, or span too many latitudes for a plane.
     """
     dims = tuple(d for d in space_dimensions(variable) if d != "init_time")
     if len(dims) not in (1, 2):
@@ -96,7 +98,7 @@ def grid_dimensions(variable: xr.DataArray) -> tuple[Hashable, ...]:
         along = [c for c in variable.coords if c != dim and variable[c].dims == (dim,)]
         if along or variable.sizes[dim] < 2 or values.dtype.kind not in "fiu":
             raise GridError(
-                f"'{dim}' is no axis of a grid (stations?), expected one for a spectrum; "
+                f"'{dim}' is not an axis of a grid (stations?), expected one for a spectrum; "
                 "leave 'spectrum' out of the metrics"
             )
         steps = np.diff(unrolled(values, turn_of(dim, variable[dim].attrs)))
@@ -147,7 +149,7 @@ def _variance_spectrum(variable: xr.DataArray) -> xr.DataArray:
 
 
 def _shell_variance(values: np.ndarray, *, shells: np.ndarray, periodic: Sequence[bool]) -> np.ndarray:
-    # (..., *space) -> (..., shell), shells counted from 1
+    """Variance from (..., *space) to (..., shell), with shells counted from 1."""
     import scipy.fft
 
     coefficients = values.astype(np.float64)
@@ -171,7 +173,7 @@ def _shells(sizes: tuple[int, ...], lengths: Sequence[float], periodic: Sequence
         waves.append(2 * np.pi / length * modes)
     lowest = max(float(w[w > 0].min()) for w in waves)
     modulus = np.sqrt(sum(w**2 for w in np.meshgrid(*waves, indexing="ij")))
-    # Only the mean may fall out of the sum: on an elongated domain the longest waves join the first shell.
+    # Only the mean is in shell 0: on an elongated domain, the longest waves join the first shell.
     return np.where(modulus > 0, np.maximum(np.rint(modulus / lowest), 1), 0).astype(int), lowest
 
 

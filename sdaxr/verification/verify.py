@@ -3,18 +3,19 @@ r"""Scores of an ensemble, or of a single field, against the truth.
 With members :math:`x_i`, :math:`i = 1 \dots M`, their mean :math:`\bar x`, the truth :math:`y`, and
 :math:`\langle\cdot\rangle` the mean over space (weighted by cos(latitude) on a latitude grid):
 
-===================  ============================================================================
+===================  ===================================================================================
 ``rmse``             :math:`\sqrt{\langle (\bar x - y)^2 \rangle}`
 ``bias``             :math:`\langle \bar x - y \rangle`
 ``crps``             fair CRPS (Ferro 2014, https://doi.org/10.1002/qj.2270); the mean absolute
                      error for a single field
-``spread``           :math:`\sqrt{\langle s^2 \rangle}`, :math:`s^2` the members' variance (ddof = 1)
+``spread``           :math:`\sqrt{\langle s^2 \rangle}`, with the variance :math:`s^2` of the members (ddof = 1)
 ``spread_skill``     :math:`\sqrt{(M+1)/M}` spread / rmse: 1 for members exchangeable with the
                      truth (Fortin et al. 2014, https://doi.org/10.1175/JHM-D-14-0008.1)
-``rank_histogram``   frequency of the truth's rank among the members; a tie is shared equally
-                     between its ranks, so there is nothing random (Hamill 2001)
+``rank_histogram``   frequency of the rank of the truth among the members; a tie counts equally for all
+                     of its ranks (Hamill 2001,
+                     https://doi.org/10.1175/1520-0493(2001)129<0550:IORHFV>2.0.CO;2)
 ``spectrum``         variance, or kinetic energy, by wavenumber (`sdaxr.verification.spectrum`)
-===================  ============================================================================
+===================  ===================================================================================
 """
 
 from __future__ import annotations
@@ -45,39 +46,39 @@ _NAMES = {
 
 
 def verify(posterior: xr.Dataset, truth: xr.Dataset, *, metrics: Sequence[str] | None = None) -> xr.Dataset:
-    """Score ``posterior`` against ``truth``, per variable and time.
+    """Scores of ``posterior`` against ``truth``, for each variable and time.
 
     Parameters
     ----------
     posterior
         Ensemble ``(member, time, ...)``, forecast ``(member, lead_time, ...)`` with ``valid_time``, or a
-        single field without members. Any space: a grid, stations, or none.
+        single field without members; on a grid, at stations, or without space.
     truth
         ``(time, ...)`` on the same points in any order, with a trajectory dimension of size 1 at most. Scores are
-        given at the common times, from the cells where the truth and all members are there (not NaN).
+        those at the common times, over the points where neither the truth nor a member is NaN.
     metrics
-        Some of ``rmse, bias, crps, spread, spread_skill, rank_histogram, spectrum``. By default all that
-        apply: without members no spread, spread_skill or rank_histogram; without a regular grid no spectrum.
+        Some of ``rmse, bias, crps, spread, spread_skill, rank_histogram, spectrum``. Default: all that apply. A single
+        field has no spread, spread_skill and rank_histogram; only a regular grid has a spectrum.
 
     Returns
     -------
     xarray.Dataset
-        One variable per metric and variable, as units differ between metrics: ``rmse_u``, ``crps_u``, ...
+        One variable for each metric and variable, because units differ: ``rmse_u``, ``crps_u``, ...
         ``(time, [layer])``, ``rank_histogram_u (time, rank)``, and ``spectrum_u`` or, for a velocity pair,
         ``spectrum_kinetic_energy (source, time, wavenumber)`` for the sources ``members`` (the mean of their
         spectra), ``mean`` (the spectrum of their mean) and ``truth``; NaN where a field has gaps.
-        Lazy where the input is lazy. `summary` makes a table of it.
+        Lazy where the input is lazy. `sdaxr.verification.verify.summary` makes a table of the scores.
 
     Raises
     ------
     DataError
-        No variable or no time in common, or several trajectories in ``truth``.
+        If there is no common variable or time, or ``truth`` has several trajectories.
     GridError
-        The grids differ, or a spectrum is asked for where there is no regular grid.
+        If the grids differ, or a spectrum is asked for without a regular grid.
     UnitsError
-        The units differ.
+        If the units differ.
     OptionError
-        A metric that does not exist, or needs members and there are none.
+        If a metric does not exist, or needs members where there are none.
     """
     wanted = tuple(METRICS if metrics is None else metrics)
     for metric in wanted:
@@ -108,14 +109,14 @@ def summary(scores: xr.Dataset) -> pd.DataFrame:
     Parameters
     ----------
     scores
-        Result of `verify`. The rank histogram and spectra are left out.
+        Result of `verify`. Rank histograms and spectra are left out.
 
     Returns
     -------
     pandas.DataFrame
-        One row per metric, one column per variable (per variable and layer, ``q[layer=0]``). The time-mean of
-        ``rmse`` and ``spread`` is the square root of the mean of squares, and ``spread_skill`` is made from
-        those two where they are there. ``attrs["units"]`` maps each variable to its units.
+        One row for each metric, and one column for each variable, or variable and layer (``q[layer=0]``). The time-mean
+        of ``rmse`` and of ``spread`` is the square root of the mean square; ``spread_skill`` is computed from these two
+        where both are given. ``attrs["units"]`` maps each column to its units.
     """
     import pandas as pd
 
@@ -153,8 +154,8 @@ def _scores(
     valid = estimate.notnull() & truth.notnull()
     if member is not None:
         valid = valid.all(member)
-    weights = (valid * _area(estimate, space)).fillna(0)
-    # Zeros in place of gaps keep NaN out of the arithmetic; their weight is zero.
+    weights = (valid * _area_weights(estimate, space)).fillna(0)
+    # Zeros in the place of gaps keep NaN out of the arithmetic; their weight is zero.
     estimate, truth = estimate.where(valid, 0), truth.where(valid, 0)
     mean = estimate if member is None else estimate.mean(member)
 
@@ -207,7 +208,7 @@ def _title(metric: str, member: str | None) -> str:
     return "mean absolute error" if metric == "crps" else _NAMES[metric].replace(" of the ensemble mean", "")
 
 
-def _area(estimate: xr.DataArray, space: Sequence[Hashable]) -> xr.DataArray:
+def _area_weights(estimate: xr.DataArray, space: Sequence[Hashable]) -> xr.DataArray:
     for dim in space:
         if dim in estimate.coords and is_latitude(dim, estimate[dim].attrs):
             return xr.DataArray(np.cos(np.deg2rad(estimate[dim].values.astype(float))).clip(min=0), dims=str(dim))
@@ -222,12 +223,12 @@ def _rank_histogram(
     space: Sequence[Hashable],
 ) -> xr.DataArray:
     def kernel(members: np.ndarray, target: np.ndarray, weight: np.ndarray) -> np.ndarray:
-        # (..., *space, member), (..., *space), (..., *space) -> (..., rank). `scores` looks at the values of
-        # its input, which would end laziness: so it sees one block at a time.
+        # From (..., *space, member), (..., *space), (..., *space) to (..., rank). `scores` looks at the values of its
+        # input, which would load lazy arrays; it gets one block at a time.
         from scores.probability import rank_histogram
 
-        lead = members.shape[: members.ndim - len(space) - 1]
-        cells = (int(np.prod(lead)), -1)
+        leading = members.shape[: members.ndim - len(space) - 1]
+        cells = (int(np.prod(leading)), -1)
         there = xr.DataArray(np.broadcast_to(weight, target.shape).reshape(cells), dims=("case", "cell"))
         frequency = rank_histogram(
             xr.DataArray(members.reshape(*cells, members.shape[-1]), dims=("case", "cell", "member")),
@@ -236,7 +237,7 @@ def _rank_histogram(
             preserve_dims=["case"],
             weights=there if (there > 0).any() else None,
         )
-        return np.asarray(frequency.transpose("case", "rank").values.reshape(*lead, -1))
+        return np.asarray(frequency.transpose("case", "rank").values.reshape(*leading, -1))
 
     count = estimate.sizes[member] + 1
     whole = dict.fromkeys(space, -1)
@@ -281,7 +282,7 @@ def _spectra(data: xr.Dataset, truth: xr.Dataset, member: str | None, *, strict:
 
 
 def _metric(name: str) -> tuple[str, str]:
-    # The longest match, as 'spread' begins 'spread_skill'.
+    # The longest match, because 'spread_skill' begins with 'spread'.
     metric = max((m for m in METRICS if name.startswith(f"{m}_")), key=len)
     return metric, name[len(metric) + 1 :]
 

@@ -138,7 +138,7 @@ def test_layers_pass_through():
         ("[1]", "expected an operator such as"),
         ('{"op": "coarse", "factor": 2}', "no operator 'coarse'.*Did you mean 'coarsen'"),
         ('{"op": "coarsen", "factr": 2}', "no parameter 'factr'.*Did you mean 'factor'"),
-        ('{"op": "coarsen"}', "misses the parameter 'factor'"),
+        ('{"op": "coarsen"}', "lacks the parameter 'factor'"),
         ('{"op": "compose", "steps": []}', "'steps', a list of operators"),
         ('{"op": "scale", "factor": null}', "factor is None, expected a finite number"),
     ],

@@ -47,7 +47,7 @@ def test_points_outside_are_named_or_counted():
 
 
 def test_points_refuse_bad_positions():
-    with pytest.raises(OperatorError, match="expected the same number"):
+    with pytest.raises(OperatorError, match="expected one number, at least 1"):
         op.points({"x": [1.0], "y": [1.0, 2.0]})
     with pytest.raises(OperatorError, match="position 1 of 'x' is not finite"):
         op.points({"x": [1.0, np.nan], "y": [1.0, 2.0]})

@@ -67,7 +67,7 @@ def test_inversion_says_what_it_cannot_do():
     data = labelled(turbulence())
     for call, message in [
         (lambda: op.pv_inversion("w"), "there is no output"),
-        (lambda: op.pv_inversion("u", "u"), "expected one or more different ones"),
+        (lambda: op.pv_inversion("u", "u"), "expected one or more, none of them twice"),
         (lambda: op.pv_inversion(rd=-1.0), "expected a positive number"),
         (lambda: op.pv_inversion(variable="pv").apply(data), "there is no variable"),
         (lambda: op.pv_inversion().apply(data.isel(layer=[0])), "expected one with two layers"),

@@ -26,8 +26,8 @@ def test_text_is_parsed():
         ("coarsen(factr=8)", "Did you mean 'factor'"),
         ("coarsen()", "missing a required argument"),
         ("coarsen(open('x'))", "expected a number, a text, a list or a dict"),
-        ("coarsen(2) + coarsen(2)", "expected something like"),
-        ("__import__('os').system('true')", "expected something like"),
+        ("coarsen(2) + coarsen(2)", "expected for example"),
+        ("__import__('os').system('true')", "expected for example"),
         ("function(abs)", "from Python"),
     ],
 )

@@ -37,7 +37,7 @@ def test_sizes_come_from_coordinates_or_are_given() -> None:
     variables = {"u": VariableTemplate(("time", "x"))}
     template = Template(variables, {"x": CoordTemplate(np.arange(3.0))}, {"time": 2})
     assert template.shape("u") == (2, 3)
-    with pytest.raises(DataError, match=r"dimensions \['time'\] without size"):
+    with pytest.raises(DataError, match=r"dimensions \['time'\] without a size"):
         Template(variables, {"x": CoordTemplate(np.arange(3.0))})
     with pytest.raises(GridError, match=r"'u' has shape \(2,\), expected {'time': 2, 'x': 3}"):
         template.to_dataset({"u": np.zeros(2)})

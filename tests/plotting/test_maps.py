@@ -34,7 +34,7 @@ def no_coastlines(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
 
     for key in ("pre_existing_data_dir", "data_dir", "repo_data_dir"):
         monkeypatch.setitem(cartopy.config, key, tmp_path)
-    monkeypatch.setattr(maps, "_SYSTEM", ())
+    monkeypatch.setattr(maps, "_SYSTEM_FOLDERS", ())
     monkeypatch.setattr(sys, "prefix", str(tmp_path))
     maps.coastlines.cache_clear()
     maps._warn.cache_clear()

@@ -48,7 +48,7 @@ def test_open_system_reads_options_and_offers_the_nearest_name():
         ("kolmogorov", {"resolution": 62}, "a resolution that coarsen divides"),
         ("lorenz63", {"step": 0}, "expected a positive number"),
         ("lorenz96", {"sites": 2}, "expected at least 4"),
-        ("linear", {"matrix": [[1.0, 0.0], [0.0, 0.5]]}, "eigenvalue of size 1, expected less than 1"),
+        ("linear", {"matrix": [[1.0, 0.0], [0.0, 0.5]]}, "eigenvalue of modulus 1, expected less than 1"),
         ("linear", {"matrix": [[0.5]]}, "a matrix of 1 rows and a noise of 2"),
         ("linear", {"matrix": [0.5, 0.1]}, "expected a square matrix as rows"),
         ("linear", {"matrix": "none"}, "expected rows of numbers"),

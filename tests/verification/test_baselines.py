@@ -135,7 +135,7 @@ def test_calendar_times():
 def test_observations_of_something_else_are_refused():
     truth = linear()
     observed = truth.assign_attrs(operator=json.dumps({"op": "compose", "steps": [{"op": "vorticity"}]}))
-    with pytest.raises(DataError, match="made by vorticity"):
+    with pytest.raises(DataError, match="made with vorticity"):
         interpolate(observed, truth)
     direct = truth.assign_attrs(operator=json.dumps({"op": "coarsen", "factor": 8}))
     xr.testing.assert_allclose(interpolate(direct, truth), truth)

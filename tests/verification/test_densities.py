@@ -59,7 +59,7 @@ def test_states_that_do_not_fit(states: xr.Dataset) -> None:
         log_prior(states, "lorenz96")
     with pytest.raises(DataError, match="variable 'x3'"):
         log_prior(states[["x1", "x2"]], TRIPLE)
-    with pytest.raises(DataError, match="the states have the step 1, linear has 0.5"):
+    with pytest.raises(DataError, match="the states have the step 1, expected 0.5, that of linear"):
         log_prior(states.isel(time=slice(None, None, 2)), TRIPLE)
     with pytest.raises(UnitsError, match="'x1' has units 'K'"):
         log_prior(states.assign(x1=states.x1.assign_attrs(units="K")), TRIPLE)

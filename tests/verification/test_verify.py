@@ -181,7 +181,7 @@ def test_stations_count_alike():
     error = (post.t.mean("member") - truth.t) ** 2
     np.testing.assert_allclose(scores.rmse_t, np.sqrt(error.mean("station")))
     assert "spectrum_t" not in scores
-    with pytest.raises(GridError, match="no axis of a grid"):
+    with pytest.raises(GridError, match="not an axis of a grid"):
         verify(post, truth, metrics=["spectrum"])
 
 
