@@ -1,6 +1,6 @@
 r"""The variance of each observed quantity given z, measured at each noise level.
 
-.. math:: \mathrm{Var}[H(x) | z] \approx E\,[(H(x) - H(\hat x(z)))^2], \qquad \hat x(z) = E[x | z], \quad z = x + r \epsilon
+.. math:: \mathrm{Var}[H(x) | z] \approx E\,[(H(x) - H(\hat x))^2], \qquad \hat x = E[x | z], \quad z = x + r \epsilon
 
 For a linear H the right side is the mean over z of the left side (the law of total variance). The right side is
 measured on known states x: a few held-out windows, which every file of a prior contains. The result belongs to the

@@ -114,7 +114,7 @@ class Bounded(Variance):
 class Measured(Variance):
     r"""The uncertainty of the prior, measured on held-out states for the operator of the observations.
 
-    .. math:: U \approx E\,[(H(x) - H(\hat x(z)))^2]
+    .. math:: U \approx E\,[(H(x) - H(\hat x))^2], \qquad \hat x = E[x | z]
 
     For a prior of fields that knows their modes, U is the covariance of all observed quantities
     (`sdaxr.posterior.covariance.modal`). For another prior, U is the variance of each observed quantity
