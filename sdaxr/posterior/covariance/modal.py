@@ -83,6 +83,7 @@ class ModalCovariance(StateCovariance):
         """Measure q and rho on held-out windows."""
         states = held_out.states
         bands = _bands(modes)
+        # The correlation is measured at a lag of half a window; rho is its value per step.
         lag = max(1, states.shape[1] // 2)
         sizes = _pooled(torch.ones(bands.shape, device=states.device), bands, total=True).clamp(min=1)
         rows = []
