@@ -1,7 +1,7 @@
-"""The accessor ``.sda``: the functions of sdaxr as methods, for notebooks.
+"""The accessor ``.sda``: the functions of sdaxr as methods of Datasets and DataTrees, for notebooks.
 
-It holds no state. Each method passes the Dataset (or DataTree) on as the first argument of the function of
-the same name; signature and documentation are the function's.
+The accessor holds no state. Each method calls the function of the same name with the Dataset or DataTree as the first
+argument. Signature and documentation of the method are those of the function.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ _Method = TypeVar("_Method", bound=Callable[..., Any])
 
 
 class _Delegate:
-    # The functions live in modules that are slow to import, so that their documentation is read when somebody
-    # asks for it. (A class with a property __doc__ cannot have a docstring of its own.)
+    # The modules of the functions are slow to import. Their documentation is therefore read on first use. (A class
+    # with a property __doc__ cannot have a docstring of its own.)
     def __init__(self, method: Callable[..., Any], home: str) -> None:
         functools.update_wrapper(self, method, assigned=("__module__", "__name__", "__qualname__"))
         self._method, self._home = method, home
@@ -54,7 +54,7 @@ class _Delegate:
 
 
 def _delegate(home: str) -> Callable[[_Method], _Method]:
-    """A method that has the documentation of the function of the same name in the module ``home``."""
+    """Decorate a method: its documentation is that of the function of the same name in the module ``home``."""
 
     def decorate(method: _Method) -> _Method:
         return cast(_Method, _Delegate(method, home))
@@ -63,7 +63,7 @@ def _delegate(home: str) -> Callable[[_Method], _Method]:
 
 
 class _Accessor:
-    """What Dataset and DataTree have in common: they hold observations, and can say what they are."""
+    """Methods that Dataset and DataTree share: both may hold observations, and both have a description."""
 
     def __init__(self, data: Any) -> None:
         self._data = data
@@ -163,7 +163,7 @@ class _Accessor:
 
 @xr.register_dataset_accessor("sda")
 class DatasetAccessor(_Accessor):
-    """The functions of sdaxr as methods of a Dataset; printing it says what the Dataset is."""
+    """The functions of sdaxr as methods of a Dataset; ``print(ds.sda)`` describes the Dataset."""
 
     @_delegate("sdaxr.prior.training")
     def train(
@@ -374,7 +374,7 @@ class DatasetAccessor(_Accessor):
 
 @xr.register_datatree_accessor("sda")
 class DataTreeAccessor(_Accessor):
-    """The functions of sdaxr that take observations, as methods of a DataTree of several networks."""
+    """The functions of sdaxr for observations, as methods of a DataTree of several networks of instruments."""
 
     def _facts(self) -> dict[str, dict[str, str]]:
         nodes = {node.path: node.to_dataset() for node in self._data.leaves}

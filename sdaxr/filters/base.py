@@ -1,4 +1,4 @@
-"""What the methods that need a physical model have in common."""
+"""Methods that need a physical model: base classes."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Drawn:
     paths
         Trajectories, shape (members, time, n).
     about
-        What is known at the end, for the attributes of the result.
+        Diagnostics of the method, for the attributes of the result.
     """
 
     paths: np.ndarray
@@ -37,16 +37,16 @@ class ModelMethod(Method, ABC):
     """
 
     needs: ClassVar[str] = "system"
-    # Whether the errors of the observations have to be Gaussian.
+    # Whether the method is for Gaussian observation errors only.
     gaussian: ClassVar[bool] = False
 
     def check(self, model: StateSpaceModel, members: int) -> None:
-        """Raise an error if the observations, or the options, do not suit; nothing is drawn.
+        """Raise an error if the method cannot use these observations or options; nothing is drawn.
 
         Raises
         ------
         DataError, OptionError
-            As the method says.
+            If the observations or the options are not those that the method needs.
         """
         del members
         if self.gaussian:
@@ -54,4 +54,4 @@ class ModelMethod(Method, ABC):
 
     @abstractmethod
     def draw(self, model: StateSpaceModel, members: int, seed: int) -> Drawn:
-        """Draw so many trajectories together: with another number of members, each is another one."""
+        """Draw trajectories of the posterior, all members together: each member depends on the number of members."""

@@ -1,17 +1,22 @@
 r"""Bootstrap particle filter.
 
-Particles are moved by the chain, weighted by the likelihood of what is observed, and resampled,
+The chain moves the particles :math:`x_t^i`, the likelihood of the observations weights them,
 
-.. math:: x_t^i \sim p(x_t | x_{t-1}^i), \qquad w_t^i \propto p(y_t | x_t^i),
+.. math:: x_t^i \sim p(x_t | x_{t-1}^i), \qquad w_t^i = p(y_t | x_t^i),
 
-so that they are draws of :math:`p(x_t | y_{1..t})`. The evidence :math:`p(y_{1..L})` is the product of the mean
-weights. The ancestors of the last particles are draws of the smoothing distribution; there are few distinct ones of
-the first states of a long window, which is what `sdaxr.filters.ffbs` mends.
+and resampling with the weights makes the particles draws of :math:`p(x_t | y_{1..t})`. The evidence
+:math:`p(y_{1..L})` is the product over t of the mean of :math:`w_t^i` over the particles. The trajectories that lead to
+the last particles are draws of the smoothing distribution. In a long window they share few distinct first states;
+`sdaxr.filters.ffbs` does not have this weakness.
 
 References
 ----------
 .. [1] Gordon, N. J., Salmond, D. J. & Smith, A. F. M. (1993). Novel approach to nonlinear/non-Gaussian Bayesian state
    estimation. doi:10.1049/ip-f-2.1993.0015
+.. [2] Kitagawa, G. (1996). Monte Carlo filter and smoother for non-Gaussian nonlinear state space models.
+   doi:10.1080/10618600.1996.10474692
+.. [3] Kong, A., Liu, J. S. & Wong, W. H. (1994). Sequential imputations and Bayesian missing data problems.
+   doi:10.1080/01621459.1994.10476469
 """
 
 from __future__ import annotations
@@ -30,18 +35,18 @@ from sdaxr.systems.markov import MarkovChain
 
 _log = logging.getLogger(__name__)
 
-# With fewer effective particles than this, ensembles of the usual size repeat themselves.
+# Below this number of effective particles, members of an ensemble of the usual size (16) coincide.
 FEW = 32
 
 
 @dataclass(frozen=True)
 class ParticleMethod(ModelMethod):
-    """A method that begins with a particle filter.
+    """A method that starts with a particle filter.
 
     Parameters
     ----------
     particles
-        Number of particles, from 2 on. They are kept for all times, in double precision.
+        Number of particles, at least 2. Memory holds the particles of all times, in double precision.
     """
 
     particles: int = 65536
@@ -56,14 +61,14 @@ class ParticleMethod(ModelMethod):
 class BPF(ParticleMethod):
     r"""Bootstrap particle filter (Gordon, Salmond & Smith 1993, doi:10.1049/ip-f-2.1993.0015).
 
-    .. math:: x_t^i \sim p(x_t | x_{t-1}^i), \qquad w_t^i \propto p(y_t | x_t^i)
+    .. math:: x_t^i \sim p(x_t | x_{t-1}^i), \qquad w_t^i = p(y_t | x_t^i)
 
-    Members are the ancestries of the last particles: few distinct states at the first times of a long window.
+    Members are the ancestries of the last particles. At the first times of a long window, many members coincide.
 
     Parameters
     ----------
     particles
-        Number of particles, from 2 on. They are kept for all times, in double precision.
+        Number of particles, at least 2. Memory holds the particles of all times, in double precision.
     """
 
     name: ClassVar[str] = "bpf"
@@ -76,19 +81,19 @@ class BPF(ParticleMethod):
 
 @dataclass(frozen=True)
 class Filtered:
-    """What the filter leaves.
+    """The result of a particle filter.
 
     Attributes
     ----------
     particles
         Equally weighted draws of p(x_t | y_1..t), shape (time, particle, n).
     ancestors
-        For each time the particle of the time before that each particle comes from, shape (particle,); None where it is
-        the one of the same number.
+        For each time, the index that each particle had before resampling, shape (particle,); None without resampling.
     log_evidence
-        log p(y), an estimate.
+        Estimate of log p(y).
     effective
-        The smallest effective number of particles, 1 / sum w^2, over the times.
+        Smallest effective number of particles, 1 / sum w^2 with weights w of sum one, over the times (Kong, Liu & Wong
+        1994).
     """
 
     particles: np.ndarray
@@ -98,7 +103,7 @@ class Filtered:
 
     @property
     def about(self) -> dict[str, float]:
-        """What the attributes of a result say of the filter."""
+        """Diagnostics of the filter, for the attributes of the result."""
         return {"log_evidence": self.log_evidence, "smallest_effective_number_of_particles": self.effective}
 
 
@@ -125,7 +130,7 @@ def particle_filter(model: StateSpaceModel, particles: int, seed: int) -> Filter
             if not np.isfinite(best):
                 raise DivergenceError(
                     f"the observations at {model.times.values[index]} have the log-likelihood {best} for some "
-                    "particle, expected a number; check that operator and system are finite for all states"
+                    "particle, expected a finite number; check that operator and system are finite for all states"
                 )
             weights = np.exp(likelihood - best)
             log_evidence += best + float(np.log(weights.mean()))
@@ -135,8 +140,8 @@ def particle_filter(model: StateSpaceModel, particles: int, seed: int) -> Filter
         kept[index] = x
     if effective < FEW:
         _log.warning(
-            "only %.1f of %d particles are effective at some time: the posterior is coarse; take more particles, or "
-            "check that the observations fit the system",
+            "only %.1f of %d particles are effective at some time, so that the posterior is poorly sampled; take more "
+            "particles, or check that the observations fit the system",
             effective,
             particles,
         )
@@ -144,7 +149,7 @@ def particle_filter(model: StateSpaceModel, particles: int, seed: int) -> Filter
 
 
 def genealogies(filtered: Filtered, members: int, seed: int) -> np.ndarray:
-    """Trajectories of the filter's last particles back to the first state, shape (members, time, n)."""
+    """Trajectories from the first state to the last particles of the filter, shape (members, time, n)."""
     length, particles, size = filtered.particles.shape
     random = np.random.default_rng([seed, 2])
     index = random.choice(particles, members, replace=members > particles)
@@ -157,7 +162,10 @@ def genealogies(filtered: Filtered, members: int, seed: int) -> np.ndarray:
 
 
 def systematic_resampling(weights: np.ndarray, count: int, random: np.random.Generator) -> np.ndarray:
-    """Indices of ``count`` draws that hit each weight as often as its share, give or take one."""
+    """Indices of ``count`` draws in proportion to the weights (Kitagawa 1996, doi:10.1080/10618600.1996.10474692).
+
+    Each index occurs as often as ``count`` times its normalised weight, rounded up or down.
+    """
     cumulated = np.cumsum(weights)
     points = (random.random() + np.arange(count)) * (cumulated[-1] / count)
     chosen: np.ndarray = np.searchsorted(cumulated, points, side="right")
@@ -166,7 +174,7 @@ def systematic_resampling(weights: np.ndarray, count: int, random: np.random.Gen
 
 @functools.lru_cache(maxsize=2)
 def first_states(system: MarkovChain, count: int, seed: int) -> np.ndarray:
-    """Draws of the first state, (count, n); kept, because a spin-up can take most of the time."""
+    """Draws of the first state, (count, n); cached, because a spin-up can take most of the time."""
     states = system.initial(count, seed)
     states.flags.writeable = False
     return states

@@ -1,16 +1,17 @@
 r"""Forward filter, backward simulation: independent draws of the smoothing distribution.
 
-After a particle filter, a trajectory is drawn from its end: :math:`x_L` from the last particles, and then, backwards,
+A particle filter runs first. Then each trajectory is drawn backwards: :math:`x_L` from the last particles, and
 
-.. math:: x_t \sim p(x_t | x_{t+1}, y_{1..t}) \propto p(x_{t+1} | x_t)\, p(x_t | y_{1..t}),
+.. math:: x_t \sim p(x_t | x_{t+1}, y_{1..t}) \propto p(x_{t+1} | x_t)\, p(x_t | y_{1..t})
 
-a choice among the particles of time t with the transition density as the weight. With Gaussian noise this density has a
-known maximum, so a particle drawn at random can be accepted with the probability
+by a choice among the particles :math:`x_t^i` with the transition density as the weight. With Gaussian noise the maximum
+of this density is known, so that rejection sampling is exact: a particle drawn at random is accepted with the
+probability
 
-.. math:: \exp\left(-\tfrac{1}{2} |W (x_{t+1} - f(x_t^i))|^2\right), \qquad W^T W = Q^{-1},
+.. math:: \exp\left(-\tfrac{1}{2} |W (x_{t+1} - f(x_t^i))|^2\right), \qquad W^T W = Q^{-1} .
 
-which is exact and looks at few of the particles. For the trajectories that have accepted none after many trials, the
-weights of all particles are computed.
+Rejection sampling evaluates few of the particles (Douc et al. 2011). Where a trajectory accepts no particle after many
+trials, the weights of all particles are computed.
 
 References
 ----------
@@ -33,10 +34,11 @@ from sdaxr.filters.bpf import Filtered, ParticleMethod, particle_filter
 from sdaxr.filters.state_space import StateSpaceModel
 from sdaxr.systems.markov import MarkovChain
 
-# Proposals in one round of rejection, and in all rounds for one trajectory: so many cost as much as all weights.
+# Proposals in one round of rejection sampling for all trajectories, and in all rounds for one trajectory. At most a
+# quarter of the particles are proposed to one trajectory: more proposals cost as much as the weights of all particles.
 _ROUND = 2**16
 _TRIALS = 2**14
-# Weights below exp(-40) of the largest are less than the rounding error of their sum.
+# Weights below exp(-40) = 4e-18 times the largest weight are smaller than the rounding error of the sum of the weights.
 _NEAR = 40.0
 
 
@@ -51,7 +53,7 @@ class FFBS(ParticleMethod):
     Parameters
     ----------
     particles
-        Number of particles, from 2 on. They are kept for all times, in double precision.
+        Number of particles, at least 2. Memory holds the particles of all times, in double precision.
     """
 
     name: ClassVar[str] = "ffbs"
@@ -70,14 +72,14 @@ def backward_simulation(system: MarkovChain, filtered: Filtered, members: int, s
     paths = np.empty((members, length, size))
     paths[:, -1] = filtered.particles[-1, random.integers(particles, size=members)]
     for time in reversed(range(length - 1)):
-        there = filtered.particles[time]
-        chosen = choose(paths[:, time + 1] @ whiten.T, system.transition_mean(there) @ whiten.T, random)
-        paths[:, time] = there[chosen]
+        states = filtered.particles[time]
+        chosen = choose(paths[:, time + 1] @ whiten.T, system.transition_mean(states) @ whiten.T, random)
+        paths[:, time] = states[chosen]
     return paths
 
 
 def choose(later: np.ndarray, predicted: np.ndarray, random: np.random.Generator) -> np.ndarray:
-    r"""A particle for each trajectory, with probability :math:`\propto \exp(-|later - predicted|^2 / 2)`.
+    r"""Choose a particle for each trajectory, with a probability :math:`\propto \exp(-|later - predicted|^2 / 2)`.
 
     Parameters
     ----------
@@ -98,7 +100,7 @@ def choose(later: np.ndarray, predicted: np.ndarray, random: np.random.Generator
         proposals = max(1, min(limit - trials, _ROUND // len(waiting)))
         proposed = random.integers(len(predicted), size=(len(waiting), proposals), dtype=np.int32)
         half_distance = _half_square(later[waiting], [column[proposed] for column in columns])
-        # A uniform number below exp(-d^2 / 2) is an exponential one above d^2 / 2.
+        # u < exp(-d^2 / 2) for a uniform u is the same event as e > d^2 / 2 for the standard exponential e = -log u.
         row, trial = np.nonzero(half_distance < _NEAR)
         accepted = random.standard_exponential(len(row)) > half_distance[row, trial]
         found, first = np.unique(row[accepted], return_index=True)
@@ -114,7 +116,7 @@ def choose(later: np.ndarray, predicted: np.ndarray, random: np.random.Generator
 
 
 def _half_square(later: np.ndarray, columns: Sequence[np.ndarray] | np.ndarray) -> np.ndarray:
-    """Half the squared distance of points (..., n) from others, n arrays (..., count), one a component."""
+    """Half the squared distance of points (..., n) from other points, given as n arrays (..., count) of components."""
     total = np.zeros(())
     for j, column in enumerate(columns):
         total = total + (column - later[..., j, None]) ** 2

@@ -1,4 +1,4 @@
-r"""Weak-constraint 4D-Var: each trajectory is moved to the nearest mode of the posterior.
+r"""Weak-constraint 4D-Var: each trajectory is moved to a mode of the posterior.
 
 The cost of a trajectory is its negative log-posterior up to a constant,
 
@@ -6,14 +6,19 @@ The cost of a trajectory is its negative log-posterior up to a constant,
     J(x) = \tfrac{1}{2} |x_1 - m|^2_{P^{-1}} + \tfrac{1}{2} \sum_t |x_{t+1} - f(x_t)|^2_{Q^{-1}}
            + \tfrac{1}{2} \sum_t |y_t - H_t(x_t)|^2_{R_t^{-1}},
 
-whose first term is there where the first state of the chain is Gaussian; otherwise the prior of the first state is
-taken as flat. The normal equations of Gauss and Newton are block tridiagonal, so that a step costs a time linear in
-the length. Levenberg and Marquardt's damping, one for each trajectory, makes every accepted step go downhill.
+where m and P are the mean and the covariance of the first state. If the first state of the chain is not Gaussian, the
+first term is left out: the prior of the first state is flat. The normal equations of the Gauss-Newton method are block
+tridiagonal, so that the cost of a step is linear in the number of times. Each trajectory has a Levenberg-Marquardt
+damping of its own (Levenberg 1944; Marquardt 1963), which is updated as by Nielsen (1999). Only steps that lower the
+cost are accepted.
 
 References
 ----------
 .. [1] Trémolet, Y. (2006). Accounting for an imperfect model in 4D-Var. doi:10.1256/qj.05.224
 .. [2] Nielsen, H. B. (1999). Damping parameter in Marquardt's method. Technical University of Denmark, IMM-REP-1999-05
+.. [3] Levenberg, K. (1944). A method for the solution of certain non-linear problems in least squares.
+   doi:10.1090/qam/10666
+.. [4] Marquardt, D. W. (1963). An algorithm for least-squares estimation of nonlinear parameters. doi:10.1137/0111030
 """
 
 from __future__ import annotations
@@ -38,10 +43,10 @@ from sdaxr.systems.layout import system_layout
 
 _log = logging.getLogger(__name__)
 
-# Of Gauss and Newton. Trajectories that reach a mode take some tens.
+# Most Gauss-Newton steps. Trajectories that reach a mode take some tens of steps.
 ITERATIONS = 200
-# A trajectory is at a mode when no component can lower the cost by more than its share of this times one conditional
-# standard deviation.
+# A trajectory is at a mode when |dJ/dx_i| times the conditional standard deviation of x_i, which is the square root of
+# the inverse diagonal element of the Gauss-Newton matrix, is below this value for every component x_i.
 TOLERANCE = 1e-4
 
 
@@ -56,10 +61,10 @@ class FourDVar(ParticleMethod):
     Parameters
     ----------
     particles
-        Of `FFBS`, which draws the trajectories to start from where there is no ``first_guess``.
+        Number of particles of `FFBS`, which draws the first guess where no ``first_guess`` is given.
     first_guess
-        Trajectories to start from, such as a posterior, on (member, time, ...) with at least as many members as are
-        asked for; or the path of their archive.
+        Trajectories at which the minimisation starts, such as a posterior, on (member, time, ...) with at least as many
+        members as are drawn; or the path of their archive.
     """
 
     first_guess: xr.Dataset | str | Path | None = None
@@ -73,7 +78,7 @@ class FourDVar(ParticleMethod):
         self._first_guess(model, members)
 
     def draw(self, model: StateSpaceModel, members: int, seed: int) -> Drawn:
-        """The first guess, moved to the nearest modes."""
+        """The first guess, each member moved to a mode of the posterior."""
         first_guess = self._first_guess(model, members)
         if first_guess is None:
             first_guess = FFBS(particles=self.particles).draw(model, members, seed).paths
@@ -121,7 +126,7 @@ class Minimised:
     before, after
         Cost of each trajectory at the first guess and at the end, (members,).
     converged
-        Whether the gradient vanishes, (members,).
+        Whether the gradient vanishes at the end, (members,).
     """
 
     states: np.ndarray
@@ -131,7 +136,7 @@ class Minimised:
 
 
 def minimise(model: StateSpaceModel, first_guess: np.ndarray, iterations: int = ITERATIONS) -> Minimised:
-    """Move trajectories (members, time, n) downhill until the gradient of the cost vanishes."""
+    """Minimise the cost of trajectories (members, time, n), until its gradient vanishes."""
     x = np.array(first_guess, float)
     before = cost(model, x)
     after = before.copy()
@@ -171,7 +176,7 @@ def minimise(model: StateSpaceModel, first_guess: np.ndarray, iterations: int = 
 
 
 def cost(model: StateSpaceModel, x: np.ndarray) -> np.ndarray:
-    """J of trajectories, (members, time, n) to (members,)."""
+    """Cost J of trajectories, (members, time, n) to (members,)."""
     whiten = model.system.whitening()
     departures = (x[:, 1:] - model.system.transition_mean(x[:, :-1])) @ whiten.T
     total: np.ndarray = (departures**2).sum(axis=(1, 2))
@@ -186,12 +191,12 @@ def cost(model: StateSpaceModel, x: np.ndarray) -> np.ndarray:
 
 
 def linearise(model: StateSpaceModel, x: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Gradient of the cost and the Gauss-Newton approximation of its second derivative.
+    """Gradient of the cost, and the Gauss-Newton approximation of its second derivative.
 
     Returns
     -------
-    Gradient (members, time, n), blocks on the diagonal (members, time, n, n), and blocks below it
-    (members, time - 1, n, n), of the row of the later state.
+    Gradient (members, time, n); blocks on the diagonal (members, time, n, n); blocks below the diagonal
+    (members, time - 1, n, n), with rows for the later and columns for the earlier state.
     """
     whiten = model.system.whitening()
     gradient, diagonal = np.zeros(x.shape), np.zeros((*x.shape, x.shape[2]))
@@ -224,7 +229,7 @@ def solve_block_tridiagonal(diagonal: np.ndarray, below: np.ndarray, right: np.n
     diagonal
         Blocks on the diagonal, positive definite, (members, time, n, n).
     below
-        Blocks below it, (members, time - 1, n, n).
+        Blocks below the diagonal, (members, time - 1, n, n).
     right
         Right-hand sides, (members, time, n).
 

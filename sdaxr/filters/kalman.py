@@ -1,24 +1,32 @@
-r"""Kalman filter, Rauch-Tung-Striebel smoother, and draws of whole trajectories: exact where everything is linear.
+r"""Kalman filter, Rauch-Tung-Striebel smoother and draws of whole trajectories: exact for linear systems and operators.
 
-For :math:`x_{t+1} = A x_t + b + N(0, Q)` and :math:`y_t = H_t x_t + h_t + N(0, R_t)` with a Gaussian first state,
-filter and smoother are Gaussian with
+For :math:`x_{t+1} = A x_t + b + N(0, Q)` and :math:`y_t = H_t x_t + h_t + N(0, R_t)` with a Gaussian first state, the
+filter and smoother distributions are Gaussian. Forecast and analysis of the filter are
+
+.. math::
+    m_{t+1}^- = A m_t + b, \qquad P_{t+1}^- = A P_t A^T + Q
 
 .. math::
     K = P_t^- H^T (H P_t^- H^T + R)^{-1}, \qquad m_t = m_t^- + K (y_t - H m_t^- - h), \qquad
     P_t = (I - K H) P_t^- (I - K H)^T + K R K^T
 
+with the covariance in Joseph's form, which keeps it positive. The smoother is
+
 .. math::
     G = P_t A^T (P_{t+1}^-)^{-1}, \qquad m_t^s = m_t + G (m_{t+1}^s - m_{t+1}^-), \qquad
     P_t^s = P_t + G (P_{t+1}^s - P_{t+1}^-) G^T
 
-and a trajectory is drawn backwards from
-:math:`x_t | x_{t+1} \sim N(m_t + G (x_{t+1} - m_{t+1}^-), P_t - G P_{t+1}^- G^T)`.
+and a trajectory is drawn backwards in time (Frühwirth-Schnatter 1994) from
+
+.. math:: x_t | x_{t+1} \sim N(m_t + G (x_{t+1} - m_{t+1}^-), P_t - G P_{t+1}^- G^T) .
 
 References
 ----------
 .. [1] Kalman, R. E. (1960). A new approach to linear filtering and prediction problems. doi:10.1115/1.3662552
 .. [2] Rauch, H. E., Tung, F. & Striebel, C. T. (1965). Maximum likelihood estimates of linear dynamic systems.
    doi:10.2514/3.3166
+.. [3] Frühwirth-Schnatter, S. (1994). Data augmentation and dynamic linear models.
+   doi:10.1111/j.1467-9892.1994.tb00184.x
 """
 
 from __future__ import annotations
@@ -36,9 +44,12 @@ from sdaxr.schema import OptionError
 
 @dataclass(frozen=True)
 class Kalman(ModelMethod):
-    """Kalman filter and backward draws (Kalman 1960, doi:10.1115/1.3662552; Rauch, Tung & Striebel 1965).
+    r"""Kalman filter and backward draws (Kalman 1960, doi:10.1115/1.3662552; Rauch, Tung & Striebel 1965).
 
-    Exact where system and operators are linear and all errors Gaussian; other observations are refused.
+    .. math:: m_t = m_t^- + K (y_t - H m_t^- - h), \qquad K = P_t^- H^T (H P_t^- H^T + R)^{-1}
+
+    Members are exact, independent draws of the posterior where system and operators are linear (plus a constant) and
+    the first state and all errors are Gaussian. Other systems and observations are refused. There are no options.
     """
 
     name: ClassVar[str] = "kalman"
@@ -57,13 +68,13 @@ class KalmanFiltered:
     Attributes
     ----------
     means, covariances
-        Of x_t given y_1..t; (time, n) and (time, n, n).
+        m_t and P_t, moments of x_t given y_1..t; (time, n) and (time, n, n).
     predicted
-        Means of x_t+1 given y_1..t, (time - 1, n).
+        m_{t+1}^-, means of x_{t+1} given y_1..t, (time - 1, n).
     gains
-        G, the regression of x_t on x_t+1, (time - 1, n, n).
+        G, the regression of x_t on x_{t+1}, (time - 1, n, n).
     conditional
-        Covariances of x_t given x_t+1 and y_1..t, (time - 1, n, n).
+        Covariances of x_t given x_{t+1} and y_1..t, (time - 1, n, n).
     log_evidence
         log p(y), exact.
     """
@@ -88,7 +99,7 @@ def kalman_filter(model: StateSpaceModel) -> KalmanFiltered:
     moments = system.initial_moments()
     if moments is None:
         raise OptionError(
-            f"method='kalman' needs a Gaussian first state, that of {system.name} is not; use method='ffbs'"
+            f"method='kalman' needs a Gaussian first state, the first state of {system.name} is not; use method='ffbs'"
         )
     mean, covariance = moments
     probes = _probes(mean, covariance)
@@ -99,22 +110,22 @@ def kalman_filter(model: StateSpaceModel) -> KalmanFiltered:
     for index, observation in enumerate(model.observations):
         if index:
             forecast = transition @ mean + offset
-            spread = _symmetric(transition @ covariance @ transition.T + noise)
-            gain = np.linalg.solve(spread, transition @ covariance).T
-            # P - G P^- G^T in a form that stays positive.
+            forecast_covariance = _symmetric(transition @ covariance @ transition.T + noise)
+            gain = np.linalg.solve(forecast_covariance, transition @ covariance).T
+            # P - G P^- G^T in Joseph's form, which stays positive.
             rest = np.eye(len(mean)) - gain @ transition
             conditional.append(_symmetric(rest @ covariance @ rest.T + gain @ noise @ gain.T))
             predicted.append(forecast)
             gains.append(gain)
-            mean, covariance = forecast, spread
+            mean, covariance = forecast, forecast_covariance
         if observation is not None:
             what = f"the observation operator at {model.times.values[index]}"
             operator, constant = linear_part(observation.predict, probes, what)
             error = observation.errors.covariance
             innovation = observation.values - operator @ mean - constant
-            spread = _symmetric(operator @ covariance @ operator.T + error)
-            log_evidence += _log_gaussian(innovation, spread)
-            gain = np.linalg.solve(spread, operator @ covariance).T
+            innovation_covariance = _symmetric(operator @ covariance @ operator.T + error)
+            log_evidence += _log_gaussian(innovation, innovation_covariance)
+            gain = np.linalg.solve(innovation_covariance, operator @ covariance).T
             rest = np.eye(len(mean)) - gain @ operator
             mean = mean + gain @ innovation
             covariance = _symmetric(rest @ covariance @ rest.T + gain @ error @ gain.T)
@@ -157,25 +168,25 @@ def draw_trajectories(filtered: KalmanFiltered, members: int, seed: int) -> np.n
 def linear_part(
     function: Callable[[np.ndarray], np.ndarray], probes: np.ndarray, what: str
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Matrix (m, n) and offset (m,) of a function (count, n) to (count, m) that is linear up to a constant.
+    """Matrix (m, n) and offset (m,) of an affine function of states, (count, n) to (count, m).
 
     Raises
     ------
     OptionError
-        If it is not, at the states ``probes``, shape (3, n).
+        If the function is not affine at the states ``probes``, shape (3, n).
     """
     first, second, third = probes
     corners = function(np.stack([first, second, third, first + second - third]))
     scale = np.abs(corners).max()
     if np.abs(corners[0] + corners[1] - corners[2] - corners[3]).max() > 1e-6 * scale:
-        raise OptionError(f"method='kalman' needs linear functions, {what} is not; use method='ffbs' or '4dvar'")
+        raise OptionError(f"method='kalman' needs linear functions, {what} is not linear; use method='ffbs' or '4dvar'")
     values = function(np.concatenate([third[None], third + np.eye(len(third))]))
     matrix = (values[1:] - values[0]).T
     return matrix, values[0] - matrix @ third
 
 
 def _probes(mean: np.ndarray, covariance: np.ndarray) -> np.ndarray:
-    """Three states that are some standard deviations apart."""
+    """Three states that are some standard deviations apart, shape (3, n)."""
     noise = np.random.default_rng(0).standard_normal((3, len(mean)))
     return mean + 3 * noise * np.sqrt(np.diag(covariance))
 

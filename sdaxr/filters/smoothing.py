@@ -1,4 +1,4 @@
-"""Observations and a physical model make a posterior ensemble of trajectories."""
+"""Posterior ensembles of trajectories, from observations and a physical model."""
 
 from __future__ import annotations
 
@@ -53,8 +53,8 @@ def smooth(
     Parameters
     ----------
     observations
-        What `sdaxr.observe` returns, or your own in the same form; several networks as a mapping or DataTree. Every
-        observation is of one state: operators that join several times are refused.
+        Observations as `sdaxr.observe` returns them; several networks as a mapping or DataTree. Each observation has to
+        be an observation of one state: operators that combine several times are refused.
     system
         Name of a system with Gaussian noise, or a `sdaxr.systems.MarkovChain`.
     method
@@ -62,34 +62,34 @@ def smooth(
     members
         Number of posterior samples.
     seed
-        Of all random numbers. The members are drawn together: with another number of members, each is another one.
+        Seed of all random numbers. The members are drawn together, so that each member depends on ``members``.
     store
-        Path of a Zarr archive that the members are streamed to.
+        Path of a Zarr archive to which the members are written.
     operator
-        Observation operator, or one for each network, in the place of the operator that the observations carry.
+        Observation operator, or one for each network. It replaces the operator in the attributes of the observations.
     times
-        Times of the trajectory, at the system's step. Default: the window that the observations carry, else from the
-        first to the last observed time.
+        Times of the trajectory, at the step of the system. Default: the window in the coordinates of the observations,
+        else from the first to the last observed time.
     background
-        What is known of the first state beside the observations: its variables and ``<variable>_error``, one standard
-        deviation. It counts as an observation of the first state: the system's own distribution of that state stays.
+        An estimate of the first state: state variables and ``<variable>_error``, one standard deviation. The background
+        is used as an observation of the first state, in addition to the system's distribution of the first state.
     outside
         ``"error"``, or ``"drop"`` to leave out observations that are outside the window or off its steps.
     overwrite
-        Replace an archive that is there.
+        Replace an existing archive.
     progress
         Show a progress bar.
 
     Returns
     -------
-    Dataset with the system's variables on (member, time, ...); provenance in the attributes, among them
-    ``log_evidence``, log p(y), where the method has it. `FourDVar`: ``cost_before``, ``cost_after`` (mean over the
-    members) and ``members_not_converged``.
+    Dataset with the variables of the system on (member, time, ...). The attributes hold the provenance and diagnostics:
+    ``log_evidence``, log p(y), of the filters; ``cost_before``, ``cost_after`` (means over the members) and
+    ``members_not_converged`` of `FourDVar`.
 
     Raises
     ------
     DataError, GridError, UnitsError, OptionError, OperatorError, ArchiveError
-        If observations and system do not fit together, or the method does not fit them.
+        If observations and system do not fit together, or the method cannot use them.
     DivergenceError
         If the likelihood of a particle is not finite.
     """
@@ -130,8 +130,8 @@ def _chain(system: str | System) -> MarkovChain:
     chain = open_system(system)
     if not isinstance(chain, MarkovChain):
         raise OptionError(
-            f"system={chain.name!r} has no Gaussian noise, expected a sdaxr.systems.MarkovChain such as "
-            "'lorenz63': methods by the model need the density of a transition; train a prior for a score-based method"
+            f"system={chain.name!r} has no Gaussian noise, expected a sdaxr.systems.MarkovChain such as 'lorenz63': "
+            "methods that need a system use the density of its transitions; train a prior for a score-based method"
         )
     return chain
 

@@ -1,7 +1,9 @@
-"""Labelled observations and a system as a state-space model: a Markov chain that is observed state by state.
+r"""State-space models from a system and labelled observations.
 
-The classical methods see vectors only. The labels are resolved here, once, and observation operators, which are torch
-functions of whole trajectories, become functions of single states.
+.. math:: x_{t+1} = f(x_t) + N(0, Q), \qquad y_t = H_t(x_t) + \epsilon_t
+
+The methods of this room work on vectors. This file removes the labels. Observation operators are torch functions of
+whole trajectories; here they become functions :math:`H_t` of single states.
 """
 
 from __future__ import annotations
@@ -32,16 +34,16 @@ from sdaxr.systems.markov import MarkovChain
 
 @dataclass(frozen=True)
 class ObservationErrors:
-    """The distribution of observation errors, N(0, R) as a rule: the one place that knows what R is.
+    """The distribution of observation errors: N(0, R), or independent errors of other families.
 
     Attributes
     ----------
     std
-        The root of R's diagonal, shape (m,).
+        Standard deviation of each error, the square root of the diagonal of R; shape (m,).
     families
-        The family of each (`sdaxr.observations.noise`), shape (m,).
+        Name of the family of each error (`sdaxr.observations.noise`), shape (m,).
     correlation
-        Shape (m, m), of Gaussian errors; None where they are independent.
+        Correlation of Gaussian errors, shape (m, m); None where the errors are independent.
     """
 
     std: np.ndarray
@@ -50,7 +52,7 @@ class ObservationErrors:
 
     @property
     def gaussian(self) -> bool:
-        """Whether all of them are."""
+        """Whether all errors are Gaussian."""
         return bool((self.families == GAUSSIAN).all())
 
     @property
@@ -59,7 +61,7 @@ class ObservationErrors:
         return np.diag(self.std**2) if self.correlation is None else self.std[:, None] * self.correlation * self.std
 
     def whiten(self, values: np.ndarray) -> np.ndarray:
-        """Values in units of their errors, (..., m); the whitened errors are independent and of unit variance."""
+        """Values (..., m) such that their errors become uncorrelated, with unit variance."""
         scaled: np.ndarray = values / self.std
         return scaled if self.correlation is None else scaled @ np.linalg.inv(self._root).T
 
@@ -78,7 +80,7 @@ class ObservationErrors:
 
     @classmethod
     def joined(cls, parts: Sequence[ObservationErrors]) -> ObservationErrors:
-        """The errors of several networks, which do not depend on each other."""
+        """The errors of several networks; errors of different networks are independent."""
         std, families = (np.concatenate(arrays) for arrays in zip(*((p.std, p.families) for p in parts), strict=True))
         if all(part.correlation is None for part in parts):
             return cls(std, families)
@@ -92,7 +94,7 @@ class ObservationErrors:
 
 @dataclass(frozen=True)
 class StateObservation:
-    """What is observed of one state: y = H(x) + error.
+    """Observations of one state: y = H(x) + error.
 
     Attributes
     ----------
@@ -116,7 +118,7 @@ class StateObservation:
     def tangent(self, x: np.ndarray) -> np.ndarray:
         """Derivative of H, (count, n) to (count, m, n)."""
         states = torch.from_numpy(np.require(x, requirements=["C", "W"])).requires_grad_()
-        # One member does not depend on the state of another, so the sum over them can be differentiated.
+        # H of one state does not depend on the other states, so that the sum over the states can be differentiated.
         sums = self.operator(states).sum(0)
         rows = [torch.autograd.grad(total, states, retain_graph=True)[0] for total in sums]
         return torch.stack(rows, dim=1).numpy()
@@ -128,16 +130,16 @@ class StateObservation:
 
 @dataclass(frozen=True)
 class StateSpaceModel:
-    """A chain and what is observed of it.
+    """A Markov chain and its observations.
 
     Attributes
     ----------
     system
-        The chain.
+        The Markov chain.
     times
-        Times of the L states.
+        Times of the states, shape (time,).
     observations
-        What is observed of each state, or None; L of them.
+        Observations of each state, one entry for each time; None where there are none.
     """
 
     system: MarkovChain
@@ -154,7 +156,7 @@ class StateSpaceModel:
                 found = sorted(set(observation.errors.families.tolist()))
                 raise OptionError(
                     f"method={method!r} is for Gaussian errors, found {', '.join(found)}; use method='ffbs', or drop "
-                    f"the attribute '{DISTRIBUTION}' of the errors to take them for Gaussian"
+                    f"the attribute '{DISTRIBUTION}' of the errors to treat them as Gaussian"
                 )
 
 
@@ -165,18 +167,18 @@ def build_model(
     times: xr.DataArray,
     outside: str = "error",
 ) -> tuple[StateSpaceModel, list[int]]:
-    """The state-space model of networks of observations on ``times``.
+    """The state-space model of a system on ``times`` and networks of observations.
 
     Returns
     -------
-    The model, and how many observations of each network are used.
+    The model, and the number of observations of each network that are used.
 
     Raises
     ------
     DataError, GridError, UnitsError
         If observations do not fit the states of the system, or none is in the window.
     OperatorError
-        If an operator cannot be applied, or joins several times.
+        If an operator cannot be applied, or combines several times.
     """
     parts: list[list[StateObservation]] = [[] for _ in range(times.size)]
     used = []
@@ -201,31 +203,31 @@ def _joined(parts: Sequence[StateObservation]) -> StateObservation | None:
 def _by_time(
     name: str, data: xr.Dataset, operator: Operator, system: MarkovChain, times: xr.DataArray, outside: str
 ) -> Iterator[tuple[int, StateObservation]]:
-    """What one network observes of each state, by its index."""
-    whole = _Seen.of(data, operator, system, times, outside)
+    """The observations of one network by state: pairs of the index of the state and its observations."""
+    whole = _ObservedPoints.of(data, operator, system, times, outside)
     if not whole.count:
         raise DataError(f"'{name}' has no finite observation in the window; check its times and values")
     observed = whole.places(times.values)
     split = {}
     for index in sorted(set(observed)):
-        # Two states: with one alone, there is no step by which times could be compared.
+        # Two states, because times are compared in units of their step, and one state has no step.
         first = max(0, min(index, times.size - 2))
         pair = times[first : first + 2]
-        seen = _Seen.of(data, _dropping(operator), system, pair, "drop")
+        seen = _ObservedPoints.of(data, _dropping(operator), system, pair, "drop")
         split[index] = seen.at(seen.places(pair.values) == index - first).observation(index - first, pair.size)
     _check_split(name, operator, whole, split, system, times.size)
     yield from split.items()
 
 
 def _dropping(operator: Operator) -> Operator:
-    """The operator without an objection to measurements at other times than the present ones."""
+    """The operator, with measurements at other times dropped instead of refused."""
     steps = (replace(s, outside="drop") if isinstance(s, Locations) else s for s in steps_of(operator))
     return compose(*steps)
 
 
 @dataclass(frozen=True)
-class _Seen:
-    """The observed points of an operator's output: {variable: flat indices}, with values and errors in that order."""
+class _ObservedPoints:
+    """The observed points in the output of an operator, by variable: flat indices, and the values and errors there."""
 
     data: xr.Dataset
     bound: Bound
@@ -235,7 +237,9 @@ class _Seen:
     errors: dict[str, np.ndarray]
 
     @classmethod
-    def of(cls, data: xr.Dataset, operator: Operator, system: MarkovChain, times: xr.DataArray, outside: str) -> _Seen:
+    def of(
+        cls, data: xr.Dataset, operator: Operator, system: MarkovChain, times: xr.DataArray, outside: str
+    ) -> _ObservedPoints:
         """The points at which ``data`` has values, for states at ``times``."""
         bound = operator.bind(Template.from_dataset(system_layout(system).template(times)))
         matched = match(data, bound.template, outside=outside)
@@ -257,13 +261,13 @@ class _Seen:
             coord, dims = template.coords.get(TIME), template.variables[name].dims
             along = TIME if coord is None or coord.dims is None else coord.dims[0]
             if coord is None or along not in dims:
-                raise _joins(name)
+                raise _combines_times(name)
             position = np.unravel_index(where, template.shape(name))[dims.index(along)]
             places.append(nearest_times(coord.values, times)[0][position])
         return np.concatenate(places)
 
-    def at(self, chosen: np.ndarray) -> _Seen:
-        """Those observations for which ``chosen``, shape (count,), is true."""
+    def at(self, chosen: np.ndarray) -> _ObservedPoints:
+        """The observations for which ``chosen``, shape (count,), is true."""
         ends = np.cumsum([len(i) for i in self.where.values()])[:-1]
         pick = dict(zip(self.where, np.split(chosen, ends), strict=True))
         where, values, errors = (
@@ -273,13 +277,13 @@ class _Seen:
         return replace(self, where=where, values=values, errors=errors)
 
     def observation(self, index: int | None, length: int) -> StateObservation:
-        """The observation of state ``index`` among ``length``; of flattened trajectories where it is None."""
+        """Observations of state ``index`` among ``length`` states; of flattened trajectories for ``index=None``."""
         where = {name: torch.from_numpy(i) for name, i in self.where.items() if len(i)}
         shapes = {str(n): v.shape for n, v in self.system.template().data_vars.items()}
         sizes = [math.prod(shape) for shape in shapes.values()]
 
         def operator(x: Tensor) -> Tensor:
-            # An operator wants a trajectory: one whose states are all the same costs no memory.
+            # Operators act on trajectories. A trajectory of equal states is a view, which costs no memory.
             states = x[:, None].expand(-1, length, -1) if index is not None else x.unflatten(1, (length, -1))
             parts = zip(shapes.items(), states.split(sizes, dim=2), strict=True)
             out = self.bound(
@@ -294,22 +298,27 @@ class _Seen:
 
 
 def _check_split(
-    name: str, operator: Operator, whole: _Seen, split: Mapping[int, StateObservation], system: MarkovChain, length: int
+    name: str,
+    operator: Operator,
+    whole: _ObservedPoints,
+    split: Mapping[int, StateObservation],
+    system: MarkovChain,
+    length: int,
 ) -> None:
     """Raise `OperatorError` unless the likelihood of a trajectory is the product of those of its states."""
     if sum(part.values.size for part in split.values()) != whole.count:
-        raise _joins(name, operator)
+        raise _combines_times(name, operator)
     states = system.initial(2 * length, seed=0).reshape(2, length, -1)
     together = whole.observation(None, length).log_likelihood(states.reshape(2, -1))
     apart = np.sum([part.log_likelihood(states[:, index]) for index, part in split.items()], axis=0)
     if not np.allclose(together, apart, rtol=1e-4, equal_nan=True):
-        raise _joins(name, operator)
+        raise _combines_times(name, operator)
 
 
-def _joins(name: str, operator: Operator | None = None) -> OperatorError:
+def _combines_times(name: str, operator: Operator | None = None) -> OperatorError:
     through = "" if operator is None else f" through {operator}"
     return OperatorError(
-        f"'{name}' is observed{through} at several times jointly, expected an operator that looks at one state after "
-        "the other, and errors that are not correlated in time: the classical methods go forward in time; use a "
+        f"'{name}' is observed{through} at several times jointly, expected an operator that acts on each state by "
+        "itself, and errors that are not correlated in time: methods that need a system go forward in time; use a "
         "score-based method (sda) for such observations"
     )

@@ -1,1 +1,1 @@
-"""Posteriors, forecasts and denoised fields from observations and a prior."""
+"""Posteriors, forecasts and denoised fields, from observations and a prior or a physical model."""

@@ -1,4 +1,4 @@
-"""Observations and a prior, or a physical model, make a posterior ensemble of trajectories."""
+"""Posterior ensembles of trajectories, from observations and a prior, or a physical model."""
 
 from __future__ import annotations
 
@@ -59,70 +59,77 @@ def assimilate(
     overwrite: bool = False,
     progress: bool = True,
 ) -> xr.Dataset:
-    """Sample whole trajectories from the posterior given observations.
+    r"""Sample whole trajectories x from the posterior given observations y.
 
-    Batches of members run in this process or, where there is an active `distributed.Client`, on its workers; give each
-    worker one thread, or one GPU (``dask worker --nthreads 1 --resources "GPU=1"``). Workers open the prior by
-    themselves, from its name or path, and write into the archive side by side.
+    .. math:: x \sim p(x | y) \propto p(y | x)\, p(x)
+
+    The prior p(x) is a diffusion model (Rozet & Louppe 2023, arXiv:2306.10574) or, with ``system``, a physical model
+    with Gaussian noise.
+
+    Batches of members run in this process. Where there is an active `distributed.Client`, they run on its workers
+    instead; give each worker one thread, or one GPU (``dask worker --nthreads 1 --resources "GPU=1"``). Each worker
+    opens the prior from its name or path, and writes its members into the archive.
 
     Parameters
     ----------
     observations
-        What `sdaxr.observe` returns, or your own in the same form; several networks as a mapping or DataTree. Where
-        errors are not Gaussian, the attribute ``distribution`` of ``<variable>_error`` names their family
-        (`sdaxr.observations.noise`). All methods use its density, except for `DMPS` and `DPS`, which do not, and
-        `Kalman` and `FourDVar`, which refuse such observations.
+        Observations as `sdaxr.observe` returns them; several networks as a mapping or DataTree. Where errors are not
+        Gaussian, the attribute ``distribution`` of ``<variable>_error`` names their family
+        (`sdaxr.observations.noise`). All methods use the density of this family, with four exceptions: `DMPS` and `DPS`
+        do not use it, and `Kalman` and `FourDVar` refuse such observations.
     prior
         Name of a shipped prior, path of a prior file, or a `Prior`; for the methods that need a prior.
     method
-        How observations act on the prior: a name or an object of `sdaxr.methods`, such as ``"mmps"`` or
-        ``MMPS(iterations=2)``; or a mapping of its options, ``{"variance": 0.01}``, with or without ``"name"``. Options
-        that are not given are as the prior's file records them for this method. With ``system``: ``"ffbs"``,
-        ``"bpf"``, ``"kalman"`` or ``"4dvar"``.
+        The method, which says how observations guide the samples: a name or an object of `sdaxr.methods`, such as
+        ``"mmps"`` or ``MMPS(iterations=2)``; or a mapping of its options, ``{"variance": 0.01}``, with or without
+        ``"name"``. An option that is not given has the value that the file of the prior records for this method. With
+        ``system``: ``"ffbs"``, ``"bpf"``, ``"kalman"`` or ``"4dvar"``.
     sampler
-        How samples are drawn: a name or an object of `sdaxr.samplers`, or a mapping of options, such as
-        ``{"steps": 64}``. Default: the sampler that the prior's file records.
+        The sampler: a name or an object of `sdaxr.samplers`, or a mapping of options, such as ``{"steps": 64}``.
+        Default: the sampler that the file of the prior records.
     members
         Number of posterior samples.
     seed
-        Each member's noise is drawn from (seed, member), so that a member does not depend on the number of members or
-        on the size of the batches.
+        Seed of the random numbers. A member depends on ``seed`` and its own number only, not on the number of members
+        or the size of the batches; `sdaxr.methods` that need a system draw all members together.
     store
-        Path of a Zarr archive that the members are streamed to; a killed run goes on when it is run again.
+        Path of a Zarr archive to which the members are written. A killed run resumes when it is run again.
     operator
-        Observation operator, or one for each network, in the place of the operator that the observations carry.
+        Observation operator, or one for each network. It replaces the operator in the attributes of the observations.
     times
-        Times of the trajectory, at the prior's step. Default: the window that the observations carry, else from the
-        first to the last observed time.
+        Times of the trajectory, at the step of the prior. Default: the window in the coordinates of the observations,
+        else from the first to the last observed time.
     background
-        An earlier estimate of the state at the first time: state variables and their ``<variable>_error``, one more
-        network of observations (`sdaxr.observations.window.background_network`).
+        An earlier estimate of the state at the first time: state variables and ``<variable>_error``, one standard
+        deviation. The background is a further network of observations
+        (`sdaxr.observations.window.background_network`).
     system
         Name of a system with Gaussian noise, or a `sdaxr.systems.MarkovChain`; for the methods that need a system.
     outside
         ``"error"``, or ``"drop"`` to leave out observations that are outside the window or off its steps.
     batch
-        Members at once. Default: as many as fit in memory, divided among the workers.
+        Number of members that are sampled at once. Default: as many as fit in memory, divided among the workers.
     device
-        ``"auto"`` takes a GPU where there is one.
+        Device of the computation, such as ``"cpu"`` or ``"cuda"``; ``"auto"`` is a GPU where there is one.
     precision
-        ``"float32"``, ``"bfloat16"`` for the layers of the network, or ``"auto"``: bfloat16 for fields on a GPU and on
-        processors that have instructions for it.
+        Precision of the layers of the network: ``"float32"``, ``"bfloat16"``, or ``"auto"``, which is bfloat16 for
+        fields on a GPU or on a processor with instructions for bfloat16.
     overwrite
-        Replace an archive that is there.
+        Replace an existing archive.
     progress
         Show a progress bar.
 
     Returns
     -------
-    Dataset with the prior's variables on (member, time, ...) in its units; provenance in the attributes.
+    Dataset with the variables of the prior on (member, time, ...), in the units of the prior; provenance in the
+    attributes.
 
     Raises
     ------
     DataError, GridError, UnitsError, OptionError, OperatorError, PriorError, ArchiveError
-        If observations and prior do not fit together; the message says where.
+        If observations and prior do not fit together; the message names the variable or option.
     DivergenceError
-        If the sampler does not stay finite, or a sample ends far from what the prior knows.
+        If a sample is not finite, or far larger than the states of the prior.
     """
     if system is not None:
         _refuse_with_a_system({"prior": prior, "sampler": sampler, "batch": batch})
@@ -144,14 +151,14 @@ def assimilate(
     if background is not None:
         if BACKGROUND in networks:
             raise OptionError(f"found a network named '{BACKGROUND}' and background=; rename the network")
-        # First, so that observations of the same state have the last word where it matters.
+        # The background comes first: the corrector of SOAD gives the last network in the list precedence.
         networks = {BACKGROUND: background_network(background, axis)} | networks
         operators = {BACKGROUND: identity()} | operators
     problem = Problem(networks, operators, prior, axis, guidance, drawing, precision, outside, device)
     attrs = _provenance(opened, guidance, seed) | describe_networks(networks, None if operator is None else operators)
     attrs |= count_observations(networks, [o.values.shape[-1] for o in problem.observations])
     attrs |= describe_sampler(drawing) | {"precision": precision}
-    # The guided denoiser is built here, so that observations that do not suit the method leave no archive behind.
+    # The guided denoiser is built before the archive: observations that the method cannot use leave no archive behind.
     attrs |= {"evaluations_per_member": problem.guided.method.cost * problem.algorithm.evaluations}
     return draw(
         problem, attrs, members=members, seed=seed, store=store, batch=batch, overwrite=overwrite, progress=progress
@@ -162,16 +169,16 @@ def _refuse_with_a_system(foreign: Mapping[str, Any]) -> None:
     for key, given in foreign.items():
         if given is not None:
             raise OptionError(
-                f"found {key}= beside system=, which does not use it; leave one of them out (these methods need a "
-                f"prior: {', '.join(names('prior'))})"
+                f"found {key}= and system=, expected one of them; leave {key}= out, or leave system= out for a method "
+                f"that needs a prior ({', '.join(names('prior'))})"
             )
 
 
 def _score_method(method: Method) -> ScoreMethod:
     if not isinstance(method, ScoreMethod):
         raise OptionError(
-            f"found prior= beside method={method.name!r}, which needs a physical model; pass system=, such as "
-            f"'lorenz63', in the place of the prior, or choose one of {', '.join(names('prior'))}"
+            f"found prior= and method={method.name!r}, which needs a physical model; pass system=, such as 'lorenz63', "
+            f"instead of the prior, or choose one of {', '.join(names('prior'))}"
         )
     return method
 
@@ -194,7 +201,10 @@ def draw(
     overwrite: bool,
     progress: bool,
 ) -> xr.Dataset:
-    """Sample members in batches, here or on the workers of the active client, into memory or into an archive."""
+    """Sample members in batches, into memory or into an archive.
+
+    The batches run on the workers of the active client, or in this process where there is none.
+    """
     template = problem.layout.template(problem.times, {MEMBER: np.arange(members)})[problem.opened.states]
     finite = problem.layout.mask is None
     ensemble = Ensemble.create(template, attrs, store=store, overwrite=overwrite, finite=finite)
@@ -202,17 +212,17 @@ def draw(
     size = batch or batch_size(problem.guided, problem.shape, members, problem.target)
     if client is not None and batch is None:
         size = min(size, math.ceil(members / max(1, len(client.nthreads()))))
-    # Batches are the same in a resumed run: rounding depends on their size.
+    # A resumed run has the same batches as the first run, because rounding depends on the size of a batch.
     batches = [range(first, min(first + size, members)) for first in range(0, members, size)]
     batches = [b for b in batches if ensemble.waiting.intersection(b)]
     if client is not None:
-        # Scattered once: as a plain argument, the observations would travel with every batch.
+        # The problem is scattered once; as a plain argument, the observations would be sent with every batch.
         sent = client.scatter([problem], hash=False)[0]
         drawn = map_units(
             draw_batch, range(len(batches)), sent, batches, seed, ensemble.archive,
             progress=progress, description="assimilating", resource="GPU",
         )  # fmt: skip
-        with closing(drawn):  # at once, while the client is there
+        with closing(drawn):  # Pending batches are cancelled at once on an error, while the client still exists.
             for _, outcome in drawn:
                 if isinstance(outcome, Exception):
                     raise outcome
@@ -235,7 +245,10 @@ def draw_batch(
     archive: Archive | None,
     tick: Callable[[int], Any] = lambda _: None,
 ) -> dict[int, dict[str, np.ndarray]]:
-    """Sample the members of one batch into the archive, each into its own region; without one, return their fields."""
+    """Sample the members of one batch, and write each member into its region of the archive.
+
+    Without an archive, the fields of the members are returned: {member: {variable: (time, ...)}}.
+    """
     members = batches[number]
     states = sample_batch(
         problem.guided, problem.algorithm, members, problem.shape, seed=seed, device=problem.target,

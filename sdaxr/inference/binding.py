@@ -1,4 +1,8 @@
-"""Labelled observations to the tensors that guidance works on."""
+"""Labelled observations as the tensors of a likelihood.
+
+Coordinates, units and grids are resolved here. Guidance works on values y, errors e and an operator H of normalised
+trajectories (`sdaxr.posterior.likelihood`).
+"""
 
 from __future__ import annotations
 
@@ -33,21 +37,25 @@ def bind_observations(
     *,
     measured: bool = True,
 ) -> GaussianObservation:
-    """One network of observations, for normalised trajectories of ``prior`` on ``times``.
+    """The likelihood of one network of observations, for normalised trajectories of ``prior`` on ``times``.
 
-    Their errors are independent, or correlated as the observations say (`sdaxr.observations.correlation`); Gaussian, or
-    of the family that these name (`sdaxr.observations.noise`). With ``measured``, and for such a family, the variance
-    of what is observed given z is measured, too (`sdaxr.posterior.covariance.unresolved`).
+    The attributes of the observations say whether the errors are correlated (`sdaxr.observations.correlation`), and
+    name the family of errors that are not Gaussian (`sdaxr.observations.noise`). With ``measured``, and for errors that
+    are not Gaussian, the variance of the observed quantities given z is measured
+    (`sdaxr.posterior.covariance.unresolved`).
 
     Raises
     ------
     DataError, GridError, UnitsError, OperatorError
-        If the observations are not what ``operator`` makes of such trajectories, or there is none.
+        If ``operator`` does not turn such trajectories into quantities on the grid and in the units of the
+        observations, or if there is no finite observation.
     """
     template = Template.from_dataset(prior.layout.template(times))
     bound = operator.bind(template)
     matched = match(data, bound.template, outside=outside)
-    seen = _Seen(prior, bound, {name: np.flatnonzero(np.isfinite(y)) for name, (y, _) in matched.items()}, device)
+    seen = _ObservedOperator(
+        prior, bound, {name: np.flatnonzero(np.isfinite(y)) for name, (y, _) in matched.items()}, device
+    )
     if not seen.count:
         raise DataError("found no finite observation in the window, expected at least one; check times and values")
 
@@ -69,8 +77,8 @@ def bind_observations(
     return MixtureObservation(*found, pointwise=inside, mixture=mixture)
 
 
-def pointwise(operator: Operator, template: Template, seen: _Seen) -> Pointwise | None:
-    """How an operator is made up whose last steps are functions of each value by itself; None if it is another one."""
+def pointwise(operator: Operator, template: Template, seen: _ObservedOperator) -> Pointwise | None:
+    """The parts f and A of an operator f(A x) whose last steps act on each value by itself; else None."""
     steps = steps_of(operator)
     last: list[Elementwise] = []
     for step in reversed(steps):
@@ -90,8 +98,11 @@ def pointwise(operator: Operator, template: Template, seen: _Seen) -> Pointwise 
 
 
 @dataclass(frozen=True)
-class _Seen:
-    """H of normalised trajectories, at the points where there are observations: (batch, time, ...) to (batch, n)."""
+class _ObservedOperator:
+    """H of normalised trajectories at the observed points: (batch, time, channel, *space) to (batch, n).
+
+    ``where`` holds the flat indices of the observed points in the output of the operator, by variable.
+    """
 
     prior: Prior
     bound: Bound
@@ -109,8 +120,8 @@ class _Seen:
 
     @property
     def groups(self) -> Tensor:
-        """Numbers from zero on, (n,): the same for the same variable, time and layer."""
-        found, most = [], 0
+        """Group of each observation, integers from 0 on, (n,); one group for each variable, time and layer."""
+        found, first = [], 0
         for name, index in self.where.items():
             dims = self.bound.template.variables[name].dims
             sizes = [self.bound.template.sizes[d] for d in dims]
@@ -119,13 +130,13 @@ class _Seen:
             parts = [p for p, keep in zip(places, kept, strict=True) if keep]
             widths = [n for n, keep in zip(sizes, kept, strict=True) if keep]
             number = np.ravel_multi_index(parts, widths) if parts else np.zeros_like(index)
-            found.append(most + number)
-            most += int(np.prod(widths, dtype=int))
+            found.append(first + number)
+            first += int(np.prod(widths, dtype=int))
         _, group = np.unique(np.concatenate(found), return_inverse=True)
         return torch.as_tensor(group, device=self.device)
 
     def fields(self, x: Tensor) -> dict[str, Tensor]:
-        """H of normalised trajectories, everywhere: {name: (batch, *dims)}."""
+        """H of normalised trajectories at all points: {variable: (batch, *dims)}."""
         return self.bound(self.prior.layout.to_fields(x))
 
     def flat(self, fields: Mapping[str, Tensor]) -> Tensor:
@@ -134,20 +145,23 @@ class _Seen:
         return torch.cat([fields[name].reshape(len(fields[name]), -1)[:, i] for name, i in index.items()], dim=1)
 
     def pooled(self, fields: Mapping[str, Tensor]) -> Tensor:
-        """Mean of each variable (and layer) over members, times and places, at the observed points: (n,)."""
+        """Mean of each variable and layer over members, times and places, given at each observed point: (n,)."""
         return self.flat({name: self.mean(name, v).expand(1, *v.shape[1:]) for name, v in fields.items()})[0]
 
     def mean(self, name: str, values: Tensor) -> Tensor:
-        """Mean over all but the layers, each of size one; what is NaN (land) does not count."""
+        """Mean over all dimensions except the layers, with these dimensions kept; NaN (land) is left out."""
         dims, layer = self.bound.template.variables[name].dims, self.prior.layout.layer
         over = [0, *(i + 1 for i, d in enumerate(dims) if d != layer)]
         return values.nanmean(dim=over, keepdim=True).nan_to_num(0.0)
 
     def redundancy(self, name: str, errors: Tensor, window: int) -> float:
-        """Largest eigenvalue of the correlation of ``errors`` between the observed times of a window.
+        """Largest eigenvalue of the correlation matrix of ``errors`` between the observed times of a window.
 
-        Guidance takes observations for independent given z. Where their errors are correlated in time, the variances
-        have to be larger by this factor, or else the same information is counted several times and sampling diverges.
+        Guidance treats the observed quantities as independent given z. Where the errors of the denoised state are
+        correlated in time, the variances have to be larger by this factor; otherwise guidance counts the same
+        information several times, and sampling diverges. The eigenvalue is divided by the largest eigenvalue that
+        independent errors have by chance, the upper edge of the distribution of Marchenko & Pastur (1967,
+        doi:10.1070/SM1967v001n04ABEH001994). The factor is at least 1.
         """
         dims = self.bound.template.variables[name].dims
         if TIME not in dims or name not in self.where:
@@ -162,11 +176,10 @@ class _Seen:
         covariance = series.T @ series
         deviation = covariance.diagonal().sqrt().clamp_min(1e-20)
         largest = float(torch.linalg.eigvalsh(covariance / deviation / deviation[:, None])[-1])
-        # What chance makes of independent errors (Marchenko-Pastur) is no redundancy.
         return max(1.0, largest / float(1 + np.sqrt(times.size / len(series))) ** 2)
 
     def off_land(self, x: Tensor) -> Tensor:
-        """Normalised trajectories with NaN on land, so that operators say where they see it."""
+        """Normalised trajectories with NaN on land: the output of an operator is NaN where it depends on land."""
         mask = self.prior.layout.mask
         return x if mask is None else x.masked_fill(~torch.as_tensor(mask, device=x.device), torch.nan)
 
@@ -174,8 +187,12 @@ class _Seen:
         return self.flat(self.fields(x))
 
 
-def natural_scale(seen: _Seen, prior: Prior, length: int, draws: int = 4) -> Tensor:
-    """Standard deviation of each observed quantity over trajectories whose states are drawn at random, shape (n,)."""
+def natural_scale(seen: _ObservedOperator, prior: Prior, length: int, draws: int = 4) -> Tensor:
+    """Natural scale of each observed quantity, shape (n,).
+
+    This is its standard deviation over trajectories whose states are drawn at random from the held-out states of the
+    prior.
+    """
     states = torch.as_tensor(prior.reference[0], device=seen.device).flatten(0, 1)
     pick = torch.as_tensor(np.random.default_rng(0).integers(len(states), size=(draws, length)))
     with torch.no_grad():
@@ -183,14 +200,14 @@ def natural_scale(seen: _Seen, prior: Prior, length: int, draws: int = 4) -> Ten
         return seen.pooled({k: (v - seen.mean(k, v)).square() for k, v in fields.items()}).sqrt().clamp_min(1e-12)
 
 
-def unresolved_variance(seen: _Seen, prior: Prior, length: int) -> UnresolvedVariance:
-    """Variance of the observed quantities given z, measured on the windows that the prior carries."""
+def unresolved_variance(seen: _ObservedOperator, prior: Prior, length: int) -> UnresolvedVariance:
+    """Variance of the observed quantities given z, measured on the held-out windows in the file of the prior."""
     held_out = prior.held_out(seen.device)
     window = held_out.states.shape[1]
     repeats = -(-length // window)
 
     def long(x: Tensor) -> Tensor:
-        # Operators are bound to the times of the whole trajectory; a window is repeated to fill them.
+        # The operator is bound to the times of the whole trajectory; the window is repeated to fill these times.
         return seen.off_land(x).repeat(1, repeats, *[1] * (x.ndim - 2))[:, :length]
 
     def error(true: Tensor, denoised: Tensor) -> Tensor:

@@ -1,4 +1,9 @@
-"""Forecasts by a prior alone: blocks of new states, each sampled given the last ones."""
+r"""Forecasts by a prior alone: blocks of b new states, each sampled given the k states before the block.
+
+.. math:: x_{k+1}, \ldots, x_{k+b} \sim p(x_{k+1..k+b} | x_{1..k})
+
+The k known states guide the sampler as observations of small error (`sdaxr.posterior.states`).
+"""
 
 from __future__ import annotations
 
@@ -32,15 +37,23 @@ class PriorForecast:
     Attributes
     ----------
     prior, method, sampler
-        The prior, how the known states guide, and how to sample.
+        The prior, the method by which the known states guide, and the sampler.
     known
         Last states of the members, normalised, shape (members, k, channel, *space).
     times
-        Times from the first known state on, as many as any block may need.
-    steps, context, block, error
-        New states; states that condition a block; new states a block; how tightly the former are held.
+        Times from the first known state to the end of the last block.
+    steps
+        Number of new states.
+    context, block
+        Number of known states that condition a block, and number of new states in a block.
+    error
+        Standard deviation of the known states, in normalised units.
     variance
-        The measured variance of each channel of the states, for methods that need it.
+        The measured variance of each channel given z, for methods that need it.
+    seed, batch
+        Seed of the random numbers; number of members that are sampled at once, None for as many as fit in memory.
+    template, attrs
+        The forecast without its values, and its attributes.
     """
 
     prior: Prior
@@ -74,15 +87,15 @@ class PriorForecast:
         method: str | Method | Mapping[str, Any],
         sampler: str | Sampler | Mapping[str, Any] | None,
     ) -> PriorForecast:
-        """Check that the ensemble and the options fit the prior."""
+        """The forecast of an ensemble, after checks that the ensemble and the options fit the prior."""
         if error <= 0:
-            raise OptionError(f"error={error}, expected a positive number, in units of the prior's standard deviations")
+            raise OptionError(f"error={error}, expected a positive number, in standard deviations of the prior")
         layout, target = prior.layout, choose_device(device)
         drawing = resolve_sampler(prior, sampler)
         held, new = _lengths(prior, context, block)
         known = torch.as_tensor(last_states(prior, data, held), device=target)
         times = layout.times(data[TIME].values[-known.shape[1]], known.shape[1] + steps + held + new)
-        # What a prior's file records of the method is for sparse observations, not for complete states.
+        # The options in the file of a prior are for sparse observations; here complete states are observed.
         chosen = METHODS.build(method)
         if not isinstance(chosen, ScoreMethod):
             raise OptionError(
@@ -105,11 +118,11 @@ class PriorForecast:
         return self.prior.layout.mask is None
 
     def members(self, waiting: list[int], progress: bool) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
-        """Each member that is waited for, {variable: (steps, *space)}."""
+        """The pending members, each with its fields {variable: (steps, *space)}."""
         algorithm = self.sampler.build(self.prior.network.levels)
         count, held, new = len(self.known), self.context, self.block
         size = self.batch or self._batch_size()
-        # Batches are the same in a resumed run: rounding depends on their size.
+        # A resumed run has the same batches as the first run, because rounding depends on the size of a batch.
         parts = [range(i, min(i + size, count)) for i in range(0, count, size)]
         parts = [part for part in parts if set(part) & set(waiting)]
         evaluations = algorithm.evaluations * len(blocks(self.known.shape[1], self.steps, held, new))
@@ -136,12 +149,12 @@ class PriorForecast:
 
 
 def last_states(prior: Prior, data: xr.Dataset, count: int) -> np.ndarray:
-    """The last ``count`` states (or as many as there are), normalised: (member, time, channel, *space).
+    """The last ``count`` states, or all if there are fewer, normalised: (member, time, channel, *space).
 
     Raises
     ------
     DataError, GridError, UnitsError
-        If they have not the variables, grid, units or step of the prior.
+        If variables, grid, units or step are not those of the prior.
     """
     time = prior.layout.time
     check_times(data, time.kind, time.step, time.units, f"the prior {prior.name!r}")

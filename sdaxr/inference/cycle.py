@@ -1,8 +1,13 @@
-"""Assimilation window after window, each from the ensemble of the last one.
+r"""Cycled assimilation: one window after another, each with a background from the analysis of the window before.
 
-Between two windows the ensemble is carried one step ahead, by a physical model or by the prior itself. Its mean and
-spread there are the background of the first state of the next window: what the past says, beside the observations.
-Errors of the background are taken for independent of each other, as its few members cannot say how they are correlated.
+The ensemble of the last analysed state is forecast by one step, with a physical model or with the prior. The mean and
+the spread of this forecast are the background of the first state of the next window,
+
+.. math:: x^b = \mathrm{mean}_i f(x_i), \qquad e^b = \alpha\, \mathrm{sd}_i f(x_i),
+
+with the inflation :math:`\alpha` (Anderson & Anderson 1999, doi:10.1175/1520-0493(1999)127<2741:AMCIOT>2.0.CO;2). The
+errors of the background are treated as independent of each other, because an ensemble of few members does not determine
+their correlations.
 """
 
 from __future__ import annotations
@@ -37,8 +42,7 @@ from sdaxr.systems.base import System
 
 _log = logging.getLogger(__name__)
 
-# The least spread that a background is given, in standard deviations of the prior: an ensemble of few members that
-# happen to agree knows no more than this.
+# Smallest error of a background, in standard deviations of the prior: few members may agree by chance.
 _LEAST = 1e-2
 
 
@@ -58,32 +62,36 @@ def cycle(
     progress: bool = True,
     **options: Any,
 ) -> xr.Dataset:
-    """Assimilate a long series of observations window after window.
+    """Assimilate a long series of observations, one window after another.
+
+    Between two windows the ensemble is forecast by one step. The mean and the inflated spread of the forecast are the
+    background of the first state of the next window.
 
     Parameters
     ----------
     observations, prior, members, times
-        As in `sdaxr.assimilate`. A window without observations is carried on by its background alone.
+        As in `sdaxr.assimilate`. A window without observations is sampled given its background only.
     window
-        States a window; default: the window of the prior's training. What is left over at the end is a window of its
-        own, or belongs to the last one where the prior is one of windows and needs more states.
+        Number of states in a window. Default: the window of the prior's training. The states that remain at the end are
+        a window of their own; they belong to the last full window where the network of the prior needs more states.
     carry
-        What takes the ensemble from the last state of a window to the first of the next: a system or a prior, as in
-        `sdaxr.forecast`; it is checked before the first window. Default: the prior.
+        The model that forecasts the ensemble from the last state of a window to the first state of the next: a system
+        or a prior, as in `sdaxr.forecast`. It is checked before the first window. Default: the prior.
     seed
-        Of the samples; each window has a seed of its own.
+        Seed of the samples. Each window has a seed of its own, which follows from ``seed``.
     store
-        Path of the result, ``.zarr`` or ``.nc``. Windows are archives of their own in ``<store>.windows`` until all of
-        them are there, so that a killed run goes on when it is run again.
+        Path of the result, ``.zarr`` or ``.nc``. The windows are archives in ``<store>.windows`` until all windows are
+        complete. A killed run resumes when it is run again.
     background
-        An estimate of the first state of all, with its error.
+        An estimate of the first state of the first window, with its error.
     inflation
-        Factor on the ensemble's spread where it becomes the error of a background; more than 1 keeps small ensembles
-        from trusting themselves too much, and fields, whose errors are not independent, from counting the same
-        information many times (2 in ``recipes/quasigeostrophic/cycling.py``).
+        Factor on the spread of the ensemble where the spread becomes the error of a background (Anderson & Anderson
+        1999, doi:10.1175/1520-0493(1999)127<2741:AMCIOT>2.0.CO;2). A factor above 1 corrects for the small spread of
+        small ensembles. For fields it also keeps backgrounds, whose errors are in truth correlated, from counting the
+        same information many times (2 in ``recipes/quasigeostrophic/cycling.py``).
     overwrite
-        Make an archive that is there anew; it stays until the new one is complete. Windows of the same settings that
-        a killed run has left are kept.
+        Replace an existing archive when the new archive is complete. Windows that a killed run with the same settings
+        has left are kept.
     progress
         Show a progress bar for each window.
     **options
@@ -91,16 +99,17 @@ def cycle(
 
     Returns
     -------
-    The analyses as one Dataset on (member, time, ...). Members are joined in the order of their numbers: within a
-    window each is a trajectory, between two of them there is one only as far as the background says.
+    The analyses as one Dataset on (member, time, ...). Members of consecutive windows are joined by their numbers. A
+    member is a trajectory within a window; from one window to the next it is continuous only within the error of the
+    background.
 
     Raises
     ------
     OptionError
         If a number is impossible, there is no such system, or a network of observations has no time.
     DataError, GridError, UnitsError, PriorError
-        If the first window has neither observations nor a background, or ``carry`` does not fit the prior; else as
-        `sdaxr.assimilate` and `sdaxr.forecast`.
+        If the first window has neither observations nor a background, or ``carry`` does not fit the prior; otherwise as
+        in `sdaxr.assimilate` and `sdaxr.forecast`.
     ArchiveError
         If ``store`` holds something else, such as a cycle with other settings or observations.
     """
@@ -129,7 +138,7 @@ def cycle(
         starts.pop()
     parts = [axis.isel({TIME: slice(*ends)}) for ends in pairwise([*starts, axis.size])]
     folder = None if store is None else _windows_folder(store, about, overwrite)
-    # What is measured of an opened prior is measured once; workers open it by themselves.
+    # An opened prior keeps what is measured on its held-out states, for all windows. Workers open the prior themselves.
     source = opened if active_client() is None else prior
     analyses = []
     for number, part in enumerate(parts):
@@ -138,8 +147,8 @@ def cycle(
         if not seen:
             if background is None:
                 raise DataError(
-                    "found no observation in the first window, expected some, or background=; pass times= to begin "
-                    "where the observations do"
+                    "found no observation in the first window, expected at least one, or background=; pass times= to "
+                    "begin at the first observation"
                 )
             seen, background = {BACKGROUND: background_network(background, part)}, None
         analyses.append(
@@ -164,12 +173,12 @@ def cycle(
 
 
 def _carrier(carry: str | Path | System | Prior, prior: Prior, start: Any) -> System | Prior:
-    """What carries the ensemble, tried on the labels of two states of the prior before anything is drawn."""
+    """The model that forecasts the ensemble, checked on the labels of two states of the prior before any sampling."""
     layout = prior.layout
     try:
         return open_model(carry, layout.template(layout.times(start, 2))[prior.states])
     except SdaxrError as error:
-        raise type(error)(f"carry= does not go on from states of the prior {prior.name!r}: {error}") from error
+        raise type(error)(f"carry= cannot forecast states of the prior {prior.name!r}: {error}") from error
 
 
 def _named(model: System | Prior) -> str:
@@ -179,31 +188,31 @@ def _named(model: System | Prior) -> str:
 
 
 def _finished(store: str | Path, about: dict[str, Any]) -> xr.Dataset:
-    """The archive of an earlier call with the same settings."""
+    """The finished archive of an earlier call; an error if its settings were different."""
     found = open_archive(store)
     _check_same(store, found.attrs, about)
     return found
 
 
 def _windows_folder(store: str | Path, about: dict[str, Any], overwrite: bool) -> Path:
-    """Where the windows go; those of an earlier call that was killed are kept if it had the same settings."""
+    """Folder of the windows. The windows of a killed call are kept if the settings are the same."""
     folder = windows_of(Path(store))
     note = folder / "cycle.json"
     if note.exists():
-        there = json.loads(note.read_text())
-        if overwrite and difference(there, about):
+        recorded = json.loads(note.read_text())
+        if overwrite and difference(recorded, about):
             remove(folder)
         else:
-            _check_same(folder, there, about)
+            _check_same(folder, recorded, about)
     if not note.exists():
         with written_whole(note, overwrite=True) as unfinished:
             unfinished.write_text(json.dumps(about, indent=1))
     return folder
 
 
-def _check_same(where: str | Path, there: Mapping[Any, Any], about: Mapping[str, Any]) -> None:
-    # Numbers of NetCDF files are numpy's.
-    known = {key: there[key] for key in about if key in there}
+def _check_same(where: str | Path, recorded: Mapping[Any, Any], about: Mapping[str, Any]) -> None:
+    # Attributes of NetCDF files are numpy scalars.
+    known = {key: recorded[key] for key in about if key in recorded}
     known = {key: value.item() if isinstance(value, np.generic) else value for key, value in known.items()}
     changes = difference(known, about)
     if changes:
@@ -218,8 +227,8 @@ def within(name: str, data: xr.Dataset, times: xr.DataArray, step: float) -> xr.
     dim = OBS if OBS in data.dims else TIME
     if TIME not in data.coords or data[TIME].dims != (dim,):
         raise OptionError(
-            f"the network '{name}' has no times of its own (dimensions {tuple(map(str, data.dims))}), so that it "
-            "cannot be cut into windows; assimilate it as a whole"
+            f"the network '{name}' has no times of its own (dimensions {tuple(map(str, data.dims))}), expected the "
+            "time of each observation, by which the network is split into windows; assimilate this network as a whole"
         )
     offsets = elapsed(data[TIME], times.values[0]) / step
     chosen = data.isel({dim: np.flatnonzero((offsets > -0.5) & (offsets < times.size - 0.5))})
@@ -229,7 +238,7 @@ def within(name: str, data: xr.Dataset, times: xr.DataArray, step: float) -> xr.
 
 
 def as_background(ahead: xr.Dataset, layout: StateLayout, inflation: float) -> xr.Dataset:
-    """Mean and spread of a forecast by one step, as a background of the state it reaches."""
+    """The background of the next state: mean and inflated spread of a forecast by one step."""
     first = ahead.isel(lead_time=0, drop=True).drop_vars(["init_time", "valid_time"], errors="ignore")
     found = first.mean(MEMBER, keep_attrs=True)
     shape = (layout.channels, *layout.shape)

@@ -1,23 +1,32 @@
-r"""Clean fields from noisy ones.
+r"""Removal of noise from fields.
 
-A field with independent noise, :math:`y = x + N(0, s^2)`, is an observation of the identity, so its posterior can be
-sampled like any other. Where s is the same share r of the standard deviation of every variable, there is more: in
-normalised units y *is* a state of the diffusion at the noise level r,
+A field with independent noise, :math:`y = x + N(0, e^2)`, is an observation through the identity. Let e be the same
+multiple r of the standard deviation of every variable. In normalised units y is then a state of the diffusion at the
+noise level r,
 
 .. math:: z_r = x + r \epsilon, \qquad p(x | y) = p(x | z_r = y),
 
-so that the reverse diffusion that starts at r with :math:`z_r = y` samples the posterior exactly: no guidance, no
-approximated likelihood. Going from level r to r' < r, each step is the ancestral one
+and the reverse diffusion from r with :math:`z_r = y` samples the posterior exactly, without guidance and without an
+approximate likelihood (Kawar et al. 2021, arXiv:2101.09552). A step from the noise level r to r' < r is ancestral (Song
+et al. 2021, arXiv:2010.02502),
 
-.. math:: z' = \hat x + (r' / r)^2 (z - \hat x) + (r' / r) \sqrt{r^2 - r'^2}\, \epsilon, \qquad \hat x = E[x | z],
+.. math:: z' = \hat x + (r' / r)^2 (z - \hat x) + (r' / r) \sqrt{r^2 - r'^2}\, \epsilon, \qquad \hat x = E[x | z] .
 
-without Langevin corrections: they would move z within p(z) and forget y. A step is done twice with the same noise, the
-second time with the mean of the estimates at both ends (Heun's method): :math:`\hat x` alone ignores that x given z
-varies, and the ensemble would have too little spread by several over the number of levels.
+There are no Langevin corrections, because they leave p(z) unchanged and would lose y. Each step is repeated with the
+same noise and the mean of the estimates :math:`\hat x` at both ends (Heun's method, as in Karras et al. 2022,
+arXiv:2206.00364). With :math:`\hat x` at the first end only, the spread of the ensemble would be too small, by a
+fraction of several over the number of levels, because the uncertainty of x given z would be ignored.
 
-The Langevin iteration is :math:`x \leftarrow x + \eta\, s(x) + \sqrt{2 \eta}\, \xi` from x = y, where s is the score of
-the prior at one small noise level l, :math:`s(x) = (\hat x(x, l) - x) / l^2`. It knows y from where it starts and
-nothing of the noise's size: the step size and the number of steps decide how far it goes towards the prior.
+Noise that is a different multiple of the standard deviation of each variable has no such noise level. Guidance then
+samples p(x | y), as in `sdaxr.assimilate`.
+
+The Langevin iteration (Song & Ermon 2019, arXiv:1907.05600) starts at x = y, with the score s of the prior at one small
+noise level l,
+
+.. math:: x \leftarrow x + \eta\, s(x) + \sqrt{2 \eta}\, \xi, \qquad s(x) = (\hat x(x, l) - x) / l^2 .
+
+The iteration does not use the size e of the noise. The step size and the number of steps determine how far x moves from
+y towards the prior.
 """
 
 from __future__ import annotations
@@ -51,7 +60,7 @@ from sdaxr.states.axes import ensemble_dimension
 from sdaxr.states.fields import StateLayout
 
 ROUTES = ("posterior", "langevin")
-# Numbers at once, where no batch is asked for: a few hundred megabytes in the network.
+# Values of the fields in one batch, where no batch is given: a few hundred megabytes in the network.
 _ELEMENTS = 2**20
 
 
@@ -82,25 +91,27 @@ def denoise(
     error
         Standard deviation of the noise in the units of the data, one for all variables or one for each.
     method
-        ``"posterior"``: samples of p(x | noisy); exact reverse diffusion where the noise is the same share of every
-        variable's standard deviation; else guidance as in `sdaxr.assimilate`, whose ensemble
-        is too wide. ``"langevin"``: the iteration with fixed steps that starts from the noisy fields.
+        ``"posterior"``: samples of p(x | noisy), by exact reverse diffusion where the noise is the same multiple of the
+        standard deviation of every variable; otherwise by guidance as in `sdaxr.assimilate`, with an ensemble that is
+        too wide. ``"langevin"``: Langevin steps of fixed size from the noisy fields.
     members
-        Samples; more than one add the dimension ``member``. Their mean has the smallest mean square error.
+        Number of samples; more than one add the dimension ``member``. The mean of posterior samples has the smallest
+        mean square error.
     step_size
-        For ``"langevin"``: eta, in normalised units (variances of the prior); default ``level**2 / 10``. It has to be
-        well below ``level**2``.
+        For ``"langevin"``: the step size eta, in variances of the prior; default ``level**2 / 10``. The step size has
+        to be well below ``level**2``.
     steps
-        For ``"langevin"``: number of steps, default 100. For ``"posterior"``: number of noise levels, default the
-        prior's.
+        For ``"langevin"``: number of steps, default 100. For ``"posterior"``: number of noise levels; default: as the
+        file of the prior records.
     level
-        For ``"langevin"``: noise level of the score, in standard deviations of the prior.
+        For ``"langevin"``: noise level l of the score, in standard deviations of the prior.
     seed
-        Each sample's noise is drawn from (seed, entry, member).
+        Seed of the random numbers. A sample depends on ``seed``, the entry of the ensemble dimension and the member
+        only.
     batch
-        Samples at once.
+        Number of samples that are drawn at once. Default: as many as have a million values together.
     device
-        ``"auto"`` takes a GPU where there is one.
+        Device of the computation, such as ``"cpu"`` or ``"cuda"``; ``"auto"`` is a GPU where there is one.
     progress
         Show a progress bar.
 
@@ -111,11 +122,12 @@ def denoise(
     Raises
     ------
     DataError, GridError, UnitsError
-        If the fields are not those of the prior, or not finite (gaps are for `sdaxr.assimilate`).
+        If variables, grid, units or step are not those of the prior, or values are not finite (`sdaxr.assimilate` fills
+        gaps).
     OptionError
         If a number or the method is impossible.
     DivergenceError
-        If the samples do not stay finite.
+        If a sample is not finite.
     """
     prior = open_prior(prior)
     layout, target = prior.layout, choose_device(device)
@@ -124,8 +136,8 @@ def denoise(
     _check(members, step_size, steps, level, method)
     if prior.augmentation.operators:
         raise OptionError(
-            f"the prior {prior.name!r} knows {list(prior.augmentation.variables)} besides the states, expected one of "
-            "the states alone; train it without augment="
+            f"the prior {prior.name!r} contains {list(prior.augmentation.variables)} in addition to the states, "
+            "expected a prior of the states alone; train the prior without augment="
         )
     ensemble = ensemble_dimension(noisy)
     if members > 1 and ensemble == MEMBER:
@@ -133,7 +145,7 @@ def denoise(
     if TIME not in noisy.dims or TIME not in noisy.coords:
         raise DataError(
             f"found the dimensions {tuple(map(str, noisy.dims))}, expected 'time' with its coordinate; for a single "
-            "field ds.expand_dims('time')"
+            "field, use ds.expand_dims('time')"
         )
     noisy = layout.conform(noisy)
     check_times(noisy, layout.time.kind, layout.time.step, layout.time.units, f"the prior {prior.name!r}")
@@ -162,7 +174,7 @@ def denoise(
 
 @dataclass(frozen=True)
 class ReverseRoute:
-    """Reverse diffusion from the noise level of the fields.
+    """Reverse diffusion from the noise level of the fields, by Heun's method.
 
     Attributes
     ----------
@@ -177,36 +189,37 @@ class ReverseRoute:
 
     @property
     def evaluations(self) -> int:
-        """Evaluations of the denoiser."""
+        """Number of evaluations of the denoiser for one sample."""
         return 2 * self.steps - 1
 
     def __call__(self, denoiser: Denoiser, y: Tensor, noise: Noise) -> Tensor:
         """Sample p(x | y)."""
-        # Dense at both ends: at the first levels most is decided, at the last ones the details are.
+        # rho = 3 lies between steps that are uniform in r (rho = 1) and in log r (rho = infinity): steps of log r are
+        # short at the start, where most of the sample is determined, and steps of r at the end, for the details.
         levels = karras_levels(self.steps, self.noise_level, min(0.01, self.noise_level / 10), rho=3.0)
         z = y
         for r, after in itertools.pairwise(levels[:-1]):
-            xhat, fresh, keep = denoiser(z, r), noise(), (after / r) ** 2
-            moved = keep * z + after * (1 - keep) ** 0.5 * fresh
-            ahead = denoiser(moved + (1 - keep) * xhat, after)
-            z = moved + (1 - keep) * (xhat + ahead) / 2
+            xhat, fresh, kept = denoiser(z, r), noise(), (after / r) ** 2
+            moved = kept * z + after * (1 - kept) ** 0.5 * fresh
+            ahead = denoiser(moved + (1 - kept) * xhat, after)
+            z = moved + (1 - kept) * (xhat + ahead) / 2
         return denoiser(z, levels[-2])
 
 
 @dataclass(frozen=True)
 class GuidedRoute:
-    """Guided sampling, for noise that is a different share of each variable.
+    """Guided sampling, for noise that is a different multiple of the standard deviation of each variable.
 
     Attributes
     ----------
     sampler
-        From the largest noise level of the prior down.
+        Sampler from the largest noise level of the prior.
     errors
-        Standard deviation of the noise, normalised, (channel, *space or ones).
+        Standard deviation of the noise in normalised units, (channel, *space or ones).
     observe
-        Values and errors to a likelihood.
+        Function of values and errors: the likelihood.
     method
-        How the noisy fields guide.
+        The method by which the noisy fields guide.
     """
 
     sampler: PredictorCorrector
@@ -216,7 +229,7 @@ class GuidedRoute:
 
     @property
     def evaluations(self) -> int:
-        """Evaluations of the denoiser."""
+        """Number of evaluations of the denoiser for one sample."""
         return self.sampler.evaluations
 
     def __call__(self, denoiser: Denoiser, y: Tensor, noise: Noise) -> Tensor:
@@ -231,9 +244,9 @@ class LangevinRoute:
     Attributes
     ----------
     level
-        Noise level of the score.
+        Noise level l of the score.
     step_size, steps
-        Size eta of the steps, and their number.
+        Step size eta, and number of steps.
     """
 
     level: float
@@ -242,7 +255,7 @@ class LangevinRoute:
 
     @property
     def evaluations(self) -> int:
-        """Evaluations of the denoiser."""
+        """Number of evaluations of the denoiser for one sample."""
         return self.steps
 
     def __call__(self, denoiser: Denoiser, y: Tensor, noise: Noise) -> Tensor:
@@ -255,7 +268,7 @@ class LangevinRoute:
 
 
 def _options(route: Any) -> dict[str, Any]:
-    """The numbers of a route, for provenance."""
+    """Options of a route that are numbers, for provenance."""
     return {f"denoising_{k}": v for k, v in vars(route).items() if isinstance(v, int | float)}
 
 
@@ -263,7 +276,7 @@ def _options(route: Any) -> dict[str, Any]:
 def _sample(
     route: Any, denoiser: Denoiser, y: Tensor, members: int, seed: int, batch: int | None, progress: bool
 ) -> np.ndarray:
-    """Samples of every entry, (members, entry, time, channel, *space)."""
+    """Samples of every entry of the ensemble dimension, (members, entry, time, channel, *space)."""
     units = [(m, i) for m in range(members) for i in range(len(y))]
     size = batch or max(1, _ELEMENTS // y[0].numel())
     drawn = []
@@ -297,7 +310,7 @@ def _labelled(samples: np.ndarray, noisy: xr.Dataset, layout: StateLayout, ensem
 
 
 def _noise_ratio(layout: StateLayout, error: float | Mapping[str, float]) -> np.ndarray:
-    """Noise over the prior's standard deviation, shape (channel, *space or ones)."""
+    """Standard deviation of the noise over that of the prior, shape (channel, *space or ones)."""
     given = error if isinstance(error, Mapping) else dict.fromkeys(layout.variables, error)
     for name in given:
         if name not in layout.variables:
@@ -320,7 +333,7 @@ def _check(members: int, step_size: float | None, steps: int | None, level: floa
     if steps is not None and steps < (0 if method == "langevin" else 2):
         raise OptionError(f"steps={steps}, expected 0 or more for langevin, 2 or more for posterior")
     if method == "posterior" and step_size is not None:
-        raise OptionError("step_size is for method='langevin'; the posterior has none")
+        raise OptionError("step_size is for method='langevin', found method='posterior'; leave step_size out")
     for key, value in (("step_size", step_size), ("level", level)):
         if value is not None and value <= 0:
             raise OptionError(f"{key}={value}, expected a positive number")

@@ -1,9 +1,10 @@
-"""Forecasts from the last states of an ensemble, by the physical model or by a prior alone.
+"""Forecasts from the last states of an ensemble, by a physical model or by a prior alone.
 
-The result has the dimensions (member, lead_time, ...). ``lead_time`` begins one step after the initial state, which is
-not repeated; the scalar ``init_time`` is the time of the initial state and ``valid_time`` (lead_time) the time that is
-forecast. Their CF standard names (forecast_period, forecast_reference_time, time; realization for the members) are
-those by which climpred recognises them. Where time is a calendar or a timedelta, lead times are timedeltas.
+The result has the dimensions (member, lead_time, ...). ``lead_time`` starts one step after the initial state; the
+initial state is not repeated. The scalar ``init_time`` is the time of the initial state, and ``valid_time`` (lead_time)
+is the time that is forecast. climpred recognises these coordinates by their CF standard names: forecast_period,
+forecast_reference_time, time, and realization for the members. Lead times are timedeltas where times are dates or
+timedeltas.
 """
 
 from __future__ import annotations
@@ -60,42 +61,46 @@ def forecast(
 ) -> xr.Dataset:
     r"""Forecast from the last state of each member.
 
-    By a system, each member is integrated from its last state, members in parallel on the active `distributed.Client`.
-    By a prior, blocks of new states are sampled, conditioned on the last ones:
-    :math:`p(x_{k+1..k+b} | x_{1..k})` by guidance with identity observations of the k last states.
+    With a system, each member is integrated from its last state; on an active `distributed.Client`, members run in
+    parallel. With a prior, blocks of b new states are sampled given the k states before the block,
+
+    .. math:: x_{k+1}, \ldots, x_{k+b} \sim p(x_{k+1..k+b} | x_{1..k}),
+
+    by guidance with identity observations of these k states (Rozet & Louppe 2023, arXiv:2306.10574).
 
     Parameters
     ----------
     ensemble
-        States on (member?, time, ...), such as a posterior; one time is enough. Without members there is one.
+        States on (member?, time, ...), such as a posterior; one time is enough. Without a member dimension, the states
+        are one member.
     model
-        Name of a system or a `System`; or a prior: path of its file, a `Prior`, or the name of a shipped one. A name
-        that is both (``"kolmogorov"``) is the system: pass ``sdaxr.open_prior("kolmogorov")`` for the prior.
+        A system: its name, or a `System`. Or a prior: the path of its file, the name of a shipped prior, or a `Prior`.
+        A name that is both, such as ``"kolmogorov"``, is the system; pass ``sdaxr.open_prior("kolmogorov")`` for the
+        prior.
     steps
-        States to forecast; the first one is one step after the last time of ``ensemble``.
+        Number of states to forecast. The first state is one step after the last time of ``ensemble``.
     seed
-        Member m depends on ``seed`` and m only.
+        Seed of the random numbers. Member m depends on ``seed`` and m only.
     store
-        Path of a Zarr archive that the members are streamed to; a killed run goes on when it is run again.
+        Path of a Zarr archive to which the members are written. A killed run resumes when it is run again.
     context, block
-        For a prior: the most states that a block is conditioned on (default: half the prior's window), and the new
-        states of a block (default: the rest of the window).
+        For a prior: the largest number k of states that condition a block (default: half the window of the prior), and
+        the number b of new states in a block (default: the rest of the window).
     error
-        For a prior: standard deviation with which these states are held, in units of the standard deviation of each
-        variable.
+        For a prior: standard deviation of the observations of the k states, in standard deviations of the prior.
     method, sampler
-        For a prior: how these states guide the sampler, and how to sample, as in `sdaxr.assimilate`.
+        For a prior: the method by which the k states guide, and the sampler, as in `sdaxr.assimilate`.
     batch
-        For a prior: members at once; by default as many as fit in memory.
+        For a prior: number of members that are sampled at once. Default: as many as fit in memory.
     device
-        For a prior: ``"auto"`` takes a GPU where there is one.
+        For a prior: device of the computation, such as ``"cpu"`` or ``"cuda"``; ``"auto"`` is a GPU where there is one.
     overwrite
-        Make an archive that is there anew; it stays until the new one is complete.
+        Replace an existing archive when the new archive is complete.
     progress
         Show a progress bar.
     **options
-        Options of the system, such as ``resolution=64, coarsen=1``; by default those in the attributes of ``ensemble``
-        where it was generated by the same system.
+        Options of the system, such as ``resolution=64, coarsen=1``. Default: the options in the attributes of
+        ``ensemble`` where the ensemble was generated by the same system.
 
     Returns
     -------
@@ -104,11 +109,11 @@ def forecast(
     Raises
     ------
     DataError, GridError, UnitsError
-        If the ensemble has not the variables, grid, units or step of the model.
+        If variables, grid, units or step of the ensemble are not those of the model.
     OptionError, PriorError
         If there is no such model or option.
     ArchiveError, DivergenceError
-        If the store cannot be written, or a forecast does not stay finite.
+        If the store cannot be written, or a forecast is not finite.
     """
     if steps < 1:
         raise OptionError(f"steps={steps}, expected at least 1")
@@ -149,12 +154,14 @@ def forecast(
 
 
 def open_model(model: str | Path | System | Prior, ensemble: xr.Dataset) -> System | Prior:
-    """The system or the prior ``model``, as `forecast` understands it, if it can go on from such an ensemble.
+    """The system or the prior ``model``, as in `forecast`, after checks that it can forecast this ensemble.
+
+    Nothing is integrated or sampled.
 
     Raises
     ------
     DataError, GridError, UnitsError, OptionError, PriorError
-        As `forecast`; nothing is integrated or sampled.
+        As `forecast`.
     """
     data = with_time(ensemble)
     found = _resolve(model, {}, data)
@@ -170,7 +177,7 @@ def open_model(model: str | Path | System | Prior, ensemble: xr.Dataset) -> Syst
 
 @dataclass(frozen=True)
 class _SystemForecast:
-    """Members integrated by a system, each from its own state."""
+    """Members that a system integrates, each from its own state."""
 
     system: System
     states: dict[str, np.ndarray]
@@ -182,7 +189,7 @@ class _SystemForecast:
 
     @classmethod
     def of(cls, system: System, data: xr.Dataset, steps: int, seed: int) -> _SystemForecast:
-        """Check that the ensemble fits the system."""
+        """The forecast of an ensemble, after checks that the ensemble fits the system."""
         step = _system_step(system, data)
         initial = _check_grid(system, data.isel({TIME: [-1]})).isel({TIME: 0}, drop=True)
         states, dims = {}, (MEMBER,)
@@ -197,9 +204,9 @@ class _SystemForecast:
         )
 
     def members(self, waiting: list[int], progress: bool) -> Iterator[tuple[int, Any]]:
-        """Each member that is waited for, or what went wrong with it."""
+        """The pending members, each with its fields {variable: (steps, *space)}, or with the error of its forecast."""
         client = active_client()
-        # Scattered once: as a plain argument, the states of all members would travel with every one of them.
+        # The states are scattered once; as a plain argument, the states of all members would be sent with each member.
         states = self.states if client is None else client.scatter([self.states], hash=False)[0]
         yield from map_units(
             advance_member, waiting, self.system, states, self.steps, self.seed,
@@ -237,17 +244,19 @@ def _resolve(model: Any, options: Mapping[str, Any], data: xr.Dataset) -> System
     try:
         return open_prior(model)
     except PriorError as error:
-        raise PriorError(f"model={str(model)!r} is no system ({', '.join(systems())}) and no prior: {error}") from error
+        raise PriorError(
+            f"model={str(model)!r} is neither a system ({', '.join(systems())}) nor a prior: {error}"
+        ) from error
 
 
 def _system_step(system: System, data: xr.Dataset) -> float:
-    """Step of the system in units of the ensemble's time: seconds unless that is a number."""
+    """Step of the system in units of the ensemble's time: model time for float times, seconds for other times."""
     kind = time_kind(data[TIME])
     units = str(system.time_attrs.get("units", "1"))
     if kind != "float" and units not in _SECONDS:
         raise DataError(
-            f"'time' of the ensemble is {kind}, that of {system.name} is model time in units of {units!r}; set a time "
-            "in these units: ds.assign_coords(time=...)"
+            f"'time' of the ensemble is {kind}, the time of {system.name} is model time in units of {units!r}; set a "
+            "time in these units: ds.assign_coords(time=...)"
         )
     step = system.step if kind == "float" else system.step * _SECONDS[units]
     check_times(data, kind, step, units, system.name)
@@ -257,7 +266,9 @@ def _system_step(system: System, data: xr.Dataset) -> float:
 def _check_grid(system: System, data: xr.Dataset) -> xr.Dataset:
     template = system.template()
     given = ", ".join(f"{k}={v}" for k, v in system.options().items() if isinstance(v, int))
-    remedy = f"pass the options the data were made with to forecast (now {given or 'the defaults'}), or regrid the data"
+    remedy = (
+        f"pass the options that generated the data to forecast (found {given or 'the defaults'}), or regrid the data"
+    )
     for name, variable in template.data_vars.items():
         if name not in data.data_vars:
             raise DataError(f"variable {nearest(str(name), map(str, data.data_vars))}; {system.name} needs it")

@@ -1,4 +1,4 @@
-"""Labels of a forecast: lead time, valid time, time of the initial state; and checks of the times of an ensemble."""
+"""Labels of forecasts (lead time, valid time, time of the initial state), and checks of the times of an ensemble."""
 
 from __future__ import annotations
 
@@ -17,11 +17,17 @@ from sdaxr.states.time import same_step, time_axis, time_kind
 
 
 def with_time(ensemble: xr.Dataset) -> xr.Dataset:
-    """The ensemble with the dimensions member and time."""
+    """The ensemble with the dimensions member and time.
+
+    Raises
+    ------
+    DataError
+        If there is no time.
+    """
     if TIME not in ensemble.coords:
         raise DataError(
-            f"found the coordinates {list(map(str, ensemble.coords))}, expected 'time', from which the forecast "
-            "starts; set it with ds.assign_coords(time=...)"
+            f"found the coordinates {list(map(str, ensemble.coords))}, expected 'time', the time from which the "
+            "forecast starts; set it with ds.assign_coords(time=...)"
         )
     data = ensemble if TIME in ensemble.dims else ensemble.expand_dims(TIME)
     if data.sizes[TIME] == 0:
@@ -35,10 +41,10 @@ def with_time(ensemble: xr.Dataset) -> xr.Dataset:
 
 
 def check_times(data: xr.Dataset, kind: str, step: float, units: str, model: str) -> None:
-    """Raise `DataError` unless the ensemble's time is of that kind and step."""
+    """Raise `DataError` unless the time of the ensemble has this kind (see `sdaxr.states.time.time_kind`) and step."""
     found = time_kind(data[TIME])
     if found != kind:
-        raise DataError(f"'time' of the ensemble is {found}, that of {model} is {kind}; convert one of them")
+        raise DataError(f"'time' of the ensemble is {found}, the time of {model} is {kind}; convert one of them")
     if data.sizes[TIME] < 2:
         return
     axis = time_axis(data)
@@ -51,7 +57,10 @@ def check_times(data: xr.Dataset, kind: str, step: float, units: str, model: str
 
 
 def labels(state: xr.Dataset, data: xr.Dataset, step: float, steps: int) -> xr.Dataset:
-    """The forecast without its values, from the labels of one state; nothing of the size of the forecast is stored."""
+    """The forecast without its values, from the labels of one state.
+
+    The values are views of a single zero, so that no memory of the size of the forecast is used.
+    """
     times, start = data[TIME], data[TIME].values[-1]
     kind = time_kind(times)
     offsets = np.arange(1, steps + 1) * step
@@ -78,7 +87,7 @@ def labels(state: xr.Dataset, data: xr.Dataset, step: float, steps: int) -> xr.D
 
 
 def provenance(about: dict[str, Any], method: str, states: Mapping[str, np.ndarray], seed: int) -> dict[str, Any]:
-    """Attributes of a forecast by ``method`` from the initial ``states``, by variable."""
+    """Attributes of a forecast by ``method`` from the initial ``states`` {variable: values}."""
     digest = hashlib.sha256()
     for name in sorted(states):
         digest.update(name.encode() + np.ascontiguousarray(states[name]).tobytes())

@@ -1,4 +1,4 @@
-"""What a score-based posterior is drawn from: it is built where it is drawn, in this process or on a worker."""
+"""The inputs of a score-based assimilation; denoiser and likelihood are built from them in the sampling process."""
 
 from __future__ import annotations
 
@@ -26,24 +26,24 @@ from sdaxr.states.fields import StateLayout
 class Problem:
     """Observations, prior and settings.
 
-    Only these travel to a worker; networks and likelihood are built there, once, on a device that is there.
+    Only these attributes are sent to a worker. Each worker builds denoiser and likelihood once, on its own device.
 
     Attributes
     ----------
     networks, operators
-        The observations and their operator, by network.
+        Observations and observation operator of each network of instruments.
     prior
-        Name, path, or the prior itself.
+        Name or path of a prior, or a `Prior`.
     times
         Times of the trajectory.
     method, sampler
-        How observations guide, and how to sample.
+        The method of guidance, and the sampler.
     precision
-        Of the layers of the network.
+        Precision of the layers of the neural network.
     outside
-        What is done with observations that are outside the window.
+        ``"error"``, or ``"drop"`` to leave out observations outside the window.
     device
-        ``"auto"`` takes a GPU where there is one.
+        Device of the computation; ``"auto"`` is a GPU where there is one.
     """
 
     networks: Mapping[str, xr.Dataset]
@@ -60,7 +60,7 @@ class Problem:
         state = {field.name: getattr(self, field.name) for field in fields(self)}
         state["networks"] = {name: data.compute() for name, data in self.networks.items()}
         if not isinstance(self.prior, Prior) and Path(self.prior).exists():
-            state["prior"] = Path(self.prior).resolve()  # workers may stand in another folder
+            state["prior"] = Path(self.prior).resolve()  # A worker may have another working directory.
         return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -68,17 +68,17 @@ class Problem:
 
     @cached_property
     def target(self) -> torch.device:
-        """The device."""
+        """Device of the computation."""
         return choose_device(self.device)
 
     @cached_property
     def opened(self) -> Prior:
-        """The prior."""
+        """The opened prior."""
         return open_prior(self.prior)
 
     @property
     def layout(self) -> StateLayout:
-        """Labels of the states."""
+        """Layout of the states: variables, units, grid."""
         return self.opened.layout
 
     @property
@@ -88,12 +88,12 @@ class Problem:
 
     @cached_property
     def resolved(self) -> ScoreMethod:
-        """The method, with what it takes from the prior."""
+        """The method, with the options that depend on the prior filled in."""
         return self.method.resolve(self.opened, self.times, self.target)
 
     @cached_property
     def observations(self) -> list[GaussianObservation]:
-        """Terms of the likelihood, one for each network."""
+        """Likelihood of each network."""
         return [
             bind_observations(
                 data,
@@ -108,7 +108,7 @@ class Problem:
         ]
 
     def _operator(self, name: str) -> Operator:
-        """That of a network; on the observed quantities of an augmented prior, where the method needs them."""
+        """The operator of a network; for a method that needs an augmented prior, on its observed quantities."""
         operator = self.operators[name]
         known = self.opened.augmentation.channels(operator) if self.method.augmented else None
         return known or operator
@@ -120,7 +120,7 @@ class Problem:
         Raises
         ------
         OptionError
-            If the observations do not suit the method.
+            If the method cannot use the observations.
         """
         denoiser = self.opened.denoiser(self.times, self.target, stride=self.sampler.stride, precision=self.precision)
         guided = self.resolved.guide(denoiser, self.observations)
@@ -129,5 +129,5 @@ class Problem:
 
     @cached_property
     def algorithm(self) -> PredictorCorrector:
-        """What goes down the noise levels."""
+        """The algorithm of the sampler, on the noise levels of the prior."""
         return self.sampler.build(self.opened.network.levels)

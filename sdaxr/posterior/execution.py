@@ -1,4 +1,4 @@
-"""Members in batches that fit in memory."""
+"""Posterior samples in batches of members that fit in memory."""
 
 from __future__ import annotations
 
@@ -17,22 +17,23 @@ from sdaxr.schema import DivergenceError
 
 _log = logging.getLogger(__name__)
 
+# Most bytes that a batch may take on a CPU, however much memory is free.
 CPU_BUDGET = 1.5e9
 
 
 class Guided(Protocol):
-    """A denoiser that can be narrowed to some members."""
+    """A denoiser of the posterior that can be restricted to some members."""
 
     def of(self, members: Tensor) -> Guided:
-        """The same for some members."""
+        """The denoiser of some members, given by their numbers."""
         ...
 
     def pin(self, z: Tensor, r: float, noise: Noise) -> Tensor:
-        """z on arrival at the noise level r."""
+        """Replace z on arrival at the noise level r."""
         ...
 
     def misfit(self, x: Tensor) -> Tensor:
-        """How far members are from the observations, (batch,); beyond 1 it is no accident of their errors."""
+        """Distance of members from the observations, (batch,); observation errors do not explain a value above 1."""
         ...
 
     def __call__(self, z: Tensor, r: float) -> Tensor:
@@ -53,42 +54,66 @@ def sample_batch(
 ) -> Tensor:
     """Draw some members, each of ``shape`` (time, channel, *space).
 
-    Guidance locks a few in a hundred samples of a chaotic system into a trajectory that the observations exclude. Such
-    a sample is drawn again, up to ``attempts`` times, and the draw that is nearest to the observations is kept.
+    For chaotic systems, guidance drives a few samples in a hundred into a trajectory that the observations exclude.
+    Such a member is drawn again, up to ``attempts`` times in all. The draw that is nearest to the observations is kept.
+
+    Parameters
+    ----------
+    guided
+        Denoiser of the posterior.
+    sampler
+        Noise levels, predictor and corrector.
+    members
+        Numbers of the members.
+    shape
+        Shape of one trajectory, (time, channel, *space).
+    seed
+        The noise of a member depends on the seed, the number of the member and the attempt only.
+    device
+        Device of the computation.
+    attempts
+        Most draws of a member.
+    tick
+        Called with the number of members after every evaluation of the first draw.
 
     Returns
     -------
-    Their normalised states (batch, time, channel, *space), on the CPU.
+    Normalised states, shape (batch, time, channel, *space), on the CPU.
+
+    Raises
+    ------
+    DivergenceError
+        If the first draw diverges. If a later draw diverges, the earlier draws are kept.
     """
 
     def draw(chosen: Sequence[int], attempt: int) -> tuple[Tensor, Tensor]:
-        mine = guided.of(torch.tensor(list(chosen)))
+        posterior = guided.of(torch.tensor(list(chosen)))
         noise = member_noise(seed, chosen, shape, device, attempt)
-        states = sampler(mine, noise, (lambda: None) if attempt else partial(tick, len(members)), mine.pin)
-        return states.cpu(), mine.misfit(states).cpu()
+        states = sampler(posterior, noise, (lambda: None) if attempt else partial(tick, len(members)), posterior.pin)
+        return states.cpu(), posterior.misfit(states).cpu()
 
     states, misfit = draw(members, 0)
     for attempt in range(1, attempts):
         far = torch.nonzero(misfit > 1).flatten()
         if not len(far):
             break
-        _log.info("%d of %d members are far from the observations; they are drawn again", len(far), len(members))
+        _log.info("%d of %d members are far from the observations and are drawn again", len(far), len(members))
         try:
-            again, left = draw([members[i] for i in far], attempt)
+            redrawn, redrawn_misfit = draw([members[i] for i in far], attempt)
         except DivergenceError as error:
-            _log.info("they are kept as they are: %s", error)
+            _log.info("the new draw diverged, so the earlier draws are kept: %s", error)
             break
-        nearer = left < misfit[far]
-        states[far[nearer]], misfit[far[nearer]] = again[nearer], left[nearer]
+        nearer = redrawn_misfit < misfit[far]
+        states[far[nearer]], misfit[far[nearer]] = redrawn[nearer], redrawn_misfit[nearer]
     return states
 
 
 def batch_size(guided: Guided, shape: Sequence[int], members: int, device: torch.device) -> int:
-    """How many members fit in memory, from what one evaluation for one member takes."""
+    """Number of members that fit in memory at once, from the memory of one evaluation for one member."""
     if members == 1:
         return 1
     one = guided.of(torch.tensor([0]))
-    # The work space of convolutions and the gaps between tensors come on top of what these hold.
+    # Half as much again for the work space of convolutions and the gaps between tensors, which the peak leaves out.
     each = 1.5 * max(peak_bytes(lambda: one(torch.zeros(1, *shape, device=device), 1.0)), 1)
     size = max(1, min(members, int(_budget(device) // each)))
     _log.info("%d members a batch, about %.2f GB", size, size * each / 1e9)
@@ -96,6 +121,7 @@ def batch_size(guided: Guided, shape: Sequence[int], members: int, device: torch
 
 
 def _budget(device: torch.device) -> float:
+    """Bytes that a batch may take: a part of the free memory, because other processes need some of it, too."""
     if device.type == "cuda":
         return 0.6 * float(torch.cuda.mem_get_info(device)[0])
     import psutil

@@ -1,4 +1,14 @@
-"""Krylov methods for many systems at once: each member of a batch has a space of its own."""
+r"""Krylov methods for a batch of linear systems :math:`A x = b`; each member has its own Krylov space.
+
+After k products with A, the solution is sought in :math:`\mathrm{span}(b, A b, \ldots, A^{k - 1} b)`.
+
+References
+----------
+.. [1] Hestenes, M. R. & Stiefel, E. (1952). Methods of conjugate gradients for solving linear systems.
+   doi:10.6028/jres.049.044
+.. [2] Saad, Y. & Schultz, M. H. (1986). GMRES: a generalized minimal residual algorithm for solving nonsymmetric linear
+   systems. doi:10.1137/0907058
+"""
 
 from __future__ import annotations
 
@@ -13,23 +23,29 @@ Product = Callable[[Tensor], Tensor]
 
 
 def conjugate_gradients(product: Product, b: Tensor, limit: int = 500, tolerance: float | None = None) -> Tensor:
-    """Solve A x = b for symmetric positive definite A (Hestenes & Stiefel 1952).
+    """Solve A x = b for symmetric positive definite A (Hestenes & Stiefel 1952, doi:10.6028/jres.049.044).
 
     Parameters
     ----------
     product
-        A times vectors (batch, n), for each member its own A.
+        A times vectors (batch, n); each member has its own A.
     b
-        Shape (batch, n).
+        Right-hand sides, shape (batch, n).
     limit
-        Most steps.
+        Largest number of steps.
     tolerance
-        Norm of the residual to stop at, in units of that of b; a hundred roundings by default.
+        The iteration stops when the norm of the residual is below ``tolerance`` times the norm of b. Default: a hundred
+        times the rounding error of the type of b.
+
+    Returns
+    -------
+    x, shape (batch, n).
 
     Raises
     ------
     DivergenceError
-        If the residual is not below a thousandth of b after so many steps.
+        If, after ``limit`` steps, the norm of the residual is not below a thousandth of the norm of b, or twice
+        ``tolerance`` where this is larger.
     """
     x, residual, direction = torch.zeros_like(b), b, b
     square = start = b.square().sum(dim=1)
@@ -38,65 +54,66 @@ def conjugate_gradients(product: Product, b: Tensor, limit: int = 500, tolerance
         going = square > target
         if not going.any():
             return x
-        moved = product(direction)
-        # Members that have converged stay where they are.
-        step = torch.where(going, square / (direction * moved).sum(dim=1), 0.0)[:, None]
-        x, residual = x + step * direction, residual - step * moved
+        image = product(direction)
+        # Members that have converged keep their solution.
+        step = torch.where(going, square / (direction * image).sum(dim=1), 0.0)[:, None]
+        x, residual = x + step * direction, residual - step * image
         before, square = square, residual.square().sum(dim=1)
         direction = residual + torch.where(going, square / before, 0.0)[:, None] * direction
     worst = float((square / start.clamp_min(1e-30)).max().sqrt())
     if not worst < max(1e-3, 2 * (tolerance or 0.0)):
         raise DivergenceError(
-            f"conjugate gradients left {worst:.1e} of the residual after {limit} steps, expected less than 1e-3: "
-            "observations are nearly redundant; thin them, or give them larger errors"
+            f"conjugate gradients left a residual of {worst:.1e} after {limit} steps, expected less than 1e-3: "
+            "the observations are nearly redundant; thin the observations, or give them larger errors"
         )
     return x
 
 
 def gmres(product: Product, b: Tensor, steps: int) -> Tensor:
-    """Some steps of GMRES (Saad & Schultz 1986) towards A x = b, where A should be at least the identity.
+    """Approximate the solution of A x = b by a few steps of GMRES (Saad & Schultz 1986, doi:10.1137/0907058).
 
-    A may be unsymmetric. If it is indefinite, or so far from symmetric that the solution of these steps would be longer
-    than b (which (I + S)^-1 b never is for a positive semi-definite S), a member takes a single step along b instead,
-    no longer than b either.
+    A should be I + S with a positive semi-definite S; A need not be symmetric. For a symmetric S the solution
+    (I + S)^-1 b is never longer than b. Where GMRES finds a solution that is longer than b, because A is indefinite or
+    far from symmetric, the member takes a single step along b instead, which is not longer than b.
 
     Parameters
     ----------
     product
-        A times vectors (batch, n); called once a step, with an orthonormal basis of the Krylov space.
+        A times vectors (batch, n); called once a step, with the next vector of an orthonormal basis of the Krylov
+        space.
     b
-        Shape (batch, n).
+        Right-hand sides, shape (batch, n).
     steps
         Dimension of the Krylov space.
 
     Returns
     -------
-    Coefficients of x in that basis, shape (batch, steps).
+    Coefficients of x in the orthonormal basis, shape (batch, steps).
     """
     length = b.norm(dim=1, dtype=torch.float64)
     basis = [_unit(b, length, torch.zeros_like(length))]
     h = torch.zeros(len(b), steps + 1, steps, dtype=torch.float64, device=b.device)
     for j in range(steps):
-        moved = product(basis[j])
-        size = moved.norm(dim=1, dtype=torch.float64)
-        for _ in range(2):  # the second time against rounding, without which the basis would not stay orthogonal
+        image = product(basis[j])
+        size = image.norm(dim=1, dtype=torch.float64)
+        for _ in range(2):  # The second pass removes rounding errors; after one pass the basis loses orthogonality.
             for i, q in enumerate(basis):
-                part = (q * moved).sum(dim=1)
+                part = (q * image).sum(dim=1)
                 h[:, i, j] += part
-                moved = moved - part[:, None] * q
-        rest = moved.norm(dim=1, dtype=torch.float64)
-        basis.append(_unit(moved, rest, 10 * torch.finfo(b.dtype).eps * size))
+                image = image - part[:, None] * q
+        rest = image.norm(dim=1, dtype=torch.float64)
+        basis.append(_unit(image, rest, 10 * torch.finfo(b.dtype).eps * size))
         h[:, j + 1, j] = rest
-    # A basis vector of zero (the space is exhausted) has a column of zeros, and gets the coefficient zero.
+    # Where the Krylov space is exhausted, the basis vector is zero: its column is zero, and so is its coefficient.
     normal = h.mT @ h + torch.diag_embed((h.abs().sum(dim=1) == 0).double())
     best, _ = torch.linalg.solve_ex(normal, (h[:, 0] * length[:, None]))
     single = torch.zeros_like(best)
     single[:, 0] = length / h[:, 0, 0].clamp_min(1.0)
-    sound = best.norm(dim=1) <= 1.001 * length
+    sound = best.norm(dim=1) <= 1.001 * length  # a thousandth more for rounding
     return torch.where(sound[:, None], best, single).to(b.dtype)
 
 
 def _unit(vector: Tensor, length: Tensor, least: Tensor) -> Tensor:
-    # Of unit length, or zero where nothing but rounding is left.
+    """The vector at unit length; zero where it is not longer than ``least``, the size of rounding errors."""
     kept = length > least
     return torch.where(kept[:, None], vector / length.where(kept, 1.0)[:, None].to(vector), 0.0)

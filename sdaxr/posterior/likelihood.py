@@ -1,4 +1,9 @@
-"""Observations as tensors: what one network of instruments saw of a normalised trajectory, and how well."""
+r"""The likelihood of one network of observations, as tensors.
+
+.. math:: y = H(x) + \epsilon, \qquad \epsilon \sim N(0, R), \qquad R = L L^T
+
+for a normalised trajectory x.
+"""
 
 from __future__ import annotations
 
@@ -14,16 +19,16 @@ from sdaxr.schema import DataError
 
 @dataclass(frozen=True)
 class Pointwise:
-    """Of observations :math:`H(x) = f(A x)`, the affine A and the f of each value by itself.
+    """An observation operator :math:`H(x) = f(A x)`: an affine map A, then a function f of each value by itself.
 
     Attributes
     ----------
     inner
         A: normalised trajectories (batch, time, channel, *space) to (batch, n).
     outer
-        f, of any shape.
+        f, applied to each element of a tensor of any shape.
     group
-        Numbers from zero on, shape (n,); values of the same number vary alike.
+        Group of each value, integers from 0 on, shape (n,). Values of one group share one variance of A x given z.
     """
 
     inner: Callable[[Tensor], Tensor]
@@ -42,16 +47,17 @@ class GaussianObservation:
     values
         y, shape (n,), or (members, n) where every member has observations of its own.
     errors
-        e, standard deviations; shape (n,).
+        e, standard deviations of the observation errors; shape (n,), or (batch, n).
     scale
-        How much each observed quantity varies under the prior, its standard deviation; shape (n,). Variances that are
-        set in units of the normalised state are multiplied by its square.
+        Natural scale of each observed quantity, its standard deviation under the prior; shape (n,). A variance that is
+        given in units of the normalised state is multiplied by the square of this scale.
     unresolved
-        Variance of each observed quantity given z, a function of r; shape (n,).
+        Function of the noise level r: variance of each observed quantity given z, shape (n,). None where it is not
+        measured.
     correlation
-        C, shape (n, n); None where the errors are independent, which is quicker.
+        C, shape (n, n); None where the errors are independent. Independent errors cost less.
     pointwise
-        How the operator is made up, where it is a function of each value of something affine.
+        The parts of an operator f(A x); None for another operator.
     """
 
     operator: Callable[[Tensor], Tensor]
@@ -63,11 +69,11 @@ class GaussianObservation:
     pointwise: Pointwise | None = None
 
     def of(self, members: Tensor) -> GaussianObservation:
-        """The observations of some members."""
+        """The observations of some members, given by their numbers."""
         return self if self.values.ndim == 1 else replace(self, values=self.values[members.to(self.values.device)])
 
     def innovation(self, x: Tensor) -> Tensor:
-        """y - H(x), shape (batch, n)."""
+        """The innovation y - H(x), shape (batch, n)."""
         return self.values - self.operator(x)
 
     @cached_property
@@ -88,17 +94,20 @@ class GaussianObservation:
             If the errors are so correlated that R cannot be inverted.
         """
         root: Tensor = torch.linalg.cholesky_ex(self.covariance).L
-        own = root.diagonal().square() / self.covariance.diagonal()
-        none = ~(own > 1e-8)
-        if bool(none.any()):
+        # Part of each variance that the errors before it do not determine. Below 1e-8, the square root of the rounding
+        # error of double precision, R^-1 loses half of its digits.
+        independent = root.diagonal().square() / self.covariance.diagonal()
+        dependent = ~(independent > 1e-8)
+        if bool(dependent.any()):
             raise DataError(
-                f"the error of observation {int(none.int().argmax())} follows from those of others (their covariance "
-                "is not positive definite), expected each with a part of its own; leave it out, or average the values"
+                f"the error of observation {int(dependent.int().argmax())} follows from the errors of others (the "
+                "covariance of the errors is not positive definite), expected an independent part in each error; leave "
+                "this observation out, or average the observations"
             )
         return root
 
     def whiten(self, values: Tensor) -> Tensor:
-        """L^-1 of values (batch, n): in units of the errors, and uncorrelated."""
+        """L^-1 times values (batch, n): errors become uncorrelated, with unit variance."""
         white: Tensor = values / self.errors
         if self.correlation is None:
             return white
@@ -106,29 +115,29 @@ class GaussianObservation:
         return white.T.to(values.dtype)
 
     def matched(self, x: Tensor, r: float) -> GaussianObservation:
-        """Gaussian observations for the members x (batch, time, channel, *space) at the level r: these themselves."""
+        """Gaussian observations for the members x (batch, time, channel, *space) at the noise level r: ``self``."""
         del x, r
         return self
 
     def deviance(self, x: Tensor) -> Tensor:
-        """Sum of the squared innovations in units of the errors, shape (batch,)."""
+        """Sum of the squared innovations in units of the errors, shape (batch,); correlations are not used."""
         return (self.innovation(x) / self.errors).square().sum(1)
 
     def weigh(self, values: Tensor, variance: Tensor) -> Tensor:
-        """(R + diag(variance))^-1 of values (batch, n), for a variance of shape (n,)."""
+        """(R + diag(variance))^-1 times values (batch, n), for a variance of shape (n,)."""
         if self.correlation is None:
             return values / (self.errors.square() + variance)
         return solve_positive(self.covariance + torch.diag(variance.double()), values)
 
 
 def solve_positive(matrix: Tensor, values: Tensor) -> Tensor:
-    """matrix^-1 of values (batch, n), for a symmetric positive definite matrix (n, n), in double precision."""
+    """matrix^-1 times values (batch, n), for a symmetric positive definite matrix (n, n), in double precision."""
     root = torch.linalg.cholesky(matrix.double())
     solved: Tensor = torch.cholesky_solve(values.double().T, root)
     return solved.T.to(values.dtype)
 
 
 def joint_covariance(observations: Sequence[GaussianObservation]) -> Tensor:
-    """R of several networks, whose errors are independent of each other; shape (n, n), in double precision."""
+    """R of several networks with independent errors: block diagonal, shape (n, n), in double precision."""
     joint: Tensor = torch.block_diag(*(o.covariance for o in observations))
     return joint

@@ -1,10 +1,15 @@
-r"""Observation operators as linear maps, and the systems that guidance has to solve with them.
+r"""Linearised observation operators, and the linear systems of guidance.
 
-Several networks of observations are taken as one, in units of their errors: with :math:`R = L L^T`,
-:math:`e = L^{-1} (y - H(x))` has the error covariance I, and :math:`G = L^{-1} H'(x)` is the slope. With a covariance V
-of the states, the weights of an update are
+All networks of observations are joined, in units of their errors. With the error covariance :math:`R = L L^T`, the
+whitened innovation e and the whitened tangent G of the observation operator H are
 
-.. math:: w = (I + G V G^T)^{-1} e .
+.. math:: e = L^{-1} (y - H(x)), \qquad G = L^{-1} H'(x) .
+
+The errors of e have the covariance I. With a covariance V of the states, the weights of an analysis step are
+
+.. math:: w = (I + G V G^T)^{-1} e ,
+
+and the increment of the states is :math:`V G^T w` (Lorenc 1986, doi:10.1002/qj.49711247414).
 """
 
 from __future__ import annotations
@@ -22,8 +27,8 @@ from sdaxr.posterior.krylov import conjugate_gradients
 from sdaxr.posterior.likelihood import GaussianObservation, solve_positive
 from sdaxr.posterior.mixture import MixtureObservation
 
-# Up to here a system is solved directly: G fits in memory in double precision (256 MB), and its solution takes less
-# time than conjugate gradients.
+# Up to these sizes a system is solved directly: G fits in memory in double precision (256 MB), and the direct solution
+# takes less time than conjugate gradients.
 DENSE_OBSERVATIONS, DENSE_ELEMENTS = 1024, 2**25
 
 T = TypeVar("T")
@@ -31,14 +36,14 @@ Weigh = Callable[[list[Tensor]], Sequence[Tensor]]
 
 
 class Linearised:
-    """A function of states around x, with its slope in both directions.
+    """A function linearised around x: products with its Jacobian and with the transpose of its Jacobian.
 
     Parameters
     ----------
     function
         States (batch, time, channel, *space) to (batch, n); members do not depend on each other.
     x
-        States.
+        States, shape (batch, time, channel, *space).
     """
 
     def __init__(self, function: Callable[[Tensor], Tensor], x: Tensor) -> None:
@@ -48,7 +53,7 @@ class Linearised:
 
     @property
     def shape(self) -> torch.Size:
-        """Shape of one state (time, channel, *space)."""
+        """Shape of one trajectory, (time, channel, *space)."""
         return self._x.shape[1:]
 
     @property
@@ -57,20 +62,20 @@ class Linearised:
         return self._value.detach()
 
     def adjoint(self, weights: Tensor) -> Tensor:
-        """Transposed slope times weights (batch, n), of the shape of x."""
+        """Transposed Jacobian times weights (batch, n), of the shape of x."""
         (pulled,) = torch.autograd.grad(self._value, self._x, weights, retain_graph=True)
         return pulled
 
     def forward(self, direction: Tensor) -> Tensor:
-        """Slope times a direction of the shape of x: (batch, n)."""
+        """Jacobian times a direction of the shape of x: (batch, n)."""
         pulled, probe = self._transposed
         (pushed,) = torch.autograd.grad(pulled, probe, direction, retain_graph=True)
         return pushed
 
     @cached_property
     def _transposed(self) -> tuple[Tensor, Tensor]:
-        # The slope is the derivative of the transposed product, which is linear in its weights: reverse mode twice.
-        # Forward mode is not there for every operator.
+        # The transposed product is linear in its weights, and its derivative is the Jacobian: reverse mode twice.
+        # PyTorch has no forward mode for some of the operators.
         with torch.enable_grad():
             probe = torch.zeros_like(self._value, requires_grad=True)
             (pulled,) = torch.autograd.grad(self._value, self._x, probe, create_graph=True)
@@ -78,12 +83,12 @@ class Linearised:
 
 
 def residual(networks: Sequence[GaussianObservation], x: Tensor) -> Linearised:
-    """-e around x, so that its slope is G."""
+    """-e, linearised around x; the Jacobian of -e is G."""
     return Linearised(lambda s: torch.cat([-o.whiten(o.innovation(s)) for o in networks], dim=1), x)
 
 
 def weighted_slope(networks: Sequence[GaussianObservation], x: Tensor, weigh: Weigh) -> Tensor:
-    """H'(x)^T w, of the shape of x; ``weigh`` makes the weights w of each network from the innovations y - H(x)."""
+    """H'(x)^T w, of the shape of x; ``weigh`` turns the innovations y - H(x) of each network into its weights w."""
     with torch.enable_grad():
         x = x.detach().requires_grad_()
         innovations = [o.innovation(x) for o in networks]
@@ -94,9 +99,10 @@ def weighted_slope(networks: Sequence[GaussianObservation], x: Tensor, weigh: We
 
 @dataclass(frozen=True)
 class Likelihood:
-    """Networks of observations together; the errors of one network are independent of those of the others.
+    """Several networks of observations; the errors of one network are independent of the errors of the others.
 
-    What does not depend on x is found out once, on states of the shape of ``like`` (any batch, time, channel, *space).
+    Properties of the operators that do not depend on x are computed once. Their argument ``like`` gives the shape of
+    the states (batch, time, channel, *space), the type and the device.
 
     Attributes
     ----------
@@ -108,7 +114,7 @@ class Likelihood:
     _known: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
 
     def of(self, members: Tensor) -> Likelihood:
-        """The observations of some members."""
+        """The observations of some members, given by their numbers."""
         return Likelihood([o.of(members) for o in self.networks])
 
     def matched(self, x: Tensor, r: float) -> list[GaussianObservation]:
@@ -116,10 +122,11 @@ class Likelihood:
         return [o.matched(x, r) for o in self.networks]
 
     def misfit(self, x: Tensor) -> Tensor:
-        """Deviance of samples (the squared innovations, in units of Gaussian errors), over the largest that may be.
+        """Deviance of samples, over the largest deviance that observation errors explain; shape (batch,).
 
-        That is what one sample in a million exceeds, and four times the number of observations at least: errors that
-        are somewhat too small are no fault of the sample. Shape (batch,).
+        The deviance of Gaussian errors is the sum of the squared innovations in units of the errors. For n observations
+        the largest deviance is the value that one sample of a chi-square distribution in a million exceeds, and at
+        least 4 n: samples still count as near where the given errors are too small by a factor of up to about two.
         """
         with torch.no_grad():
             deviance = [o.deviance(x) for o in self.networks]
@@ -127,19 +134,19 @@ class Likelihood:
         return torch.stack(deviance).sum(0) / max(4.0 * count, float(chi2.isf(1e-6, count)))
 
     def linear(self, like: Tensor) -> tuple[bool, ...]:
-        """Whether the operator of each network is linear, up to a constant."""
+        """Whether the operator of each network is affine (linear up to a constant)."""
         return self.once("linear", lambda: tuple(is_linear(o, like) for o in self.networks))
 
     def matrix(self, like: Tensor) -> Tensor | None:
-        """G, shape (n, states), in double precision.
+        """G, shape (n, d) for trajectories of d values, in double precision.
 
-        None where operators are not linear, where G is large, or where errors are not Gaussian, as L then differs from
+        None where an operator is not linear, where G is large, or where errors are not Gaussian: L then differs from
         member to member.
         """
         return self.once("matrix", lambda: _matrix(self.networks, like) if all(self.linear(like)) else None)
 
     def once(self, key: str, compute: Callable[[], T]) -> T:
-        """What ``compute`` returned at the first call with this key."""
+        """The value that ``compute`` returned at the first call with this key."""
         if key not in self._known:
             self._known[key] = compute()
         found: T = self._known[key]
@@ -151,14 +158,14 @@ def _matrix(networks: Sequence[GaussianObservation], like: Tensor) -> Tensor | N
     gaussian = not any(isinstance(o, MixtureObservation) for o in networks)
     if not gaussian or count > DENSE_OBSERVATIONS or count * size > DENSE_ELEMENTS:
         return None
-    # Members do not depend on each other: member i of one batch gives row i.
+    # Members do not depend on each other, so one product with a batch of n members gives all n rows of G.
     zero = like.new_zeros(count, *like.shape[1:])
     rows = Linearised(lambda x: torch.cat([o.whiten(o.operator(x)) for o in networks], dim=1), zero)
     return rows.adjoint(torch.eye(count).to(like)).flatten(1).double()
 
 
 def is_linear(network: GaussianObservation, like: Tensor) -> bool:
-    """Whether H(a + b) - H(a) - H(b) + H(0) vanishes for random states a and b, three standard deviations large."""
+    """Whether H(a + b) - H(a) - H(b) + H(0) vanishes for random states a and b of standard deviation 3."""
     random = torch.Generator().manual_seed(0)
     a, b = (3 * torch.randn(1, *like.shape[1:], generator=random).to(like) for _ in range(2))
     with torch.no_grad():
@@ -175,20 +182,25 @@ def solve(
     own: Tensor | float = 0.0,
     tolerance: float | None = None,
 ) -> Tensor:
-    """w = (I + diag(own) + G V G^T)^-1 e, shape (batch, n).
+    """Solve for the weights w = (I + diag(own) + G V G^T)^-1 e.
 
     Parameters
     ----------
     around
-        The residual around x.
+        -e, linearised around x, see `residual`.
     spread
         V times states (batch, time, channel, *space); V is symmetric and positive semi-definite.
     matrix
-        G if it is known, see `Likelihood.matrix`: the system is then solved directly, else by conjugate gradients.
+        G, see `Likelihood.matrix`; the system is then solved directly. None: by conjugate gradients.
     own
-        A variance of each observation of its own, in units of its error; shape (n,), or (batch, n) without ``matrix``.
+        A further variance of each observation, independent of the others, in units of the squared error; shape (n,),
+        or (batch, n) without ``matrix``.
     tolerance
-        Of the conjugate gradients.
+        Tolerance of `sdaxr.posterior.krylov.conjugate_gradients`.
+
+    Returns
+    -------
+    w, shape (batch, n).
 
     Raises
     ------
@@ -201,5 +213,5 @@ def solve(
             lambda w: (1 + own) * w + around.forward(spread(around.adjoint(w))), e, tolerance=tolerance
         )
     product = matrix @ spread(matrix.reshape(-1, *around.shape)).flatten(1).T
-    alone = torch.as_tensor(1 + own).expand(len(matrix)).to(product)
-    return solve_positive(torch.diag(alone) + (product + product.T) / 2, e)
+    diagonal = torch.as_tensor(1 + own).expand(len(matrix)).to(product)
+    return solve_positive(torch.diag(diagonal) + (product + product.T) / 2, e)

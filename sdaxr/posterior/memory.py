@@ -1,4 +1,4 @@
-"""How much memory a computation takes, whatever device it runs on."""
+"""Peak memory of a computation, on any device."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch.utils._pytree import tree_leaves
 
 
 def peak_bytes(compute: Callable[[], Any]) -> int:
-    """The most bytes that the tensors made in ``compute`` hold at once, gradients and recomputation included."""
+    """Most bytes that tensors created in ``compute`` hold at any one time, gradients and recomputation included."""
     with _Peak() as peak:
         compute()
     most: int = peak.most
@@ -20,7 +20,7 @@ def peak_bytes(compute: Callable[[], Any]) -> int:
 
 
 class _Peak(TorchDispatchMode):
-    """Follows every storage from the operation that makes it until it is freed."""
+    """Counts the bytes of every storage, from the operation that creates the storage until it is freed."""
 
     now: int = 0
     most: int = 0

@@ -1,4 +1,4 @@
-"""Methods that draw a posterior: objects that hold their options.
+r"""Methods that draw samples of the posterior: objects that hold their options.
 
 ``sdaxr.assimilate(method=...)`` takes a name, an object, or a mapping of a name and options::
 
@@ -14,7 +14,7 @@ name                object               needs
 ``mmps``            `MMPS`               a prior
 ``jacobian_free``   `JacobianFree`       a prior
 ``dmps``            `DMPS`               a prior, and linear operators
-``soad``            `SOAD`               a prior of states and of what is observed of them
+``soad``            `SOAD`               a prior of states and observed quantities
 ``dps``             `DPS`                a prior
 ``bpf``             `BPF`                a system with Gaussian noise
 ``ffbs``            `FFBS`               a system with Gaussian noise
@@ -22,8 +22,9 @@ name                object               needs
 ``4dvar``           `FourDVar`           a system with Gaussian noise, Gaussian errors
 ==================  ===================  ========================================================================
 
-What is unknown of the observed quantities given z is an object, too: `Measured`, `Scalar`, `Bounded`, `Covariance`,
-`Independent`, `Matrix`; see the options of `SDA`, `SOAD` and `JacobianFree`.
+The uncertainty of the observed quantities given z (the diffused state :math:`z = x + r \epsilon` at the noise level r)
+is an object, too: `Measured`, `Scalar`, `Bounded`, `Covariance`, `Independent` or `Matrix`. It is an option of `SDA`,
+`SOAD` and `JacobianFree`.
 """
 
 from __future__ import annotations
@@ -46,10 +47,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Method(Options):
-    """A method that draws a posterior; its fields are its options."""
+    """A method that draws samples of the posterior; its fields are its options."""
 
     name: ClassVar[str] = ""
-    # "prior" or "system": what the method needs beside the observations.
+    # What the method needs in addition to the observations: a "prior" or a "system".
     needs: ClassVar[str] = "prior"
 
 
@@ -76,12 +77,15 @@ __all__ = [*METHODS.class_names(), *UNCERTAINTIES.class_names(), "Method", "regi
 
 
 def resolve_method(prior: Prior, given: str | Method | Mapping[str, Any]) -> Method:
-    """The method that was asked for; what is not said of it is as the prior's file records, then the default.
+    """The method as an object.
+
+    An option that is not given has the value that the file of the prior records for this method, else its default. An
+    object is returned as it is.
 
     Raises
     ------
     OptionError
-        If the name or an option is unknown, or an option is impossible.
+        If the name or an option is unknown, or the value of an option is impossible.
     """
     if isinstance(given, Method):
         return given
@@ -91,7 +95,7 @@ def resolve_method(prior: Prior, given: str | Method | Mapping[str, Any]) -> Met
 
 
 def names(needs: str) -> list[str]:
-    """Names of the methods that need a ``"prior"``, or a ``"system"``."""
+    """Names of the methods that need a ``"prior"`` or a ``"system"``."""
     return [name for name in METHODS.homes if METHODS.kind(name).needs == needs]
 
 
@@ -109,7 +113,7 @@ def _plain(value: Any) -> Any:
 
 
 def _text(value: Any) -> str:
-    """What JSON does not hold: data by their hash."""
+    """A text for a value that JSON does not hold: the hash of a Dataset, the ``repr`` of another value."""
     return fingerprint([value]) if isinstance(value, xr.Dataset) else repr(value)
 
 

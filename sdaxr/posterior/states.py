@@ -1,8 +1,12 @@
-r"""States that are observed themselves, and trajectories that are continued from them.
+r"""Observations of complete states, and the continuation of trajectories.
 
-An observation of states is :math:`y = x + N(0, e^2)` on the first k states of a trajectory (or all of them), with
-values of its own for every member. Sampling a trajectory whose first states are held in this way draws the states after
-them from the prior's transition; doing so again from the last states of the result continues it to any length.
+The first k states of a trajectory are observed,
+
+.. math:: y_i = x_i + N(0, e^2), \qquad i = 1, \ldots, k,
+
+with values of its own for every member. Given these observations, a sample of the trajectory contains states after the
+first k, drawn from :math:`p(x_{k+1}, \ldots | y_1, \ldots, y_k)` under the prior. Repeated from the last states of each
+sample, this continues a trajectory to any length (Rozet & Louppe 2023, arXiv:2306.10574).
 """
 
 from __future__ import annotations
@@ -33,33 +37,33 @@ def observe_states(
     values
         Normalised states, shape (members, k, channel, *space).
     error
-        Standard deviation, a number or of a shape that broadcasts to (channel, *space).
+        Standard deviation e of the normalised states, a number or of a shape that broadcasts to (channel, *space).
     variance
-        Variance of each channel given z, see `channel_variance`.
+        Variance of each channel given z, see `channel_variance`; for methods that need it.
     """
     count, one = values.shape[1], values[0]
     errors = torch.as_tensor(error, dtype=values.dtype, device=values.device).expand_as(one).flatten()
     unresolved = None
     if variance is not None:
-        spread = variance.table.to(values).reshape(len(variance.levels), 1, -1, *[1] * (one.ndim - 2))
-        unresolved = UnresolvedVariance(variance.levels, spread.expand(-1, *one.shape).flatten(1))
+        table = variance.table.to(values).reshape(len(variance.levels), 1, -1, *[1] * (one.ndim - 2))
+        unresolved = UnresolvedVariance(variance.levels, table.expand(-1, *one.shape).flatten(1))
     return GaussianObservation(
         lambda x: x[:, :count].flatten(1), values.flatten(1), errors, torch.ones_like(errors), unresolved
     )
 
 
 def channel_variance(held_out: HeldOut) -> UnresolvedVariance:
-    """Variance of each channel given z, table (level, channel), measured on states whose truth is known."""
+    """Variance of each channel given z, table (level, channel), measured on the held-out states."""
     return measure(held_out, lambda true, denoised: (true - denoised).square().transpose(0, 2).flatten(1).mean(dim=1))
 
 
 def blocks(known: int, steps: int, context: int, block: int) -> list[int]:
-    """How many states each block of a continuation is conditioned on; every block has ``context + block`` states."""
-    held, new = [], 0
+    """Number of known states that each block is conditioned on; every block has ``context + block`` states in all."""
+    counts, new = [], 0
     while new < steps:
-        held.append(min(context, known + new))
-        new += context + block - held[-1]
-    return held
+        counts.append(min(context, known + new))
+        new += context + block - counts[-1]
+    return counts
 
 
 def extend(
@@ -77,29 +81,30 @@ def extend(
     members: Sequence[int] | None = None,
     tick: Callable[[int], object] = lambda _: None,
 ) -> Tensor:
-    """Continue trajectories, block after block.
+    """Continue trajectories, one block of states after another.
 
     Parameters
     ----------
     denoiser_at
-        (first, count) to the denoiser of ``count`` states, the first of which is number ``first`` counted from the
-        first known one.
+        Function of (first, count): the denoiser of ``count`` consecutive states. ``first`` is the index of the first of
+        these states; the first known state has the index 0.
     known
-        Normalised states, shape (members, k, channel, *space).
+        Normalised known states, shape (members, k, channel, *space).
     steps
-        New states.
+        Number of new states.
     context, block
-        At most so many states condition a block, and so many new ones are drawn at once (more while fewer are known).
+        Largest number of known states that condition a block, and number of new states in a block. A block with fewer
+        known states has more new ones.
     sampler, method
-        How to sample, and how the known states guide.
+        The sampler, and the method by which the known states guide it.
     error
-        Standard deviation with which the known states are held.
+        Standard deviation e of the known states, in normalised units.
     variance
-        The measured variance of each channel, for methods that need it.
+        The measured variance of each channel given z, for methods that need it.
     seed, members
-        Each member's noise is drawn from (seed, number of the block, member).
+        The noise of a member depends on ``seed``, the number of the block and the number of the member only.
     tick
-        Called after every evaluation with the number of members.
+        Called with the number of members after every evaluation.
 
     Returns
     -------

@@ -39,7 +39,7 @@ def test_particle_filters_weigh_with_the_density() -> None:
 def test_systems_that_do_not_fit(observations: xr.Dataset, lorenz_observations: xr.Dataset) -> None:
     with pytest.raises(OptionError, match="'lorenz96' has no Gaussian noise, expected a sdaxr.systems.MarkovChain"):
         smooth(observations, "lorenz96", **QUIET)
-    with pytest.raises(OptionError, match="needs a Gaussian first state, that of lorenz63 is not"):
+    with pytest.raises(OptionError, match="needs a Gaussian first state, the first state of lorenz63 is not"):
         smooth(lorenz_observations, LORENZ, method="kalman", **QUIET)
     curved = observe(truth_of(TRIPLE, LENGTH, 1), op.arctan(), error=0.1)
     with pytest.raises(OptionError, match="needs linear functions, the observation operator at 0.0 is not"):
@@ -59,7 +59,7 @@ def joined(fields):
 @pytest.mark.parametrize("operator", [op.time_difference(), op.coarsen(2, dims="time"), op.function(joined)], ids=repr)
 def test_observations_of_several_times_are_refused(operator: op.Operator) -> None:
     seen = observe(truth_of(TRIPLE, LENGTH, 1), operator, error=0.1)
-    with pytest.raises(OperatorError, match="at several times jointly, expected an operator that looks at one state"):
+    with pytest.raises(OperatorError, match="at several times jointly, expected an operator that acts on each state"):
         smooth(seen, TRIPLE, operator=operator, times=0.5 * np.arange(LENGTH), **QUIET)
 
 

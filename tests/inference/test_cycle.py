@@ -228,7 +228,7 @@ class Third(Swap):
     ("carry", "error", "message"),
     [
         ("lorentz63", OptionError, "Did you mean 'lorenz63'"),
-        ("missing.safetensors", PriorError, "missing.safetensors.*no system.*no prior"),
+        ("missing.safetensors", PriorError, "missing.safetensors.*neither a system.*nor a prior"),
         (Third(), DataError, "variable 'c'.*third needs it"),
         (Swap(step=0.25), DataError, "step 0.5 .*swap has 0.25"),
         (sdaxr.open_prior("lorenz63"), DataError, "the prior 'lorenz63' has"),
@@ -238,7 +238,7 @@ def test_what_cannot_carry_the_ensemble_is_refused_before_anything_is_drawn(
     prior: Prior, observations: xr.Dataset, monkeypatch: pytest.MonkeyPatch, carry, error: type, message: str
 ):
     monkeypatch.setattr(cycling, "assimilate", lambda *args, **options: pytest.fail("a window was drawn"))
-    with pytest.raises(error, match=f"carry= does not go on from states of the prior.*{message}"):
+    with pytest.raises(error, match=f"carry= cannot forecast states of the prior.*{message}"):
         sdaxr.cycle(observations, prior, window=1, carry=carry, **QUICK)
 
 

@@ -80,7 +80,7 @@ def test_times_of_another_kind_or_step_are_refused(kind: str) -> None:
     data, step = ensemble(kind), KINDS[kind][1]
     check_times(data, kind, step * (1 + 5e-4), "s", "the model")
     other = "float" if kind == "datetime" else "datetime"
-    with pytest.raises(DataError, match=f"'time' of the ensemble is {kind}, that of the model is {other}; convert"):
+    with pytest.raises(DataError, match=f"'time' of the ensemble is {kind}, the time of the model is {other}; convert"):
         check_times(data, other, step, "s", "the model")
     with pytest.raises(DataError, match=f"the ensemble has the step {step:g} .*, the model has {2 * step:g} s;"):
         check_times(data, kind, 2 * step, "s", "the model")

@@ -183,12 +183,12 @@ def test_what_a_prior_records_for_one_method_does_not_disturb_another(prior: Pri
     ("options", "message"),
     [
         ({"method": {"name": "dps", "variance": 0.1}}, "unknown option of dps: 'variance'; expected one of zeta"),
-        ({"method": "ffbs"}, "found prior= beside method='ffbs', which needs a physical model"),
+        ({"method": "ffbs"}, "found prior= and method='ffbs', which needs a physical model"),
         ({"method": "sdaa"}, "unknown method 'sdaa'.*Did you mean 'sda'"),
         ({"sampler": {"stepps": 3}}, "unknown option of sde-dpm.*'stepps'.*Did you mean 'steps'"),
         (
             {"method": {"variance": "covariance"}, "times": 0.5 * np.arange(3000)},
-            "3000 states of 2 numbers is too large, expected at most 4096",
+            "3000 states of 2 values is too large, expected at most 4096",
         ),
         ({"method": "dmps", "operator": WARM}, "method='dmps' is for linear operators"),
         (

@@ -134,7 +134,7 @@ def test_matched_gaussian_has_the_score_of_the_family(family: str, variance: flo
 def observed(
     family: str, matrix: np.ndarray, y: np.ndarray, error: float, unresolved: Any, dtype: torch.dtype = torch.float64
 ) -> tuple[MixtureObservation, GaussianObservation]:
-    """Observations through ``matrix`` with errors of a family, and the same with errors that are taken for Gaussian."""
+    """Observations through ``matrix`` with errors of a family, and with errors that are treated as Gaussian."""
     h, one = torch.as_tensor(matrix, dtype=dtype), torch.ones(len(y), dtype=dtype)
     gaussian = GaussianObservation(
         lambda x: x.flatten(1) @ h.T, torch.as_tensor(y, dtype=dtype), error * one, one, unresolved

@@ -138,7 +138,7 @@ def test_other_methods_and_forecasts_take_such_a_prior(prior: Path):
     assert list(posterior.data_vars) == ["h"]
     later = sdaxr.forecast(posterior, prior, steps=3, progress=False)
     assert list(later.data_vars) == ["h"] and later.sizes["lead_time"] == 3
-    with pytest.raises(OptionError, match="train it without augment="):
+    with pytest.raises(OptionError, match="train the prior without augment="):
         sdaxr.denoise(truth, prior, error=0.1, progress=False)
 
 

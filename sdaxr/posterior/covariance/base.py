@@ -1,8 +1,10 @@
-r"""What is unknown of the observed quantities given z, as guidance uses it.
+r"""The uncertainty of the observed quantities given z: base classes.
 
-Most methods approximate :math:`p(y | z)` by :math:`N(y | H(\hat x), R + U)` with :math:`\hat x = E[x | z]`. U is the
-covariance of H(x) given z: given as a variance of each observation (`sdaxr.posterior.covariance.variance`), as a
-covariance V of the states, so that :math:`U = H V H^T`, or as a matrix.
+.. math:: p(y | z) \approx N(y | H(\hat x), R + U), \qquad \hat x = E[x | z], \qquad z = x + r \epsilon
+
+is the approximation of most methods. U is the covariance of H(x) given z. U is described by a variance of each
+observation or by a matrix (`sdaxr.posterior.covariance.variance`), or by a covariance V of the states given z: then
+:math:`U = H V H^T`.
 """
 
 from __future__ import annotations
@@ -31,39 +33,42 @@ class Uncertainty(Options, ABC):
     measured: ClassVar[bool] = False
 
     def resolve(self, prior: Prior, times: xr.DataArray, device: torch.device) -> Uncertainty:
-        """The same for trajectories of a prior on ``times``: what the prior knows is looked up or estimated."""
+        """U for trajectories of a prior on ``times``: the parts that depend on the prior are looked up or estimated."""
         del prior, times, device
         return self
 
     @abstractmethod
     def slope(self, likelihood: Likelihood, xhat: Tensor, r: float) -> Tensor:
-        """H'(xhat)^T (R + U)^-1 (y - H(xhat)), of the shape of xhat (batch, time, channel, *space)."""
+        """H'(xhat)^T (R + U)^-1 (y - H(xhat)), of the shape of xhat (batch, time, channel, *space).
+
+        This is the derivative of log p(y | z) in xhat, with U held fixed.
+        """
 
 
 @dataclass(frozen=True)
 class StateCovariance(Uncertainty):
-    """A covariance V of the states given z, so that U = H V H^T; H is linearised around xhat."""
+    """A covariance V of the states given z: U = H V H^T, with H linearised around xhat."""
 
     @abstractmethod
     def given(self, u: Tensor, r: float) -> Tensor:
-        """V times u (batch, time, channel, *space), at least at the times and channels where u is not zero."""
+        """V times u (batch, time, channel, *space); only times and channels where u is not zero have to be computed."""
 
     def spread(self, u: Tensor, r: float) -> Tensor:
         """V times u, at all times and channels."""
         return self.given(u, r)
 
     def slope(self, likelihood: Likelihood, xhat: Tensor, r: float) -> Tensor:
-        """H'^T (R + H V H^T)^-1 (y - H(xhat))."""
+        """H'^T (R + H V H^T)^-1 (y - H(xhat)), of the shape of xhat (batch, time, channel, *space)."""
         around = residual(likelihood.matched(xhat, r), xhat)
         return around.adjoint(solve(around, lambda u: self.given(u, r), likelihood.matrix(xhat)))
 
 
 @dataclass(frozen=True)
 class Independent(StateCovariance):
-    r"""V of white noise of unit variance: :math:`r^2 / (1 + r^2)\, I`."""
+    r"""V of a prior that is white noise of unit variance: :math:`V = r^2 / (1 + r^2)\, I`."""
 
     name: ClassVar[str] = "independent"
 
     def given(self, u: Tensor, r: float) -> Tensor:
-        """V times u."""
+        """V times u (batch, time, channel, *space)."""
         return r**2 / (1 + r**2) * u

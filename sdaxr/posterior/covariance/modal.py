@@ -1,17 +1,20 @@
-r"""Covariance of the states of a trajectory of fields given z, mode by mode.
+r"""Covariance of trajectories of fields given z, mode by mode.
 
-A prior of fields knows their modes and the variances :math:`S_m` of these (`sdaxr.prior.modes`), and so how a Gaussian
-prior with these would know them, :math:`S_m r^2 / (S_m + r^2)`. How much more the network knows is measured on the
-held-out windows that the prior carries: for modes of about the same wavenumber, the ratio :math:`q` of the mean square
-of :math:`x_m - \hat x_m` to that variance, and the correlation :math:`\rho` of these errors from one state to the next,
+.. math:: \mathrm{Cov}[x_m(t), x_m(t') | z] = q \frac{S_m r^2}{S_m + r^2} \rho^{|t - t'|}
 
-.. math:: \mathrm{Cov}[x_m(t), x_m(t') | z] = q \frac{S_m r^2}{S_m + r^2} \rho^{|t - t'|} .
+The file of a prior of fields contains the modes m of the fields and their variances :math:`S_m` (`sdaxr.prior.modes`).
+For a Gaussian prior with these variances, mode m has the variance :math:`S_m r^2 / (S_m + r^2)` given z. The network
+differs from a Gaussian prior. Two numbers correct for the difference. They are measured on held-out windows, at each
+noise level, over bands of modes of about the same wavenumber:
 
-Of a prior of windows whose modes in time are known, too, the errors in these modes are measured instead, and taken for
-uncorrelated. Then no correlation in time is fitted, and modes of high frequency keep their small variances.
+- the variance ratio :math:`q`, the mean square of :math:`x_m - \hat x_m` over the Gaussian variance;
+- the temporal correlation :math:`\rho` of :math:`x_m - \hat x_m` between consecutive states.
 
-Neighbouring observations have errors in common, above all at large r, where a few of the largest scales are what there
-is to know. A guidance that takes them for independent counts the same information many times, and overshoots.
+Some priors of windows know modes in time, too. The errors of these modes are measured instead, and treated as
+uncorrelated. Then no temporal correlation is fitted, and modes of high frequency keep their small variances.
+
+Neighbouring observations have correlated uncertainties given z, above all at large r, where only the largest scales are
+known. Guidance that treats them as independent counts the same information many times, and overshoots.
 """
 
 from __future__ import annotations
@@ -33,15 +36,15 @@ from sdaxr.prior.files import Prior
 from sdaxr.prior.held_out import HeldOut
 from sdaxr.prior.modes import Modes
 
-# The covariance is known to some percent. This part of the measured variance of each observation is taken for its own,
-# which bounds the number of steps that conjugate gradients take.
-_OWN = 0.05
-# The residual that conjugate gradients leave, over the innovations. With a tenth, dense observations take a third less
-# time than with rounding only, at the same scores.
+# The covariance is accurate to a few percent. This fraction of the measured variance of each observation is treated as
+# independent of all others. It bounds the condition of the system, and so the number of steps of conjugate gradients.
+_INDEPENDENT = 0.05
+# Conjugate gradients stop at this residual, relative to the innovations. With dense observations, a tenth takes a third
+# less time than convergence to rounding, at the same scores.
 _TOLERANCE = 0.1
-# Pairs of draws that expectations of operators are taken over which are no functions of each value.
+# Number of pairs of draws for the expectation of an operator that does not act on each value by itself.
 _PAIRS = 4
-# Bounds of q, against bands in which the held-out windows have nearly nothing.
+# Bounds of q, for bands in which the held-out windows have almost no variance.
 _RATIOS = (1e-3, 10.0)
 
 
@@ -52,13 +55,13 @@ class ModalCovariance(StateCovariance):
     Attributes
     ----------
     modes
-        Modes of a state.
+        Modes of a state, with their variances S, shape (*wavenumbers, n).
     bands
-        Number of the band of each wavenumber, shape (*wavenumbers,).
+        Index of the band of each wavenumber, shape (*wavenumbers,).
     levels
         Noise levels r, increasing, evenly spaced in their logarithm.
     variance_ratio, temporal_correlation
-        q and rho by level and band, shape (level, band).
+        q and rho of each noise level and band, shape (level, band).
     """
 
     modes: Modes
@@ -72,7 +75,7 @@ class ModalCovariance(StateCovariance):
 
     @classmethod
     def of_prior(cls, prior: Prior, device: torch.device) -> ModalCovariance | None:
-        """That of a prior; None where it does not know the modes of its states."""
+        """The covariance of a prior; None where the prior does not know the modes of its states."""
         modes = prior.network.to(device).modes
         if modes is None:
             return None
@@ -84,34 +87,43 @@ class ModalCovariance(StateCovariance):
         """Measure q and rho on held-out windows."""
         states = held_out.states
         bands = _bands(modes)
+        # The correlation is measured at a lag of half a window; rho is its value per step.
         lag = max(1, states.shape[1] // 2)
         sizes = _pooled(torch.ones(bands.shape, device=states.device), bands, total=True).clamp(min=1)
         rows = []
         for r, denoised in zip(held_out.levels, held_out.denoised, strict=True):
             with torch.no_grad():
                 errors = modes(states - denoised)
-            left = modes.variances * r**2 / (modes.variances + r**2)
-            # Everything but the wavenumbers is pooled.
+            gaussian = modes.variances * r**2 / (modes.variances + r**2)
+            # Means are taken over all dimensions except the wavenumbers.
             over = (0, 1, errors.ndim - 1)
             square = _pooled(errors.square().mean(over), bands)
-            later = _pooled((errors[:, lag:] * errors[:, : len(errors[0]) - lag]).sum(over), bands, total=True)
+            products = _pooled((errors[:, lag:] * errors[:, : len(errors[0]) - lag]).sum(over), bands, total=True)
             pairs = sizes * errors.shape[-1] * len(states) * max(1, states.shape[1] - lag)
-            # What chance makes of independent errors is no correlation.
-            kept = (later / pairs / square - 2 / pairs.sqrt()).clamp(0.0, 0.95)
-            rows.append((square / _pooled(left.mean(-1), bands), kept ** (1 / lag)))
+            # Two standard errors of the correlation are subtracted: independent errors get the correlation zero. The
+            # bound 0.95 keeps some of the error of each state independent of the others.
+            at_lag = (products / pairs / square - 2 / pairs.sqrt()).clamp(0.0, 0.95)
+            rows.append((square / _pooled(gaussian.mean(-1), bands), at_lag ** (1 / lag)))
         ratio, correlation = (torch.stack(row) for row in zip(*rows, strict=True))
         return cls(modes, bands, held_out.levels, ratio.clamp(*_RATIOS), correlation)
 
     def slope(self, likelihood: Likelihood, xhat: Tensor, r: float) -> Tensor:
-        """H'^T (R + H Cov[x | z] H^T)^-1 (y - H(xhat)); operators that are not linear are linearised statistically."""
+        """H'^T (R + H Cov[x | z] H^T)^-1 (y - H(xhat)), of the shape of xhat (batch, time, channel, *space).
+
+        Nonlinear operators are linearised statistically (`sdaxr.posterior.covariance.statistical`).
+        """
         around, weights = self.weights(likelihood, xhat, r)
         return around.adjoint(weights)
 
     def weights(self, likelihood: Likelihood, xhat: Tensor, r: float) -> tuple[Linearised, Tensor]:
-        """The residual around xhat, and (R + H Cov[x | z] H^T)^-1 (y - H(xhat)) in units of the errors, (batch, n)."""
+        """The weights w of the analysis step in units of the errors, (batch, n), and the residual that they belong to.
+
+        The residual is -e, linearised around xhat; w = (I + diag(own) + G Cov[x | z] G^T)^-1 e, see
+        `sdaxr.posterior.linear`. ``own`` is the variance of each observation that is treated as independent.
+        """
         matched, linear = likelihood.matched(xhat, r), likelihood.linear(xhat)
-        known = [0 * o.errors if o.unresolved is None else o.unresolved(r) for o in matched]
-        parts = [_OWN * v / o.errors.square() for v, o in zip(known, matched, strict=True)]
+        measured = [0 * o.errors if o.unresolved is None else o.unresolved(r) for o in matched]
+        parts = [_INDEPENDENT * v / o.errors.square() for v, o in zip(measured, matched, strict=True)]
         own = torch.cat([part.expand(len(xhat), -1) for part in parts], dim=1)
         if all(linear):
             around = residual(matched, xhat)
@@ -121,43 +133,44 @@ class ModalCovariance(StateCovariance):
         return around, solve(around, lambda u: self.given(u, r), None, own=own, tolerance=_TOLERANCE)
 
     def spread(self, u: Tensor, r: float) -> Tensor:
-        """Cov[x | z] times u (batch, time, channel, *space), everywhere."""
-        return self._times(u, r, everywhere=True)
+        """Cov[x | z] times u (batch, time, channel, *space), at all times and channels."""
+        return self._product(u, r, everywhere=True)
 
     def given(self, u: Tensor, r: float) -> Tensor:
         """Cov[x | z] times u (batch, time, channel, *space), at the times and channels where u is not zero."""
-        return self._times(u, r, everywhere=False)
+        return self._product(u, r, everywhere=False)
 
-    def _times(self, u: Tensor, r: float, *, everywhere: bool) -> Tensor:
+    def _product(self, u: Tensor, r: float, *, everywhere: bool) -> Tensor:
         size = u.flatten(3).abs().amax((0, 3)) if u.ndim > 3 else u.abs().amax(0)
         (times,), (channels,) = (torch.nonzero((size.amax(d) > 0) | everywhere, as_tuple=True) for d in (1, 0))
         parts = self.modes(u.index_select(1, times).index_select(2, channels), channels)
-        found = self.modes.inverse(self._spread(parts, r, times, u.shape[1]), channels).to(u.dtype)
+        found = self.modes.inverse(self._modal_product(parts, r, times, u.shape[1]), channels).to(u.dtype)
         return torch.zeros_like(u).index_copy_(1, times, _placed(found, channels, u.shape[2]))
 
-    def _spread(self, parts: Tensor, r: float, times: Tensor, length: int) -> Tensor:
-        """The covariance times modes at these times of a trajectory of this length, (batch, times, *wavenumbers, n)."""
-        del length  # the same for all
+    def _modal_product(self, parts: Tensor, r: float, times: Tensor, length: int) -> Tensor:
+        """The covariance times modes (batch, times, *wavenumbers, n), at these times of a trajectory of this length."""
+        del length  # This covariance does not depend on the length.
         ratio, correlation = self._at(r)
         variances = self.modes.variances
         parts = parts * (ratio[self.bands, None] * variances * r**2 / (variances + r**2))
-        fade = correlation[self.bands, None] ** times.diff().reshape(-1, *[1] * variances.ndim)
-        # Sums over all times before and after with the weights rho^|t - t'|, one after the other.
-        ahead, behind = list(parts.unbind(1)), list(parts.unbind(1))
+        decay = correlation[self.bands, None] ** times.diff().reshape(-1, *[1] * variances.ndim)
+        # Sums with the weights rho^|t - t'| over all earlier times and over all later times, by recursion: the cost is
+        # linear in the number of times.
+        earlier, later = list(parts.unbind(1)), list(parts.unbind(1))
         for i in range(1, len(times)):
-            ahead[i] = ahead[i] + fade[i - 1] * ahead[i - 1]
-            behind[-1 - i] = behind[-1 - i] + fade[-i] * behind[-i]
-        return torch.stack(ahead, 1) + torch.stack(behind, 1) - parts
+            earlier[i] = earlier[i] + decay[i - 1] * earlier[i - 1]
+            later[-1 - i] = later[-1 - i] + decay[-i] * later[-i]
+        return torch.stack(earlier, 1) + torch.stack(later, 1) - parts
 
     def draw(self, shape: Sequence[int], r: float, count: int) -> Tensor:
-        """Deviations of x from its mean given z, (count, time, channel, *space); the same ones for the same r."""
+        """Deviations of x from its mean given z, (count, time, channel, *space); r determines the random numbers."""
         ratio, correlation = self._at(r)
         variances = self.modes.variances
         fresh = torch.randn(count, shape[0], *variances.shape, generator=self._seed(r)).to(variances)
-        kept = correlation[self.bands, None]
+        rho = correlation[self.bands, None]
         parts = list(fresh.unbind(1))
-        for before, now in pairwise(range(shape[0])):
-            parts[now] = kept * parts[before] + (1 - kept.square()).sqrt() * parts[now]
+        for before, after in pairwise(range(shape[0])):
+            parts[after] = rho * parts[before] + (1 - rho.square()).sqrt() * parts[after]
         scale = (ratio[self.bands, None] * variances * r**2 / (variances + r**2)).sqrt()
         return self.modes.inverse(scale * torch.stack(parts, dim=1))
 
@@ -166,7 +179,7 @@ class ModalCovariance(StateCovariance):
         return torch.Generator().manual_seed(int.from_bytes(struct.pack("<d", r), "little") % 2**63)
 
     def _at(self, r: float) -> tuple[Tensor, Tensor]:
-        """q and rho of the bands at level r, interpolated in log r."""
+        """q and rho of the bands at the noise level r, interpolated in log r."""
         lower, part = place_of(r, self.levels)
         ratio = torch.lerp(self.variance_ratio[lower].log(), self.variance_ratio[lower + 1].log(), part).exp()
         return ratio, torch.lerp(self.temporal_correlation[lower], self.temporal_correlation[lower + 1], part)
@@ -174,12 +187,12 @@ class ModalCovariance(StateCovariance):
 
 @dataclass(frozen=True)
 class WindowCovariance(ModalCovariance):
-    """Cov[x | z] of windows whose modes in time are known; longer trajectories are those of `ModalCovariance`.
+    """Cov[x | z] of windows with known modes in time; trajectories of another length are as in `ModalCovariance`.
 
     Attributes
     ----------
     high_frequency_ratio
-        q of the cosines in time, shape (level, window, band).
+        q of each noise level, cosine in time and band, shape (level, window, band).
     """
 
     high_frequency_ratio: Tensor
@@ -192,29 +205,30 @@ class WindowCovariance(ModalCovariance):
         for r, denoised in zip(held_out.levels, held_out.denoised, strict=True):
             with torch.no_grad():
                 square = modes(modes.in_time(held_out.states - denoised)).square().mean((0, -1))
-            left = (modes.spectrum * r**2 / (modes.spectrum + r**2)).mean(-1)
-            ratios = [_pooled(a, found.bands) / _pooled(b, found.bands) for a, b in zip(square, left, strict=True)]
+            gaussian = (modes.spectrum * r**2 / (modes.spectrum + r**2)).mean(-1)
+            ratios = [_pooled(a, found.bands) / _pooled(b, found.bands) for a, b in zip(square, gaussian, strict=True)]
             rows.append(torch.stack(ratios))
         ratio = torch.stack(rows).clamp(*_RATIOS)
         return cls(modes, found.bands, found.levels, found.variance_ratio, found.temporal_correlation, ratio)
 
-    def _spread(self, parts: Tensor, r: float, times: Tensor, length: int) -> Tensor:
-        """As that of `ModalCovariance`."""
+    def _modal_product(self, parts: Tensor, r: float, times: Tensor, length: int) -> Tensor:
+        """The covariance times modes (batch, times, *wavenumbers, n), at these times of a trajectory of this length."""
         if length != self.modes.window:
-            return super()._spread(parts, r, times, length)
+            return super()._modal_product(parts, r, times, length)
         cosines = self.modes.cosines[:, times]
-        return torch.einsum("ft,bf...->bt...", cosines, torch.einsum("ft,bt...->bf...", cosines, parts) * self._left(r))
+        in_time = torch.einsum("ft,bt...->bf...", cosines, parts)
+        return torch.einsum("ft,bf...->bt...", cosines, in_time * self._variances(r))
 
     def draw(self, shape: Sequence[int], r: float, count: int) -> Tensor:
-        """As that of `ModalCovariance`."""
+        """Deviations of x from its mean given z, (count, time, channel, *space); r determines the random numbers."""
         if shape[0] != self.modes.window:
             return super().draw(shape, r, count)
-        left = self._left(r)
-        fresh = torch.randn(count, *left.shape, generator=self._seed(r)).to(left)
-        return self.modes.states(self.modes.inverse(left.sqrt() * fresh))
+        variances = self._variances(r)
+        fresh = torch.randn(count, *variances.shape, generator=self._seed(r)).to(variances)
+        return self.modes.states(self.modes.inverse(variances.sqrt() * fresh))
 
-    def _left(self, r: float) -> Tensor:
-        """Variances of the modes, (window, *wavenumbers, n)."""
+    def _variances(self, r: float) -> Tensor:
+        """Variances of the modes in space and time given z, (window, *wavenumbers, n)."""
         lower, part = place_of(r, self.levels)
         table = self.high_frequency_ratio
         ratio = torch.lerp(table[lower].log(), table[lower + 1].log(), part).exp()
@@ -223,7 +237,7 @@ class WindowCovariance(ModalCovariance):
 
 
 def _bands(modes: Modes) -> Tensor:
-    """Wavenumbers of about the same size, in steps of one on the longest side: (*wavenumbers,)."""
+    """Index of the band of each wavenumber, (*wavenumbers,); a band is one wavenumber of the longest side wide."""
     shape = modes.variances.shape[:-1]
     axes = [torch.arange(n, dtype=torch.float64) * max(shape) / n for n in shape]
     square = torch.zeros(shape, dtype=torch.float64)
@@ -233,7 +247,7 @@ def _bands(modes: Modes) -> Tensor:
 
 
 def _placed(x: Tensor, channels: Tensor, count: int) -> Tensor:
-    """Some channels (batch, time, channel, *space) among so many, the others zero."""
+    """x (batch, time, channel, *space) at its channels among ``count`` channels; zero at the other channels."""
     if len(channels) == count:
         return x
     return x.new_zeros(*x.shape[:2], count, *x.shape[3:]).index_copy_(2, channels, x)

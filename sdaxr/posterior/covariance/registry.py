@@ -1,4 +1,4 @@
-"""What is unknown of the observed quantities given z, by name."""
+"""The uncertainty of the observed quantities given z, by name."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from typing import Any
 
 from sdaxr.states.registry import Options, Registry
 
-# Its objects are all `sdaxr.posterior.covariance.base.Uncertainty`, which is slow to import: it needs torch.
+# All objects are of the class `sdaxr.posterior.covariance.base.Uncertainty`. The class needs torch, which is slow to
+# import, so that it is not named here.
 UNCERTAINTIES: Registry[Any] = Registry(
     "variance",
     Options,

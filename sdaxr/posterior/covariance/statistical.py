@@ -1,15 +1,26 @@
-r"""Statistical linearisation: what a nonlinear operator does to states that are not yet known.
+r"""Statistical linearisation of nonlinear observation operators.
 
-Linearised around :math:`\hat x`, a sine has a slope of the full size even where the prior leaves several of its periods
-open, and a sensor that saturates none beyond its range. With x given z Gaussian, of mean :math:`\hat x` and covariance
-V, the linear function of x that is nearest to H in the mean square is (Gelb 1974, section 6.2)
+Let x given z be Gaussian, with the mean :math:`\hat x` and the covariance V. The affine function of x that is nearest
+to H in the mean square is (Gelb 1974, section 6.2)
 
-.. math:: E[H(x)] + E[H'(x)]\,(x - \hat x),
+.. math:: E[H(x)] + E[H'(x)]\,(x - \hat x) .
 
-and what it misses is noise of the observation. Expectations of an operator that is a function f of each value of
-something affine are integrals in one dimension, by quadrature, and :math:`E[f'] = E[f(a) (a - E a)] / \mathrm{Var}[a]`
-(Stein's lemma). Of others they are means over pairs :math:`\hat x \pm \delta` with :math:`\delta \sim N(0, V)`; of a
-linear operator they are exact, and nothing is drawn.
+The remainder, H minus this function, is treated as further noise of the observation.
+
+The tangent :math:`H'(\hat x)` would mislead at large uncertainty. A sine keeps its full slope even if x is unknown by
+several periods, and a sensor that saturates has no slope at all beyond its range.
+
+The expectations are computed as follows.
+
+- Linear operators: exactly.
+- Operators :math:`H(x) = f(a)` of each value a of an affine function of x: by quadrature in one dimension, with
+  :math:`E[f'(a)] = E[f(a) (a - E[a])] / \mathrm{Var}[a]` (Stein 1981).
+- Other operators: as means over pairs :math:`\hat x \pm \delta` with :math:`\delta \sim N(0, V)`.
+
+References
+----------
+.. [1] Gelb, A. (ed.) (1974). Applied optimal estimation. MIT Press.
+.. [2] Stein, C. M. (1981). Estimation of the mean of a multivariate normal distribution. doi:10.1214/aos/1176345632
 """
 
 from __future__ import annotations
@@ -23,26 +34,28 @@ from torch import Tensor
 from sdaxr.posterior.likelihood import GaussianObservation, Pointwise
 from sdaxr.posterior.linear import Linearised
 
+# Nodes of the Gauss-Hermite quadrature: exact for polynomials of degree 31.
 _NODES = 16
 
 
 def linearise(
     observations: Sequence[GaussianObservation], linear: Sequence[bool], x: Tensor, draws: Tensor
 ) -> tuple[Linearised, Tensor]:
-    """The residual -e around states that are known in part, and what its linearisation misses.
+    """The residual -e, linearised statistically around uncertain states.
 
     Parameters
     ----------
     observations, linear
-        The networks, and whether the operator of each is linear.
+        The networks of observations, and whether the operator of each is linear.
     x
         Means of the states, (batch, time, channel, *space).
     draws
-        Deviations from them, (draw, time, channel, *space); each is taken with both signs.
+        Deviations of the states from x, (draw, time, channel, *space); each is used with both signs.
 
     Returns
     -------
-    Mean residual with its mean slope, in units of the errors; and the mean square of what they miss, shape (batch, n).
+    The expected residual with its expected Jacobian, in units of the errors; and the mean square of the remainder, in
+    units of the squared errors, shape (batch, n).
     """
     parts = [_expected(o, exact, x, draws) for o, exact in zip(observations, linear, strict=True)]
 
@@ -55,7 +68,7 @@ def linearise(
 def _expected(
     network: GaussianObservation, exact: bool, x: Tensor, draws: Tensor
 ) -> tuple[Callable[[Tensor], Tensor], Tensor]:
-    """E[H] as a function of the mean state, and the mean square of what its slope misses, in units of the errors."""
+    """E[H] as a function of the mean state, and the mean square of the remainder in units of the squared errors."""
     if exact:
         return network.operator, x.new_zeros(len(x), network.values.shape[-1])
     if network.pointwise is not None and network.correlation is None:
@@ -63,7 +76,7 @@ def _expected(
     pairs = torch.cat([draws, -draws])
 
     def seen(states: Tensor) -> Tensor:
-        """H of the pairs, (batch, 2 draws, n)."""
+        """H of both states of each pair, (batch, 2 draws, n)."""
         found = network.operator((states.unsqueeze(1) + pairs).flatten(0, 1))
         return found.reshape(len(states), len(pairs), -1)
 
@@ -80,7 +93,7 @@ def _by_quadrature(
     deviations = pointwise.inner(draws) - pointwise.inner(torch.zeros_like(draws[:1]))
     sizes = torch.bincount(pointwise.group)
     square = torch.zeros(len(sizes)).to(x).index_add_(0, pointwise.group, deviations.square().mean(0)) / sizes
-    # Narrower than this, a function has no bend that single precision could tell.
+    # A function over a narrower interval is linear to single precision.
     sd = square.sqrt().clamp_min(1e-3 * float(centre.square().mean().sqrt()))[pointwise.group]
     mean, slope, second = (torch.zeros_like(centre) for _ in range(3))
     nodes, weights = np.polynomial.hermite_e.hermegauss(_NODES)
@@ -92,7 +105,10 @@ def _by_quadrature(
 
 
 def _missed(network: GaussianObservation, seen: Tensor, slopes: Tensor) -> Tensor:
-    """Mean square of what is even in the deviations, and of what is odd and not linear, in units of errors."""
+    """Mean square of the remainder, in units of the squared errors, (batch, n).
+
+    The remainder has a part that is even in the deviations, and an odd part, from which the linear part is subtracted.
+    """
     plus, minus = seen.detach().chunk(2, dim=1)
     even = (plus + minus) / 2
     even, odd = (

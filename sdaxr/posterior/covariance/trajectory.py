@@ -1,14 +1,15 @@
-r"""Covariance of the states of a trajectory given z, from that of a prior of state vectors.
+r"""Covariance of a trajectory of state vectors given z, from the covariance C of the prior.
 
-Of a Gaussian prior with the covariance C, a state x given :math:`z = x + r \epsilon` has the covariance
-(Rozet & Louppe 2023, appendix B)
+For a Gaussian prior with the covariance C and :math:`z = x + r \epsilon` (Rozet & Louppe 2023, appendix B,
+arXiv:2306.10574),
 
-.. math:: \mathrm{Cov}[x | z] = r^2 C (C + r^2 I)^{-1},
+.. math:: \mathrm{Cov}[x | z] = r^2 C (C + r^2 I)^{-1} .
 
-which one eigen-decomposition of C gives at every noise level. C is estimated from windows of a stationary series: their
-lag covariances fill a block Toeplitz matrix. It is continued beyond the estimated lags by the Yule-Walker equations, so
-that it belongs to the vector autoregression (the Gaussian chain of largest entropy) with these lag covariances, and is
-positive definite for trajectories of any length.
+One eigendecomposition of C gives this covariance at every noise level. C is estimated from windows of a stationary
+series: the lag covariances of the windows fill a block Toeplitz matrix. Beyond the estimated lags, C is continued by
+the Yule-Walker equations (Whittle 1963, doi:10.1093/biomet/50.1-2.129). So C is the covariance of the vector
+autoregression with the estimated lag covariances, the Gaussian chain of largest entropy, and is positive definite for
+trajectories of any length.
 """
 
 from __future__ import annotations
@@ -28,16 +29,18 @@ from sdaxr.schema import OptionError
 if TYPE_CHECKING:
     from sdaxr.prior.files import Prior
 
-LARGEST = 4096  # numbers in a trajectory
-ORDER = 8  # of the autoregression
+LARGEST = 4096  # Values in a trajectory; in double precision, a matrix of this size takes 128 MB.
+ORDER = 8  # Largest order of the autoregression; half the window of the prior where this is smaller.
 
 
 @dataclass(frozen=True)
 class Covariance(Uncertainty):
-    """The covariance of the prior's trajectories, estimated from the held-out windows that the prior carries.
+    r"""The covariance of the prior's trajectories, estimated from the held-out windows in the file of the prior.
 
-    For state vectors (at most 4096 numbers in a trajectory). With it `SDA` and `JacobianFree` are exact for Gaussian
-    priors (Rozet & Louppe 2023, appendix B, arXiv:2306.10574).
+    .. math:: V = r^2 C (C + r^2 I)^{-1}
+
+    with the covariance C of the prior, for state vectors: at most 4096 values in a trajectory. With this covariance,
+    `SDA` and `JacobianFree` are exact for Gaussian priors (Rozet & Louppe 2023, appendix B, arXiv:2306.10574).
     """
 
     name: ClassVar[str] = "covariance"
@@ -53,21 +56,27 @@ class Covariance(Uncertainty):
         return TrajectoryCovariance.estimate(torch.as_tensor(prior.reference[0], device=device), times.size)
 
     def slope(self, likelihood: Likelihood, xhat: Tensor, r: float) -> Tensor:
-        """Not before the covariance has been estimated."""
+        """Always an error: this object holds no estimate, the object that `resolve` returns does.
+
+        Raises
+        ------
+        OptionError
+            Always.
+        """
         del likelihood, xhat, r
         raise OptionError("the covariance has not been estimated; call resolve, or TrajectoryCovariance.from_matrix")
 
 
 @dataclass(frozen=True)
 class TrajectoryCovariance(StateCovariance):
-    """Cov[x | z], from C taken apart.
+    """Cov[x | z] from the eigendecomposition of C.
 
     Attributes
     ----------
     values
-        Eigenvalues, shape (d,), d being the number of numbers in a trajectory; double precision.
+        Eigenvalues of C, shape (d,), for trajectories of d values; double precision.
     vectors
-        Eigenvectors, shape (d, d), of trajectories (time, channel, *space) flattened.
+        Eigenvectors of C as columns, shape (d, d); trajectories (time, channel, *space) are flattened.
     """
 
     values: Tensor
@@ -75,13 +84,13 @@ class TrajectoryCovariance(StateCovariance):
 
     @classmethod
     def from_matrix(cls, matrix: Tensor) -> TrajectoryCovariance:
-        """From C, shape (d, d)."""
+        """The covariance given z for C of shape (d, d)."""
         values, vectors = torch.linalg.eigh(matrix.double())
         return cls(values.clamp_min(0.0), vectors)
 
     @classmethod
     def estimate(cls, windows: Tensor, length: int) -> TrajectoryCovariance:
-        """For trajectories of ``length`` states, from windows of normalised states (sample, time, channel, *space).
+        """Estimate C for trajectories of ``length`` states from windows (sample, time, channel, *space), normalised.
 
         Raises
         ------
@@ -90,8 +99,8 @@ class TrajectoryCovariance(StateCovariance):
         """
         if length * windows[0, 0].numel() > LARGEST:
             raise OptionError(
-                f"the covariance of {length} states of {windows[0, 0].numel()} numbers is too large, expected at most "
-                f"{LARGEST} numbers in all; take Measured() in the place of Covariance(), or a shorter window (times=)"
+                f"the covariance of {length} states of {windows[0, 0].numel()} values is too large, expected at most "
+                f"{LARGEST} values in all; take Measured() in the place of Covariance(), or a shorter window (times=)"
             )
         order = min(windows.shape[1] // 2, ORDER)
         return cls.from_matrix(block_toeplitz(continued(lag_covariances(windows, order), length)))
@@ -103,15 +112,16 @@ class TrajectoryCovariance(StateCovariance):
 
 
 def lag_covariances(windows: Tensor, order: int) -> list[Tensor]:
-    """E[x_{i+k} x_i^T] for k = 0..order, pooled over windows (sample, time, ...) and times; each (m, m).
+    """C_k = E[x_{i+k} x_i^T] for k = 0, ..., order, as means over windows (sample, time, ...) and times; each (m, m).
 
-    All lags but 0 are shrunk by as little as makes the block Toeplitz matrix of these lags positive definite.
+    All lags except 0 are shrunk by the smallest factor that makes their block Toeplitz matrix positive definite.
     """
     x = windows.double().flatten(2)
     x = x - x.mean(dim=(0, 1))
     count = x.shape[1]
     pairs = [(x[:, k:].flatten(0, 1), x[:, : count - k].flatten(0, 1)) for k in range(order + 1)]
     lags = [later.T @ earlier / len(later) for later, earlier in pairs]
+    # Smallest eigenvalue of the block Toeplitz matrix: a standard deviation of a thousandth.
     floor = 1e-6 * float(lags[0].diagonal().mean())
     ridge = max(0.0, 2 * floor - float(torch.linalg.eigvalsh(lags[0])[0]))
     lags[0] = lags[0] + ridge * torch.eye(len(lags[0])).to(lags[0])
@@ -122,12 +132,12 @@ def lag_covariances(windows: Tensor, order: int) -> list[Tensor]:
 
 
 def continued(lags: Sequence[Tensor], length: int) -> list[Tensor]:
-    """Lag covariances of ``length`` states: C_n = sum_j A_j C_{n-j} with the coefficients of Yule and Walker."""
+    """Lag covariances of ``length`` states: C_n = sum_j A_j C_{n-j}, where A_j solve the Yule-Walker equations."""
     lags, order = list(lags[:length]), len(lags) - 1
     if length <= order + 1 or order == 0:
         return lags + [torch.zeros_like(lags[0])] * (length - len(lags))
     size = len(lags[0])
-    # [C_1 .. C_p] = [A_1 .. A_p] M, where M is the covariance of the last p states, the latest first.
+    # Yule-Walker: [C_1 .. C_p] = [A_1 .. A_p] M. M is the covariance of p consecutive states, the latest first.
     rows = torch.cat(lags[1:], dim=1)
     past = block_toeplitz([lag.T for lag in lags[:-1]])
     coefficients = torch.linalg.solve(past, rows.T).T.reshape(size, order, size).transpose(0, 1)
@@ -137,8 +147,8 @@ def continued(lags: Sequence[Tensor], length: int) -> list[Tensor]:
 
 
 def block_toeplitz(lags: Sequence[Tensor]) -> Tensor:
-    """The covariance of as many states as there are lags: block (i, j) is C_{i-j}, and C_{j-i}^T above the diagonal."""
+    """Covariance of consecutive states, one for each lag: block (i, j) is C_{i-j}, above the diagonal C_{j-i}^T."""
     count, size = len(lags), len(lags[0])
-    every = torch.stack([*(lag.T for lag in reversed(lags[1:])), *lags])  # lags from -(count - 1) on
+    every = torch.stack([*(lag.T for lag in reversed(lags[1:])), *lags])  # C_k for k = -(count - 1), ..., count - 1
     at = torch.arange(count)[:, None] - torch.arange(count) + count - 1
     return every[at].transpose(1, 2).reshape(count * size, count * size)

@@ -1,8 +1,11 @@
-r"""How well the prior alone knows an observed quantity at each noise level.
+r"""The variance of each observed quantity given z, measured at each noise level.
 
-Guidance needs the variance of H(x) given z. By the law of total variance its mean is the mean square of
-:math:`H(x) - H(\hat x(z))`, which can be measured on states whose truth is known: a few held-out windows that every
-prior file carries. This replaces a guessed Gamma by one that belongs to this prior, this operator and this noise level.
+.. math:: \mathrm{Var}[H(x) | z] \approx E\,[(H(x) - H(\hat x))^2], \qquad \hat x = E[x | z], \quad z = x + r \epsilon
+
+For a linear H the right side is the mean over z of the left side (the law of total variance). The right side is
+measured on known states x: a few held-out windows, which every file of a prior contains. The result belongs to the
+prior, the operator and the noise level; the constant :math:`\Gamma` of Rozet & Louppe (2023, arXiv:2306.10574) need not
+be guessed.
 """
 
 from __future__ import annotations
@@ -19,7 +22,7 @@ from sdaxr.prior.held_out import HeldOut
 
 @dataclass(frozen=True)
 class UnresolvedVariance:
-    """Variance of each observed quantity given z, tabulated over the noise level.
+    """Variance of each observed quantity given z, tabulated by noise level.
 
     Attributes
     ----------
@@ -33,10 +36,11 @@ class UnresolvedVariance:
     table: Tensor
 
     def __call__(self, r: float) -> Tensor:
-        """Variance at level ``r``, shape (n,); proportional to r^2 below the first level, constant above the last.
+        """Variance at the noise level ``r``, shape (n,).
 
-        What is interpolated, linearly in both logarithms, is the ratio to the variance of white noise, which has no
-        bend at r = 1.
+        The ratio to the variance of white noise, r^2 / (1 + r^2), is interpolated, linearly in both logarithms: the
+        variance itself bends near r = 1, the ratio does not. Below the first level the variance is proportional to r^2,
+        above the last level it is constant.
         """
         first, last = self.levels[0], self.levels[-1]
         lower, part = place_of(r, self.levels)
@@ -46,7 +50,7 @@ class UnresolvedVariance:
 
 
 def place_of(r: float, levels: Sequence[float]) -> tuple[int, float]:
-    """Where r lies among levels evenly spaced in their logarithm: the one below, and the part of the step from it."""
+    """Place of r among levels that are evenly spaced in log r: index of the level below, and fraction of the step."""
     first, last = levels[0], levels[-1]
     place = math.log(min(max(r, first), last) / first) / math.log(last / first) * (len(levels) - 1)
     lower = min(int(place), len(levels) - 2)
@@ -59,14 +63,14 @@ def _white(r: float) -> float:
 
 
 def measure(held_out: HeldOut, error: Callable[[Tensor, Tensor], Tensor]) -> UnresolvedVariance:
-    """Measure the variance on windows of known states.
+    """Measure the variance on held-out windows.
 
     Parameters
     ----------
     held_out
-        True and denoised windows.
+        Windows of known states, and the denoised windows at each noise level.
     error
-        Both of them to the mean square error of each observed quantity, shape (n,).
+        Function of the known and the denoised windows: the mean square error of each observed quantity, shape (n,).
     """
     with torch.no_grad():
         rows = [error(held_out.states, denoised).clamp_min(1e-20) for denoised in held_out.denoised]

@@ -1,4 +1,9 @@
-r"""A variance of each observed quantity given z: the observations are taken for independent of each other given z."""
+r"""Uncertainty of the observed quantities given z, by observation: a variance of each, or a matrix over all.
+
+.. math:: p(y | z) \approx N(y | H(\hat x), R + U)
+
+A diagonal U (`Variance`) treats the observed quantities as independent of each other given z.
+"""
 
 from __future__ import annotations
 
@@ -24,14 +29,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Variance(Uncertainty):
-    """U, diagonal."""
+    """A diagonal U."""
 
     @abstractmethod
     def at(self, network: GaussianObservation, r: float) -> Tensor:
         """Variance of each observed quantity of a network at the noise level r, shape (n,)."""
 
     def slope(self, likelihood: Likelihood, xhat: Tensor, r: float) -> Tensor:
-        """H'^T (R + U)^-1 (y - H(xhat)); where errors are not Gaussian, their density is convolved with N(0, U)."""
+        """H'^T (R + U)^-1 (y - H(xhat)), of the shape of xhat (batch, time, channel, *space).
+
+        Where errors are not Gaussian, the derivative of the log-density of the errors, convolved with N(0, U), replaces
+        (R + U)^-1 (y - H(xhat)).
+        """
 
         def weigh(innovations: list[Tensor]) -> list[Tensor]:
             pairs = zip(likelihood.networks, innovations, strict=True)
@@ -42,13 +51,16 @@ class Variance(Uncertainty):
 
 @dataclass(frozen=True)
 class Scalar(Variance):
-    r"""The paper's variance, :math:`\gamma r^2` (Rozet & Louppe 2023, section 3.2, arXiv:2306.10574).
+    r"""The variance of Rozet & Louppe (2023, section 3.2, arXiv:2306.10574).
+
+    .. math:: U = \gamma r^2 s^2
+
+    with the natural scale s of each observed quantity, its standard deviation under the prior.
 
     Parameters
     ----------
     gamma
-        From 0 on, in units of the variance of what is observed under the prior. The paper has 1e-2, and 3e-2 for
-        Lorenz 63.
+        At least 0, without unit. The paper has 1e-2, and 3e-2 for Lorenz 63.
     """
 
     gamma: float = 1e-2
@@ -61,25 +73,26 @@ class Scalar(Variance):
             raise OptionError(f"gamma={self.gamma!r}, expected a number from 0 on")
 
     def at(self, network: GaussianObservation, r: float) -> Tensor:
-        """gamma r^2 in units of the natural scale, shape (n,)."""
+        """gamma r^2 s^2, shape (n,)."""
         return self.gamma * (r * network.scale).square()
 
 
 @dataclass(frozen=True)
 class Bounded(Variance):
-    r"""A variance that does not exceed that of the prior.
+    r"""A variance that does not exceed the variance of the prior (Li, Dong & Zhang 2024, arXiv:2407.21314).
 
     .. math:: U = \frac{s^2 \gamma r^2}{1 + \gamma r^2}
 
-    with the natural scale s of each observed quantity. At small r this is :math:`\gamma r^2` in its units; at large r
-    it is the variance :math:`s^2` of the prior. With :math:`\gamma = 1` it is exact where the prior is white noise, and
-    what Li, Dong & Zhang (2024, arXiv:2407.21314) use. A prior that knows more than that (a chaotic chain, whose
-    neighbours in time tell where a state is) needs a much smaller :math:`\gamma`, or the likelihood is too wide.
+    with the natural scale s of each observed quantity, its standard deviation under the prior. At small r,
+    :math:`U = \gamma r^2 s^2` as in `Scalar`; at large r, U is the variance :math:`s^2` of the prior. The paper has
+    :math:`\gamma = 1`, which is exact where the prior is white noise. Other priors know more: in a chaotic chain, the
+    states before and after determine a state well. Such a prior needs a much smaller :math:`\gamma`; otherwise the
+    likelihood is too wide.
 
     Parameters
     ----------
     gamma
-        Above 0; the variance at small noise levels over r^2, in units of the natural scale. `SOAD` takes 1.
+        Above 0, without unit: U over :math:`r^2 s^2` at small noise levels. `SOAD` needs 1.
     """
 
     gamma: float = 1.0
@@ -92,30 +105,38 @@ class Bounded(Variance):
             raise OptionError(f"gamma={self.gamma!r}, expected a number above 0")
 
     def at(self, network: GaussianObservation, r: float) -> Tensor:
-        """The bounded variance, shape (n,)."""
+        """s^2 gamma r^2 / (1 + gamma r^2), shape (n,)."""
         free = self.gamma * r**2
         return network.scale.square() * free / (1 + free)
 
 
 @dataclass(frozen=True)
 class Measured(Variance):
-    """What the prior does not know of held-out states, measured for the operator of the observations.
+    r"""The uncertainty of the prior, measured on held-out states for the operator of the observations.
 
-    For a prior of fields that knows their modes, the covariance of all observed quantities
-    (`sdaxr.posterior.covariance.modal`); for another prior, the variance of each
-    (`sdaxr.posterior.covariance.unresolved`). Nothing has to be chosen.
+    .. math:: U \approx E\,[(H(x) - H(\hat x))^2], \qquad \hat x = E[x | z]
+
+    For a prior of fields that knows their modes, U is the covariance of all observed quantities
+    (`sdaxr.posterior.covariance.modal`). For another prior, U is the variance of each observed quantity
+    (`sdaxr.posterior.covariance.unresolved`). There is no option to tune.
     """
 
     name: ClassVar[str] = "measured"
     measured: ClassVar[bool] = True
 
     def resolve(self, prior: Prior, times: xr.DataArray, device: torch.device) -> Uncertainty:
-        """The covariance of fields, where the prior knows their modes."""
+        """The modal covariance where the prior knows the modes of its fields; else this object."""
         del times
         return ModalCovariance.of_prior(prior, device) or self
 
     def at(self, network: GaussianObservation, r: float) -> Tensor:
-        """The measured variance, shape (n,)."""
+        """The measured variance of each observed quantity, shape (n,).
+
+        Raises
+        ------
+        OptionError
+            If the variance has not been measured.
+        """
         if network.unresolved is None:
             raise OptionError("the variance of the observed quantities has not been measured; choose Scalar or Bounded")
         return network.unresolved(r)
@@ -123,12 +144,16 @@ class Measured(Variance):
 
 @dataclass(frozen=True)
 class Matrix(Uncertainty):
-    r"""A matrix over all observations, :math:`r^2 \Gamma(r)`; all errors are taken for Gaussian.
+    r"""A matrix over all observations, :math:`U = r^2\, \mathrm{diag}(s)\, \Gamma(r)\, \mathrm{diag}(s)`.
+
+    s are the natural scales of the observed quantities, their standard deviations under the prior. All errors are
+    treated as Gaussian. For a Gaussian prior, :math:`\Gamma` follows from its covariance (Rozet & Louppe 2023, appendix
+    B, arXiv:2306.10574).
 
     Parameters
     ----------
     gamma
-        r to a matrix (n, n) in units of the natural scales of the observations, in the order of the networks.
+        Function of the noise level r: :math:`\Gamma`, a matrix (n, n) without unit, in the order of the networks.
     """
 
     gamma: Callable[[float], Tensor]
@@ -136,7 +161,7 @@ class Matrix(Uncertainty):
     name: ClassVar[str] = "matrix"
 
     def slope(self, likelihood: Likelihood, xhat: Tensor, r: float) -> Tensor:
-        """H'^T (R + r^2 Gamma)^-1 (y - H(xhat))."""
+        """H'^T (R + U)^-1 (y - H(xhat)), of the shape of xhat (batch, time, channel, *space)."""
         networks = likelihood.networks
         scale = torch.cat([o.scale for o in networks]).double()
         covariance = joint_covariance(networks) + r**2 * scale[:, None] * self.gamma(r) * scale

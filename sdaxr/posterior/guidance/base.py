@@ -1,12 +1,19 @@
-r"""What the score-based methods have in common.
+r"""Score-based methods: base classes.
 
-A method approximates :math:`p(y | z)`, or the posterior mean itself, from :math:`\hat x = E[x | z]`. Most take
-:math:`N(y | H(\hat x), R + U)` with U in the place of the covariance of H(x) given z (`sdaxr.posterior.covariance`),
-and :math:`\nabla_z = J^T H^T (R + U)^{-1} (y - H(\hat x))` with :math:`J = d \hat x / d z`, U held fixed.
+With :math:`z = x_t / \mu = x + r \epsilon` and :math:`\hat x = E[x | z]`, Tweedie's formula (Efron 2011,
+doi:10.1198/jasa.2011.tm11181) gives the posterior mean
 
-Where errors are not Gaussian, methods with a variance of each observation convolve the density of the errors with it.
-Methods that solve a linear system have in R the variance of the Gaussian with the same score
-(`sdaxr.posterior.mixture`).
+.. math:: E[x | z, y] = \hat x + r^2 \nabla_z \log p(y | z) .
+
+A method approximates :math:`p(y | z)`, or the posterior mean itself, from :math:`\hat x`. Most methods take
+:math:`p(y | z) \approx N(y | H(\hat x), R + U)`, where U approximates the covariance of H(x) given z
+(`sdaxr.posterior.covariance`). With U held fixed and :math:`J = d \hat x / d z`,
+
+.. math:: \nabla_z \log p(y | z) \approx J^T H'(\hat x)^T (R + U)^{-1} (y - H(\hat x)) .
+
+Errors that are not Gaussian are mixtures of Gaussians (`sdaxr.posterior.mixture`). Methods with a variance of each
+observation convolve the density of the errors with N(0, U). Methods that solve a linear system replace each error by
+the Gaussian with the same score.
 """
 
 from __future__ import annotations
@@ -31,24 +38,25 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ScoreMethod(Method, ABC):
-    """A method that needs a prior: its fields are its options.
+    """A method that needs a prior; its fields are its options.
 
     A new method is a subclass in a file of its own and a line in `sdaxr.methods`.
     """
 
-    # Whether observations are matched with what a prior knows of the observed quantities (`sdaxr.prior.augmentation`).
+    # Whether observations are compared with the observed quantities among the variables of an augmented prior
+    # (`sdaxr.prior.augmentation`).
     augmented: ClassVar[bool] = False
-    # What a person may do where the method diverges.
+    # Advice in the error message where the method diverges.
     remedy: ClassVar[str] = (
-        "the likelihood is narrower than what the prior leaves open; give method a larger variance, such as "
+        "the likelihood is narrower than the uncertainty of the prior given z; give method a larger variance, such as "
         "SDA(variance=Scalar(0.1)), give sampler more steps or corrections, or thin the observations"
     )
 
     @property
     def cost(self) -> float:
-        """What one evaluation costs: a forward pass of the network with its vector-Jacobian product, or without, is 1.
+        """Cost of one evaluation: 1 for a forward pass of the network, with or without one vector-Jacobian product.
 
-        Each further product counts a third.
+        Each further product costs a third.
         """
         return 1.0
 
@@ -58,7 +66,7 @@ class ScoreMethod(Method, ABC):
         return False
 
     def resolve(self, prior: Prior, times: xr.DataArray, device: torch.device) -> ScoreMethod:
-        """The same method for trajectories of a prior on ``times``: what depends on the prior is looked up."""
+        """The method for trajectories of a prior on ``times``: options that depend on the prior are filled in."""
         del prior, times, device
         return self
 
@@ -70,14 +78,17 @@ class ScoreMethod(Method, ABC):
         Parameters
         ----------
         denoiser
-            Prior: (z, r) to E[x | z].
+            Denoiser of the prior: (z, r) to E[x | z].
         observations
-            One or several networks, whose errors are independent of each other.
+            One or several networks; the errors of different networks are independent.
         """
         return GuidedDenoiser(self, denoiser, Likelihood(observations))
 
     def check(self, likelihood: Likelihood, like: Tensor) -> None:
-        """Raise `OptionError` if the observations of states like these (batch, time, channel, *space) do not suit."""
+        """Raise `OptionError` if the method cannot use these observations.
+
+        ``like`` is a batch of states (batch, time, channel, *space).
+        """
         del likelihood, like
 
     @abstractmethod
@@ -85,12 +96,12 @@ class ScoreMethod(Method, ABC):
         """E[x | z, y], of the shape of z (batch, time, channel, *space)."""
 
     def pin(self, posterior: GuidedDenoiser, z: Tensor, r: float, noise: Callable[[], Tensor]) -> Tensor:
-        """z on arrival at the noise level r, before anything else is done there; most methods leave z as it is."""
+        """Replace z on arrival at the noise level r, before the first evaluation there; most methods return z."""
         del posterior, r, noise
         return z
 
     def misfit(self, likelihood: Likelihood, x: Tensor) -> Tensor:
-        """How far samples are from the observations, (batch,); beyond 1 it is no accident of the errors."""
+        """Distance of samples from the observations, (batch,); observation errors do not explain a value above 1."""
         return likelihood.misfit(x)
 
 
@@ -98,14 +109,14 @@ class ScoreMethod(Method, ABC):
 class GuidedDenoiser:
     r"""A denoiser of the posterior, :math:`E[x | z, y] = \hat x + r^2 \nabla_z \log p(y | z)`.
 
-    Samplers take it like the denoiser of a prior.
+    Samplers use it like the denoiser of a prior.
 
     Attributes
     ----------
     method
-        How the observations guide.
+        The method of guidance.
     denoiser
-        Prior: (z, r) to E[x | z].
+        Denoiser of the prior: (z, r) to E[x | z].
     likelihood
         The observations.
     """
@@ -115,11 +126,11 @@ class GuidedDenoiser:
     likelihood: Likelihood
 
     def of(self, members: Tensor) -> Self:
-        """The same for some members."""
+        """The denoiser of some members, given by their numbers."""
         return type(self)(self.method, self.denoiser, self.likelihood.of(members))
 
     def check(self, like: Tensor) -> None:
-        """Raise `OptionError` if the observations of states like these do not suit the method."""
+        """Raise `OptionError` if the method cannot use the observations, see `ScoreMethod.check`."""
         self.method.check(self.likelihood, like)
 
     def __call__(self, z: Tensor, r: float) -> Tensor:
@@ -128,7 +139,7 @@ class GuidedDenoiser:
         Raises
         ------
         DivergenceError
-            If it is not finite, or far beyond the states and the noise.
+            If the estimate is not finite, or a thousand times larger than the states and the noise.
         """
         mean = self.method.mean(self, z, r)
         largest = float(mean.abs().amax())
@@ -137,11 +148,11 @@ class GuidedDenoiser:
         return mean
 
     def pin(self, z: Tensor, r: float, noise: Callable[[], Tensor]) -> Tensor:
-        """z on arrival at the noise level r, see `ScoreMethod.pin`."""
+        """Replace z on arrival at the noise level r, see `ScoreMethod.pin`."""
         return self.method.pin(self, z, r, noise)
 
     def misfit(self, x: Tensor) -> Tensor:
-        """How far samples are from the observations, (batch,); beyond 1 it is no accident of the errors."""
+        """Distance of samples from the observations, see `ScoreMethod.misfit`."""
         return self.method.misfit(self.likelihood, x)
 
     def _diagnosis(self, z: Tensor, r: float, largest: float) -> str:
@@ -150,18 +161,21 @@ class GuidedDenoiser:
         name = self.method.name
         found = f"method {name!r} diverged at noise level r = {r:.3g} (largest normalised value {largest:.3g})"
         if not alone < FAR * (1 + r):
-            return f"{found}; so does the prior without observations ({alone:.3g}): train it longer, or take another"
+            return (
+                f"{found}; the prior without observations diverges, too ({alone:.3g}): train the prior longer, or take "
+                "another prior"
+            )
         return f"{found}: {self.method.remedy}"
 
 
-# Normalised states are of the order of one, and z of the order of 1 + r: what is a thousand times larger has diverged.
+# Normalised states are of order 1, and z is of order 1 + r. An estimate a thousand times larger has diverged.
 FAR = 1e3
 
 
 def through_network(
     denoiser: Callable[[Tensor, float], Tensor], z: Tensor, r: float, slope: Callable[[Tensor], Tensor]
 ) -> Tensor:
-    """xhat + r^2 J^T slope(xhat), for the slope of the log-likelihood in xhat."""
+    """xhat + r^2 J^T slope(xhat); ``slope`` is the derivative of log p(y | z) in xhat, and J = d xhat / d z."""
     with torch.enable_grad():
         z = z.detach().requires_grad_()
         xhat = denoiser(z, r)

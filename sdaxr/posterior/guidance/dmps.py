@@ -2,11 +2,11 @@ r"""Diffusion model based posterior sampling (Meng & Kabashima 2022, arXiv:2211.
 
 .. math:: p(y | z) \approx N(y | H z, R + r^2 H H^T)
 
-as if nothing were known of x except z, so that nothing goes back through the network. It is exact where the prior is
-uninformative. Otherwise the prior counts twice as much as it should where r is large: for one number of prior variance
-c, an observation of variance R, and the deterministic sampler from level T, the variance of the samples is
-:math:`T^2 c R / ((c + T^2)(R + T^2))` and not :math:`c R / (c + R)`. Langevin corrections repair that, as the score at
-r = 0 is right.
+This is :math:`p(y | z)` if nothing is known of x except z. No gradient goes through the network. The method is exact
+where the prior is uninformative. Otherwise the samples have the wrong variance: for a scalar state of prior variance c,
+H = 1, an observation of error variance R, and the deterministic sampler from the noise level T, the variance of the
+samples is :math:`T^2 c R / ((c + T^2)(R + T^2))`, which tends to :math:`c R / T^2` at large T; the posterior has
+:math:`c R / (c + R)`. Langevin corrections repair the variance, because the score is exact in the limit r = 0.
 """
 
 from __future__ import annotations
@@ -28,20 +28,21 @@ class DMPS(ScoreMethod):
 
     .. math:: p(y | z) \approx N(y | H z, R + r^2 H H^T)
 
-    For linear operators. Errors that are not Gaussian are taken for Gaussian errors of the same standard deviation.
+    The method is for linear operators, has no options, and is exact only where the prior is uninformative. Errors that
+    are not Gaussian are treated as Gaussian errors of the same standard deviation.
     """
 
     name: ClassVar[str] = "dmps"
     remedy: ClassVar[str] = (
-        "the prior and the observations pull apart; give sampler more steps or corrections, or take method='sda'"
+        "the prior and the observations disagree; give sampler more steps or corrections, or take method='sda'"
     )
 
     def check(self, likelihood: Likelihood, like: Tensor) -> None:
         """Raise `OptionError` if an operator is not linear."""
         if not all(likelihood.linear(like)):
             raise OptionError(
-                "method='dmps' is for linear operators, found one that is not: H(a + b) - H(a) - H(b) + H(0) is not 0; "
-                "take method='sda' or 'mmps'"
+                "method='dmps' is for linear operators, found a nonlinear operator: H(a + b) - H(a) - H(b) + H(0) is "
+                "not 0; take method='sda' or 'mmps'"
             )
 
     def mean(self, posterior: GuidedDenoiser, z: Tensor, r: float) -> Tensor:

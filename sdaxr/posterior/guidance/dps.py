@@ -2,8 +2,8 @@ r"""Diffusion posterior sampling (Chung et al. 2023, arXiv:2209.14687), the base
 
 .. math:: \nabla_z \log p(y | z) \approx -\zeta \frac{\nabla_z \|e\|^2}{\|e\|}, \qquad e = (y - H(\hat x)) / s
 
-The step is normalised by the norm of the residual of each member; the observations' errors do not enter it. The
-residual is measured in the natural scale s of what is observed, so that networks with different units can be added.
+The step of each member is normalised by the norm of its residual e. The observation errors R are not used. The residual
+is in units of the natural scale s of each observed quantity, so that networks with different units can be joined.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class DPS(ScoreMethod):
 
     .. math:: \nabla_z \log p(y | z) \approx -\zeta \frac{\nabla_z \|e\|^2}{\|e\|}, \qquad e = (y - H(\hat x)) / s
 
-    The observations' errors do not enter it.
+    with the natural scale s of the observed quantities. The observation errors are not used.
 
     Parameters
     ----------
@@ -49,6 +49,6 @@ class DPS(ScoreMethod):
         return xhat.detach() - r**2 * self.zeta * slope / norm
 
     def misfit(self, likelihood: Likelihood, x: Tensor) -> Tensor:
-        """Zeros: its samples are as far from the observations as the length of the step says."""
+        """Zeros: the step length, not the observation errors, sets the distance of samples from the observations."""
         del likelihood
         return torch.zeros(len(x), device=x.device)

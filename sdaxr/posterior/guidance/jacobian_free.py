@@ -1,9 +1,10 @@
 r"""Guidance without the network's Jacobian: an analysis step on the denoised state.
 
-.. math:: E[x | z, y] \approx \hat x + V H^T (R + H V H^T)^{-1} (y - H(\hat x))
+.. math:: E[x | z, y] \approx \hat x + V H^T (R + H V H^T)^{-1} (y - H(\hat x)), \qquad \hat x = E[x | z]
 
-This is optimal interpolation with :math:`\hat x` as the background and V as its error covariance; H is linearised
-around :math:`\hat x`. Nothing goes back through the network.
+This is optimal interpolation (Lorenc 1986, doi:10.1002/qj.49711247414) with :math:`\hat x` as the background and V, an
+approximation of Cov[x | z], as its error covariance. H is linearised around :math:`\hat x`. No gradient goes through
+the network.
 """
 
 from __future__ import annotations
@@ -32,15 +33,17 @@ class JacobianFree(ScoreMethod):
 
     .. math:: E[x | z, y] \approx \hat x + V H^T (R + H V H^T)^{-1} (y - H(\hat x))
 
-    With :math:`V = r^2 C (C + r^2 I)^{-1}` from the covariance C of the prior it is exact for Gaussian priors. With
-    independent V the update is the proximal step of DiffPIR (Zhu et al. 2023, arXiv:2305.08995), and what is observed
-    spreads to the rest of the state through the prior only, at later steps.
+    This is optimal interpolation (Lorenc 1986, doi:10.1002/qj.49711247414) with the background :math:`\hat x`. With
+    :math:`V = r^2 C (C + r^2 I)^{-1}` from the covariance C of the prior, the method is exact for Gaussian priors. With
+    a V that is a multiple of the identity, the analysis step is the proximal step of DiffPIR (Zhu et al. 2023,
+    arXiv:2305.08995); information then spreads from observed to unobserved parts of the state through the prior only,
+    at the following noise levels.
 
     Parameters
     ----------
     covariance
-        V: `Covariance` (of the trajectories of the prior), `Measured` (of the fields of a prior that knows their modes)
-        or `Independent`, or the name of one of them. Default: the first of these that is possible.
+        V: `Covariance` (of trajectories of state vectors), `Measured` (of fields, for a prior that knows their modes)
+        or `Independent`, or the name of one of them. Default: the first of these three that is possible.
     """
 
     covariance: Uncertainty | None = field(default=None, metadata={"registry": UNCERTAINTIES})
@@ -62,14 +65,14 @@ class JacobianFree(ScoreMethod):
         return self.covariance is not None and self.covariance.measured
 
     def resolve(self, prior: Prior, times: xr.DataArray, device: torch.device) -> JacobianFree:
-        """The same method with V for trajectories of a prior on ``times``."""
+        """The method with V for trajectories of a prior on ``times``."""
         layout, chosen = prior.layout, self.covariance
         if chosen is None:
             small = not layout.space and times.size * layout.channels <= LARGEST
             chosen = Covariance() if small else Measured()
         found = chosen.resolve(prior, times, device)
         if not isinstance(found, StateCovariance):
-            # A prior that does not know the modes of its fields.
+            # The prior does not know the modes of its fields.
             found = Independent()
         return replace(self, covariance=found)
 

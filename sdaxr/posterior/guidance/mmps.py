@@ -2,12 +2,14 @@ r"""Moment matching posterior sampling (Rozet et al. 2024, arXiv:2405.13712).
 
 .. math:: p(y | z) \approx N(y | H(\hat x), R + H V H^T), \qquad V = \mathrm{Cov}[x | z] = r^2 \frac{d \hat x}{d z}
 
-by Tweedie's second formula; in units of :math:`z = x_t / \mu` its 1 / mu is there. Nothing is stored of V: the system
-is solved by a few steps of GMRES, each with one product of the network's Jacobian, which are also all that the gradient
-needs. For a Gaussian prior it is exact with as many steps as there are different eigenvalues.
+V is Tweedie's second-order formula (Efron 2011, doi:10.1198/jasa.2011.tm11181). In terms of :math:`z = x_t / \mu` the
+formula has no further factor :math:`1 / \mu`. V is never stored. A few steps of GMRES (Saad & Schultz 1986,
+doi:10.1137/0907058) solve the linear system. Each step takes one product with the network's Jacobian, and the gradient
+needs no further products. For a Gaussian prior the method is exact with as many steps as the matrix of the system has
+different eigenvalues.
 
-The Jacobian of a score that is composed of windows, or of any trained network, is not quite symmetric, nor positive;
-plain conjugate gradients then diverge. See `sdaxr.posterior.krylov.gmres` for what is done instead.
+The Jacobian of a trained network is not exactly symmetric or positive, in particular where a score is composed of
+windows. Conjugate gradients can then diverge; `sdaxr.posterior.krylov.gmres` does not.
 """
 
 from __future__ import annotations
@@ -33,15 +35,15 @@ class MMPS(ScoreMethod):
     Parameters
     ----------
     iterations
-        Steps of GMRES, each one product with the network's Jacobian; from 1 on.
+        Number of steps of GMRES, at least 1. Each step takes one product with the network's Jacobian.
     """
 
     iterations: int = 3
 
     name: ClassVar[str] = "mmps"
     remedy: ClassVar[str] = (
-        "the network's Jacobian is no covariance there; take fewer iterations, MMPS(iterations=1), a prior with EDM "
-        "preconditioning, or method='sda'"
+        "the network's Jacobian is not a covariance at this noise level; take fewer iterations, MMPS(iterations=1), a "
+        "prior with EDM preconditioning, or method='sda'"
     )
 
     def __post_init__(self) -> None:
@@ -51,7 +53,7 @@ class MMPS(ScoreMethod):
 
     @property
     def cost(self) -> float:
-        """One for the forward pass and the first product, and a third for each further one."""
+        """1 for the forward pass and the first product, and a third for each further product."""
         return 1 + (self.iterations - 1) / 3
 
     def mean(self, posterior: GuidedDenoiser, z: Tensor, r: float) -> Tensor:

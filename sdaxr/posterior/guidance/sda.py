@@ -2,11 +2,12 @@ r"""Score-based data assimilation (Rozet & Louppe 2023, section 3.2, arXiv:2306.
 
 .. math:: p(y | z) \approx N(y | H(\hat x), R + U), \qquad \hat x = E[x | z]
 
-with :math:`r = \sigma / \mu`. The paper has :math:`U = r^2 \Gamma`, a scalar (`Scalar`) or, in appendix B, from the
-covariance of the prior (`Covariance`). By default U is measured (`Measured`).
+with :math:`r = \sigma / \mu` and :math:`z = x_t / \mu`. In the paper :math:`U = r^2 \Gamma`, where :math:`\Gamma` is a
+scalar (`Scalar`) or, in appendix B, follows from the covariance of the prior (`Covariance`). The default U is measured
+(`Measured`).
 
-The gradient goes through the network, :math:`1 / \mu` included: in units of :math:`z = x_t / \mu` it cannot be
-forgotten.
+The gradient goes through the network. A gradient in :math:`x_t` has the further factor :math:`1 / \mu`; in terms of z
+this factor is included.
 """
 
 from __future__ import annotations
@@ -37,9 +38,9 @@ class SDA(ScoreMethod):
     Parameters
     ----------
     variance
-        U, what is unknown of the observed quantities given z: `Measured` (default), `Scalar` (the paper's), `Bounded`,
-        `Covariance`, `Independent` or `Matrix`; a name; or a number, the gamma of `Scalar`. With `Covariance`, a
-        Gaussian prior is treated exactly.
+        U, the covariance of the observed quantities given z: `Measured` (default), `Scalar` (as in the paper),
+        `Bounded`, `Covariance`, `Independent` or `Matrix`; the name of one of them; or a number, the gamma of `Scalar`.
+        With `Covariance`, the method is exact for Gaussian priors.
     """
 
     variance: Uncertainty = field(default_factory=Measured, metadata={"registry": UNCERTAINTIES})
@@ -62,7 +63,7 @@ class SDA(ScoreMethod):
         return self.variance.measured
 
     def resolve(self, prior: Prior, times: xr.DataArray, device: torch.device) -> SDA:
-        """The same method with U for trajectories of a prior on ``times``."""
+        """The method with U for trajectories of a prior on ``times``."""
         return replace(self, variance=self.variance.resolve(prior, times, device))
 
     def mean(self, posterior: GuidedDenoiser, z: Tensor, r: float) -> Tensor:

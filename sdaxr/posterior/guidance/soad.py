@@ -1,22 +1,30 @@
 r"""State-observation augmented diffusion (Li, Dong & Zhang 2024, arXiv:2407.21314).
 
-The prior is one of z = [x, H(x)], so that an observation, however nonlinear H is, picks numbers of the state: S is
-linear, with orthogonal rows (here: any such S, means over blocks too). With a row of norm a and natural scale s,
+The state x of the prior is augmented: it contains the physical state and the observed quantities H(physical state).
+Whether H is linear or not, an observation then selects components of x:
 
-.. math:: p(y | z) \approx N(y | S \hat z, R + V), \qquad V = \frac{s^2 a^2 r^2}{s^2 + a^2 r^2} .
+.. math:: y = S x + N(0, R)
 
-That is the paper's bounded variance, one for each observation. Where a prior has large scales in which neighbouring
-observations agree, this variance counts them many times: the estimate overshoots at large r, and takes very many levels
-to recover. There the measured covariance of z (`sdaxr.posterior.covariance.modal`) is the default, :math:`S V S^T`.
+with a linear S of orthogonal rows. S may also take means over blocks that do not overlap. For a row of norm a and an
+observed quantity of natural scale s,
 
-Forward-diffusion corrector: y itself, noised, is what S z looks like as long as the noise of z is larger than that of
-the observation. While :math:`a^2 r^2 > R`, after every step
+.. math:: p(y | z) \approx N(y | S \hat x, R + V), \qquad V = \frac{s^2 a^2 r^2}{s^2 + a^2 r^2}, \qquad
+          \hat x = E[x | z], \qquad z = x + r \epsilon .
 
-.. math:: S z \leftarrow y + \sqrt{a^2 r^2 - R}\, \xi .
+This V is the paper's bounded variance, one for each observation. Where a prior has large scales, neighbouring
+observations carry the same information, and this variance counts the information many times: the estimate overshoots at
+large r, and recovers only over very many noise levels. For priors that know the modes of their fields, the default is
+therefore the measured covariance of x given z, :math:`S\, \mathrm{Cov}[x | z]\, S^T`
+(`sdaxr.posterior.covariance.modal`).
 
-The corrector knows nothing of the prior, so that near :math:`a^2 r^2 = R` it counts y twice (once in z, once in the
-likelihood): the ensemble is too narrow where the errors are not small. The corrector takes errors for Gaussian; the
-likelihood does not.
+Forward-diffusion corrector: as long as the noise of S z is larger than the observation errors, y with added noise has
+the distribution of S z. While :math:`a^2 r^2 > R`, on arrival at each noise level,
+
+.. math:: S z \leftarrow y + \sqrt{a^2 r^2 - R}\, \xi, \qquad \xi \sim N(0, I) .
+
+The corrector does not use the prior. Near :math:`a^2 r^2 = R` it counts y twice, once in z and once in the likelihood:
+where the errors are not small, the ensemble is too narrow. The corrector treats errors as Gaussian; the likelihood uses
+their density.
 """
 
 from __future__ import annotations
@@ -45,19 +53,19 @@ if TYPE_CHECKING:
 class SOAD(ScoreMethod):
     r"""State-observation augmented diffusion (Li, Dong & Zhang 2024, arXiv:2407.21314).
 
-    .. math:: p(y | z) \approx N(y | S \hat z, R + V)
+    .. math:: p(y | z) \approx N(y | S \hat x, R + V), \qquad \hat x = E[x | z]
 
-    For a prior of states and of what is observed of them, ``train(augment={"velocity": op.pv_inversion()})``, or
-    operators that pick numbers of the state.
+    The state x contains the observed quantities, and S selects them: the prior is trained with
+    ``train(augment={"velocity": op.pv_inversion()})``, or the operators select variables of the state.
 
     Parameters
     ----------
     variance
-        V: `Measured`, the covariance of fields (default), or `Bounded`, the paper's variance, which also stands in the
-        place of the former for priors that do not know the modes of their fields; or the name of one of them.
+        V: `Measured`, the covariance of fields (default), or `Bounded`, the paper's variance of each observation; or
+        the name of one of them. For priors that do not know the modes of their fields, `Bounded` replaces `Measured`.
     corrector
-        Whether what is observed is replaced by the noised observations as long as the noise is larger than the errors
-        (the forward-diffusion corrector).
+        Whether the forward-diffusion corrector is used: as long as the noise is larger than the observation errors, the
+        noised observations replace the observed quantities in z.
     """
 
     variance: Uncertainty = field(default_factory=Measured, metadata={"registry": UNCERTAINTIES})
@@ -80,7 +88,7 @@ class SOAD(ScoreMethod):
         return self.variance.measured
 
     def resolve(self, prior: Prior, times: xr.DataArray, device: torch.device) -> SOAD:
-        """The same method with V for trajectories of a prior on ``times``."""
+        """The method with V for trajectories of a prior on ``times``."""
         found = self.variance.resolve(prior, times, device)
         return replace(self, variance=found if isinstance(found, StateCovariance) else Bounded())
 
@@ -101,14 +109,16 @@ class SOAD(ScoreMethod):
         return through_network(posterior.denoiser, z, r, lambda xhat: weighted_slope(likelihood.networks, xhat, weigh))
 
     def pin(self, posterior: GuidedDenoiser, z: Tensor, r: float, noise: Callable[[], Tensor]) -> Tensor:
-        """The forward-diffusion corrector; where networks see the same, the later in the list has the last word.
+        """Apply the forward-diffusion corrector.
+
+        Where several networks observe the same quantity, the last network in the list determines its value.
 
         Parameters
         ----------
         posterior
-            The observations.
+            Denoiser of the posterior, which holds the observations.
         z, r
-            States (batch, time, channel, *space) and their noise level.
+            Diffused states (batch, time, channel, *space), and their noise level.
         noise
             Returns standard normal noise of the shape of z.
         """
@@ -129,7 +139,10 @@ def _rows(likelihood: Likelihood, like: Tensor) -> list[_Rows]:
 
 @dataclass(frozen=True)
 class _Rows:
-    """Rows of S, of norm a; and R over their norms, taken apart: diag(1/a) R diag(1/a) = Q diag(ratio) Q^T."""
+    """Norms a of the rows of S, and the errors of the normalised rows: diag(1/a) R diag(1/a) = Q diag(ratio) Q^T.
+
+    ``vectors`` is Q; None where R is diagonal.
+    """
 
     norm: Tensor
     ratio: Tensor
@@ -145,8 +158,8 @@ class _Rows:
         if not is_linear(network, like) or not torch.allclose(back, probe, atol=1e-3):
             raise OptionError(
                 "method='soad' is for observations that are a part of the state (or means over parts that do not "
-                "overlap), found an operator of another kind; train a prior that knows what is observed, "
-                "train(augment={'name': operator}), or take method='sda'"
+                "overlap), found an operator of another kind; train a prior whose state contains the observed "
+                "quantities, train(augment={'name': operator}), or take method='sda'"
             )
         if network.correlation is None:
             return cls(norm, (network.errors / norm).square(), None)
@@ -154,12 +167,15 @@ class _Rows:
         return cls(norm, ratio.to(norm), vectors.to(norm))
 
     def variance(self, scale: Tensor, r: float) -> Tensor:
-        """V, shape (n,)."""
-        free = (self.norm * r).square()
-        return scale.square() * free / (scale.square() + free)
+        """The bounded variance V = s^2 a^2 r^2 / (s^2 + a^2 r^2), shape (n,)."""
+        noise = (self.norm * r).square()
+        return scale.square() * noise / (scale.square() + noise)
 
     def pinned(self, missing: Tensor, fresh: Tensor, r: float) -> Tensor:
-        """What S z lacks, (batch, n), with new noise, where the noise of z is larger than that of y; else zero."""
+        """Change of the normalised rows of S z, (batch, n): the missing part of y, and new noise.
+
+        The change is zero where the noise of S z is not larger than the observation errors.
+        """
         if self.vectors is not None:
             missing, fresh = missing @ self.vectors, fresh @ self.vectors
         change = torch.where(r**2 > self.ratio, missing + (r**2 - self.ratio).clamp_min(0.0).sqrt() * fresh, 0.0)

@@ -1,5 +1,6 @@
 """Predictor-corrector sampling, one algorithm a file.
 
-A `PredictorCorrector` goes down a grid of noise levels (`levels`) with a predictor (`ddim`, `dpm`) and Langevin
-corrections (`langevin`). It takes any denoiser: that of a prior or a guided one. `registry` is `sdaxr.samplers`.
+A `PredictorCorrector` descends a grid of noise levels (`levels`) with a predictor (`ddim`, `dpm`) and Langevin
+corrections (`langevin`). The denoiser may be the denoiser of a prior or of a posterior. `registry` is
+`sdaxr.samplers`.
 """

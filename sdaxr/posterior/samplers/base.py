@@ -1,4 +1,4 @@
-"""What samplers have in common: the noise levels, the corrections, and how often a sample is drawn."""
+"""Options that all samplers share: noise levels, corrections, attempts."""
 
 from __future__ import annotations
 
@@ -15,31 +15,34 @@ from sdaxr.states.registry import Options
 
 @dataclass(frozen=True)
 class Sampler(Options, ABC):
-    """A way from noise to a sample; its fields are its options.
+    """An algorithm that turns noise into a sample; its fields are its options.
 
-    A new sampler is a subclass in a file of its own and a line in `sdaxr.samplers`. The defaults are measured in
-    ``recipes/samplers`` and ``recipes/lorenz63``.
+    A new sampler is a subclass in a file of its own and a line in `sdaxr.samplers`. The defaults follow from the
+    measurements in ``recipes/samplers`` and ``recipes/lorenz63``.
 
     Parameters
     ----------
     steps
         Number of noise levels.
     grid
-        How the noise levels are spaced: ``"karras"`` (dense at high noise; Karras et al. 2022, equation 5,
-        arXiv:2206.00364), ``"log-snr"`` (even in their logarithm) or ``"uniform"`` (the times of Rozet & Louppe 2023).
+        Spacing of the noise levels: ``"log-snr"`` (uniform in log r), ``"karras"`` (steps of log r are short at high
+        noise and long at low noise; Karras et al. 2022, equation 5, arXiv:2206.00364) or ``"uniform"`` (uniform in the
+        time of Rozet & Louppe 2023, arXiv:2306.10574).
     corrections
-        Langevin corrections on each noise level from ``above`` to ``below``.
+        Number of Langevin corrections on each noise level from ``above`` to ``below``.
     tau
-        Time of each correction: the noise forgets the part 1 - exp(-tau) of its value.
+        Time of a Langevin correction, without unit. A correction keeps the fraction exp(-tau) of the noise of a state,
+        and draws the rest anew.
     above, below
         Smallest and largest noise level with corrections, in standard deviations of the prior.
     largest, smallest
-        Bounds of the noise levels r, within those that the prior was trained for.
+        Bounds of the noise levels r, in standard deviations of the prior. Levels beyond those of the training are not
+        used.
     attempts
-        How often a member is drawn that ends where the observations exclude it; the nearest draw is kept.
+        Most draws of a member whose sample is excluded by the observations; the nearest draw is kept.
     stride
-        Of priors with a network on windows: states from one window to the next. 1 is the composition of Rozet & Louppe
-        (2023); the length of the window evaluates no state twice; see `sdaxr.prior.blanket`.
+        For priors with a network on windows: number of states from one window to the next. 1 is the composition of
+        Rozet & Louppe (2023). With the length of the window, no state is evaluated twice. See `sdaxr.prior.blanket`.
     """
 
     steps: int = 32
@@ -54,7 +57,8 @@ class Sampler(Options, ABC):
     stride: int = 1
 
     name: ClassVar[str] = ""
-    # Largest noise that a component of z may be found to have, in standard deviations; see `PredictorCorrector`.
+    # Bound of |z - xhat| / r for each component, see `PredictorCorrector`. Normal noise exceeds 8 standard deviations
+    # with a probability of 1e-15.
     limit: ClassVar[float] = 8.0
 
     def __post_init__(self) -> None:
@@ -67,7 +71,7 @@ class Sampler(Options, ABC):
                 raise OptionError(f"{key}={getattr(self, key)}, expected at least {bound}")
 
     def build(self, levels: tuple[float, float]) -> PredictorCorrector:
-        """The algorithm for a prior that was trained on these noise levels, the smallest and the largest."""
+        """The algorithm for a prior; ``levels`` are the smallest and the largest noise level of its training."""
         grid = levels_of(self.grid, self.steps, min(self.largest, levels[1]), max(self.smallest, levels[0]))
         return PredictorCorrector(grid, self.predictor(), self.corrector(), self.limit)
 
@@ -76,5 +80,5 @@ class Sampler(Options, ABC):
         """The step from each noise level to the next."""
 
     def corrector(self) -> Corrector:
-        """What is done on each noise level."""
+        """The corrections on each noise level."""
         return LangevinCorrector(self.corrections, self.tau, self.above, self.below)

@@ -1,10 +1,12 @@
 r"""First-order predictor: the exponential integrator and DDIM.
 
-From level r to r' < r, the predictor of Rozet & Louppe (2023, equation 5: the exponential integrator) is
-:math:`z' = \hat x + (r' / r) (z - \hat x)`, which is exact where :math:`\hat x` does not change on the way. With
-:math:`\eta > 0`, a part of the noise is drawn anew (DDIM, Song et al. 2021, equation 16):
+.. math:: z' = \hat x + \frac{\sqrt{r'^2 - s^2}}{r} (z - \hat x) + s \epsilon, \qquad
+          s = \eta \frac{r'}{r} \sqrt{r^2 - r'^2}, \qquad \epsilon \sim N(0, I)
 
-.. math:: z' = \hat x + \sqrt{r'^2 - s^2} / r\,(z - \hat x) + s \epsilon, \qquad s = \eta (r' / r) \sqrt{r^2 - r'^2}
+is the step from the noise level r to r' < r, with :math:`\hat x = E[x | z]` (DDIM, Song et al. 2021, equation 16,
+arXiv:2010.02502). A part of the noise, of standard deviation s, is drawn anew. With :math:`\eta = 0` this is the
+exponential integrator, :math:`z' = \hat x + (r' / r) (z - \hat x)` (Rozet & Louppe 2023, equation 5, arXiv:2306.10574).
+The exponential integrator is exact where :math:`\hat x` does not change along the step.
 """
 
 from __future__ import annotations
@@ -22,14 +24,17 @@ from sdaxr.schema import OptionError
 
 @dataclass(frozen=True)
 class DDIM(Sampler):
-    r"""Of first order (Song et al. 2021, arXiv:2010.02502).
+    r"""First-order sampler with any amount of new noise: DDIM (Song et al. 2021, equation 16, arXiv:2010.02502).
+
+    .. math:: z' = \hat x + \frac{\sqrt{r'^2 - s^2}}{r} (z - \hat x) + s \epsilon, \qquad
+              s = \eta \frac{r'}{r} \sqrt{r^2 - r'^2}
 
     Parameters
     ----------
     steps, grid, corrections, tau, above, below, largest, smallest, attempts, stride
         As in `Sampler`.
     eta
-        Part of the noise that is drawn anew at each step, 0 (deterministic) to 1 (ancestral sampling).
+        Amount of noise that is drawn anew at each step, from 0 (deterministic) to 1 (ancestral sampling).
     """
 
     eta: float = 0.0
@@ -39,16 +44,18 @@ class DDIM(Sampler):
     def __post_init__(self) -> None:
         super().__post_init__()
         if not 0 <= self.eta <= 1:
-            raise OptionError(f"eta={self.eta}, expected 0 to 1 for the sampler 'ddim'; 'sde-dpm++' takes more")
+            raise OptionError(
+                f"eta={self.eta}, expected 0 to 1 for the sampler 'ddim'; take 'sde-dpm++' for more noise"
+            )
 
     def predictor(self) -> Predictor:
-        """DDIM with this amount of noise."""
+        """The step of DDIM with this ``eta``."""
         return DDIMStep(self.eta)
 
 
 @dataclass(frozen=True)
 class Ancestral(Sampler):
-    """Ancestral sampling: DDIM with all of the noise (Song et al. 2021, arXiv:2010.02502).
+    """Ancestral sampling: DDIM with eta = 1 (Song et al. 2021, arXiv:2010.02502).
 
     Parameters
     ----------
@@ -62,7 +69,7 @@ class Ancestral(Sampler):
     name: ClassVar[str] = "ancestral"
 
     def predictor(self) -> Predictor:
-        """DDIM with all of the noise drawn anew."""
+        """The step of DDIM with eta = 1."""
         return DDIMStep(1.0)
 
 
@@ -73,13 +80,13 @@ class DDIMStep:
     Attributes
     ----------
     eta
-        Part of the noise that is drawn anew: 0 is the exponential integrator, 1 ancestral sampling.
+        Amount of noise that is drawn anew: 0 is the exponential integrator, 1 is ancestral sampling.
     """
 
     eta: float = 0.0
 
     def __call__(self, z: Tensor, xhat: Tensor, slope: Tensor | None, r: float, after: float, noise: Noise) -> Tensor:
-        """From level ``r`` to ``after``."""
+        """Step from the noise level ``r`` to ``after``; all states have the shape of z."""
         del slope
         fresh = self.eta * after / r * math.sqrt(r**2 - after**2)
         moved = xhat + math.sqrt(after**2 - fresh**2) / r * (z - xhat)

@@ -1,20 +1,20 @@
-r"""Second-order multistep predictor: DPM-Solver++(2M) and its stochastic form (Lu et al. 2022).
+r"""Second-order multistep predictor: DPM-Solver++(2M) and its stochastic form (Lu et al. 2022, arXiv:2211.01095).
 
-With :math:`\lambda = -\log r`, z follows for every :math:`\eta` (Karras et al. 2022, equation 6: a Langevin diffusion
-is added to the flow)
+With :math:`\lambda = -\log r` and :math:`\hat x = E[x | z]`, the reverse diffusion is, for every :math:`\eta`,
 
-.. math:: dz = (1 + \eta^2) (\hat x - z)\, d\lambda + \sqrt{2} \eta r\, dw,
+.. math:: dz = (1 + \eta^2) (\hat x - z)\, d\lambda + \sqrt{2} \eta r\, dw .
 
-which an exponential integrator solves for z, given :math:`\hat x` at the middle of the step. One evaluation a step is
-enough to extrapolate it there, :math:`\hat x_{1/2} = \hat x + (h / 2)\, d \hat x / d \lambda`, with the slope along
-the step before:
+This is the probability flow (:math:`\eta = 0`) plus a Langevin diffusion (Karras et al. 2022, equation 6,
+arXiv:2206.00364). An exponential integrator solves the equation for z, given :math:`\hat x` in the middle of the step.
+There, :math:`\hat x` is extrapolated with its slope over the previous step, so that one evaluation a step is enough:
 
-.. math:: z' = \hat x_{1/2} + e^{-(1 + \eta^2) h} (z - \hat x_{1/2}) + r' \sqrt{1 - e^{-2 \eta^2 h}}\, \epsilon,
-          \qquad h = \log(r / r').
+.. math:: \hat x_{1/2} = \hat x + \frac{h}{2} \frac{d \hat x}{d \lambda}, \qquad h = \log(r / r')
 
-Without noise the samples keep every error of the guidance at large r; noise forgets it, as Langevin corrections do,
-at no evaluation more. At levels above the standard deviation of the prior it has nothing to correct and only makes the
-equation stiffer, so that it begins at r = 1.
+.. math:: z' = \hat x_{1/2} + e^{-(1 + \eta^2) h} (z - \hat x_{1/2}) + r' \sqrt{1 - e^{-2 \eta^2 h}}\, \epsilon .
+
+Without noise, a sample keeps every error that guidance made at large r. New noise removes such errors, as Langevin
+corrections do, without further evaluations. At noise levels above the standard deviation of the prior, noise has
+nothing to correct and only makes the equation stiffer. Noise is therefore added at r <= 1 only.
 """
 
 from __future__ import annotations
@@ -32,15 +32,18 @@ from sdaxr.schema import OptionError
 
 @dataclass(frozen=True)
 class SDEDPMSolver(Sampler):
-    r"""Stochastic and of second order: SDE-DPM-Solver++(2M) (Lu et al. 2022, arXiv:2211.01095).
+    r"""Stochastic second-order sampler: SDE-DPM-Solver++(2M) (Lu et al. 2022, arXiv:2211.01095).
+
+    .. math:: z' = \hat x_{1/2} + e^{-(1 + \eta^2) h} (z - \hat x_{1/2}) + r' \sqrt{1 - e^{-2 \eta^2 h}}\, \epsilon,
+              \qquad h = \log(r / r')
 
     Parameters
     ----------
     steps, grid, corrections, tau, above, below, largest, smallest, attempts, stride
         As in `Sampler`.
     eta
-        Amount of noise that is drawn anew below the standard deviation of the prior, from 0 on. More noise forgets more
-        errors of the guidance, and needs more levels.
+        Amount of noise that is drawn anew at noise levels below the standard deviation of the prior; at least 0. More
+        noise removes more errors of the guidance, and needs more noise levels.
     """
 
     eta: float = 1.0
@@ -59,7 +62,9 @@ class SDEDPMSolver(Sampler):
 
 @dataclass(frozen=True)
 class DPMSolver(Sampler):
-    """Deterministic and of second order: DPM-Solver++(2M) (Lu et al. 2022, arXiv:2211.01095).
+    r"""Deterministic second-order sampler: DPM-Solver++(2M) (Lu et al. 2022, arXiv:2211.01095).
+
+    .. math:: z' = \hat x_{1/2} + e^{-h} (z - \hat x_{1/2}), \qquad h = \log(r / r')
 
     Parameters
     ----------
@@ -81,16 +86,19 @@ class DPMStep:
     Attributes
     ----------
     eta
-        Amount of noise: 0 is DPM-Solver++(2M), 1 SDE-DPM-Solver++(2M); more is possible.
+        Amount of noise that is drawn anew: 0 is DPM-Solver++(2M), 1 is SDE-DPM-Solver++(2M); more is possible.
     below
-        Largest level with noise.
+        Largest noise level with new noise.
     """
 
     eta: float = 0.0
     below: float = 1.0
 
     def __call__(self, z: Tensor, xhat: Tensor, slope: Tensor | None, r: float, after: float, noise: Noise) -> Tensor:
-        """From level ``r`` to ``after``; the first step is of first order, the last one to zero gives ``xhat``."""
+        """Step from the noise level ``r`` to ``after``; all states have the shape of z.
+
+        Without a slope the step is of first order. The step to zero returns ``xhat``.
+        """
         if after == 0:
             return xhat
         step = math.log(r / after)

@@ -1,7 +1,11 @@
 r"""The sampler of Rozet & Louppe (2023, section 4, arXiv:2306.10574).
 
-The exponential integrator of the reverse equation is DDIM without noise (`sdaxr.posterior.samplers.ddim`); corrections
-are Langevin steps of the score on every level (`sdaxr.posterior.samplers.langevin`).
+.. math:: z' = \hat x + \frac{r'}{r} (z - \hat x), \qquad z \leftarrow z + d\,s + \sqrt{2 d}\,\epsilon, \qquad
+          d = \tau \frac{\dim(z)}{|s|^2}
+
+The predictor is the exponential integrator of the reverse diffusion, which is DDIM with :math:`\eta = 0`
+(`sdaxr.posterior.samplers.ddim`). The corrections are Langevin steps with the score
+:math:`s = (\hat x - z) / r^2` on every noise level (`sdaxr.posterior.samplers.langevin`).
 """
 
 from __future__ import annotations
@@ -18,14 +22,18 @@ from sdaxr.posterior.samplers.predictor_corrector import Corrector, Predictor
 
 @dataclass(frozen=True)
 class Exponential(Sampler):
-    """The paper's predictor and corrector on the paper's times (Rozet & Louppe 2023, arXiv:2306.10574).
+    r"""The sampler of Rozet & Louppe (2023, section 4, arXiv:2306.10574).
 
-    With ``SDA(variance=Scalar(1e-2))`` this is the paper's setting as a whole; `sdaxr.samplers.PAPER` is this object.
+    .. math:: z' = \hat x + \frac{r'}{r} (z - \hat x), \qquad z \leftarrow z + d\,s + \sqrt{2 d}\,\epsilon, \qquad
+              d = \tau \frac{\dim(z)}{|s|^2}
+
+    With ``SDA(variance=Scalar(1e-2))`` this is the complete setting of the paper. `sdaxr.samplers.PAPER` is this
+    sampler with its defaults.
 
     Parameters
     ----------
     steps, grid, corrections, tau, above, below, largest, smallest, attempts, stride
-        As in `Sampler`; ``tau`` is that of the paper, d = tau dim(s) / |s|^2.
+        As in `Sampler`; ``tau`` is the :math:`\tau` of the formula.
     """
 
     steps: int = 256
@@ -39,9 +47,9 @@ class Exponential(Sampler):
     limit: ClassVar[float] = math.inf
 
     def predictor(self) -> Predictor:
-        """DDIM without noise."""
+        """The exponential integrator, DDIM with eta = 0."""
         return DDIMStep(0.0)
 
     def corrector(self) -> Corrector:
-        """Langevin steps of the score."""
+        """Langevin steps with the score."""
         return ScoreLangevinCorrector(self.corrections, self.tau, self.above, self.below)

@@ -1,21 +1,26 @@
-r"""Langevin corrections: moves within one noise level, whose density they leave as it is for small steps.
+r"""Langevin corrections: moves at one noise level r, which leave p(z) unchanged in the limit of small steps.
 
-.. math:: dz = (\hat x - z)\, dt + \sqrt{2} r\, dw, \qquad \nabla \log p(z) = (\hat x - z) / r^2
+.. math:: dz = (\hat x - z)\, dt + \sqrt{2} r\, dw, \qquad \nabla \log p(z) = s = (\hat x - z) / r^2
 
-`LangevinCorrector` solves it over a time :math:`\tau` with :math:`\hat x` held fixed, which is an Ornstein-Uhlenbeck
-process:
+`LangevinCorrector` solves this equation over a time :math:`\tau` with a fixed :math:`\hat x`. The solution is an
+Ornstein-Uhlenbeck process (Uhlenbeck & Ornstein 1930, doi:10.1103/PhysRev.36.823):
 
-.. math:: z \leftarrow \hat x + e^{-\tau} (z - \hat x) + \sqrt{1 - e^{-2 \tau}} r \epsilon .
+.. math:: z \leftarrow \hat x + e^{-\tau} (z - \hat x) + \sqrt{1 - e^{-2 \tau}}\, r \epsilon .
 
-A part of the noise of that level is drawn anew, and its variance stays :math:`r^2` in every direction that prior and
-observations determine, for every :math:`\tau`. Euler's step, with :math:`\sqrt{2 \tau} r \epsilon`, makes it too large
-by :math:`\tau / 2` of itself there, and the denoiser sees states noisier than r says. In directions of which little is
-known the variance becomes too small by half of :math:`1 - e^{-\tau}` after many steps, but z hardly moves along these.
+A part of the noise is drawn anew. In every direction in which prior and observations determine :math:`\hat x`, the
+variance of the noise remains :math:`r^2` for every :math:`\tau`. In these directions an Euler step, with the noise
+:math:`\sqrt{2 \tau}\, r \epsilon`, would make the variance too large by the fraction :math:`\tau / 2`, and the denoiser
+would see states with more noise than r. In directions of which little is known, the variance becomes too small by the
+fraction :math:`(1 - e^{-\tau}) / 2` after many steps; z hardly moves along these directions.
 
-`ScoreLangevinCorrector` is the paper's, :math:`z + d\,s + \sqrt{2 d}\,\epsilon` with :math:`d = \tau \dim(z) / |s|^2`.
-This is a mean over all directions, at small r much more than :math:`r^2`, and too much for those in which the data vary
-least (the noise of a nearly deterministic chain). As it depends on z, the covariance is also inflated by about 2 /
-dim(z), which matters for very short state vectors only.
+`ScoreLangevinCorrector` is the corrector of Rozet & Louppe (2023, arXiv:2306.10574),
+
+.. math:: z \leftarrow z + d\,s + \sqrt{2 d}\,\epsilon, \qquad d = \tau \frac{\dim(z)}{|s|^2} .
+
+The step d follows from the mean of the squared score over all directions. At small r it is much larger than
+:math:`\tau r^2`, and too large for the directions in which the data vary least (the noise of a nearly deterministic
+chain). Because d depends on z, the covariance is also inflated by a fraction of about 2 / dim(z), which matters for
+very short state vectors only.
 """
 
 from __future__ import annotations
@@ -30,17 +35,18 @@ from sdaxr.posterior.samplers.predictor_corrector import Noise
 
 @dataclass(frozen=True)
 class LangevinCorrector:
-    r"""Steps of a time :math:`\tau`, in which the noise forgets :math:`1 - e^{-\tau}` of itself.
+    r"""Langevin steps of the time :math:`\tau`; each keeps the fraction :math:`e^{-\tau}` of the noise.
 
     Attributes
     ----------
     count
-        Corrections a level.
+        Number of corrections on a noise level.
     tau
-        Time of each.
+        Time of a correction, without unit.
     above, below
-        Smallest and largest level that is corrected: around the standard deviation of the prior, where guidance is
-        least exact and z still moves freely. Below, such steps are too long for what the data vary least in.
+        Smallest and largest noise level with corrections. Corrections help around the standard deviation of the prior:
+        there, guidance is least exact and z still moves freely. At lower noise levels the steps are too long for the
+        directions in which the data vary least.
     """
 
     count: int = 0
@@ -49,27 +55,27 @@ class LangevinCorrector:
     below: float = 3.0
 
     def corrections(self, r: float) -> int:
-        """How many there are at level ``r``."""
+        """Number of corrections at the noise level ``r``."""
         return self.count if self.above <= r <= self.below else 0
 
     def __call__(self, z: Tensor, xhat: Tensor, r: float, noise: Noise) -> Tensor:
-        """One correction at level ``r``."""
+        """One correction at the noise level ``r``; all states have the shape of z."""
         kept = math.exp(-self.tau)
         return xhat + kept * (z - xhat) + math.sqrt(1 - kept**2) * r * noise()
 
 
 @dataclass(frozen=True)
 class ScoreLangevinCorrector:
-    r"""Steps of :math:`d = \tau \dim(z) / |s|^2` (Rozet & Louppe 2023).
+    r"""Langevin steps of the size :math:`d = \tau \dim(z) / |s|^2` (Rozet & Louppe 2023, arXiv:2306.10574).
 
     Attributes
     ----------
     count
-        Corrections a level.
+        Number of corrections on a noise level.
     tau
-        Their step.
+        Size of a step, without unit.
     above, below
-        Smallest and largest level that is corrected.
+        Smallest and largest noise level with corrections.
     """
 
     count: int = 0
@@ -78,11 +84,11 @@ class ScoreLangevinCorrector:
     below: float = math.inf
 
     def corrections(self, r: float) -> int:
-        """How many there are at level ``r``."""
+        """Number of corrections at the noise level ``r``."""
         return self.count if r > 0 and self.above <= r <= self.below else 0
 
     def __call__(self, z: Tensor, xhat: Tensor, r: float, noise: Noise) -> Tensor:
-        """One correction at level ``r``."""
+        """One correction at the noise level ``r``; all states have the shape of z."""
         score = (xhat - z) / r**2
         power = score.square().flatten(1).mean(dim=1).clamp_min(1e-20)
         step = (self.tau / power).reshape(-1, *[1] * (z.ndim - 1))

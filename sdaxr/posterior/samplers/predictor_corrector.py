@@ -1,12 +1,14 @@
-r"""The way from noise to a sample: a predictor from level to level, corrections on each of them.
+r"""Predictor-corrector sampling: a predictor from each noise level to the next, corrections on each level.
 
-With :math:`z = x_t / \mu` and :math:`r = \sigma / \mu`, all that a predictor or a corrector needs to know of the
-process is :math:`\hat x = E[x | z]` and r.
+.. math:: z = x_t / \mu = x + r \epsilon, \qquad r = \sigma / \mu, \qquad \hat x = E[x | z]
 
-Multistep predictors extrapolate :math:`\hat x` with its slope over the step before. Corrections move z to another path,
-so :math:`\hat x` after them minus :math:`\hat x` before the step is no slope: most of the difference is what the
-corrections did. The slope is therefore taken on arrival at a level, before its corrections, with the evaluation that
-the first of them needs anyway.
+Predictors and correctors need only z, :math:`\hat x` and r (Song et al. 2021, arXiv:2011.13456; Karras et al. 2022,
+arXiv:2206.00364).
+
+A multistep predictor extrapolates :math:`\hat x` with its slope in :math:`-\log r` over the previous step. Corrections
+move z to another path, and change :math:`\hat x` more than the step does. The slope is therefore computed on arrival at
+a level, before the corrections. This takes no further evaluation, because the first correction needs the same
+:math:`\hat x`.
 """
 
 from __future__ import annotations
@@ -29,7 +31,7 @@ class Predictor(Protocol):
     """A step from one noise level to the next."""
 
     def __call__(self, z: Tensor, xhat: Tensor, slope: Tensor | None, r: float, after: float, noise: Noise) -> Tensor:
-        """From z at level ``r`` to z at level ``after``, with the slope of xhat in -log r where it is known."""
+        """z at the noise level ``after``, from z at ``r``; ``slope`` is d xhat / d(-log r), None where unknown."""
         ...
 
 
@@ -37,17 +39,17 @@ class Corrector(Protocol):
     """A move within one noise level."""
 
     def corrections(self, r: float) -> int:
-        """How many there are at level ``r``."""
+        """Number of corrections at the noise level ``r``."""
         ...
 
     def __call__(self, z: Tensor, xhat: Tensor, r: float, noise: Noise) -> Tensor:
-        """From z to another z at level ``r``."""
+        """Another z at the noise level ``r``, after one correction."""
         ...
 
 
 @dataclass(frozen=True)
 class PredictorCorrector:
-    """A sequence of noise levels and what is done on each.
+    """A sequence of noise levels, with a predictor between the levels and corrections on them.
 
     Attributes
     ----------
@@ -56,9 +58,9 @@ class PredictorCorrector:
     predictor
         The step from each level to the next.
     corrector
-        What is done on each level but the first.
+        The corrections on each level except the first.
     limit
-        Largest noise that a component of z may be found to have, in standard deviations.
+        Bound of the estimated noise (z - xhat) / r of each component, in standard deviations; xhat is clipped to it.
     """
 
     levels: tuple[float, ...]
@@ -68,7 +70,7 @@ class PredictorCorrector:
 
     @property
     def evaluations(self) -> int:
-        """Evaluations of the denoiser a sample."""
+        """Number of evaluations of the denoiser for one sample."""
         return len(self.levels) - 1 + sum(map(self.corrector.corrections, self.levels[1:]))
 
     def __call__(
@@ -79,19 +81,23 @@ class PredictorCorrector:
         Parameters
         ----------
         denoiser
-            (z, r) to E[x | z], or to E[x | z, y] for a posterior.
+            Function of (z, r): E[x | z], or E[x | z, y] for a posterior.
         noise
-            Returns standard normal noise of the shape of the samples at every call.
+            Returns new standard normal noise of the shape of the samples at every call.
         tick
             Called after every evaluation.
         pin
-            (z, r, noise) to z: what is done on arrival at each level r > 0 before anything else, such as the
-            forward-diffusion corrector of `sdaxr.methods.SOAD`.
+            Function of (z, r, noise) that replaces z on arrival at each level r > 0, such as the forward-diffusion
+            corrector of `sdaxr.methods.SOAD`.
+
+        Returns
+        -------
+        Samples, of the shape of the noise.
 
         Raises
         ------
         DivergenceError
-            If a value is not finite, or the samples run away from the scale of the noise.
+            If a value is not finite, or z is a thousand times larger than states and noise are.
         """
 
         z, last = self.levels[0] * noise(), len(self.levels) - 1
@@ -106,7 +112,7 @@ class PredictorCorrector:
                 _check(z, r)
                 xhat = self._plausible(z, denoiser(z, r), r)
                 tick()
-                # What was pinned is not on the path from the level before.
+                # A pinned z is not on the path from the previous level.
                 if k == 0 and departure is not None and z is arrived:
                     slope = (xhat - departure[1]) / math.log(departure[0] / r)
                 if k < corrections:
@@ -118,19 +124,20 @@ class PredictorCorrector:
         return z
 
     def _plausible(self, z: Tensor, xhat: Tensor, r: float) -> Tensor:
-        """xhat such that no component of the noise (z - xhat) / r is beyond the limit."""
-        # Guidance is stiff where the system is chaotic: one sample in a thousand is thrown far off by a step that suits
-        # all others. It comes back when its noise is held to what normal noise can be; where it has not come back at
-        # the last level, and is still a standard deviation of the data away, sampling has diverged.
-        # Values within the limit stay as they are to the last bit, so that members do not depend on each other.
-        held = xhat.clamp(z - self.limit * r, z + self.limit * r)
+        """xhat, clipped such that no component of the noise (z - xhat) / r exceeds the limit."""
+        # Guidance is stiff for chaotic systems: a step that suits all other samples throws one sample in a thousand far
+        # off. With clipped noise this sample returns. If it has not returned at the last level, and its noise is still
+        # larger than one standard deviation of the data, sampling has diverged.
+        # Values within the limit remain unchanged to the last bit, so that members do not depend on each other.
+        clipped = xhat.clamp(z - self.limit * r, z + self.limit * r)
         last = r == min(level for level in self.levels if level > 0)
         if not xhat.isfinite().all() or (last and float((z - xhat).abs().amax()) > max(1.0, self.limit * r)):
             _diverged(r, float(z.abs().amax()))
-        return held
+        return clipped
 
 
 def _check(z: Tensor, r: float) -> None:
+    # Normalised states are of order 1, and z is of order 1 + r.
     largest = float(z.abs().amax())
     if not largest < 1e3 * (1 + r):
         _diverged(r, largest)
@@ -139,6 +146,6 @@ def _check(z: Tensor, r: float) -> None:
 def _diverged(r: float, largest: float) -> NoReturn:
     raise DivergenceError(
         f"the sampler diverged at noise level r = {r:.3g} (largest normalised value {largest:.3g}): "
-        "observations are denser or more exact than their independent errors allow, or the prior is not "
-        "trained enough; give method a larger variance, sampler more steps or a smaller eta, or thin the observations"
+        "the observations are too dense or too exact for independent errors, or the prior is not trained enough; "
+        "give method a larger variance, give sampler more steps or a smaller eta, or thin the observations"
     )

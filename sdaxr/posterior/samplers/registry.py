@@ -1,7 +1,7 @@
 """Samplers: objects that hold their options.
 
-``sampler=`` takes a name, an object, or a mapping of options; without a name these are options of the sampler that the
-prior's file records::
+``sampler=`` takes a name, an object, or a mapping of options. Without a ``"name"``, the options belong to the sampler
+that the file of the prior records::
 
     obs.sda.assimilate(prior, sampler="dpm++")
     obs.sda.assimilate(prior, sampler=sdaxr.samplers.SDEDPMSolver(steps=64, corrections=1))
@@ -10,11 +10,11 @@ prior's file records::
 ================  =================  ==========================================================================
 name              object
 ================  =================  ==========================================================================
-``sde-dpm++``     `SDEDPMSolver`     stochastic, of second order; the default
-``dpm++``         `DPMSolver`        DPM-Solver++(2M), deterministic
-``ancestral``     `Ancestral`        stochastic, of first order
-``ddim``          `DDIM`             of first order, with any amount of noise
-``exponential``   `Exponential`      the paper's; `PAPER` is this object
+``sde-dpm++``     `SDEDPMSolver`     second order, stochastic: SDE-DPM-Solver++(2M); the default
+``dpm++``         `DPMSolver`        second order, deterministic: DPM-Solver++(2M)
+``ancestral``     `Ancestral`        first order, stochastic
+``ddim``          `DDIM`             first order, with any amount of noise
+``exponential``   `Exponential`      the sampler of Rozet & Louppe (2023); `PAPER` is this object
 ================  =================  ==========================================================================
 """
 
@@ -48,17 +48,21 @@ register = SAMPLERS.register
 __all__ = [*SAMPLERS.class_names(), "PAPER", "register"]  # noqa: F822 (made by __getattr__)
 
 DEFAULT, _PAPER = "sde-dpm++", "exponential"
-# What was found best for one sampler says nothing of another one, except for these: they belong to the prior.
+# A file records the best options for one sampler. Only these options also hold for another sampler, because they belong
+# to the prior.
 _OF_THE_PRIOR = ("above", "below", "largest", "smallest", "attempts", "stride")
 
 
 def resolve_sampler(prior: Prior, given: str | Sampler | Mapping[str, Any] | None = None) -> Sampler:
-    """The sampler that was asked for; what is not said of it is as the prior's file records, then the default.
+    """The sampler as an object.
+
+    An option that is not given has the value that the file of the prior records, else its default. An object is
+    returned as it is.
 
     Raises
     ------
     OptionError
-        If the name or an option is unknown, or an option is impossible.
+        If the name or an option is unknown, or the value of an option is impossible.
     """
     if isinstance(given, Options):
         found: Sampler = SAMPLERS.build(given)

@@ -71,5 +71,5 @@ def test_few_or_smooth_windows_give_a_covariance_all_the_same(windows: int) -> N
 
 
 def test_a_matrix_that_is_too_large_is_refused() -> None:
-    with pytest.raises(OptionError, match=r"3000 states of 2 numbers is too large, expected at most 4096.*times="):
+    with pytest.raises(OptionError, match=r"3000 states of 2 values is too large, expected at most 4096.*times="):
         TrajectoryCovariance.estimate(torch.zeros(2, 8, 2), 3000)
