@@ -19,9 +19,8 @@ import torch
 import xarray as xr
 from torch import Tensor
 
-from sdaxr.observations.correlation import error_correlation
-from sdaxr.observations.matching import match
-from sdaxr.observations.noise import DISTRIBUTION, GAUSSIAN, family_of
+from sdaxr.observations.noise import DISTRIBUTION, GAUSSIAN
+from sdaxr.observations.observed import ObservedPoints
 from sdaxr.operators import Bound, Operator, Template, compose
 from sdaxr.operators.base import steps_of
 from sdaxr.operators.locations import Locations
@@ -204,8 +203,8 @@ def _by_time(
     name: str, data: xr.Dataset, operator: Operator, system: MarkovChain, times: xr.DataArray, outside: str
 ) -> Iterator[tuple[int, StateObservation]]:
     """The observations of one network by state: pairs of the index of the state and its observations."""
-    whole = _ObservedPoints.of(data, operator, system, times, outside)
-    if not whole.count:
+    whole = _Network.of(data, operator, system, times, outside)
+    if not whole.points.count:
         raise DataError(f"'{name}' has no finite observation in the window; check its times and values")
     observed = whole.places(times.values)
     split = {}
@@ -213,8 +212,8 @@ def _by_time(
         # Two states, because times are compared in units of their step, and one state has no step.
         first = max(0, min(index, times.size - 2))
         pair = times[first : first + 2]
-        seen = _ObservedPoints.of(data, _dropping(operator), system, pair, "drop")
-        split[index] = seen.at(seen.places(pair.values) == index - first).observation(index - first, pair.size)
+        seen = _Network.of(data, _dropping(operator), system, pair, "drop")
+        split[index] = seen.select(seen.places(pair.values) == index - first).observation(index - first, pair.size)
     _check_split(name, operator, whole, split, system, times.size)
     yield from split.items()
 
@@ -226,38 +225,35 @@ def _dropping(operator: Operator) -> Operator:
 
 
 @dataclass(frozen=True)
-class _ObservedPoints:
-    """The observed points in the output of an operator, by variable: flat indices, and the values and errors there."""
+class _Network:
+    """A network of observations of the states of a system.
 
-    data: xr.Dataset
-    bound: Bound
+    Attributes
+    ----------
+    system
+        The system.
+    bound
+        The operator, bound to the times of the states.
+    points
+        The observations.
+    """
+
     system: MarkovChain
-    where: dict[str, np.ndarray]
-    values: dict[str, np.ndarray]
-    errors: dict[str, np.ndarray]
+    bound: Bound
+    points: ObservedPoints
 
     @classmethod
     def of(
         cls, data: xr.Dataset, operator: Operator, system: MarkovChain, times: xr.DataArray, outside: str
-    ) -> _ObservedPoints:
-        """The points at which ``data`` has values, for states at ``times``."""
+    ) -> _Network:
+        """The observations in ``data`` of states at ``times``."""
         bound = operator.bind(Template.from_dataset(system_layout(system).template(times)))
-        matched = match(data, bound.template, outside=outside)
-        where = {name: np.flatnonzero(np.isfinite(y)) for name, (y, _) in matched.items()}
-        values, errors = (
-            {name: pair[i].reshape(-1)[where[name]].astype(float) for name, pair in matched.items()} for i in (0, 1)
-        )
-        return cls(data, bound, system, where, values, errors)
-
-    @property
-    def count(self) -> int:
-        """Number of observations."""
-        return sum(len(i) for i in self.where.values())
+        return cls(system, bound, ObservedPoints.of(data, bound.template, outside))
 
     def places(self, times: np.ndarray) -> np.ndarray:
-        """Index among ``times`` of each observation, in the order of the variables; shape (count,)."""
+        """Index among ``times`` of each observation, in the order of the variables; shape (n,)."""
         template, places = self.bound.template, []
-        for name, where in self.where.items():
+        for name, where in self.points.where.items():
             coord, dims = template.coords.get(TIME), template.variables[name].dims
             along = TIME if coord is None or coord.dims is None else coord.dims[0]
             if coord is None or along not in dims:
@@ -266,19 +262,13 @@ class _ObservedPoints:
             places.append(nearest_times(coord.values, times)[0][position])
         return np.concatenate(places)
 
-    def at(self, chosen: np.ndarray) -> _ObservedPoints:
-        """The observations for which ``chosen``, shape (count,), is true."""
-        ends = np.cumsum([len(i) for i in self.where.values()])[:-1]
-        pick = dict(zip(self.where, np.split(chosen, ends), strict=True))
-        where, values, errors = (
-            {name: array[pick[name]] for name, array in arrays.items()}
-            for arrays in (self.where, self.values, self.errors)
-        )
-        return replace(self, where=where, values=values, errors=errors)
+    def select(self, chosen: np.ndarray) -> _Network:
+        """The same with the observations for which ``chosen``, shape (n,), is true."""
+        return replace(self, points=self.points.select(chosen))
 
     def observation(self, index: int | None, length: int) -> StateObservation:
         """Observations of state ``index`` among ``length`` states; of flattened trajectories for ``index=None``."""
-        where = {name: torch.from_numpy(i) for name, i in self.where.items() if len(i)}
+        where = {name: torch.from_numpy(i) for name, i in self.points.where.items() if len(i)}
         shapes = {str(n): v.shape for n, v in self.system.template().data_vars.items()}
         sizes = [math.prod(shape) for shape in shapes.values()]
 
@@ -291,22 +281,20 @@ class _ObservedPoints:
             )
             return torch.cat([out[name].reshape(len(x), -1)[:, i] for name, i in where.items()], dim=1).double()
 
-        values, errors = (np.concatenate(list(arrays.values())) for arrays in (self.values, self.errors))
-        correlation = error_correlation(self.data, self.bound.template, self.where)
-        families = np.repeat([family_of(self.data, n) for n in self.where], [len(i) for i in self.where.values()])
-        return StateObservation(operator, values, ObservationErrors(errors, families, correlation))
+        errors = ObservationErrors(self.points.errors, self.points.families, self.points.correlation)
+        return StateObservation(operator, self.points.values, errors)
 
 
 def _check_split(
     name: str,
     operator: Operator,
-    whole: _ObservedPoints,
+    whole: _Network,
     split: Mapping[int, StateObservation],
     system: MarkovChain,
     length: int,
 ) -> None:
     """Raise `OperatorError` unless the likelihood of a trajectory is the product of those of its states."""
-    if sum(part.values.size for part in split.values()) != whole.count:
+    if sum(part.values.size for part in split.values()) != whole.points.count:
         raise _combines_times(name, operator)
     states = system.initial(2 * length, seed=0).reshape(2, length, -1)
     together = whole.observation(None, length).log_likelihood(states.reshape(2, -1))

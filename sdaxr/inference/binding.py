@@ -14,9 +14,8 @@ import torch
 import xarray as xr
 from torch import Tensor
 
-from sdaxr.observations.correlation import error_correlation
-from sdaxr.observations.matching import match
-from sdaxr.observations.noise import GAUSSIAN, family_of
+from sdaxr.observations.noise import GAUSSIAN
+from sdaxr.observations.observed import ObservedPoints
 from sdaxr.operators import Operator, Template, compose, identity
 from sdaxr.operators.base import Bound, steps_of
 from sdaxr.operators.pointwise import Elementwise
@@ -52,29 +51,21 @@ def bind_observations(
     """
     template = Template.from_dataset(prior.layout.template(times))
     bound = operator.bind(template)
-    matched = match(data, bound.template, outside=outside)
-    seen = _ObservedOperator(
-        prior, bound, {name: np.flatnonzero(np.isfinite(y)) for name, (y, _) in matched.items()}, device
-    )
-    if not seen.count:
+    points = ObservedPoints.of(data, bound.template, outside)
+    if not points.count:
         raise DataError("found no finite observation in the window, expected at least one; check times and values")
-
-    def chosen(which: int) -> Tensor:
-        parts = [pair[which].reshape(-1)[seen.where[name]] for name, pair in matched.items()]
-        return torch.as_tensor(np.concatenate(parts), dtype=torch.float32, device=device)
-
-    families = [family_of(data, name) for name in matched]
-    gaussian = set(families) == {GAUSSIAN}
+    seen = _ObservedOperator(prior, bound, points.where, device)
+    families, matrix = points.families, points.correlation
+    gaussian = bool((families == GAUSSIAN).all())
     unresolved = unresolved_variance(seen, prior, times.size) if measured or not gaussian else None
-    matrix = error_correlation(data, bound.template, seen.where)
-    correlation = None if matrix is None else torch.as_tensor(matrix, device=device)
+    values, errors = (torch.as_tensor(a, dtype=torch.float32, device=device) for a in (points.values, points.errors))
     scale = natural_scale(seen, prior, times.size)
-    found = seen, chosen(0), chosen(1), scale, unresolved
+    found = seen, values, errors, scale, unresolved
     inside = pointwise(operator, template, seen)
     if gaussian:
+        correlation = None if matrix is None else torch.as_tensor(matrix, device=device)
         return GaussianObservation(*found, correlation, inside)
-    mixture = Mixture.of(np.repeat(families, [len(i) for i in seen.where.values()]), scale)
-    return MixtureObservation(*found, pointwise=inside, mixture=mixture)
+    return MixtureObservation(*found, pointwise=inside, mixture=Mixture.of(families, scale))
 
 
 def pointwise(operator: Operator, template: Template, seen: _ObservedOperator) -> Pointwise | None:
