@@ -77,4 +77,4 @@ def dense(covariance: ModalCovariance, r: float) -> np.ndarray:
     size = TIMES * POINTS
     # One more state that is not zero anywhere, so that every row is returned.
     basis = torch.eye(size).reshape(size, TIMES, 1, POINTS)
-    return covariance.given(basis, r).reshape(size, size).numpy()
+    return covariance.product(basis, r).reshape(size, size).numpy()

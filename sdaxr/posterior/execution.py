@@ -24,7 +24,7 @@ CPU_BUDGET = 1.5e9
 class Guided(Protocol):
     """A denoiser of the posterior that can be restricted to some members."""
 
-    def of(self, members: Tensor) -> Guided:
+    def select(self, members: Tensor) -> Guided:
         """The denoiser of some members, given by their numbers."""
         ...
 
@@ -87,7 +87,7 @@ def sample_batch(
     """
 
     def draw(chosen: Sequence[int], attempt: int) -> tuple[Tensor, Tensor]:
-        posterior = guided.of(torch.tensor(list(chosen)))
+        posterior = guided.select(torch.tensor(list(chosen)))
         noise = member_noise(seed, chosen, shape, device, attempt)
         states = sampler(posterior, noise, (lambda: None) if attempt else partial(tick, len(members)), posterior.pin)
         return states.cpu(), posterior.misfit(states).cpu()
@@ -112,7 +112,7 @@ def batch_size(guided: Guided, shape: Sequence[int], members: int, device: torch
     """Number of members that fit in memory at once, from the memory of one evaluation for one member."""
     if members == 1:
         return 1
-    one = guided.of(torch.tensor([0]))
+    one = guided.select(torch.tensor([0]))
     # Half as much again for the work space of convolutions and the gaps between tensors, which the peak leaves out.
     each = 1.5 * max(peak_bytes(lambda: one(torch.zeros(1, *shape, device=device), 1.0)), 1)
     size = max(1, min(members, int(_budget(device) // each)))

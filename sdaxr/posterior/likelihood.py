@@ -68,7 +68,7 @@ class GaussianObservation:
     correlation: Tensor | None = None
     pointwise: Pointwise | None = None
 
-    def of(self, members: Tensor) -> GaussianObservation:
+    def select(self, members: Tensor) -> GaussianObservation:
         """The observations of some members, given by their numbers."""
         return self if self.values.ndim == 1 else replace(self, values=self.values[members.to(self.values.device)])
 

@@ -113,9 +113,9 @@ class Likelihood:
     networks: Sequence[GaussianObservation]
     _known: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
 
-    def of(self, members: Tensor) -> Likelihood:
+    def select(self, members: Tensor) -> Likelihood:
         """The observations of some members, given by their numbers."""
-        return Likelihood([o.of(members) for o in self.networks])
+        return Likelihood([o.select(members) for o in self.networks])
 
     def matched(self, x: Tensor, r: float) -> list[GaussianObservation]:
         """Gaussian observations for the members x at the noise level r, see `GaussianObservation.matched`."""

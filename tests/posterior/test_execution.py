@@ -41,7 +41,7 @@ class Locked:
 
     members: torch.Tensor
 
-    def of(self, members: torch.Tensor) -> Locked:
+    def select(self, members: torch.Tensor) -> Locked:
         return replace(self, members=members)
 
     def __call__(self, z: torch.Tensor, r: float) -> torch.Tensor:

@@ -50,17 +50,17 @@ class StateCovariance(Uncertainty):
     """A covariance V of the states given z: U = H V H^T, with H linearised around xhat."""
 
     @abstractmethod
-    def given(self, u: Tensor, r: float) -> Tensor:
+    def product(self, u: Tensor, r: float) -> Tensor:
         """V times u (batch, time, channel, *space); only times and channels where u is not zero have to be computed."""
 
-    def spread(self, u: Tensor, r: float) -> Tensor:
+    def product_everywhere(self, u: Tensor, r: float) -> Tensor:
         """V times u, at all times and channels."""
-        return self.given(u, r)
+        return self.product(u, r)
 
     def slope(self, likelihood: Likelihood, xhat: Tensor, r: float) -> Tensor:
         """H'^T (R + H V H^T)^-1 (y - H(xhat)), of the shape of xhat (batch, time, channel, *space)."""
         around = residual(likelihood.matched(xhat, r), xhat)
-        return around.adjoint(solve(around, lambda u: self.given(u, r), likelihood.matrix(xhat)))
+        return around.adjoint(solve(around, lambda u: self.product(u, r), likelihood.matrix(xhat)))
 
 
 @dataclass(frozen=True)
@@ -69,6 +69,6 @@ class Independent(StateCovariance):
 
     name: ClassVar[str] = "independent"
 
-    def given(self, u: Tensor, r: float) -> Tensor:
+    def product(self, u: Tensor, r: float) -> Tensor:
         """V times u (batch, time, channel, *space)."""
         return r**2 / (1 + r**2) * u

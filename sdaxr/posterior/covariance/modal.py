@@ -130,13 +130,13 @@ class ModalCovariance(StateCovariance):
         else:
             around, missed = linearise(matched, linear, xhat, self.draw(xhat.shape[1:], r, _PAIRS))
             own = own + missed
-        return around, solve(around, lambda u: self.given(u, r), None, own=own, tolerance=_TOLERANCE)
+        return around, solve(around, lambda u: self.product(u, r), None, own=own, tolerance=_TOLERANCE)
 
-    def spread(self, u: Tensor, r: float) -> Tensor:
+    def product_everywhere(self, u: Tensor, r: float) -> Tensor:
         """Cov[x | z] times u (batch, time, channel, *space), at all times and channels."""
         return self._product(u, r, everywhere=True)
 
-    def given(self, u: Tensor, r: float) -> Tensor:
+    def product(self, u: Tensor, r: float) -> Tensor:
         """Cov[x | z] times u (batch, time, channel, *space), at the times and channels where u is not zero."""
         return self._product(u, r, everywhere=False)
 

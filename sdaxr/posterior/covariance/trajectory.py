@@ -105,7 +105,7 @@ class TrajectoryCovariance(StateCovariance):
         order = min(windows.shape[1] // 2, ORDER)
         return cls.from_matrix(block_toeplitz(continued(lag_covariances(windows, order), length)))
 
-    def given(self, u: Tensor, r: float) -> Tensor:
+    def product(self, u: Tensor, r: float) -> Tensor:
         """Cov[x | z] times u (batch, time, channel, *space)."""
         spectrum = r**2 * self.values / (self.values + r**2)
         return ((u.flatten(1).double() @ self.vectors) * spectrum @ self.vectors.T).reshape(u.shape).to(u.dtype)

@@ -125,9 +125,9 @@ class GuidedDenoiser:
     denoiser: Callable[[Tensor, float], Tensor]
     likelihood: Likelihood
 
-    def of(self, members: Tensor) -> Self:
+    def select(self, members: Tensor) -> Self:
         """The denoiser of some members, given by their numbers."""
-        return type(self)(self.method, self.denoiser, self.likelihood.of(members))
+        return type(self)(self.method, self.denoiser, self.likelihood.select(members))
 
     def check(self, like: Tensor) -> None:
         """Raise `OptionError` if the method cannot use the observations, see `ScoreMethod.check`."""

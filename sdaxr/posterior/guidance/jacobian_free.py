@@ -81,4 +81,4 @@ class JacobianFree(ScoreMethod):
         covariance = self.covariance if isinstance(self.covariance, StateCovariance) else Independent()
         with torch.no_grad():
             xhat = posterior.denoiser(z, r)
-        return xhat + covariance.spread(covariance.slope(posterior.likelihood, xhat, r), r)
+        return xhat + covariance.product_everywhere(covariance.slope(posterior.likelihood, xhat, r), r)

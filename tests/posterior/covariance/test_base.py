@@ -32,7 +32,9 @@ def test_the_slope_of_the_likelihood_has_the_closed_form(name: str, case: str) -
     innovation = y - xhat.flatten(1).numpy() @ matrix.T
     expected = np.linalg.solve(matrix @ v @ matrix.T + np.diag(error**2), innovation.T).T @ matrix
     np.testing.assert_allclose(covariance.slope(likelihood, xhat, R).flatten(1), expected, rtol=1e-6, atol=1e-9)
-    np.testing.assert_allclose(covariance.spread(xhat, R).flatten(1), xhat.flatten(1).numpy() @ v, rtol=1e-6, atol=1e-9)
+    np.testing.assert_allclose(
+        covariance.product_everywhere(xhat, R).flatten(1), xhat.flatten(1).numpy() @ v, rtol=1e-6, atol=1e-9
+    )
 
 
 def test_what_does_not_depend_on_the_prior_is_the_same_for_every_prior() -> None:

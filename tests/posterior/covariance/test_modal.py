@@ -53,7 +53,7 @@ def test_it_is_symmetric_and_positive_and_acts_where_something_is() -> None:
     u = torch.zeros(2, TIMES, 1, POINTS)
     u[:, [1, 4, 5]] = torch.randn(2, 3, 1, POINTS, generator=torch.Generator().manual_seed(0))
     expected = (whole @ u.flatten(1).numpy().T).T.reshape(u.shape)
-    found = covariance.given(u, 1.3).numpy()
+    found = covariance.product(u, 1.3).numpy()
     np.testing.assert_allclose(found[:, [1, 4, 5]], expected[:, [1, 4, 5]], atol=1e-4)
     assert not found[:, [0, 2, 3, 6, 7]].any()
 
@@ -68,7 +68,7 @@ def test_windows_have_the_covariance_of_their_smoother(r: float) -> None:
     np.testing.assert_allclose(draws.T @ draws / len(draws), whole, atol=0.03 * exact.max())
     u = torch.zeros(1, TIMES, 1, POINTS)
     u[:, [1, 4]] = torch.randn(1, 2, 1, POINTS, generator=torch.Generator().manual_seed(0))
-    some = covariance.given(u, r).numpy()
+    some = covariance.product(u, r).numpy()
     np.testing.assert_allclose(some[:, [1, 4]], (u.flatten(1).numpy() @ whole).reshape(u.shape)[:, [1, 4]], atol=1e-4)
 
 
@@ -77,7 +77,7 @@ def test_longer_trajectories_than_windows_have_a_covariance_too() -> None:
     _, covariance = prior_of_windows()
     r, states = 0.7, 2 * TIMES
     basis = torch.eye(states * POINTS).reshape(-1, states, 1, POINTS)
-    whole = covariance.spread(basis, r).flatten(1).numpy()
+    whole = covariance.product_everywhere(basis, r).flatten(1).numpy()
     np.testing.assert_allclose(whole, whole.T, atol=1e-5)
     assert np.linalg.eigvalsh(whole)[0] > 0
     blocks = whole.reshape(states, POINTS, states, POINTS)

@@ -24,7 +24,7 @@ def test_covariance_given_z_is_the_closed_form() -> None:
     for r in (0.01, 1.0, 30.0):
         inverse = np.linalg.inv(np.linalg.inv(CHAIN.covariance) + np.eye(16) / r**2)
         np.testing.assert_allclose(
-            covariance.given(u, r).flatten(1), u.flatten(1).numpy() @ inverse, rtol=1e-8, atol=1e-12
+            covariance.product(u, r).flatten(1), u.flatten(1).numpy() @ inverse, rtol=1e-8, atol=1e-12
         )
 
 

@@ -42,7 +42,7 @@ def test_observations_of_its_own_for_each_member() -> None:
     matrix, y, error, _ = scenario("full")
     observed = matrix_observation(matrix, y, error)
     own = replace(observed, values=torch.stack([observed.values, observed.values + 1, observed.values + 2]))
-    guided = SDA(variance=0.1).guide(CHAIN.denoise, [own]).of(torch.tensor([2, 0]))
+    guided = SDA(variance=0.1).guide(CHAIN.denoise, [own]).select(torch.tensor([2, 0]))
     z = draws(16, members=2)()
     shifted = SDA(variance=0.1).guide(CHAIN.denoise, [replace(observed, values=observed.values + 2)])
     torch.testing.assert_close(guided(z, 0.5)[:1], shifted(z[:1], 0.5))
