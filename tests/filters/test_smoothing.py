@@ -269,7 +269,7 @@ def test_each_method_gives_the_posterior_dataset(observations: xr.Dataset, metho
     opened.drop_vars("status").to_netcdf(tmp_path / "p.nc")
     other = observations.sda.assimilate(**options | {"seed": 8})
     assert method == "4dvar" or float(abs(other.x1 - found.x1).max()) > 0.01
-    with pytest.raises(ArchiveError, match="seed is 7 there and 8"):
+    with pytest.raises(ArchiveError, match="seed: 7 -> 8"):
         observations.sda.assimilate(store=tmp_path / "p.zarr", **options | {"seed": 8})
 
 

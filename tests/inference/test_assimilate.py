@@ -515,7 +515,7 @@ def test_an_unfinished_archive_is_not_resumed_by_other_settings(
         patch.setattr(Archive, "write", lambda *_: (_ for _ in ()).throw(InterruptedRunError))
         with pytest.raises(InterruptedRunError):
             assimilate(observations, prior, members=2, store=tmp_path / "p.zarr", **QUICK)
-    with pytest.raises(ArchiveError, match="seed is 0 there and 1 in this run"):
+    with pytest.raises(ArchiveError, match="seed: 0 -> 1"):
         assimilate(observations, prior, members=2, seed=1, store=tmp_path / "p.zarr", **QUICK)
 
 
