@@ -93,13 +93,13 @@ def denoise(
     method
         ``"posterior"``: samples of p(x | noisy), by exact reverse diffusion where the noise is the same multiple of the
         standard deviation of every variable; otherwise by guidance as in `sdaxr.assimilate`, with an ensemble that is
-        too wide. ``"langevin"``: Langevin steps of fixed size from the noisy fields.
+        somewhat too narrow. ``"langevin"``: Langevin steps of fixed size from the noisy fields.
     members
         Number of samples; more than one add the dimension ``member``. The mean of posterior samples has the smallest
         mean square error.
     step_size
-        For ``"langevin"``: the step size eta, in variances of the prior; default ``level**2 / 10``. The step size has
-        to be well below ``level**2``.
+        For ``"langevin"``: the step size eta, in variances of the prior; default a tenth of the variance of the noise,
+        in the same unit. The step size has to be well below that variance.
     steps
         For ``"langevin"``: number of steps, default 100. For ``"posterior"``: number of noise levels; default: as the
         file of the prior records.
@@ -291,7 +291,7 @@ def _sample(
 
             x = route(counted, y[[i for _, i in part]], lambda streams=streams: torch.cat([s() for s in streams]))
             if not torch.isfinite(x).all():
-                raise DivergenceError("the denoised fields are not finite; use a smaller step_size (or a larger level)")
+                raise DivergenceError("the denoised fields are not finite; use a smaller step_size")
             drawn.append(x.cpu())
     return torch.cat(drawn).numpy().reshape(members, *y.shape)
 

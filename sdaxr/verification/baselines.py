@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from sdaxr.archives.format import COMPLETE
 from sdaxr.schema import MEMBER, TIME, TRAJECTORY, DataError, check_units
 from sdaxr.states.axes import ensemble_dimension, is_latitude, is_longitude, space_dimensions
 from sdaxr.states.coordinates import period_of, turn_of, unrolled, wrapped
@@ -326,7 +327,7 @@ def _training(trajectories: xr.Dataset) -> xr.Dataset:
     if dim == TRAJECTORY and "split" in trajectories.coords and trajectories["split"].dims == (dim,):
         keep = keep & (trajectories["split"].values.astype(str) == "train")
     if dim == TRAJECTORY and "status" in trajectories.coords and trajectories["status"].dims == (dim,):
-        keep = keep & (trajectories["status"].values == 1)
+        keep = keep & (trajectories["status"].values == COMPLETE)
     if dim and not keep.any():
         raise DataError(
             "found no complete trajectory with split 'train', expected at least one; pass trajectories whose "

@@ -30,6 +30,7 @@ from torch import Tensor
 from sdaxr.posterior.likelihood import GaussianObservation
 from sdaxr.posterior.linear import Likelihood
 from sdaxr.posterior.methods import Method
+from sdaxr.posterior.samplers.predictor_corrector import FAR
 from sdaxr.schema import DivergenceError
 
 if TYPE_CHECKING:
@@ -166,10 +167,6 @@ class GuidedDenoiser:
                 "another prior"
             )
         return f"{found}: {self.method.remedy}"
-
-
-# Normalised states are of order 1, and z is of order 1 + r. An estimate a thousand times larger has diverged.
-FAR = 1e3
 
 
 def through_network(

@@ -22,6 +22,9 @@ from torch import Tensor
 
 from sdaxr.schema import DivergenceError
 
+# Normalised states are of order 1, and z is of order 1 + r. A value a thousand times larger has diverged.
+FAR = 1e3
+
 Denoiser = Callable[[Tensor, float], Tensor]
 Noise = Callable[[], Tensor]
 Pin = Callable[[Tensor, float, Noise], Tensor]
@@ -137,9 +140,8 @@ class PredictorCorrector:
 
 
 def _check(z: Tensor, r: float) -> None:
-    # Normalised states are of order 1, and z is of order 1 + r.
     largest = float(z.abs().amax())
-    if not largest < 1e3 * (1 + r):
+    if not largest < FAR * (1 + r):
         _diverged(r, largest)
 
 
