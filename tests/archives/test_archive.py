@@ -2,66 +2,21 @@
 
 from __future__ import annotations
 
-import errno
-import json
 import os
 import subprocess
 import sys
 import textwrap
-from pathlib import Path
 
 import numpy as np
 import pytest
 import xarray as xr
+from toy_archive import CONFIG, filled, template, tree, values
 
 from sdaxr.archives.archive import Archive
 from sdaxr.archives.format import COMPLETE, FAILED, PENDING, STATUS, open_group
 from sdaxr.archives.reading import open_archive
 from sdaxr.archives.stores import save
-from sdaxr.schema import ArchiveError, DataError, DivergenceError
-
-CONFIG = {"system": "toy", "options": {"step": 0.1}, "seed": 0}
-
-
-def template(units=4, unit="member", dtype=np.float32):
-    return xr.Dataset(
-        {
-            "u": (
-                (unit, "time", "x"),
-                np.full((units, 3, 5), 7, dtype),
-                {"units": "m s-1", "long_name": "wind"},
-            ),
-            "total": ((unit,), np.full(units, 7.0), {"units": "1", "long_name": "total"}),
-        },
-        {
-            unit: (unit, np.arange(units), {"standard_name": "realization"}),
-            "kind": (unit, np.array(["a", "b", "c", "d"][:units], object)),
-            "time": ("time", np.array(["2020-01-01", "2020-01-02", "2020-01-03"], "datetime64[ns]")),
-            "x": ("x", np.arange(5.0), {"units": "1"}),
-        },
-        {"title": "toy"},
-    )
-
-
-def values(index):
-    return {"u": np.full((3, 5), index, np.float32), "total": np.array(index * 15.0)}
-
-
-def filled(path, skip=(), **options):
-    archive = Archive.create(path, template(), "member", CONFIG, {"source": "a test"}, **options)
-    for index in archive.pending():
-        if index not in skip:
-            archive.write(index, values(index))
-    return archive
-
-
-def tree(path):
-    """Every file of an archive; metadata as parsed JSON."""
-    files = sorted(f for f in Path(path).rglob("*") if f.is_file())
-    return {
-        str(f.relative_to(path)): json.loads(f.read_text()) if f.suffix == ".json" else f.read_bytes() for f in files
-    }
-
+from sdaxr.schema import ArchiveError
 
 # Life of an archive --------------------------------------------------------------------------------------------
 
@@ -81,15 +36,6 @@ def test_a_finished_archive_opens_as_it_was_written(tmp_path):
     assert data.kind.dtype == object and data.kind.values.tolist() == ["a", "b", "c", "d"]
     # Plain xarray reads it, and warnings are errors here.
     xr.testing.assert_equal(xr.open_zarr(path).load(), data.load())
-
-
-def test_the_zero_unit_is_stored_and_long_units_are_split(tmp_path, monkeypatch):
-    monkeypatch.setattr("sdaxr.archives.template._CHUNK_BYTES", 40)
-    archive = filled(tmp_path / "a.zarr")
-    archive.finalise()
-    data = open_archive(tmp_path / "a.zarr")
-    assert data.u.chunks == ((1, 1, 1, 1), (2, 1), (5,))
-    assert (data.u[0] == 0).all() and data.total[0] == 0
 
 
 def test_it_survives_a_round_trip_through_netcdf(tmp_path):
@@ -274,36 +220,6 @@ def test_a_part_of_an_archive_is_not_the_archive(tmp_path):
 # What is refused -----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("index", "change", "error", "message"),
-    [
-        (4, {}, DataError, "found the unit 4, expected 0 to 3"),
-        (0, {"v": np.zeros(3)}, DataError, r"has the variables \['total', 'u', 'v'\], expected"),
-        (0, {"u": np.zeros((3, 4), np.float32)}, DataError, r"float32 \(3, 4\), expected float32 \(3, 5\)"),
-        (0, {"u": np.zeros((3, 5))}, DataError, "is float64 .* expected float32 .* nothing is cast"),
-        (0, {"total": np.array(np.nan)}, DivergenceError, "1 values that are not finite"),
-        (0, {"u": np.full((3, 5), np.inf, np.float32)}, DivergenceError, r"15 values .* first at \(0, 0\)"),
-    ],
-)
-def test_units_are_checked_before_they_are_written(tmp_path, index, change, error, message):
-    archive = Archive.create(tmp_path / "a.zarr", template(), "member", CONFIG)
-    with pytest.raises(error, match=message):
-        archive.write(index, values(0) | change)
-    assert archive.pending() == [0, 1, 2, 3]
-
-
-def test_masked_data_may_hold_nan_but_no_infinity(tmp_path):
-    archive = Archive.create(tmp_path / "a.zarr", template(), "member", CONFIG, finite=False)
-    archive.write(0, values(0) | {"total": np.array(np.nan)})
-    with pytest.raises(DivergenceError):
-        archive.write(1, values(1) | {"total": np.array(np.inf)})
-
-
-def test_the_unit_comes_first(tmp_path):
-    with pytest.raises(DataError, match=r"'u' has the dimensions .* expected 'member' to be the first"):
-        Archive.create(tmp_path / "a.zarr", template().transpose("x", ...), "member", CONFIG)
-
-
 def test_foreign_and_missing_paths_are_refused(tmp_path):
     with pytest.raises(ArchiveError, match="there is nothing at"):
         open_archive(tmp_path / "missing.zarr")
@@ -326,49 +242,6 @@ def test_other_peoples_zarr_opens_as_it_is(tmp_path):
     data = xr.Dataset({"t2m": ("time", [1.0, 2.0])})
     data.to_zarr(tmp_path / "foreign.zarr", consolidated=False)
     xr.testing.assert_identical(open_archive(tmp_path / "foreign.zarr").load(), data)
-
-
-@pytest.mark.parametrize(
-    ("number", "message"),
-    [
-        (errno.ENOSPC, "No space left on device; free some space and run the same job again"),
-        (errno.EACCES, "Permission denied; choose another path, or change the permissions"),
-        (errno.EROFS, "Read-only file system"),
-    ],
-)
-def test_a_full_disk_or_missing_permission_is_said_clearly(tmp_path, monkeypatch, number, message):
-    def refuse(*args, **kwargs):
-        raise OSError(number, os.strerror(number))
-
-    archive = filled(tmp_path / "a.zarr", skip=(3,))
-    with monkeypatch.context() as patch:
-        patch.setattr("zarr.storage._local._put", refuse)
-        with pytest.raises(ArchiveError, match=f"cannot create the archive .*{message}"):
-            Archive.create(tmp_path / "b.zarr", template(), "member", CONFIG)
-        with pytest.raises(ArchiveError, match=f"cannot write the archive .*{message}"):
-            archive.write(3, values(3))
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["a.zarr.partial"]
-    assert archive.pending() == [3]
-    archive.write(3, values(3))
-    with monkeypatch.context() as patch:
-        patch.setattr("zarr.storage._local._put", refuse)
-        with pytest.raises(ArchiveError, match=f"cannot finish the archive .*{message}"):
-            archive.finalise()
-    archive.finalise()
-    assert open_archive(tmp_path / "a.zarr").total.values.tolist() == [0, 15, 30, 45]
-
-
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
-def test_a_folder_without_write_permission(tmp_path):
-    (tmp_path / "closed").mkdir(mode=0o500)
-    with pytest.raises(ArchiveError, match="Permission denied"):
-        Archive.create(tmp_path / "closed" / "a.zarr", template(), "member", CONFIG)
-
-
-def test_a_path_below_a_file(tmp_path):
-    (tmp_path / "file").write_text("")
-    with pytest.raises(ArchiveError, match="cannot create the archive"):
-        Archive.create(tmp_path / "file" / "a.zarr", template(), "member", CONFIG)
 
 
 # Many processes, and kills -------------------------------------------------------------------------------------
