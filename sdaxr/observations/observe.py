@@ -18,6 +18,7 @@ import numpy as np
 import xarray as xr
 
 from sdaxr import schema
+from sdaxr.archives.provenance import CONVENTIONS
 from sdaxr.observations import masks
 from sdaxr.observations.correlation import ATTRIBUTE, check_scales, correlate
 from sdaxr.observations.matching import ERROR, OBS
@@ -262,7 +263,7 @@ def _provenance(
     scales: Mapping[str, float] | None,
 ) -> dict[str, Any]:
     return {
-        "Conventions": "CF-1.11",
+        "Conventions": CONVENTIONS,
         "title": "Synthetic observations",
         "operator": json.dumps(operator.to_dict()),
         "error_model": f"{'independent' if scales is None else 'correlated'} {noise.replace('gaussian', 'Gaussian')}",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -44,6 +45,16 @@ def save(path: Path, run: TrainingRun) -> None:
         raise ArchiveError(f"the checkpoint cannot be written to '{path}': {error}") from error
 
 
+def belongs(path: Path, run: TrainingRun) -> bool:
+    """Whether there is a checkpoint at ``path`` that ``run`` can continue."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+    except (OSError, SafetensorError):
+        return False
+    return "settings" in metadata and not _differing(metadata, run)
+
+
 def load(path: Path, run: TrainingRun) -> bool:
     """Bring ``run`` to the step of the checkpoint; False if there is none.
 
@@ -62,7 +73,7 @@ def load(path: Path, run: TrainingRun) -> bool:
         raise ArchiveError(f"the checkpoint '{path}' cannot be read ({error}); remove it to start anew") from error
     if "settings" not in metadata:
         raise ArchiveError(f"'{path}' is no checkpoint of sdaxr; move it away, or choose another store")
-    differing = difference(json.loads(metadata["settings"]), json.loads(_identity(run)))
+    differing = _differing(metadata, run)
     if differing:
         raise ArchiveError(
             f"'{path}' was written by a run with other settings ({differing[:_LONGEST]}); "
@@ -79,6 +90,10 @@ def load(path: Path, run: TrainingRun) -> bool:
     progress = json.loads(metadata["progress"])
     run.step, run.seconds, run.history = progress["step"], progress["seconds"], progress["history"]
     return True
+
+
+def _differing(metadata: Mapping[str, str], run: TrainingRun) -> str:
+    return difference(json.loads(metadata["settings"]), json.loads(_identity(run)))
 
 
 def _identity(run: TrainingRun) -> str:

@@ -17,6 +17,7 @@ from sdaxr import schema
 from sdaxr.archives.reading import open_archive
 from sdaxr.operators.base import Operator
 from sdaxr.prior.augmentation import Augmentation
+from sdaxr.prior.checkpoint import belongs
 from sdaxr.prior.files import Prior, assemble
 from sdaxr.prior.hardware import choose_device
 from sdaxr.prior.networks.base import Network
@@ -96,7 +97,8 @@ def train(
     device
         ``"auto"`` is a GPU where there is one, else the CPU.
     overwrite
-        Train anew where there is a file or a checkpoint. Without it a checkpoint is continued, and a file is an error.
+        Replace a file, or the checkpoint of a run with other settings. Without it both are errors. A checkpoint of the
+        same settings is continued in either case.
     progress
         Show a progress bar.
 
@@ -151,7 +153,7 @@ def train(
     about = settings.to_dict() | {"augment": augmentation.to_file(), "data": fingerprint(data, layout)}
     model = _initial(layout, about, windows, seed, target)
     run = TrainingRun(settings, about, layout, model, windows, held_out, target)
-    if overwrite:
+    if overwrite and not belongs(checkpoint, run):
         checkpoint.unlink(missing_ok=True)
     run.go(checkpoint, progress)
     about = {"name": name or store.stem} | about | {"training": run.summary(), "sdaxr_version": schema.VERSION}

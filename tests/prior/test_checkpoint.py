@@ -39,8 +39,18 @@ def test_overwriting_starts_anew(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     assert_same(fresh, trained(data, tmp_path / "p2.safetensors", seed=5))
     with pytest.raises(ArchiveError, match="overwrite=True to train it anew"):
         trained(data, store)
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_run_that_was_killed_while_overwriting_goes_on(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture, overwrite: bool
+) -> None:
+    data, store = autoregressive(6, 20), tmp_path / "p.safetensors"
+    trained(data, store, seed=5)
     killed_training(monkeypatch, data, store, after=1, overwrite=True)
-    assert trained(data, store).metadata["seed"] == 0
+    with caplog.at_level("INFO"):
+        assert trained(data, store, overwrite=overwrite).metadata["seed"] == 0
+    assert "resumed from" in caplog.text
 
 
 def test_a_broken_checkpoint_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
