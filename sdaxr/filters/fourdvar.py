@@ -144,7 +144,7 @@ def minimise(model: StateSpaceModel, first_guess: np.ndarray, iterations: int = 
     converged = np.zeros(len(x), bool)
     for _ in range(iterations):
         moving = np.flatnonzero(~converged)
-        gradient, diagonal, below = linearise(model, x[moving])
+        gradient, diagonal, below = expand_cost(model, x[moving])
         curvature = np.einsum("mtii->mti", diagonal).copy()
         converged[moving] = (np.abs(gradient) / np.sqrt(curvature)).max(axis=(1, 2)) < TOLERANCE
         going = ~converged[moving]
@@ -190,7 +190,7 @@ def cost(model: StateSpaceModel, x: np.ndarray) -> np.ndarray:
     return total / 2
 
 
-def linearise(model: StateSpaceModel, x: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def expand_cost(model: StateSpaceModel, x: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Gradient of the cost, and the Gauss-Newton approximation of its second derivative.
 
     Returns

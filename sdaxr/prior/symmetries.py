@@ -56,7 +56,7 @@ class Symmetry:
         return np.roll(fields, list(self.shift.values()), list(self.shift)) if self.shift else fields
 
 
-def parse(layout: StateLayout, symmetries: Sequence[Mapping[str, Any]]) -> list[Symmetry]:
+def bind_symmetries(layout: StateLayout, symmetries: Sequence[Mapping[str, Any]]) -> list[Symmetry]:
     """Symmetries of states of ``layout``.
 
     Parameters

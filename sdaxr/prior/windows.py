@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from sdaxr.prior.symmetries import parse
+from sdaxr.prior.symmetries import bind_symmetries
 from sdaxr.schema import TIME, DataError, OptionError, nearest
 from sdaxr.states.axes import ensemble_dimension
 from sdaxr.states.fields import StateLayout
@@ -71,7 +71,7 @@ class Windows:
                 "shorter window or generate longer trajectories"
             )
         self._axes = _homogeneous_axes(layout, homogeneous)
-        self._symmetries = parse(layout, symmetries)
+        self._symmetries = bind_symmetries(layout, symmetries)
         self.layout = layout
         self.length = length
         self.seed = seed

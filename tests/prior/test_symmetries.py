@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from sdaxr.prior.symmetries import parse
+from sdaxr.prior.symmetries import bind_symmetries
 from sdaxr.prior.windows import Windows
 from sdaxr.schema import OptionError
 from sdaxr.states.fields import StateLayout
@@ -36,7 +36,7 @@ def layout_of(data: xr.Dataset) -> StateLayout:
 
 def test_a_half_turn_and_a_mirror() -> None:
     data = channel()
-    turn, mirror = parse(layout_of(data), [TURN, MIRROR])
+    turn, mirror = bind_symmetries(layout_of(data), [TURN, MIRROR])
     states = layout_of(data).to_array(data)
     turned = turn(states)
     np.testing.assert_allclose(turned[:, 0], -states[:, 0, ::-1, ::-1], atol=1e-6)
@@ -51,7 +51,7 @@ def test_a_half_turn_and_a_mirror() -> None:
 def test_a_small_mean_is_negated_in_physical_units() -> None:
     data = channel(mean=0.2)
     layout = layout_of(data)
-    (turn,) = parse(layout, [TURN])
+    (turn,) = bind_symmetries(layout, [TURN])
     back = layout.to_physical(turn(layout.to_array(data)))
     np.testing.assert_allclose(back["u"], -data.u.values[:, ::-1, ::-1], atol=1e-5)
 
@@ -60,7 +60,7 @@ def test_windows_are_transformed_in_every_way() -> None:
     """Of one window and a group of eight, all eight images are drawn, about as often, and nothing else is."""
     data = channel()
     layout = layout_of(data)
-    turn, mirror = parse(layout, [TURN, MIRROR])
+    turn, mirror = bind_symmetries(layout, [TURN, MIRROR])
     state = layout.to_array(data)
     images = [mirror(turn(state, a), b) for a in range(2) for b in range(4)]
     drawn, _ = Windows(data, layout, 5, seed=0, symmetries=[TURN, MIRROR]).batch(0, 800)
@@ -83,22 +83,22 @@ def test_windows_are_transformed_in_every_way() -> None:
 )
 def test_what_is_no_symmetry(symmetry: dict[str, Any], message: str) -> None:
     with pytest.raises(OptionError, match=message):
-        parse(layout_of(channel()), [symmetry])
+        bind_symmetries(layout_of(channel()), [symmetry])
 
 
 def test_variables_with_a_mean_and_bounded_dimensions_are_refused() -> None:
     with pytest.raises(OptionError, match=r"negates a variable whose mean is 2\.\d+ of its standard deviation"):
-        parse(layout_of(channel(mean=2.1)), [TURN])
+        bind_symmetries(layout_of(channel(mean=2.1)), [TURN])
     bounded = channel().drop_attrs()
     with pytest.raises(OptionError, match=r"shifts 'y', which is not periodic"):
-        parse(infer_layout(bounded, variables=["u", "v"]), [{"shift": {"y": 2}}])
+        bind_symmetries(infer_layout(bounded, variables=["u", "v"]), [{"shift": {"y": 2}}])
 
 
 def test_land_has_no_symmetry() -> None:
     data = channel()
     data["v"] = data.v.where((data.x > 1) | (data.y > 1))
     with pytest.raises(OptionError, match="found symmetries of states with land"):
-        parse(infer_layout(data, variables=["u", "v"]), [{"flip": ["x"]}])
+        bind_symmetries(infer_layout(data, variables=["u", "v"]), [{"flip": ["x"]}])
 
 
 def test_kolmogorov_flow_has_the_symmetries_that_its_recipe_trains_with() -> None:
@@ -113,7 +113,7 @@ def test_kolmogorov_flow_has_the_symmetries_that_its_recipe_trains_with() -> Non
     turn = {"flip": ["x", "y"], "negate": ["u", "v", "forcing"]}
     mirror = {"flip": ["x"], "shift": {"y": 4}, "negate": ["u", "forcing"]}
     later = after(system, start)
-    for symmetry in parse(infer_layout(data, variables=["u", "v"], context=["forcing"]), [turn, mirror]):
+    for symmetry in bind_symmetries(infer_layout(data, variables=["u", "v"], context=["forcing"]), [turn, mirror]):
         signs = symmetry.signs.reshape(-1, 1, 1)
         moved = symmetry.moved(np.stack([start["u"], start["v"]])) * signs
         found = after(system, {"u": moved[0], "v": moved[1]})
