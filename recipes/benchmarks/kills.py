@@ -49,7 +49,8 @@ def observe(folder: Path, seed: int, overwrite: bool) -> None:
 
 def cycle(folder: Path, seed: int, overwrite: bool) -> None:
     """Windows in units of work, then a Zarr file that is saved whole."""
-    options = {"window": 10, "members": 2, "steps": 2, "corrections": 0, "attempts": 1, "gamma": 0.1, "device": "cpu"}
+    method, sampler = sdaxr.methods.SDA(variance=sdaxr.methods.Scalar(0.1)), {"steps": 2, "corrections": 0}
+    options = {"window": 10, "members": 2, "method": method, "sampler": sampler, "device": "cpu"}
     with sdaxr.open_archive(folder / "observations.nc") as observations:
         sdaxr.cycle(
             observations, "lorenz63", store=folder / "c.zarr", seed=seed, overwrite=overwrite, progress=False, **options

@@ -31,7 +31,7 @@ from sdaxr.observations.window import (
 from sdaxr.operators import identity
 from sdaxr.posterior.execution import batch_size, sample_batch
 from sdaxr.posterior.guidance.base import ScoreMethod
-from sdaxr.posterior.methods import METHODS, Method, describe_method, names, resolve_method
+from sdaxr.posterior.methods import Method, build_method, describe_method, names, resolve_method
 from sdaxr.posterior.samplers.base import Sampler
 from sdaxr.posterior.samplers.registry import describe_sampler, resolve_sampler
 from sdaxr.prior.files import Prior, open_prior, priors
@@ -184,7 +184,7 @@ def _score_method(method: Method) -> ScoreMethod:
 
 
 def _nothing_to_draw_from(method: str | Method | Mapping[str, Any]) -> str:
-    chosen = METHODS.build(method if not isinstance(method, Mapping) else {"name": "sda", **method})
+    chosen = build_method(method)
     if chosen.needs == "system":
         return f"method={chosen.name!r} needs a physical model, found none; pass system=, such as 'lorenz63'"
     return f"method={chosen.name!r} needs a prior, found none; pass one of {priors()}, or a file of sdaxr.train"

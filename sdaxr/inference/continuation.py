@@ -20,7 +20,7 @@ from sdaxr.inference.lead_time import check_times, labels, provenance
 from sdaxr.posterior.covariance.unresolved import UnresolvedVariance
 from sdaxr.posterior.execution import batch_size
 from sdaxr.posterior.guidance.base import ScoreMethod
-from sdaxr.posterior.methods import METHODS, Method, describe_method
+from sdaxr.posterior.methods import Method, build_method, describe_method
 from sdaxr.posterior.samplers.base import Sampler
 from sdaxr.posterior.samplers.registry import describe_sampler, resolve_sampler
 from sdaxr.posterior.states import blocks, channel_variance, extend, observe_states
@@ -96,7 +96,7 @@ class PriorForecast:
         known = torch.as_tensor(last_states(prior, data, held), device=target)
         times = layout.times(data[TIME].values[-known.shape[1]], known.shape[1] + steps + held + new)
         # The options in the file of a prior are for sparse observations; here complete states are observed.
-        chosen = METHODS.build(method)
+        chosen = build_method(method)
         if not isinstance(chosen, ScoreMethod):
             raise OptionError(
                 f"method={chosen.name!r} needs a physical model, found the prior {prior.name!r}; take method='sda'"

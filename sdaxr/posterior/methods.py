@@ -94,6 +94,17 @@ def resolve_method(prior: Prior, given: str | Method | Mapping[str, Any]) -> Met
     return METHODS.build({**recorded, **asked} if asked["name"] == recorded["name"] else asked)
 
 
+def build_method(given: str | Method | Mapping[str, Any]) -> Method:
+    """The method as an object; a mapping without a name holds options of ``"sda"``.
+
+    Raises
+    ------
+    OptionError
+        If the name or an option is unknown, or the value of an option is impossible.
+    """
+    return METHODS.build({"name": "sda", **given} if isinstance(given, Mapping) else given)
+
+
 def names(needs: str) -> list[str]:
     """Names of the methods that need a ``"prior"`` or a ``"system"``."""
     return [name for name in METHODS.homes if METHODS.kind(name).needs == needs]
