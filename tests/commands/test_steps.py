@@ -60,5 +60,5 @@ def test_one_trajectory_of_many(tmp_path, trajectories: xr.Dataset) -> None:
     xr.testing.assert_allclose(last.drop_attrs(), expected.drop_attrs())
     with pytest.raises(DataError, match=r"trajectory=10, expected an index of the 10"):
         steps.observe(str(tmp_path / "t.nc"), store=str(tmp_path / "p.nc"), trajectory=10, **how)
-    with pytest.raises(DataError, match="expected 'trajectory'; leave it out"):
+    with pytest.raises(DataError, match="expected 'trajectory'; leave the parameter out"):
         steps.observe(str(tmp_path / "one.nc"), store=str(tmp_path / "p.nc"), trajectory=0, **how)

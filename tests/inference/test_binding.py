@@ -173,9 +173,9 @@ def test_observations_that_do_not_fit() -> None:
 
 def test_members_share_or_own_their_observations() -> None:
     found = bound(observe(CHAIN.truth(1), op.identity(), error=0.5), op.identity(), CHAIN.prior())
-    assert found.of(torch.tensor([3, 1])) is found
+    assert found.select(torch.tensor([3, 1])) is found
     own = replace(found, values=torch.stack([found.values, found.values + 1]))
-    torch.testing.assert_close(own.of(torch.tensor([1])).values, found.values[None] + 1)
+    torch.testing.assert_close(own.select(torch.tensor([1])).values, found.values[None] + 1)
 
 
 def test_correlations_are_bound_in_the_order_of_the_values() -> None:

@@ -144,8 +144,7 @@ def test_the_known_states_may_guide_by_the_covariance_of_the_prior() -> None:
     """Exact for this prior: the same moments as with the measured variance, and other draws."""
     data, how = chain_ensemble(members=200, times=1), {"steps": 2, "error": 0.01, "progress": False}
     measured, exact = (
-        forecast(data, CHAIN.prior(samples=2000), method={"variance": v}, **how)
-        for v in ("measured", "covariance")
+        forecast(data, CHAIN.prior(samples=2000), method={"variance": v}, **how) for v in ("measured", "covariance")
     )
     assert float(abs(measured.a.mean("member") - exact.a.mean("member")).max()) < 0.5
     assert float(abs(measured.a - exact.a).max()) > 1e-3

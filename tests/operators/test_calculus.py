@@ -79,7 +79,7 @@ def test_vorticity_refuses_what_it_cannot_do():
     pole["v"] = pole["t2m"]
     with pytest.raises(OperatorError, match=r"contains a pole \(90 degrees\).*region"):
         op.vorticity("t2m", "v").apply(pole)
-    with pytest.raises(OperatorError, match=r"found the grid \('y', 'lon'\), expected y and x, or latitude"):
+    with pytest.raises(OperatorError, match=r"found the grid \('y', 'lon'\), expected y and x on a plane, or latitude"):
         op.vorticity().apply(data.rename(x="lon"))
     data.x.attrs["units"] = "km"
     with pytest.raises(OperatorError, match="'y' has units 'm' and 'x' has units 'km'; expected the same"):

@@ -45,5 +45,5 @@ def test_locations_refuse_times_off_the_step_and_outside():
 
 
 def test_times_and_positions_are_as_many():
-    with pytest.raises(OperatorError, match=r"found 2 times, expected as many as positions in \['x', 'y'\]"):
+    with pytest.raises(OperatorError, match=r"found 2 times, expected one for each position in \['x', 'y'\]"):
         op.locations({"time": [0.2, 0.4], "x": [1.0], "y": [2.0]})

@@ -147,7 +147,7 @@ def test_arrays_have_the_shape_of_their_labels():
     arrays = template.arrays(plane())
     with pytest.raises(GridError, match=r"'v' has shape \(2, 8, 7\), expected {'time': 2, 'y': 8, 'x': 8}"):
         template.to_dataset(arrays | {"v": arrays["v"][..., 1:]})
-    with pytest.raises(DataError, match=r"found the dimensions \['y', 'x'\] without size"):
+    with pytest.raises(DataError, match=r"found the dimensions \['y', 'x'\] without a size"):
         replace(template, coords={"time": template.coords["time"]}, sizes={})
 
 

@@ -23,5 +23,5 @@ def test_time_difference_has_no_time():
 
 @pytest.mark.parametrize("position", [1.5, True, "last"])
 def test_positions_are_whole_numbers(position):
-    with pytest.raises(OperatorError, match=f"first is {position!r}, expected a position along time"):
+    with pytest.raises(OperatorError, match=f"first is {position!r}, expected an index along time"):
         op.time_difference(position)
