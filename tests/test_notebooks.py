@@ -65,7 +65,7 @@ def test_stored_outputs_name_no_directory(notebook):
 
 
 def test_notebook_is_small(path):
-    assert path.stat().st_size < 1.5e6
+    assert path.stat().st_size < 1e6
 
 
 def test_notebook_runs(notebook, tmp_path, monkeypatch):
