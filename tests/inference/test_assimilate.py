@@ -11,9 +11,8 @@ from pathlib import Path
 import distributed
 import numpy as np
 import pytest
-import torch
 import xarray as xr
-from gaussian import GaussianChain
+from assimilated import CHAIN, QUICK, WARM
 
 import sdaxr
 from sdaxr import operators as op
@@ -24,25 +23,6 @@ from sdaxr.observations.innovations import innovations
 from sdaxr.observations.observe import observe
 from sdaxr.prior.files import Prior
 from sdaxr.schema import ArchiveError, DataError, DivergenceError, OptionError, PriorError, UnitsError
-
-CHAIN = GaussianChain(9)
-WARM = op.function(lambda fields: {name: torch.tanh((x - 280) / 4) for name, x in fields.items()})
-QUICK = {"sampler": {"steps": 12, "corrections": 0}, "progress": False}
-
-
-@pytest.fixture(scope="module")
-def prior() -> Prior:
-    return CHAIN.prior(samples=200)
-
-
-@pytest.fixture(scope="module")
-def truth() -> xr.Dataset:
-    return CHAIN.truth(1)
-
-
-@pytest.fixture(scope="module")
-def observations(truth: xr.Dataset) -> xr.Dataset:
-    return observe(truth, op.identity(), every=2, error=0.4, seed=3)
 
 
 def assert_close(one: xr.Dataset, other: xr.Dataset) -> None:

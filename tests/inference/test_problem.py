@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 import xarray as xr
+from assimilated import CHAIN, QUICK, WARM
 from gaussian import GaussianChain
 
 import sdaxr
@@ -25,25 +26,6 @@ from sdaxr.posterior.methods import METHODS, Bounded, Independent, Measured, Met
 from sdaxr.posterior.samplers.registry import resolve_sampler
 from sdaxr.prior.files import Prior, open_prior
 from sdaxr.schema import OptionError
-
-CHAIN = GaussianChain(9)
-WARM = op.function(lambda fields: {name: torch.tanh((x - 280) / 4) for name, x in fields.items()})
-QUICK = {"sampler": {"steps": 12, "corrections": 0}, "progress": False}
-
-
-@pytest.fixture(scope="module")
-def prior() -> Prior:
-    return CHAIN.prior(samples=200)
-
-
-@pytest.fixture(scope="module")
-def truth() -> xr.Dataset:
-    return CHAIN.truth(1)
-
-
-@pytest.fixture(scope="module")
-def observations(truth: xr.Dataset) -> xr.Dataset:
-    return observe(truth, op.identity(), every=2, error=0.4, seed=3)
 
 
 def problem_of(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import xarray as xr
-from gaussian import GaussianChain
+from assimilated import CHAIN, QUICK
 
 from sdaxr import operators as op
 from sdaxr.inference.assimilate import assimilate
@@ -13,9 +13,6 @@ from sdaxr.observations.innovations import innovations
 from sdaxr.observations.observe import observe
 from sdaxr.prior.files import Prior
 from sdaxr.schema import DataError, GridError
-
-CHAIN = GaussianChain(9)
-QUICK = {"sampler": {"steps": 12, "corrections": 0}, "progress": False}
 
 
 @pytest.fixture(scope="module")
