@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import numpy as np
 
@@ -39,6 +39,10 @@ class ModelMethod(Method, ABC):
     needs: ClassVar[str] = "system"
     # Whether the method is for Gaussian observation errors only.
     gaussian: ClassVar[bool] = False
+
+    def resolve(self) -> Self:
+        """The method with the files open that its options name."""
+        return self
 
     def check(self, model: StateSpaceModel, members: int) -> None:
         """Raise an error if the method cannot use these observations or options; nothing is drawn.

@@ -24,7 +24,7 @@ References
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar
 
@@ -72,6 +72,12 @@ class FourDVar(ParticleMethod):
     name: ClassVar[str] = "4dvar"
     gaussian: ClassVar[bool] = True
 
+    def resolve(self) -> FourDVar:
+        """The method with the first guess as a Dataset, so that the result records its values and not its path."""
+        if self.first_guess is None or isinstance(self.first_guess, xr.Dataset):
+            return self
+        return replace(self, first_guess=open_archive(self.first_guess))
+
     def check(self, model: StateSpaceModel, members: int) -> None:
         """Raise an error if errors are not Gaussian, or the first guess does not fit the window."""
         super().check(model, members)
@@ -92,9 +98,9 @@ class FourDVar(ParticleMethod):
 
     def _first_guess(self, model: StateSpaceModel, members: int) -> np.ndarray | None:
         """The first guess as vectors, (members, time, n); None if there is none."""
-        if self.first_guess is None:
+        data = self.resolve().first_guess
+        if not isinstance(data, xr.Dataset):
             return None
-        data = self.first_guess if isinstance(self.first_guess, xr.Dataset) else open_archive(self.first_guess)
         if TIME not in data.dims or TIME not in data.coords:
             raise DataError(
                 f"first_guess has the dimensions {list(map(str, data.dims))}, expected 'time' with a coordinate"

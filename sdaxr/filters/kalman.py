@@ -55,6 +55,15 @@ class Kalman(ModelMethod):
     name: ClassVar[str] = "kalman"
     gaussian: ClassVar[bool] = True
 
+    def check(self, model: StateSpaceModel, members: int) -> None:
+        """Raise an error unless the first state and all errors are Gaussian, and system and operators linear."""
+        super().check(model, members)
+        probes = _probes(*_first_moments(model))
+        linear_part(model.system.transition_mean, probes, f"the system {model.system.name}")
+        for index, observation in enumerate(model.observations):
+            if observation is not None:
+                linear_part(observation.predict, probes, _operator_at(model, index))
+
     def draw(self, model: StateSpaceModel, members: int, seed: int) -> Drawn:
         """Trajectories drawn backwards from the moments of the filter."""
         filtered = kalman_filter(model)
@@ -96,12 +105,7 @@ def kalman_filter(model: StateSpaceModel) -> KalmanFiltered:
         If the chain or an observation operator is not linear, or the first state is not Gaussian.
     """
     system = model.system
-    moments = system.initial_moments()
-    if moments is None:
-        raise OptionError(
-            f"method='kalman' needs a Gaussian first state, the first state of {system.name} is not; use method='ffbs'"
-        )
-    mean, covariance = moments
+    mean, covariance = _first_moments(model)
     probes = _probes(mean, covariance)
     transition, offset = linear_part(system.transition_mean, probes, f"the system {system.name}")
     noise = system.noise_covariance
@@ -119,8 +123,7 @@ def kalman_filter(model: StateSpaceModel) -> KalmanFiltered:
             gains.append(gain)
             mean, covariance = forecast, forecast_covariance
         if observation is not None:
-            what = f"the observation operator at {model.times.values[index]}"
-            operator, constant = linear_part(observation.predict, probes, what)
+            operator, constant = linear_part(observation.predict, probes, _operator_at(model, index))
             error = observation.errors.covariance
             innovation = observation.values - operator @ mean - constant
             innovation_covariance = _symmetric(operator @ covariance @ operator.T + error)
@@ -183,6 +186,21 @@ def linear_part(
     values = function(np.concatenate([third[None], third + np.eye(len(third))]))
     matrix = (values[1:] - values[0]).T
     return matrix, values[0] - matrix @ third
+
+
+def _first_moments(model: StateSpaceModel) -> tuple[np.ndarray, np.ndarray]:
+    """Mean (n,) and covariance (n, n) of the first state."""
+    moments = model.system.initial_moments()
+    if moments is None:
+        raise OptionError(
+            f"method='kalman' needs a Gaussian first state, the first state of {model.system.name} is not; use "
+            "method='ffbs'"
+        )
+    return moments
+
+
+def _operator_at(model: StateSpaceModel, index: int) -> str:
+    return f"the observation operator at {model.times.values[index]}"
 
 
 def _probes(mean: np.ndarray, covariance: np.ndarray) -> np.ndarray:

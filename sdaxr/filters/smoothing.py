@@ -25,7 +25,7 @@ from sdaxr.observations.window import (
     window_times,
 )
 from sdaxr.operators import identity
-from sdaxr.posterior.methods import METHODS, Method, describe_method, names
+from sdaxr.posterior.methods import Method, build_method, describe_method, names
 from sdaxr.schema import MEMBER, OptionError
 from sdaxr.systems.base import System
 from sdaxr.systems.layout import system_layout
@@ -96,13 +96,13 @@ def smooth(
     for key, value, least in (("members", members, 1), ("seed", seed, 0)):
         if value < least:
             raise OptionError(f"{key}={value}, expected at least {least}")
-    chosen = METHODS.build(method)
+    chosen = build_method(method, "ffbs")
     if not isinstance(chosen, ModelMethod):
         raise OptionError(
             f"method={chosen.name!r} needs a prior, found system=; leave system= out, or choose one of "
             f"{', '.join(names('system'))}"
         )
-    chain = _chain(system)
+    chosen, chain = chosen.resolve(), _chain(system)
     layout = system_layout(chain)
     networks = as_networks(observations)
     axis = window_times(networks, layout, times, model=chain.name)

@@ -184,7 +184,7 @@ def _score_method(method: Method) -> ScoreMethod:
 
 
 def _nothing_to_draw_from(method: str | Method | Mapping[str, Any]) -> str:
-    chosen = build_method(method)
+    chosen = build_method(method, "sda")
     if chosen.needs == "system":
         return f"method={chosen.name!r} needs a physical model, found none; pass system=, such as 'lorenz63'"
     return f"method={chosen.name!r} needs a prior, found none; pass one of {priors()}, or a file of sdaxr.train"

@@ -8,7 +8,7 @@ The k known states guide the sampler as observations of small error (`sdaxr.post
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -91,12 +91,12 @@ class PriorForecast:
         if error <= 0:
             raise OptionError(f"error={error}, expected a positive number, in standard deviations of the prior")
         layout, target = prior.layout, choose_device(device)
-        drawing = resolve_sampler(prior, sampler)
+        drawing = replace(resolve_sampler(prior, sampler), attempts=1)
         held, new = _lengths(prior, context, block)
         known = torch.as_tensor(last_states(prior, data, held), device=target)
         times = layout.times(data[TIME].values[-known.shape[1]], known.shape[1] + steps + held + new)
         # The options in the file of a prior are for sparse observations; here complete states are observed.
-        chosen = build_method(method)
+        chosen = build_method(method, "sda")
         if not isinstance(chosen, ScoreMethod):
             raise OptionError(
                 f"method={chosen.name!r} needs a physical model, found the prior {prior.name!r}; take method='sda'"

@@ -76,8 +76,8 @@ register = METHODS.register
 __all__ = [*METHODS.class_names(), *UNCERTAINTIES.class_names(), "Method", "register"]
 
 
-def resolve_method(prior: Prior, given: str | Method | Mapping[str, Any]) -> Method:
-    """The method as an object.
+def resolve_method(prior: Prior, given: str | Method | Mapping[str, Any] | None = None) -> Method:
+    """The method as an object; without one, the method that the file of the prior records, else ``"sda"``.
 
     An option that is not given has the value that the file of the prior records for this method, else its default. An
     object is returned as it is.
@@ -87,22 +87,22 @@ def resolve_method(prior: Prior, given: str | Method | Mapping[str, Any]) -> Met
     OptionError
         If the name or an option is unknown, or the value of an option is impossible.
     """
-    if isinstance(given, Method):
-        return given
     recorded: dict[str, Any] = prior.metadata.get("sampling", {}).get("method", {"name": "sda"})
-    asked = {"name": given} if isinstance(given, str) else {"name": recorded["name"], **given}
+    if not isinstance(given, str | Mapping | None):
+        return METHODS.build(given)
+    asked = {"name": given} if isinstance(given, str) else {"name": recorded["name"], **(given or {})}
     return METHODS.build({**recorded, **asked} if asked["name"] == recorded["name"] else asked)
 
 
-def build_method(given: str | Method | Mapping[str, Any]) -> Method:
-    """The method as an object; a mapping without a name holds options of ``"sda"``.
+def build_method(given: str | Method | Mapping[str, Any], default: str) -> Method:
+    """The method as an object; a mapping without a name holds options of the method ``default``.
 
     Raises
     ------
     OptionError
         If the name or an option is unknown, or the value of an option is impossible.
     """
-    return METHODS.build({"name": "sda", **given} if isinstance(given, Mapping) else given)
+    return METHODS.build({"name": default, **given} if isinstance(given, Mapping) else given)
 
 
 def names(needs: str) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,6 +16,8 @@ from sdaxr.filters import bpf, ffbs, fourdvar
 from sdaxr.filters.fourdvar import FourDVar
 from sdaxr.filters.smoothing import smooth
 from sdaxr.observations.observe import observe
+from sdaxr.observations.provenance import fingerprint
+from sdaxr.schema import ArchiveError
 from sdaxr.verification.densities import log_likelihood, log_prior
 
 
@@ -67,13 +70,25 @@ def test_fourdvar_starts_from_a_posterior(lorenz_observations: xr.Dataset) -> No
     posterior = smooth(lorenz_observations, LORENZ, method={"name": "ffbs", "particles": 1024}, members=6, **QUIET)
     refined = smooth(lorenz_observations, LORENZ, method=FourDVar(first_guess=posterior), members=5, **QUIET)
     assert refined.attrs["cost_after"] < refined.attrs["cost_before"] and refined.attrs["members_not_converged"] == 0
-    assert "particles" not in refined.attrs and len(refined.attrs["method_options"]) < 200
+    assert fingerprint([posterior]) in refined.attrs["method_options"]
     gain = (log_prior(refined, LORENZ) + log_likelihood(refined, lorenz_observations)) - (
         log_prior(posterior, LORENZ) + log_likelihood(posterior, lorenz_observations)
     )
     assert float(gain.min()) > 10  # member by member
     costs = refined.attrs["cost_before"] - refined.attrs["cost_after"]
     assert costs == pytest.approx(float(gain.mean()), rel=1e-3)
+
+
+def test_a_first_guess_is_known_by_its_values_and_not_by_its_path(
+    lorenz_observations: xr.Dataset, tmp_path: Path
+) -> None:
+    guess = smooth(lorenz_observations, LORENZ, method={"particles": 256}, members=2, **QUIET)
+    path, how = tmp_path / "guess.nc", QUIET | {"members": 2, "store": tmp_path / "p.zarr"}
+    guess.to_netcdf(path)
+    smooth(lorenz_observations, LORENZ, method=FourDVar(first_guess=path), **how)
+    (guess + 1).to_netcdf(path)
+    with pytest.raises(ArchiveError, match="method_options"):
+        smooth(lorenz_observations, LORENZ, method=FourDVar(first_guess=path), **how)
 
 
 def test_fourdvar_tells_when_it_has_not_converged(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -36,14 +37,15 @@ def test_particle_filters_weigh_with_the_density() -> None:
     np.testing.assert_allclose(joined, expected, atol=0.15)
 
 
-def test_systems_that_do_not_fit(observations: xr.Dataset, lorenz_observations: xr.Dataset) -> None:
+def test_systems_that_do_not_fit(observations: xr.Dataset, lorenz_observations: xr.Dataset, tmp_path: Path) -> None:
     with pytest.raises(OptionError, match="'lorenz96' has no Gaussian noise, expected a sdaxr.systems.MarkovChain"):
         smooth(observations, "lorenz96", **QUIET)
     with pytest.raises(OptionError, match="needs a Gaussian first state, the first state of lorenz63 is not"):
-        smooth(lorenz_observations, LORENZ, method="kalman", **QUIET)
+        smooth(lorenz_observations, LORENZ, method="kalman", store=tmp_path / "a.zarr", **QUIET)
     curved = observe(truth_of(TRIPLE, LENGTH, 1), op.arctan(), error=0.1)
     with pytest.raises(OptionError, match="needs linear functions, the observation operator at 0.0 is not"):
-        smooth(curved, TRIPLE, method="kalman", **QUIET)
+        smooth(curved, TRIPLE, method="kalman", store=tmp_path / "a.zarr", **QUIET)
+    assert not list(tmp_path.iterdir())
     with pytest.raises(OptionError, match="without noise there is no density"):
         smooth(lorenz_observations, Lorenz63(spin_up=10, noise=0), method={"name": "ffbs", "particles": 64}, **QUIET)
     with pytest.raises(DataError, match=r"expected linear's 1 .*|span .* steps of linear"):

@@ -5,18 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-import xarray as xr
 
 from sdaxr.posterior.likelihood import GaussianObservation
-
-
-def white(levels: int = 2) -> xr.Dataset:
-    """White noise; the levels have very different means and standard deviations."""
-    random = np.random.default_rng(0)
-    values = random.normal(size=(200, levels, 6, 6)) * np.array([1.0, 5.0])[:levels, None, None]
-    values += np.array([200.0, 300.0])[:levels, None, None]
-    coords = {"time": np.arange(200.0), "level": np.arange(levels), "y": np.arange(6.0), "x": np.arange(6.0)}
-    return xr.Dataset({"t": (("time", "level", "y", "x"), values, {"units": "K"})}, coords)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])

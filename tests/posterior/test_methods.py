@@ -43,10 +43,23 @@ def test_options_are_the_users_then_the_priors_then_the_defaults() -> None:
     assert resolve_method(shipped, "mmps") == MMPS()
     assert resolve_method(shipped, {"name": "mmps", "iterations": 2}) == MMPS(iterations=2)
     assert resolve_method(shipped, DPS(zeta=0.5)) == DPS(zeta=0.5)
+    assert resolve_method(shipped) == SDA(variance=Scalar(0.003)) and resolve_method(prior()) == SDA()
+    assert resolve_method(prior(name="mmps", iterations=7)) == MMPS(iterations=7)
+
+
+@pytest.mark.parametrize("wrong", [3, sdaxr.samplers.DDIM()])
+def test_an_object_of_another_kind_is_refused(wrong: object) -> None:
+    with pytest.raises(OptionError, match="for the method, expected one of 4dvar, bpf"):
+        resolve_method(prior(), wrong)
 
 
 def test_a_variance_is_an_object_a_name_a_mapping_or_a_number() -> None:
-    assert SDA(variance=0.01) == SDA(variance={"name": "scalar", "gamma": "0.01"}) == SDA(variance=Scalar(0.01))
+    assert (
+        SDA(variance=np.float64(0.01))
+        == SDA(variance=0.01)
+        == SDA(variance={"name": "scalar", "gamma": "0.01"})
+        == SDA(variance=Scalar(0.01))
+    )
     assert SDA(variance="bounded") == SDA(variance=Bounded(1.0))
     assert JacobianFree(covariance="independent") == JacobianFree(covariance=Independent())
     assert SOAD(variance="bounded", corrector="false") == SOAD(variance=Bounded(), corrector=False)

@@ -70,7 +70,7 @@ class ModalCovariance(StateCovariance):
     variance_ratio: Tensor
     temporal_correlation: Tensor
 
-    # A part of the measured variance of each observation is taken for its own, see `_OWN`.
+    # A part of the measured variance of each observation is taken for its own, see `_INDEPENDENT`.
     measured: ClassVar[bool] = True
 
     @classmethod

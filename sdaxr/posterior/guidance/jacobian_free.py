@@ -65,20 +65,32 @@ class JacobianFree(ScoreMethod):
         return self.covariance is not None and self.covariance.measured
 
     def resolve(self, prior: Prior, times: xr.DataArray, device: torch.device) -> JacobianFree:
-        """The method with V for trajectories of a prior on ``times``."""
+        """The method with V for trajectories of a prior on ``times``.
+
+        Raises
+        ------
+        OptionError
+            If the prior has no covariance of the kind that is asked for.
+        """
         layout, chosen = prior.layout, self.covariance
         if chosen is None:
             small = not layout.space and times.size * layout.channels <= LARGEST
             chosen = Covariance() if small else Measured()
         found = chosen.resolve(prior, times, device)
         if not isinstance(found, StateCovariance):
-            # The prior does not know the modes of its fields.
+            if self.covariance is not None:
+                raise OptionError(
+                    f"covariance=Measured() needs a prior that knows the modes of its fields, found the prior "
+                    f"{prior.name!r}; take Covariance() or Independent()"
+                )
             found = Independent()
         return replace(self, covariance=found)
 
     def mean(self, posterior: GuidedDenoiser, z: Tensor, r: float) -> Tensor:
         """E[x | z, y], of the shape of z (batch, time, channel, *space)."""
-        covariance = self.covariance if isinstance(self.covariance, StateCovariance) else Independent()
+        covariance = self.covariance
+        if not isinstance(covariance, StateCovariance):
+            raise OptionError("the covariance is not that of a prior yet; call resolve, or take Independent()")
         with torch.no_grad():
             xhat = posterior.denoiser(z, r)
         return xhat + covariance.product_everywhere(covariance.slope(posterior.likelihood, xhat, r), r)

@@ -13,6 +13,7 @@ this factor is included.
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from numbers import Real
 from typing import TYPE_CHECKING, ClassVar
 
 import torch
@@ -48,8 +49,8 @@ class SDA(ScoreMethod):
     name: ClassVar[str] = "sda"
 
     def __post_init__(self) -> None:
-        if isinstance(self.variance, int | float):
-            object.__setattr__(self, "variance", Scalar(self.variance))
+        if isinstance(self.variance, Real) and not isinstance(self.variance, bool):
+            object.__setattr__(self, "variance", Scalar(float(self.variance)))
         super().__post_init__()
         if not isinstance(self.variance, Uncertainty):
             raise OptionError(

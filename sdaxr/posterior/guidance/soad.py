@@ -101,6 +101,8 @@ class SOAD(ScoreMethod):
         likelihood, variance = posterior.likelihood, self.variance
         if isinstance(variance, StateCovariance):
             return through_network(posterior.denoiser, z, r, lambda xhat: variance.slope(likelihood, xhat, r))
+        if not isinstance(variance, Bounded):
+            raise OptionError("the variance is not that of a prior yet; call resolve, or take Bounded()")
         networks = list(zip(likelihood.networks, _rows(likelihood, z), strict=True))
 
         def weigh(innovations: list[Tensor]) -> list[Tensor]:

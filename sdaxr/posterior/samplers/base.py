@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from sdaxr.posterior.samplers.langevin import LangevinCorrector
-from sdaxr.posterior.samplers.levels import GRIDS, levels_of
+from sdaxr.posterior.samplers.levels import GRIDS
 from sdaxr.posterior.samplers.predictor_corrector import Corrector, Predictor, PredictorCorrector
 from sdaxr.schema import OptionError, nearest
 from sdaxr.states.registry import Options
@@ -23,11 +23,11 @@ class Sampler(Options, ABC):
     Parameters
     ----------
     steps
-        Number of noise levels.
+        Number of noise levels above zero; the uniform grid has one more.
     grid
         Spacing of the noise levels: ``"log-snr"`` (uniform in log r), ``"karras"`` (steps of log r are short at high
         noise and long at low noise; Karras et al. 2022, equation 5, arXiv:2206.00364) or ``"uniform"`` (uniform in the
-        time of Rozet & Louppe 2023, arXiv:2306.10574).
+        time of Rozet & Louppe 2023, arXiv:2306.10574, from r = 1000 to 0.001 whatever the bounds are).
     corrections
         Number of Langevin corrections on each noise level from ``above`` to ``below``.
     tau
@@ -37,9 +37,10 @@ class Sampler(Options, ABC):
         Smallest and largest noise level with corrections, in standard deviations of the prior.
     largest, smallest
         Bounds of the noise levels r, in standard deviations of the prior. Levels beyond those of the training are not
-        used.
+        used. The uniform grid has bounds of its own.
     attempts
-        Most draws of a member whose sample is excluded by the observations; the nearest draw is kept.
+        Most draws of a member whose sample is excluded by the observations; the nearest draw is kept. A forecast draws
+        once.
     stride
         For priors with a network on windows: number of states from one window to the next. 1 is the composition of
         Rozet & Louppe (2023). With the length of the window, no state is evaluated twice. See `sdaxr.prior.blanket`.
@@ -69,10 +70,24 @@ class Sampler(Options, ABC):
         for key, bound in least.items():
             if getattr(self, key) < bound:
                 raise OptionError(f"{key}={getattr(self, key)}, expected at least {bound}")
+        if self.above > self.below:
+            raise OptionError(f"above={self.above} and below={self.below}, expected above to be the smaller level")
 
     def build(self, levels: tuple[float, float]) -> PredictorCorrector:
-        """The algorithm for a prior; ``levels`` are the smallest and the largest noise level of its training."""
-        grid = levels_of(self.grid, self.steps, min(self.largest, levels[1]), max(self.smallest, levels[0]))
+        """The algorithm for a prior; ``levels`` are the smallest and the largest noise level of its training.
+
+        Raises
+        ------
+        OptionError
+            If no noise level of the training is from ``smallest`` to ``largest``.
+        """
+        largest, smallest = min(self.largest, levels[1]), max(self.smallest, levels[0])
+        if largest <= smallest:
+            raise OptionError(
+                f"largest={self.largest} and smallest={self.smallest}, expected levels between {levels[0]:g} and "
+                f"{levels[1]:g}, where the prior is trained, and largest above smallest"
+            )
+        grid = GRIDS[self.grid](self.steps, largest, smallest)
         return PredictorCorrector(grid, self.predictor(), self.corrector(), self.limit)
 
     @abstractmethod

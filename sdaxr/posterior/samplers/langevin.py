@@ -56,7 +56,7 @@ class LangevinCorrector:
 
     def corrections(self, r: float) -> int:
         """Number of corrections at the noise level ``r``."""
-        return self.count if self.above <= r <= self.below else 0
+        return self.count if r > 0 and self.above <= r <= self.below else 0
 
     def __call__(self, z: Tensor, xhat: Tensor, r: float, noise: Noise) -> Tensor:
         """One correction at the noise level ``r``; all states have the shape of z."""
@@ -65,27 +65,16 @@ class LangevinCorrector:
 
 
 @dataclass(frozen=True)
-class ScoreLangevinCorrector:
+class ScoreLangevinCorrector(LangevinCorrector):
     r"""Langevin steps of the size :math:`d = \tau \dim(z) / |s|^2` (Rozet & Louppe 2023, arXiv:2306.10574).
 
     Attributes
     ----------
-    count
-        Number of corrections on a noise level.
+    count, above, below
+        As in `LangevinCorrector`.
     tau
         Size of a step, without unit.
-    above, below
-        Smallest and largest noise level with corrections.
     """
-
-    count: int = 0
-    tau: float = 0.5
-    above: float = 0.0
-    below: float = math.inf
-
-    def corrections(self, r: float) -> int:
-        """Number of corrections at the noise level ``r``."""
-        return self.count if r > 0 and self.above <= r <= self.below else 0
 
     def __call__(self, z: Tensor, xhat: Tensor, r: float, noise: Noise) -> Tensor:
         """One correction at the noise level ``r``; all states have the shape of z."""

@@ -3,29 +3,7 @@ r"""Grids of noise levels :math:`r = \sigma / \mu`, from the largest to the smal
 from __future__ import annotations
 
 import math
-
-from sdaxr.schema import OptionError, nearest
-
-GRIDS = ("karras", "log-snr", "uniform")
-
-
-def levels_of(grid: str, steps: int, largest: float, smallest: float) -> tuple[float, ...]:
-    """The noise levels of the grid with this name, from ``largest`` to ``smallest``.
-
-    The uniform grid has bounds of its own, see `uniform_levels`.
-
-    Raises
-    ------
-    OptionError
-        If there is no such grid.
-    """
-    if grid == "karras":
-        return karras_levels(steps, largest, smallest)
-    if grid == "log-snr":
-        return log_snr_levels(steps, largest, smallest)
-    if grid == "uniform":
-        return uniform_levels(steps)
-    raise OptionError(f"grid={nearest(grid, GRIDS)}")
+from collections.abc import Callable
 
 
 def karras_levels(steps: int, largest: float, smallest: float, rho: float = 7.0) -> tuple[float, ...]:
@@ -61,3 +39,11 @@ def uniform_levels(steps: int) -> tuple[float, ...]:
     omega = math.acos(math.sqrt(1e-3))
     mu = [math.cos(omega * (1 - i / steps)) ** 2 for i in range(steps + 1)]
     return tuple(math.sqrt(1 - m**2 + 1e-6) / m for m in mu)
+
+
+# By name, as functions of steps, largest, smallest. The uniform grid has bounds of its own.
+GRIDS: dict[str, Callable[[int, float, float], tuple[float, ...]]] = {
+    "karras": karras_levels,
+    "log-snr": log_snr_levels,
+    "uniform": lambda steps, *_: uniform_levels(steps),
+}

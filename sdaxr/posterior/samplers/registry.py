@@ -64,9 +64,10 @@ def resolve_sampler(prior: Prior, given: str | Sampler | Mapping[str, Any] | Non
     OptionError
         If the name or an option is unknown, or the value of an option is impossible.
     """
-    if isinstance(given, Options):
-        found: Sampler = SAMPLERS.build(given)
-        return found
+    from sdaxr.posterior.samplers.base import Sampler
+
+    if isinstance(given, Sampler):
+        return given
     recorded: dict[str, Any] = {"name": DEFAULT, **prior.metadata.get("sampling", {}).get("sampler", {})}
     if not isinstance(given, str | Mapping | None):
         raise OptionError(f"sampler={given!r}, expected one of {', '.join(SAMPLERS.names())}, an object, or a mapping")
@@ -75,7 +76,7 @@ def resolve_sampler(prior: Prior, given: str | Sampler | Mapping[str, Any] | Non
         kept = () if asked["name"] == _PAPER else _OF_THE_PRIOR
         known = {field.name for field in fields(SAMPLERS.kind(asked["name"]))}
         recorded = {key: value for key, value in recorded.items() if key in kept and key in known}
-    found = SAMPLERS.build({**recorded, **asked})
+    found: Sampler = SAMPLERS.build({**recorded, **asked})
     return found
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from sdaxr.posterior.samplers.levels import karras_levels, levels_of, log_snr_levels, uniform_levels
+from sdaxr.posterior.samplers.levels import GRIDS, karras_levels, log_snr_levels, uniform_levels
 
 
 def test_levels_are_those_of_the_papers() -> None:
@@ -20,11 +20,11 @@ def test_levels_are_those_of_the_papers() -> None:
     assert uniform[0] == pytest.approx(1e3) and uniform[-1] == pytest.approx(1e-3)
     mu = np.cos(np.arccos(np.sqrt(1e-3)) * 0.5) ** 2
     assert uniform[128] == pytest.approx(np.sqrt(1 - mu**2 + 1e-6) / mu)
-    assert levels_of("karras", 32, 80.0, 0.01) == karras
-    assert levels_of("log-snr", 5, 100.0, 0.01) == logarithmic
-    assert levels_of("uniform", 256, 80.0, 0.01) == uniform
+    assert GRIDS["karras"](32, 80.0, 0.01) == karras
+    assert GRIDS["log-snr"](5, 100.0, 0.01) == logarithmic
+    assert GRIDS["uniform"](256, 80.0, 0.01) == uniform
 
 
 @pytest.mark.parametrize("grid", ["karras", "log-snr"])
 def test_one_level_is_the_largest(grid: str) -> None:
-    assert levels_of(grid, 1, 80.0, 0.01) == pytest.approx((80.0, 0.0))
+    assert GRIDS[grid](1, 80.0, 0.01) == pytest.approx((80.0, 0.0))

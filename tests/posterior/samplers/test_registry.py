@@ -55,6 +55,18 @@ def test_noise_levels_are_within_those_that_the_prior_was_trained_for() -> None:
     assert (max(levels), min(r for r in levels if r)) == pytest.approx((80.0, 0.01))
 
 
+@pytest.mark.parametrize("bounds", [(0.5, 2.0), (0.001, 0.0), (1e3, 200.0), (0.0, 0.0)])
+def test_levels_without_any_of_the_training_are_refused(bounds: tuple[float, float]) -> None:
+    with pytest.raises(OptionError, match="expected levels between 0.005 and 100, where the prior is trained"):
+        SDEDPMSolver(largest=bounds[0], smallest=bounds[1]).build(LEVELS)
+
+
+@pytest.mark.parametrize("wrong", [3, sdaxr.methods.SDA()])
+def test_an_object_of_another_kind_is_refused(wrong: object) -> None:
+    with pytest.raises(OptionError, match="expected one of ancestral, ddim"):
+        resolve_sampler(prior(), wrong)
+
+
 @pytest.mark.parametrize("name", SAMPLERS.names())
 def test_every_sampler_has_a_name_and_is_recorded(name: str) -> None:
     sampler = SAMPLERS.build(name)
