@@ -165,10 +165,10 @@ def train(
 
 
 def fingerprint(data: xr.Dataset, layout: StateLayout) -> dict[str, Any]:
-    """Where the training data came from: provenance attributes, sizes, and a hash of statistics and axes."""
+    """Where the training data came from: provenance attributes, sizes, and a hash of all arrays of the layout."""
     digest = hashlib.sha256()
-    for array in (layout.mean, layout.std, *(c.values for c in layout.coords.values())):
-        digest.update(np.ascontiguousarray(array).tobytes())
+    for name, array in sorted(layout.to_file()[0].items()):
+        digest.update(name.encode() + np.ascontiguousarray(array).tobytes())
     sizes = {str(k): int(v) for k, v in data.sizes.items()}
     known = {str(k): v for k, v in data.attrs.items() if str(k).startswith("sdaxr_") or k in ("title", "source")}
     found: dict[str, Any] = json.loads(json.dumps({"sizes": sizes, "sha256": digest.hexdigest(), **known}, default=str))

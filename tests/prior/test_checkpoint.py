@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import xarray as xr
 from safetensors.torch import save_file
 from small_training import assert_same, autoregressive, killed_training, trained
 
@@ -23,6 +24,19 @@ def test_a_checkpoint_of_other_settings_is_refused(monkeypatch: pytest.MonkeyPat
         trained(data.rename(a="b"), store)
     with pytest.raises(ArchiveError, match="other settings.*data"):
         trained(data * 2, store)
+
+
+def test_a_checkpoint_of_another_context_is_refused(
+    monkeypatch: pytest.MonkeyPatch, trajectories: xr.Dataset, tmp_path: Path
+) -> None:
+    depth = trajectories.u.isel(trajectory=0, time=0, drop=True)
+    data, store = trajectories.assign(depth=depth, height=depth), tmp_path / "p.safetensors"
+    options = {"network": {"widths": (4, 8), "blocks": 1}, "variables": ["u", "v"]}
+    killed_training(monkeypatch, data, store, after=1, context=["depth"], **options)
+    for other, context in [(data, ["height"]), (data.assign(depth=depth**2), ["depth"])]:
+        with pytest.raises(ArchiveError, match=r"other settings \(data.sha256"):
+            trained(other, store, context=context, **options)
+    trained(data, store, context=["depth"], **options)
 
 
 def test_a_run_may_be_prolonged_and_cost_something_else(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
