@@ -189,11 +189,19 @@ def _homogeneous_axes(layout: StateLayout, dims: Sequence[str]) -> list[int]:
             raise OptionError(
                 f"homogeneous dimension {nearest(dim, layout.space)}, and it has to be periodic (attribute 'period')"
             )
-        axis = layout.space.index(dim)
-        for name, field in layout.context.items():
+        axis = layout.space.index(dim) - len(layout.space)
+        for name, field in _still_fields(layout).items():
             if np.ptp(field, axis=axis).max() > 1e-6:
-                raise OptionError(f"the context field '{name}' varies along '{dim}', so '{dim}' is not homogeneous")
+                raise OptionError(f"{name} varies along '{dim}', so '{dim}' is not homogeneous")
     return [layout.space.index(dim) - len(layout.space) for dim in dims]
+
+
+def _still_fields(layout: StateLayout) -> dict[str, np.ndarray]:
+    """Fields that stay where they are when a window is rolled, shape (..., *space)."""
+    fields = {f"the context field '{name}'": field for name, field in layout.context.items()}
+    # Of normalise="point"; one number a channel varies along no dimension.
+    fields |= {"the mean of the states": layout.mean / layout.std, "the standard deviation of the states": layout.std}
+    return fields if layout.mask is None else fields | {"the land mask": layout.mask.astype(float)}
 
 
 def _blocks(data: xr.Dataset, layout: StateLayout, length: int, memory: float) -> list[xr.Dataset]:

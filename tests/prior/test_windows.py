@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import xarray as xr
@@ -107,12 +109,27 @@ def test_what_is_not_homogeneous(dim: str, message: str) -> None:
         Windows(data, infer_layout(data), 3, seed=0, homogeneous=[dim])
 
 
-def test_a_context_field_that_varies_is_not_homogeneous() -> None:
-    x = ("x", np.arange(6.0), {"period": 6.0})
-    values = np.random.default_rng(0).normal(size=(5, 6))
-    data = xr.Dataset({"a": (("time", "x"), values), "h": ("x", np.arange(6.0))}, {"time": np.arange(5.0), "x": x})
-    with pytest.raises(OptionError, match="context field 'h' varies along 'x'"):
-        Windows(data, infer_layout(data, context=["h"]), 3, seed=0, homogeneous=["x"])
+@pytest.mark.parametrize(
+    ("options", "land", "message"),
+    [
+        ({"context": ["h"]}, False, "the context field 'h' varies along 'x'"),
+        ({"normalise": "point"}, False, "the mean of the states varies along 'x'"),
+        ({}, True, "the land mask varies along 'x'"),
+    ],
+)
+def test_what_would_stay_where_it_is_does_not_vary(options: dict[str, Any], land: bool, message: str) -> None:
+    """Only the states are rolled; what is the same all along the dimension may stay."""
+    y, x = ("y", np.arange(4.0)), ("x", np.arange(6.0), {"period": 6.0})
+    states = (("time", "y", "x"), np.random.default_rng(0).normal(size=(5, 4, 6)))
+    fields = {"a": states, "h": (("y", "x"), np.ones((4, 1)) * np.arange(6.0))}
+    data = xr.Dataset(fields, {"time": np.arange(5.0), "y": y, "x": x})
+    coast = data.assign(a=data.a.where(data.x > 3)) if land else data
+    layout = infer_layout(coast, variables=["a"], **options)
+    with pytest.raises(OptionError, match=message):
+        Windows(coast, layout, 3, seed=0, homogeneous=["x"])
+    channel = data.assign(a=data.a.where(data.y > 0), h=data.h * 0 + data.y)
+    layout = infer_layout(channel, variables=["a"], context=["h"])
+    assert (Windows(channel, layout, 3, seed=0, homogeneous=["x"]).batch(0, 4)[0][:, :, :, 0] == 0).all()
 
 
 def test_the_sample_is_as_many_batches_as_are_quick_to_read() -> None:
