@@ -84,7 +84,9 @@ def load(path: Path, run: TrainingRun) -> bool:
         getattr(run, part).load_state_dict(weights)
     state = run.optimiser.state_dict()
     count = sum(len(group["params"]) for group in state["param_groups"])
-    state["state"] = {i: {k: tensors[f"optimiser.{i}.{k}"] for k in _MOMENTS} for i in range(count)}
+    # Weights that the loss does not depend on have no moments.
+    moved = [i for i in range(count) if f"optimiser.{i}.step" in tensors]
+    state["state"] = {i: {k: tensors[f"optimiser.{i}.{k}"] for k in _MOMENTS} for i in moved}
     run.optimiser.load_state_dict(state)
     run.weighting.state = tensors["weighting"].to(run.device)
     progress = json.loads(metadata["progress"])
