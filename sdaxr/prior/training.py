@@ -14,6 +14,8 @@ import torch
 import xarray as xr
 
 from sdaxr import schema
+from sdaxr.archives.finished import remove, workspace
+from sdaxr.archives.format import storage_errors
 from sdaxr.archives.reading import open_archive
 from sdaxr.operators.base import Operator
 from sdaxr.prior.augmentation import Augmentation
@@ -154,13 +156,13 @@ def train(
     model = _initial(layout, about, windows, seed, target)
     run = TrainingRun(settings, about, layout, model, windows, held_out, target)
     if overwrite and not belongs(checkpoint, run):
-        checkpoint.unlink(missing_ok=True)
+        remove(checkpoint)
     run.go(checkpoint, progress)
     about = {"name": name or store.stem} | about | {"training": run.summary(), "sdaxr_version": schema.VERSION}
     about = json.loads(json.dumps(about, default=np.generic.item))  # as the file holds it
     prior = Prior(layout, run.averaged.cpu().eval().requires_grad_(False), held_out.reference(), about)
     prior.save(store)
-    checkpoint.unlink(missing_ok=True)
+    remove(checkpoint)
     return prior
 
 
@@ -202,11 +204,5 @@ def _checkpoint_of(store: Path, overwrite: bool) -> Path:
     checkpoint = store.with_name(store.name + ".checkpoint")
     if store.exists() and not overwrite and not checkpoint.exists():
         raise ArchiveError(f"'{store}' exists; pass overwrite=True to train it anew, or choose another store")
-    probe = checkpoint.with_name(checkpoint.name + ".probe")
-    try:
-        store.parent.mkdir(parents=True, exist_ok=True)
-        probe.touch()
-        probe.unlink()
-    except OSError as error:
-        raise ArchiveError(f"'{store}' cannot be written: {error}; choose another store") from error
-    return checkpoint
+    with storage_errors("write", str(store)), workspace(store):
+        return checkpoint

@@ -83,6 +83,21 @@ def test_a_checkpoint_that_cannot_be_written(monkeypatch: pytest.MonkeyPatch, tm
     def full(*given: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("sdaxr.prior.checkpoint.save_file", full)
-    with pytest.raises(ArchiveError, match="the checkpoint cannot be written to .*No space left"):
+    monkeypatch.setattr("pathlib.Path.write_bytes", full)
+    with pytest.raises(ArchiveError, match=r"cannot write '.*checkpoint': No space left .*free some space"):
         trained(autoregressive(6, 20), tmp_path / "p.safetensors")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_kill_while_the_checkpoint_is_written_leaves_nothing_behind(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    data, store = autoregressive(6, 20), tmp_path / "p.safetensors"
+    killed_training(monkeypatch, data, store, after=1)
+    # Nobody holds the lock of a workspace whose writer was killed.
+    for name in (store.name, f"{store.name}.checkpoint"):
+        left = tmp_path / f".{name}.{'0' * 32}.partial"
+        left.mkdir()
+        (left / name).write_bytes(b"half")
+    trained(data, store)
+    assert [path.name for path in tmp_path.iterdir()] == [store.name]
