@@ -27,7 +27,8 @@ from zarr.storage import LocalStore, WrapperStore
 from sdaxr.archives.format import STATUS, STORED, own_attrs, read_metadata
 from sdaxr.schema import ArchiveError
 
-_CHECKSUM_BYTES = 4
+# CRC-32C of any bytes that are followed by their own CRC-32C (little-endian): a constant of the polynomial.
+_UNDAMAGED = 0x48674BC7
 
 
 def chunk_encoding(names: Iterable[Any]) -> dict[Any, dict[str, Any]]:
@@ -106,9 +107,7 @@ class CheckedStore(WrapperStore[LocalStore]):
         if found is None:
             raise _error(self._store.root, key, "is missing")
         # Zarr verifies the checksum, too, but its error does not say which chunk it is.
-        content = found.to_bytes()
-        stored = int.from_bytes(content[-_CHECKSUM_BYTES:], "little")
-        if byte_range is None and google_crc32c.value(content[:-_CHECKSUM_BYTES]) != stored:
+        if byte_range is None and google_crc32c.value(found.as_numpy_array()) != _UNDAMAGED:
             raise _error(self._store.root, key, "is damaged (its checksum is not that of its bytes)")
         return found
 
