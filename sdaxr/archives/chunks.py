@@ -14,7 +14,7 @@ import itertools
 import json
 import math
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -62,10 +62,23 @@ def holds_every_chunk(path: Path) -> bool:
     return said is not None and stored_attr(path)[STORED] == said
 
 
-def missing_chunks(path: Path, counts: Mapping[str, tuple[int, ...]]) -> Iterator[tuple[str, tuple[int, ...]]]:
-    """Name and index of each chunk that is not there, of arrays with these numbers of chunks."""
+def missing_chunks(
+    path: Path, counts: Mapping[str, tuple[int, ...]], units: Sequence[int] | None = None
+) -> Iterator[tuple[str, tuple[int, ...]]]:
+    """Name and index of each chunk that is not there.
+
+    Parameters
+    ----------
+    path
+        The Zarr directory.
+    counts
+        Number of chunks along each dimension of the arrays that are looked at.
+    units
+        Positions along the first dimension that are looked at. Default: all.
+    """
     for name, count in counts.items():
-        for index in itertools.product(*map(range, count)):
+        ranges: list[Iterable[int]] = [range(size) for size in count]
+        for index in itertools.product(*ranges if units is None else [units, *ranges[1:]]):
             # One look at the file system each, without the objects of pathlib, for the sake of 1e5 chunks.
             if not os.path.exists(os.path.join(path, _key(name, index))):
                 yield name, index
