@@ -214,6 +214,8 @@ class Settings:
         if shortest is None or not 1 <= shortest <= window or (windowed and shortest < window):
             expected = "the window itself for a prior of windows of one length" if windowed else "1 to the window"
             raise OptionError(f"shortest={shortest}, expected {expected} ({window})")
+        if self.seed < 0:
+            raise OptionError(f"seed={self.seed}, expected zero or a positive number")
         for key in ("steps", "minutes"):
             value = getattr(self, key)
             if value is not None and value <= 0:
