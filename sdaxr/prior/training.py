@@ -60,8 +60,9 @@ def train(
     trajectories
         Dataset, or path of a Zarr or NetCDF archive, with a ``time`` dimension, zero to two horizontal dimensions, an
         optional layer dimension and an optional ensemble dimension. A coordinate ``split`` says which trajectories
-        train and which validate (``train``, ``valid``). Without it the last tenth of the times validates, or the last
-        window where a tenth is shorter.
+        train and which validate (``train``, ``valid``); where none validates, those of the training do, and a warning
+        is logged. Without the coordinate the last tenth of the times validates, or the last window where a tenth is
+        shorter.
     store
         Path of the ``.safetensors`` file. A run that was killed continues from ``<store>.checkpoint`` beside it.
     window

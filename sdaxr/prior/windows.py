@@ -6,6 +6,7 @@ thread reads the next blocks while windows are drawn from the present ones.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
@@ -18,6 +19,8 @@ from sdaxr.schema import TIME, DataError, OptionError, nearest
 from sdaxr.states.axes import ensemble_dimension
 from sdaxr.states.fields import StateLayout
 from sdaxr.states.time import time_axis
+
+_log = logging.getLogger(__name__)
 
 # Numbers that are drawn for the modes, and for the reference windows of the prior's file.
 _SAMPLE, _REFERENCE = 2**27, 2**16
@@ -152,7 +155,8 @@ class Windows:
 def split(data: xr.Dataset, least: int) -> tuple[xr.Dataset, xr.Dataset]:
     """The data of the training and of the validation.
 
-    A coordinate ``split`` decides. Without it the last tenth of the times validates, and at least ``least`` states.
+    A coordinate ``split`` decides; where it has no ``valid``, the training data validate, too, and a warning is logged.
+    Without it the last tenth of the times validates, and at least ``least`` states.
 
     Raises
     ------
@@ -164,7 +168,10 @@ def split(data: xr.Dataset, least: int) -> tuple[xr.Dataset, xr.Dataset]:
         parts = [data.isel({dim: np.flatnonzero(data["split"].values == part)}) for part in ("train", "valid")]
         if parts[0].sizes[dim] == 0:
             raise DataError(f"'split' has the values {sorted(set(data['split'].values))}, expected some 'train'")
-        return parts[0], parts[1] if parts[1].sizes[dim] else parts[0]
+        if parts[1].sizes[dim] == 0:
+            _log.warning("no '%s' has the split 'valid': the training data validate, too", dim)
+            return parts[0], parts[0]
+        return parts[0], parts[1]
     time_axis(data)
     end = max(1, min(round(0.9 * data.sizes[TIME]), data.sizes[TIME] - least))
     return data.isel({TIME: slice(None, end)}), data.isel({TIME: slice(end, None)})

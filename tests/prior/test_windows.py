@@ -73,13 +73,15 @@ def test_without_a_split_the_end_of_the_series_validates(states: int, least: int
     xr.testing.assert_identical(xr.concat([first, last], "time"), data)
 
 
-def test_a_split_decides_which_trajectories_validate() -> None:
+def test_a_split_decides_which_trajectories_validate(caplog: pytest.LogCaptureFixture) -> None:
     data = autoregressive(5, 12)
     first, last = split(data, 5)
     xr.testing.assert_identical(first, data.isel(trajectory=slice(3)))
     xr.testing.assert_identical(last, data.isel(trajectory=[3]))
+    assert not caplog.records
     alone = data.assign_coords(split=("trajectory", ["train"] * 5))
     xr.testing.assert_identical(split(alone, 5)[1], alone)
+    assert "no 'trajectory' has the split 'valid': the training data validate" in caplog.text
     with pytest.raises(DataError, match="expected some 'train'"):
         split(data.assign_coords(split=("trajectory", ["test"] * 5)), 5)
 
