@@ -79,10 +79,11 @@ class Windows:
         self.length = length
         self.seed = seed
         self._blocks = _blocks(data, layout, length, memory)
-        state = 4 * layout.channels * int(np.prod(layout.shape, dtype=int))
+        # One for all windows, except where it has cycles: then the buffer holds that of every state.
+        self._context = layout.context_array(data[TIME][:length])[None]
         longest = max(block.sizes[TIME] for block in self._blocks)
         # While one buffer is in use, the next one is being read.
-        room = max(1, int(memory / 2 // (state * longest)))
+        room = max(1, int(memory / 2 // (_state_bytes(layout) * longest)))
         self.streams = len(self._blocks) > 2 * room
         self._per_buffer = room if self.streams else len(self._blocks)
         self._renew = renew
@@ -113,7 +114,7 @@ class Windows:
             times = draw.integers(symmetry.order, size=size)
             states = np.stack([symmetry(s, int(n)) for s, n in zip(states, times, strict=True)])
         if not self.layout.cycles:
-            return states, held[0][1][None, : self.length]
+            return states, self._context
         context = np.stack([held[b][1][f : f + self.length] for b, f in zip(which, first, strict=True)])
         return states, context
 
@@ -149,7 +150,8 @@ class Windows:
     def _read(self, number: int) -> list[tuple[np.ndarray, np.ndarray]]:
         order = np.random.default_rng((self.seed, number)).permutation(len(self._blocks))
         chosen = [self._blocks[i] for i in order[: self._per_buffer]]
-        return [(self.layout.to_array(block), self.layout.context_array(block[TIME])) for block in chosen]
+        times = slice(None if self.layout.cycles else 0)
+        return [(self.layout.to_array(block), self.layout.context_array(block[TIME][times])) for block in chosen]
 
 
 def split(data: xr.Dataset, least: int) -> tuple[xr.Dataset, xr.Dataset]:
@@ -211,12 +213,17 @@ def _still_fields(layout: StateLayout) -> dict[str, np.ndarray]:
     return fields if layout.mask is None else fields | {"the land mask": layout.mask.astype(float)}
 
 
+def _state_bytes(layout: StateLayout) -> int:
+    """Bytes of one state in the buffer, float32, and of its context where that changes in time."""
+    channels = layout.channels + (layout.context_channels if layout.cycles else 0)
+    return 4 * channels * int(np.prod(layout.shape, dtype=int))
+
+
 def _blocks(data: xr.Dataset, layout: StateLayout, length: int, memory: float) -> list[xr.Dataset]:
     """Stretches of one trajectory each, none larger than an eighth of the memory."""
     ensemble = ensemble_dimension(data)
     members = [data.isel({ensemble: i}) for i in range(data.sizes[ensemble])] if ensemble is not None else [data]
-    state = 4 * layout.channels * int(np.prod(layout.shape, dtype=int))
-    longest = max(length, min(data.sizes[TIME], int(memory / 8 // state)))
+    longest = max(length, min(data.sizes[TIME], int(memory / 8 // _state_bytes(layout))))
     blocks = []
     for member in members:
         # Neighbouring stretches overlap by one state less than a window, so that every window is in a stretch.

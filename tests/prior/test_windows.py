@@ -40,12 +40,15 @@ def test_streamed_windows_are_valid_and_cover_everything() -> None:
     np.testing.assert_array_equal(lazy.batch(9, 32)[0], seen[9])
 
 
-def test_streaming_holds_no_more_than_it_may() -> None:
-    data, layout = numbered(20, 64)
-    memory = 4 * 64 * 6
-    windows = Windows(data, layout, 7, seed=0, memory=memory)
-    windows.batch(0, 4)
-    assert sum(states.nbytes for states, _ in windows._held) <= memory / 2
+@pytest.mark.parametrize("cycles", [(), ("hour_of_day",)])
+def test_streaming_holds_no_more_than_it_may(cycles: tuple[str, ...]) -> None:
+    data, _ = numbered(20, 64)
+    data = data.assign_coords(time=np.datetime64("2019-01-01", "ns") + np.arange(64) * np.timedelta64(1, "h"))
+    memory = 4 * 64 * 16
+    windows = Windows(data, infer_layout(data, cycles=cycles), 7, seed=0, memory=memory)
+    _, context = windows.batch(0, 4)
+    assert windows.streams and context.shape == ((4, 7, 3) if cycles else (1, 7, 1))
+    assert memory / 4 < sum(states.nbytes + beside.nbytes for states, beside in windows._held) <= memory / 2
 
 
 @pytest.mark.parametrize("shared", [True, False])
