@@ -21,7 +21,7 @@ _log = logging.getLogger(__name__)
 
 
 def check_free(store: str | Path | None, overwrite: bool) -> None:
-    """Raise `ArchiveError` if ``store`` exists and may not be replaced, or has no known suffix."""
+    """Raise `ArchiveError` if ``store`` exists and may not be replaced, `OptionError` if it has no known suffix."""
     if store is None:
         return
     if Path(store).suffix not in (".zarr", ".nc"):

@@ -45,7 +45,8 @@ class Prior:
     layout
         Variables, grid, normalisation and time axis of the states.
     network
-        The denoising network, on the CPU.
+        The denoising network. It is on the CPU when the prior is opened or trained; `denoiser` and `held_out` move it
+        to their device.
     reference
         A few held-out windows, normalised, of shape (sample, time, channel, *space), and their context, of shape
         (1 or sample, time, context channel, *space). The uncertainty given z is measured on them.
