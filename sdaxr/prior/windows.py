@@ -24,6 +24,8 @@ _log = logging.getLogger(__name__)
 
 # Numbers that are drawn for the modes, and for the reference windows of the prior's file.
 _SAMPLE, _REFERENCE = 2**27, 2**16
+# Windows in one batch of those that are drawn for the modes.
+_SAMPLE_BATCH = 16
 
 
 class Windows:
@@ -118,16 +120,16 @@ class Windows:
         context = np.stack([held[b][1][f : f + self.length] for b, f in zip(which, first, strict=True)])
         return states, context
 
-    def sample(self, together: int, size: int = 16) -> Iterator[np.ndarray]:
-        """Batches of ``size`` windows of states, enough to measure the covariance of ``together`` numbers.
+    def sample(self, together: int) -> Iterator[np.ndarray]:
+        """Batches of 16 windows of states, enough to measure the covariance of ``together`` numbers.
 
         `Modes.measure` needs 20 states for each of the numbers that share a wavenumber; these are twice as many.
         """
-        states, _ = self.batch(0, size)
-        wanted = max(4, 40 * together // (size * self.length))
+        states, _ = self.batch(0, _SAMPLE_BATCH)
+        wanted = max(4, 40 * together // (_SAMPLE_BATCH * self.length))
         # At most 64 batches, and 2^27 numbers (half a gigabyte), which takes seconds.
         for number in range(int(np.clip(_SAMPLE // states.size, wanted, 64))):
-            yield self.batch(number, size)[0]
+            yield self.batch(number, _SAMPLE_BATCH)[0]
 
     def reference(self) -> tuple[np.ndarray, np.ndarray]:
         """A few windows and their context, for the prior's file: 4 to 256, and some 2^16 numbers (128 kB).
