@@ -45,7 +45,7 @@ from sdaxr.archives.format import (
     storage_errors,
 )
 from sdaxr.archives.template import check_template, write_template
-from sdaxr.archives.units import check_unit, complete_units, failures, shortfall, unit_count
+from sdaxr.archives.units import check_unit, complete_units, shortfall, unit_count
 from sdaxr.schema import ArchiveError
 
 _log = logging.getLogger(__name__)
@@ -112,6 +112,8 @@ class Archive:
         ArchiveError
             If there is something else at ``path``, an archive with another configuration, no permission to
             write, or no space.
+        DataError
+            If the template cannot be an archive of this unit (`sdaxr.archives.template.check_template`).
         """
         check_template(template, unit)
         about = config_attrs(config)
@@ -136,17 +138,19 @@ class Archive:
         return not self._has(self._partial) and self._has(self._final)
 
     def status(self) -> np.ndarray:
-        """Status of each unit, int8: `PENDING`, `COMPLETE` or `FAILED`."""
-        with self._locked(fcntl.LOCK_SH) as there:
-            return status_of(self._partial if there else self._final)
+        """Status of each unit, int8: `PENDING`, `COMPLETE` or `FAILED`.
+
+        Raises
+        ------
+        ArchiveError
+            If the archive is gone, or another one has its place.
+        """
+        with self._shared() as writable:
+            return status_of(self._partial if writable else self._final)
 
     def pending(self) -> list[int]:
-        """Units that are not complete; a failed unit is tried again."""
+        """Units that are not complete; a failed unit is tried again. Raises as `status`."""
         return [] if self.complete else np.flatnonzero(self.status() != COMPLETE).tolist()
-
-    def failures(self) -> dict[int, str]:
-        """Why units failed, by index."""
-        return {} if self.complete else failures(self._partial, status_of(self._partial))
 
     def write(self, index: int, arrays: Mapping[str, np.ndarray]) -> None:
         """Check one unit, write it and mark it complete.

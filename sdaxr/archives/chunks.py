@@ -14,7 +14,7 @@ import itertools
 import json
 import math
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,8 @@ from zarr.storage import LocalStore, WrapperStore
 from sdaxr.archives.format import STATUS, STORED, own_attrs, read_metadata
 from sdaxr.schema import ArchiveError
 
-_CHECKSUM_BYTES = 4
+# CRC-32C of any bytes that are followed by their own CRC-32C (little-endian): a constant of the polynomial.
+_UNDAMAGED = 0x48674BC7
 
 
 def chunk_encoding(names: Iterable[Any]) -> dict[Any, dict[str, Any]]:
@@ -61,10 +62,23 @@ def holds_every_chunk(path: Path) -> bool:
     return said is not None and stored_attr(path)[STORED] == said
 
 
-def missing_chunks(path: Path, counts: Mapping[str, tuple[int, ...]]) -> Iterator[tuple[str, tuple[int, ...]]]:
-    """Name and index of each chunk that is not there, of arrays with these numbers of chunks."""
+def missing_chunks(
+    path: Path, counts: Mapping[str, tuple[int, ...]], units: Sequence[int] | None = None
+) -> Iterator[tuple[str, tuple[int, ...]]]:
+    """Name and index of each chunk that is not there.
+
+    Parameters
+    ----------
+    path
+        The Zarr directory.
+    counts
+        Number of chunks along each dimension of the arrays that are looked at.
+    units
+        Positions along the first dimension that are looked at. Default: all.
+    """
     for name, count in counts.items():
-        for index in itertools.product(*map(range, count)):
+        ranges: list[Iterable[int]] = [range(size) for size in count]
+        for index in itertools.product(*ranges if units is None else [units, *ranges[1:]]):
             # One look at the file system each, without the objects of pathlib, for the sake of 1e5 chunks.
             if not os.path.exists(os.path.join(path, _key(name, index))):
                 yield name, index
@@ -106,9 +120,7 @@ class CheckedStore(WrapperStore[LocalStore]):
         if found is None:
             raise _error(self._store.root, key, "is missing")
         # Zarr verifies the checksum, too, but its error does not say which chunk it is.
-        content = found.to_bytes()
-        stored = int.from_bytes(content[-_CHECKSUM_BYTES:], "little")
-        if byte_range is None and google_crc32c.value(content[:-_CHECKSUM_BYTES]) != stored:
+        if byte_range is None and google_crc32c.value(found.as_numpy_array()) != _UNDAMAGED:
             raise _error(self._store.root, key, "is damaged (its checksum is not that of its bytes)")
         return found
 

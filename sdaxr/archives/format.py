@@ -26,10 +26,12 @@ BOOKKEEPING = frozenset({CONFIG, HASH, UNIT, VARIABLES, STORED})
 FAILURES = "failures"
 
 _REMEDIES = {
-    errno.ENOSPC: "free some space and run the same job again: it resumes",
-    errno.EDQUOT: "free some of your quota and run the same job again: it resumes",
+    errno.ENOSPC: "free some space and run the same job again",
+    errno.EDQUOT: "free some of your quota and run the same job again",
     errno.EACCES: "choose another path, or change the permissions",
     errno.EPERM: "choose another path, or change the permissions",
+    errno.EEXIST: "a folder of this path is a file, choose another path",
+    errno.ENOTDIR: "a folder of this path is a file, choose another path",
     errno.EROFS: "the file system is read-only, choose another path",
 }
 
@@ -77,5 +79,5 @@ def storage_errors(action: str, path: str) -> Iterator[None]:
         raise
     except OSError as error:
         reason = error.strerror or str(error)
-        remedy = _REMEDIES.get(error.errno or 0, "choose another path")
-        raise ArchiveError(f"cannot {action} the archive {path!r}: {reason}; {remedy}") from error
+        remedy = _REMEDIES.get(error.errno or 0, "choose another path, or check its permissions and free space")
+        raise ArchiveError(f"cannot {action} {path!r}: {reason}; {remedy}") from error

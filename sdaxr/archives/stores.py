@@ -14,14 +14,14 @@ import xarray as xr
 from sdaxr.archives.chunks import chunk_encoding, stored_attr
 from sdaxr.archives.configuration import HASH
 from sdaxr.archives.finished import publish, workspace
-from sdaxr.archives.format import STORED, UNIT, VARIABLES, open_group
+from sdaxr.archives.format import STORED, UNIT, VARIABLES, open_group, storage_errors
 from sdaxr.schema import ArchiveError, OptionError
 
 _log = logging.getLogger(__name__)
 
 
 def check_free(store: str | Path | None, overwrite: bool) -> None:
-    """Raise `ArchiveError` if ``store`` exists and may not be replaced, or has no known suffix."""
+    """Raise `ArchiveError` if ``store`` exists and may not be replaced, `OptionError` if it has no known suffix."""
     if store is None:
         return
     if Path(store).suffix not in (".zarr", ".nc"):
@@ -82,14 +82,9 @@ def written_whole(store: str | Path, *, overwrite: bool) -> Iterator[Path]:
         If the file cannot be written, or there is one of this name that may not be replaced.
     """
     final = Path(os.path.abspath(store))
-    try:
-        with workspace(final) as own:
-            yield own / final.name
-            publish(own / final.name, final, own, replace=overwrite)
-    except ArchiveError:
-        raise
-    except OSError as error:
-        raise ArchiveError(f"cannot write '{store}': {error}; check the folder's permissions and free space") from error
+    with storage_errors("write", str(store)), workspace(final) as own:
+        yield own / final.name
+        publish(own / final.name, final, own, replace=overwrite)
 
 
 def _to_zarr(data: xr.Dataset, path: Path) -> None:

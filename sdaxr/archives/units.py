@@ -34,8 +34,7 @@ def unit_count(path: Path) -> int:
 
 def complete_units(path: Path, status: np.ndarray) -> list[int]:
     """Units of the archive at ``path`` that are marked complete in ``status`` and have all of their chunks."""
-    lost = {index for _, (index, *_) in _lost_chunks(path, status)}
-    return [index for index in np.flatnonzero(status == COMPLETE).tolist() if index not in lost]
+    return _without(_lost_chunks(path, status), status)
 
 
 def failures(path: Path, status: np.ndarray) -> dict[int, str]:
@@ -49,14 +48,14 @@ def shortfall(path: Path) -> str:
     """What is missing in the archive at ``path``, and what to do about it."""
     unfinished, status = is_unfinished(path), status_of(path)
     name = path.with_suffix("") if unfinished else path
-    count = len(complete_units(path, status))
+    lost = _lost_chunks(path, status)
+    count = len(_without(lost, status))
     text = f"'{name}' is not {'finished' if unfinished else 'complete'}: {count} of {status.size} units "
     text += f"({(own_attrs(path) or {})[UNIT]}) are complete."
     failed = failures(path, status)
     if failed:
         listed = "; ".join(f"{index}: {message}" for index, message in list(failed.items())[:_LISTED])
         text += f" {len(failed)} failed ({listed}{'; ...' if len(failed) > _LISTED else ''})."
-    lost = _lost_chunks(path, status)
     if lost:
         variable, index = lost[0]
         text += f" {len(lost)} chunks are missing, the first is {index} of '{variable}'."
@@ -106,9 +105,14 @@ def check_unit(group: Any, unit: str, index: int, arrays: Mapping[str, np.ndarra
             )
 
 
+def _without(lost: list[tuple[str, tuple[int, ...]]], status: np.ndarray) -> list[int]:
+    """Units that are marked complete and have lost no chunk."""
+    incomplete = {index for _, (index, *_) in lost}
+    return [index for index in np.flatnonzero(status == COMPLETE).tolist() if index not in incomplete]
+
+
 def _lost_chunks(path: Path, status: np.ndarray) -> list[tuple[str, tuple[int, ...]]]:
     """Chunks of units that are marked complete, but are not there."""
-    complete = status == COMPLETE
     counts, variables = chunk_counts(path), (own_attrs(path) or {})[VARIABLES]
-    missing = missing_chunks(path, {name: counts[name] for name in variables})
-    return [(name, index) for name, index in missing if complete[index[0]]]
+    marked = np.flatnonzero(status == COMPLETE).tolist()
+    return list(missing_chunks(path, {name: counts[name] for name in variables}, marked))

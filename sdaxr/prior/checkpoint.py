@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save as to_bytes
 
 from sdaxr.archives.configuration import difference
+from sdaxr.archives.stores import written_whole
 from sdaxr.schema import ArchiveError
 
 if TYPE_CHECKING:
@@ -37,12 +37,8 @@ def save(path: Path, run: TrainingRun) -> None:
         tensors |= {f"optimiser.{index}.{k}": moments[k] for k in _MOMENTS}
     progress = {"step": run.step, "seconds": run.seconds, "history": run.history}
     metadata = {"progress": json.dumps(progress), "settings": _identity(run)}
-    temporary = path.with_name(path.name + ".new")
-    try:
-        save_file({k: t.detach().cpu().clone().contiguous() for k, t in tensors.items()}, temporary, metadata)
-        os.replace(temporary, path)
-    except (OSError, SafetensorError) as error:
-        raise ArchiveError(f"the checkpoint cannot be written to '{path}': {error}") from error
+    with written_whole(path, overwrite=True) as unfinished:
+        unfinished.write_bytes(to_bytes({k: t.detach().cpu().contiguous() for k, t in tensors.items()}, metadata))
 
 
 def belongs(path: Path, run: TrainingRun) -> bool:
@@ -84,7 +80,9 @@ def load(path: Path, run: TrainingRun) -> bool:
         getattr(run, part).load_state_dict(weights)
     state = run.optimiser.state_dict()
     count = sum(len(group["params"]) for group in state["param_groups"])
-    state["state"] = {i: {k: tensors[f"optimiser.{i}.{k}"] for k in _MOMENTS} for i in range(count)}
+    # Weights that the loss does not depend on have no moments.
+    moved = [i for i in range(count) if f"optimiser.{i}.step" in tensors]
+    state["state"] = {i: {k: tensors[f"optimiser.{i}.{k}"] for k in _MOMENTS} for i in moved}
     run.optimiser.load_state_dict(state)
     run.weighting.state = tensors["weighting"].to(run.device)
     progress = json.loads(metadata["progress"])

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from importlib import resources
@@ -19,8 +18,9 @@ import numpy as np
 import torch
 import xarray as xr
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
+from safetensors.torch import save as to_bytes
 
+from sdaxr.archives.stores import written_whole
 from sdaxr.prior.augmentation import Augmentation
 from sdaxr.prior.blanket import TrajectoryDenoiser
 from sdaxr.prior.hardware import choose_precision
@@ -28,7 +28,7 @@ from sdaxr.prior.held_out import HeldOut
 from sdaxr.prior.modes import Modes
 from sdaxr.prior.networks.base import Inputs, choose_network
 from sdaxr.prior.preconditioning import DenoisingNetwork
-from sdaxr.schema import ArchiveError, PriorError, nearest
+from sdaxr.schema import PriorError, nearest
 from sdaxr.states.fields import StateLayout
 
 FORMAT = "sdaxr prior 2"
@@ -45,7 +45,8 @@ class Prior:
     layout
         Variables, grid, normalisation and time axis of the states.
     network
-        The denoising network, on the CPU.
+        The denoising network. It is on the CPU when the prior is opened or trained; `denoiser` and `held_out` move it
+        to their device.
     reference
         A few held-out windows, normalised, of shape (sample, time, channel, *space), and their context, of shape
         (1 or sample, time, context channel, *space). The uncertainty given z is measured on them.
@@ -177,14 +178,9 @@ class Prior:
         tensors |= {k: torch.as_tensor(np.array(a)) for k, a in arrays.items()}
         tensors |= {k: torch.as_tensor(np.array(a)).half() for k, a in zip(_REFERENCE, self.reference, strict=True)}
         metadata = {"sdaxr": FORMAT, "about": json.dumps(self.metadata | {"layout": layout})}
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            # Not by save_file, whose files nobody else may read. Replaced as a whole, so that no kill damages it.
-            temporary = path.with_name(f"{path.name}.{os.getpid()}.new")
-            temporary.write_bytes(save({k: t.contiguous() for k, t in tensors.items()}, metadata))
-            os.replace(temporary, path)
-        except (OSError, SafetensorError) as error:
-            raise ArchiveError(f"the prior cannot be written to '{path}': {error}; choose another store") from error
+        with written_whole(path, overwrite=True) as unfinished:
+            # Not by save_file, whose files nobody else may read.
+            unfinished.write_bytes(to_bytes({k: t.contiguous() for k, t in tensors.items()}, metadata))
         return path
 
     def __repr__(self) -> str:

@@ -15,14 +15,16 @@ def choose_device(device: str) -> torch.device:
     Raises
     ------
     OptionError
-        If torch knows no such device.
+        If torch knows no such device, or there is none here.
     """
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
-        return torch.device(device)
-    except RuntimeError as error:
-        raise OptionError(f"device={device!r}, expected auto, cpu, cuda or another device of torch") from error
+        # The least work that needs the device: its name alone is known to every build of torch.
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, ImportError) as error:
+        raise OptionError(f"device={device!r}, expected auto, cpu or another device that torch has here") from error
+    return torch.device(device)
 
 
 def choose_precision(precision: str, device: torch.device, *, fields: bool) -> str:

@@ -9,6 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+# Over the default range of the training (5e-3 to 100) these are three in each decade.
+_LEVELS = 14
+
 
 @dataclass(frozen=True)
 class HeldOut:
@@ -29,10 +32,8 @@ class HeldOut:
     denoised: Tensor
 
     @classmethod
-    def of(
-        cls, denoise: Callable[[Tensor, float], Tensor], states: Tensor, levels: tuple[float, float], count: int = 14
-    ) -> HeldOut:
-        """Denoise ``states`` at ``count`` levels, from the smallest to the largest.
+    def of(cls, denoise: Callable[[Tensor, float], Tensor], states: Tensor, levels: tuple[float, float]) -> HeldOut:
+        """Denoise ``states`` at 14 levels, from the smallest to the largest.
 
         Parameters
         ----------
@@ -42,10 +43,8 @@ class HeldOut:
             Normalised states, (sample, time, channel, *space).
         levels
             Smallest and largest noise level.
-        count
-            Number of levels; 14 over the default range of the training are three in each decade.
         """
-        tabulated = np.geomspace(*levels, count).tolist()
+        tabulated = np.geomspace(*levels, _LEVELS).tolist()
         noise = torch.randn(states.shape, generator=torch.Generator().manual_seed(0)).to(states.device)
         with torch.no_grad():
             return cls(states, tuple(tabulated), torch.stack([denoise(states + r * noise, r) for r in tabulated]))

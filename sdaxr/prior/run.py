@@ -36,6 +36,8 @@ _LARGEST_GRADIENT = 1.0
 # The training loss that is shown is a running mean over some 50 steps.
 _FORGOTTEN = 0.02
 _HISTORY = 50
+# Batches of a validation; they are the same each time, so that losses compare.
+_VALIDATED = 4
 
 
 class TrainingRun:
@@ -174,9 +176,9 @@ class TrainingRun:
             average.lerp_(weight, 1 - decay)
 
     @torch.no_grad()
-    def _validate(self, batches: int = 4) -> float:
+    def _validate(self) -> float:
         losses = []
-        for number in range(batches):
+        for number in range(_VALIDATED):
             drawn = self.held_out.batch(number, self.settings.optimisation.batch)
             batch = self._noisy(*drawn, _generator(self.settings.seed + 1, number))
             losses.append(self.averaged.loss(*batch, self.valid).mean())

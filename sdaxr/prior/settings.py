@@ -13,11 +13,11 @@ from sdaxr.prior.networks.base import NETWORKS, Network, choose_network
 from sdaxr.prior.preconditioning import PARAMETERISATIONS
 from sdaxr.prior.weighting import WEIGHTINGS
 from sdaxr.schema import OptionError, nearest
+from sdaxr.states.infer import NORMALISATIONS
 from sdaxr.states.registry import Options
 from sdaxr.states.time import CYCLES
 
-_NORMALISATIONS = ("channel", "point")
-# These change what a run costs, not what it learns: a run goes on with others, and a prior's file leaves them out.
+# These are chosen for what a run costs: a run goes on with others, and a prior's file leaves them out.
 _OPERATIONAL = ("compile", "memory", "validate_every")
 # Between the 16 000 steps of the shipped prior of Kolmogorov flow and the 38 000 steps of that of Lorenz 1963.
 _STEPS = 20_000
@@ -52,8 +52,8 @@ class Statistics(Options):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.normalise not in _NORMALISATIONS:
-            raise OptionError(f"normalise={nearest(self.normalise, _NORMALISATIONS)}")
+        if self.normalise not in NORMALISATIONS:
+            raise OptionError(f"normalise={nearest(self.normalise, NORMALISATIONS)}")
         for cycle in self.cycles or ():
             if cycle not in CYCLES:
                 raise OptionError(f"cycles={nearest(cycle, CYCLES)}")
@@ -95,7 +95,8 @@ class Optimisation(Options):
     compile
         Compile the loss with ``torch.compile``; pays on long runs.
     memory
-        Bytes of data that are held in memory at once; larger archives are streamed.
+        Bytes of data that are held in memory at once; larger archives are streamed. It decides which windows are drawn
+        together: where the data do not fit into an eighth of it, another number is like another seed.
     validate_every
         Steps between two validations, and between two checkpoints.
 
@@ -214,6 +215,8 @@ class Settings:
         if shortest is None or not 1 <= shortest <= window or (windowed and shortest < window):
             expected = "the window itself for a prior of windows of one length" if windowed else "1 to the window"
             raise OptionError(f"shortest={shortest}, expected {expected} ({window})")
+        if self.seed < 0:
+            raise OptionError(f"seed={self.seed}, expected zero or a positive number")
         for key in ("steps", "minutes"):
             value = getattr(self, key)
             if value is not None and value <= 0:

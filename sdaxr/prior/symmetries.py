@@ -17,7 +17,8 @@ from sdaxr.schema import OptionError, nearest
 from sdaxr.states.fields import StateLayout
 
 _PARTS = ("flip", "shift", "negate")
-# A sample mean of a variable whose true mean is zero: twice as many standard deviations are a quarter of one.
+# A negated variable is shifted by twice its mean. A sample mean of up to a quarter of a standard deviation passes for
+# zero.
 _LARGEST_OFFSET = 0.5
 
 

@@ -14,6 +14,8 @@ import torch
 import xarray as xr
 
 from sdaxr import schema
+from sdaxr.archives.finished import remove, workspace
+from sdaxr.archives.format import storage_errors
 from sdaxr.archives.reading import open_archive
 from sdaxr.operators.base import Operator
 from sdaxr.prior.augmentation import Augmentation
@@ -58,8 +60,9 @@ def train(
     trajectories
         Dataset, or path of a Zarr or NetCDF archive, with a ``time`` dimension, zero to two horizontal dimensions, an
         optional layer dimension and an optional ensemble dimension. A coordinate ``split`` says which trajectories
-        train and which validate (``train``, ``valid``). Without it the last tenth of the times validates, or the last
-        window where a tenth is shorter.
+        train and which validate (``train``, ``valid``); where none validates, those of the training do, and a warning
+        is logged. Without the coordinate the last tenth of the times validates, or the last window where a tenth is
+        shorter.
     store
         Path of the ``.safetensors`` file. A run that was killed continues from ``<store>.checkpoint`` beside it.
     window
@@ -154,21 +157,21 @@ def train(
     model = _initial(layout, about, windows, seed, target)
     run = TrainingRun(settings, about, layout, model, windows, held_out, target)
     if overwrite and not belongs(checkpoint, run):
-        checkpoint.unlink(missing_ok=True)
+        remove(checkpoint)
     run.go(checkpoint, progress)
     about = {"name": name or store.stem} | about | {"training": run.summary(), "sdaxr_version": schema.VERSION}
     about = json.loads(json.dumps(about, default=np.generic.item))  # as the file holds it
     prior = Prior(layout, run.averaged.cpu().eval().requires_grad_(False), held_out.reference(), about)
     prior.save(store)
-    checkpoint.unlink(missing_ok=True)
+    remove(checkpoint)
     return prior
 
 
 def fingerprint(data: xr.Dataset, layout: StateLayout) -> dict[str, Any]:
-    """Where the training data came from: provenance attributes, sizes, and a hash of statistics and axes."""
+    """Where the training data came from: provenance attributes, sizes, and a hash of all arrays of the layout."""
     digest = hashlib.sha256()
-    for array in (layout.mean, layout.std, *(c.values for c in layout.coords.values())):
-        digest.update(np.ascontiguousarray(array).tobytes())
+    for name, array in sorted(layout.to_file()[0].items()):
+        digest.update(name.encode() + np.ascontiguousarray(array).tobytes())
     sizes = {str(k): int(v) for k, v in data.sizes.items()}
     known = {str(k): v for k, v in data.attrs.items() if str(k).startswith("sdaxr_") or k in ("title", "source")}
     found: dict[str, Any] = json.loads(json.dumps({"sizes": sizes, "sha256": digest.hexdigest(), **known}, default=str))
@@ -202,11 +205,5 @@ def _checkpoint_of(store: Path, overwrite: bool) -> Path:
     checkpoint = store.with_name(store.name + ".checkpoint")
     if store.exists() and not overwrite and not checkpoint.exists():
         raise ArchiveError(f"'{store}' exists; pass overwrite=True to train it anew, or choose another store")
-    probe = checkpoint.with_name(checkpoint.name + ".probe")
-    try:
-        store.parent.mkdir(parents=True, exist_ok=True)
-        probe.touch()
-        probe.unlink()
-    except OSError as error:
-        raise ArchiveError(f"'{store}' cannot be written: {error}; choose another store") from error
-    return checkpoint
+    with storage_errors("write", str(store)), workspace(store):
+        return checkpoint

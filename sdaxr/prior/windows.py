@@ -6,6 +6,7 @@ thread reads the next blocks while windows are drawn from the present ones.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
@@ -19,8 +20,12 @@ from sdaxr.states.axes import ensemble_dimension
 from sdaxr.states.fields import StateLayout
 from sdaxr.states.time import time_axis
 
+_log = logging.getLogger(__name__)
+
 # Numbers that are drawn for the modes, and for the reference windows of the prior's file.
 _SAMPLE, _REFERENCE = 2**27, 2**16
+# Windows in one batch of those that are drawn for the modes.
+_SAMPLE_BATCH = 16
 
 
 class Windows:
@@ -76,10 +81,11 @@ class Windows:
         self.length = length
         self.seed = seed
         self._blocks = _blocks(data, layout, length, memory)
-        state = 4 * layout.channels * int(np.prod(layout.shape, dtype=int))
+        # One for all windows, except where it has cycles: then the buffer holds that of every state.
+        self._context = layout.context_array(data[TIME][:length])[None]
         longest = max(block.sizes[TIME] for block in self._blocks)
         # While one buffer is in use, the next one is being read.
-        room = max(1, int(memory / 2 // (state * longest)))
+        room = max(1, int(memory / 2 // (_state_bytes(layout) * longest)))
         self.streams = len(self._blocks) > 2 * room
         self._per_buffer = room if self.streams else len(self._blocks)
         self._renew = renew
@@ -110,20 +116,20 @@ class Windows:
             times = draw.integers(symmetry.order, size=size)
             states = np.stack([symmetry(s, int(n)) for s, n in zip(states, times, strict=True)])
         if not self.layout.cycles:
-            return states, held[0][1][None, : self.length]
+            return states, self._context
         context = np.stack([held[b][1][f : f + self.length] for b, f in zip(which, first, strict=True)])
         return states, context
 
-    def sample(self, together: int, size: int = 16) -> Iterator[np.ndarray]:
-        """Batches of ``size`` windows of states, enough to measure the covariance of ``together`` numbers.
+    def sample(self, together: int) -> Iterator[np.ndarray]:
+        """Batches of 16 windows of states, enough to measure the covariance of ``together`` numbers.
 
         `Modes.measure` needs 20 states for each of the numbers that share a wavenumber; these are twice as many.
         """
-        states, _ = self.batch(0, size)
-        wanted = max(4, 40 * together // (size * self.length))
+        states, _ = self.batch(0, _SAMPLE_BATCH)
+        wanted = max(4, 40 * together // (_SAMPLE_BATCH * self.length))
         # At most 64 batches, and 2^27 numbers (half a gigabyte), which takes seconds.
         for number in range(int(np.clip(_SAMPLE // states.size, wanted, 64))):
-            yield self.batch(number, size)[0]
+            yield self.batch(number, _SAMPLE_BATCH)[0]
 
     def reference(self) -> tuple[np.ndarray, np.ndarray]:
         """A few windows and their context, for the prior's file: 4 to 256, and some 2^16 numbers (128 kB).
@@ -146,13 +152,15 @@ class Windows:
     def _read(self, number: int) -> list[tuple[np.ndarray, np.ndarray]]:
         order = np.random.default_rng((self.seed, number)).permutation(len(self._blocks))
         chosen = [self._blocks[i] for i in order[: self._per_buffer]]
-        return [(self.layout.to_array(block), self.layout.context_array(block[TIME])) for block in chosen]
+        times = slice(None if self.layout.cycles else 0)
+        return [(self.layout.to_array(block), self.layout.context_array(block[TIME][times])) for block in chosen]
 
 
 def split(data: xr.Dataset, least: int) -> tuple[xr.Dataset, xr.Dataset]:
     """The data of the training and of the validation.
 
-    A coordinate ``split`` decides. Without it the last tenth of the times validates, and at least ``least`` states.
+    A coordinate ``split`` decides; where it has no ``valid``, the training data validate, too, and a warning is logged.
+    Without it the last tenth of the times validates, and at least ``least`` states.
 
     Raises
     ------
@@ -164,7 +172,10 @@ def split(data: xr.Dataset, least: int) -> tuple[xr.Dataset, xr.Dataset]:
         parts = [data.isel({dim: np.flatnonzero(data["split"].values == part)}) for part in ("train", "valid")]
         if parts[0].sizes[dim] == 0:
             raise DataError(f"'split' has the values {sorted(set(data['split'].values))}, expected some 'train'")
-        return parts[0], parts[1] if parts[1].sizes[dim] else parts[0]
+        if parts[1].sizes[dim] == 0:
+            _log.warning("no '%s' has the split 'valid': the training data validate, too", dim)
+            return parts[0], parts[0]
+        return parts[0], parts[1]
     time_axis(data)
     end = max(1, min(round(0.9 * data.sizes[TIME]), data.sizes[TIME] - least))
     return data.isel({TIME: slice(None, end)}), data.isel({TIME: slice(end, None)})
@@ -189,19 +200,32 @@ def _homogeneous_axes(layout: StateLayout, dims: Sequence[str]) -> list[int]:
             raise OptionError(
                 f"homogeneous dimension {nearest(dim, layout.space)}, and it has to be periodic (attribute 'period')"
             )
-        axis = layout.space.index(dim)
-        for name, field in layout.context.items():
+        axis = layout.space.index(dim) - len(layout.space)
+        for name, field in _still_fields(layout).items():
             if np.ptp(field, axis=axis).max() > 1e-6:
-                raise OptionError(f"the context field '{name}' varies along '{dim}', so '{dim}' is not homogeneous")
+                raise OptionError(f"{name} varies along '{dim}', so '{dim}' is not homogeneous")
     return [layout.space.index(dim) - len(layout.space) for dim in dims]
+
+
+def _still_fields(layout: StateLayout) -> dict[str, np.ndarray]:
+    """Fields that stay where they are when a window is rolled, shape (..., *space)."""
+    fields = {f"the context field '{name}'": field for name, field in layout.context.items()}
+    # Of normalise="point"; one number a channel varies along no dimension.
+    fields |= {"the mean of the states": layout.mean / layout.std, "the standard deviation of the states": layout.std}
+    return fields if layout.mask is None else fields | {"the land mask": layout.mask.astype(float)}
+
+
+def _state_bytes(layout: StateLayout) -> int:
+    """Bytes of one state in the buffer, float32, and of its context where that changes in time."""
+    channels = layout.channels + (layout.context_channels if layout.cycles else 0)
+    return 4 * channels * int(np.prod(layout.shape, dtype=int))
 
 
 def _blocks(data: xr.Dataset, layout: StateLayout, length: int, memory: float) -> list[xr.Dataset]:
     """Stretches of one trajectory each, none larger than an eighth of the memory."""
     ensemble = ensemble_dimension(data)
     members = [data.isel({ensemble: i}) for i in range(data.sizes[ensemble])] if ensemble is not None else [data]
-    state = 4 * layout.channels * int(np.prod(layout.shape, dtype=int))
-    longest = max(length, min(data.sizes[TIME], int(memory / 8 // state)))
+    longest = max(length, min(data.sizes[TIME], int(memory / 8 // _state_bytes(layout))))
     blocks = []
     for member in members:
         # Neighbouring stretches overlap by one state less than a window, so that every window is in a stretch.

@@ -15,6 +15,9 @@ from sdaxr.states.coordinates import coordinate_of, plain_attrs
 from sdaxr.states.fields import StateLayout
 from sdaxr.states.time import CYCLES, TimeAxis, time_axis
 
+# Over what the mean and the standard deviation of a state are taken.
+NORMALISATIONS = ("channel", "point")
+
 
 def infer_layout(
     data: xr.Dataset,
@@ -47,8 +50,8 @@ def infer_layout(
     OptionError
         If ``normalise`` is unknown.
     """
-    if normalise not in ("channel", "point"):
-        raise schema.OptionError(f"normalise={schema.nearest(normalise, ('channel', 'point'))}")
+    if normalise not in NORMALISATIONS:
+        raise schema.OptionError(f"normalise={schema.nearest(normalise, NORMALISATIONS)}")
     names = state_variables(data, variables)
     space = tuple(map(str, space_dimensions(data[names[0]])))
     layers = {v: layer_dimension(data[v]) for v in names}

@@ -81,7 +81,8 @@ def elapsed(times: xr.DataArray, since: Any) -> np.ndarray:
         return difference.astype(float)
     if kind == "cftime":
         return np.array([d.total_seconds() for d in difference.ravel()], float).reshape(values.shape)
-    return np.asarray(difference / np.timedelta64(1, "ns") * 1e-9)
+    # One division, so that whole seconds are exact.
+    return np.asarray(difference / np.timedelta64(1, "s"))
 
 
 def time_axis(data: xr.Dataset | xr.DataArray) -> TimeAxis:

@@ -57,9 +57,10 @@ def test_every_chunk_is_stored_with_a_checksum(path: Path) -> None:
 def test_a_chunk_that_is_missing_or_damaged_is_named(path: Path, file: str, message: str) -> None:
     opened, content = open_archive(path), bytearray((path / file).read_bytes())
     content[0] ^= 1
-    (path / file).write_bytes(content)
-    with pytest.raises(ArchiveError, match=rf"{re.escape(message)} is damaged .*make the file anew \(overwrite"):
-        open_archive(path).load()
+    for damaged in (content, b""):
+        (path / file).write_bytes(damaged)
+        with pytest.raises(ArchiveError, match=rf"{re.escape(message)} is damaged .*make the file anew \(overwrite"):
+            open_archive(path).load()
     (path / file).unlink()
     with pytest.raises(ArchiveError, match=f"{re.escape(message)} is missing"):
         open_archive(path)

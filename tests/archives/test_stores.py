@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -64,8 +66,8 @@ def test_after_an_error_the_old_file_is_as_it_was(tmp_path: Path, suffix: str) -
             save(data(1), place)
             raise error
 
-    with pytest.raises(ArchiveError, match="cannot write .*No space.*free space"):
-        write(OSError("No space"))
+    with pytest.raises(ArchiveError, match="cannot write .*No space left on device; free some space"):
+        write(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)))
     with pytest.raises(KeyError):
         write(KeyError("a"))
     assert value(path) == 0 and [p.name for p in tmp_path.iterdir()] == [path.name]

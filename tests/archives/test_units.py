@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import os
+from collections import Counter
+from pathlib import Path
+
 import numpy as np
 import pytest
-from toy_archive import CONFIG, template, values
+from toy_archive import CONFIG, filled, template, values
 
 from sdaxr.archives.archive import Archive
+from sdaxr.archives.units import shortfall
 from sdaxr.schema import DataError, DivergenceError
 
 
@@ -33,3 +38,18 @@ def test_masked_data_may_hold_nan_but_no_infinity(tmp_path):
     archive.write(0, values(0) | {"total": np.array(np.nan)})
     with pytest.raises(DivergenceError):
         archive.write(1, values(1) | {"total": np.array(np.inf)})
+
+
+def test_what_is_missing_is_told_in_one_look_at_each_chunk_of_the_complete_units(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    filled(tmp_path / "a.zarr", skip=(1, 3))
+    (tmp_path / "a.zarr.partial" / "u" / "c" / "2" / "0" / "0").unlink()
+    looks: Counter[str] = Counter()
+    exists = os.path.exists
+    monkeypatch.setattr("os.path.exists", lambda path: looks.update([os.fspath(path)]) or exists(path))
+    found = shortfall(tmp_path / "a.zarr.partial")
+    assert "1 of 4 units (member) are complete. 1 chunks are missing, the first is (2, 0, 0) of 'u'" in found
+    chunks = {path: count for path, count in looks.items() if "/u/c/" in path or "/total/c/" in path}
+    files = {f"{name}/c/{unit}{rest}" for name, rest in (("u", "/0/0"), ("total", "")) for unit in (0, 2)}
+    assert chunks == {str(tmp_path / "a.zarr.partial" / file): 1 for file in files}

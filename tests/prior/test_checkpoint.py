@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import xarray as xr
 from safetensors.torch import save_file
 from small_training import assert_same, autoregressive, killed_training, trained
 
@@ -23,6 +24,19 @@ def test_a_checkpoint_of_other_settings_is_refused(monkeypatch: pytest.MonkeyPat
         trained(data.rename(a="b"), store)
     with pytest.raises(ArchiveError, match="other settings.*data"):
         trained(data * 2, store)
+
+
+def test_a_checkpoint_of_another_context_is_refused(
+    monkeypatch: pytest.MonkeyPatch, trajectories: xr.Dataset, tmp_path: Path
+) -> None:
+    depth = trajectories.u.isel(trajectory=0, time=0, drop=True)
+    data, store = trajectories.assign(depth=depth, height=depth), tmp_path / "p.safetensors"
+    options = {"network": {"widths": (4, 8), "blocks": 1}, "variables": ["u", "v"]}
+    killed_training(monkeypatch, data, store, after=1, context=["depth"], **options)
+    for other, context in [(data, ["height"]), (data.assign(depth=depth**2), ["depth"])]:
+        with pytest.raises(ArchiveError, match=r"other settings \(data.sha256"):
+            trained(other, store, context=context, **options)
+    trained(data, store, context=["depth"], **options)
 
 
 def test_a_run_may_be_prolonged_and_cost_something_else(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -69,6 +83,21 @@ def test_a_checkpoint_that_cannot_be_written(monkeypatch: pytest.MonkeyPatch, tm
     def full(*given: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("sdaxr.prior.checkpoint.save_file", full)
-    with pytest.raises(ArchiveError, match="the checkpoint cannot be written to .*No space left"):
+    monkeypatch.setattr("pathlib.Path.write_bytes", full)
+    with pytest.raises(ArchiveError, match=r"cannot write '.*checkpoint': No space left .*free some space"):
         trained(autoregressive(6, 20), tmp_path / "p.safetensors")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_kill_while_the_checkpoint_is_written_leaves_nothing_behind(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    data, store = autoregressive(6, 20), tmp_path / "p.safetensors"
+    killed_training(monkeypatch, data, store, after=1)
+    # Nobody holds the lock of a workspace whose writer was killed.
+    for name in (store.name, f"{store.name}.checkpoint"):
+        left = tmp_path / f".{name}.{'0' * 32}.partial"
+        left.mkdir()
+        (left / name).write_bytes(b"half")
+    trained(data, store)
+    assert [path.name for path in tmp_path.iterdir()] == [store.name]

@@ -144,7 +144,7 @@ def test_other_versions_of_the_format_are_refused_in_one_line(version: str, tmp_
 
 
 def test_a_file_is_replaced_as_a_whole(prior: Prior, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """A kill while the file is written leaves the file that was there."""
+    """What ends the writing leaves the file that was there, which everybody may read, and nothing else."""
     path = prior.save(tmp_path / "p.safetensors")
     before = path.read_bytes()
 
@@ -156,7 +156,9 @@ def test_a_file_is_replaced_as_a_whole(prior: Prior, monkeypatch: pytest.MonkeyP
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(Path, "write_bytes", die)
         prior.with_sampling(sampler={"name": "dpm++"}).save(path)
-    assert path.read_bytes() == before
+    assert path.read_bytes() == before and list(tmp_path.iterdir()) == [path]
+    (tmp_path / "plain").touch()
+    assert path.stat().st_mode == (tmp_path / "plain").stat().st_mode
     prior.with_sampling(sampler={"name": "dpm++"}).save(path)
     assert open_prior(path).metadata["sampling"] == {"sampler": {"name": "dpm++"}}
 
@@ -174,5 +176,5 @@ def test_unknown_names_are_answered_with_the_nearest(monkeypatch: pytest.MonkeyP
 
 def test_a_place_that_cannot_be_written(prior: Prior, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(ArchiveError, match="cannot be written.*choose another store"):
+    with pytest.raises(ArchiveError, match="cannot write .*a folder of this path is a file, choose"):
         prior.save(tmp_path / "file" / "p.safetensors")

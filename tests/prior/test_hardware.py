@@ -38,8 +38,12 @@ def test_auto_is_half_precision_where_it_is_fast(
         assert choose_precision(precision, torch.device(device), fields=fields) == precision
 
 
-def test_an_unknown_precision_or_device_is_refused() -> None:
+def test_an_unknown_precision_is_refused() -> None:
     with pytest.raises(OptionError, match="precision='float23'; expected one of auto, bfloat16, float32"):
         choose_precision("float23", CPU, fields=True)
-    with pytest.raises(OptionError, match="device='gpu', expected auto, cpu, cuda"):
-        choose_device("gpu")
+
+
+@pytest.mark.parametrize("device", ["gpu", "cuda:99", "hpu"])
+def test_a_device_that_is_unknown_or_not_there_is_refused(device: str) -> None:
+    with pytest.raises(OptionError, match=f"device='{device}', expected auto, cpu or another device that torch has"):
+        choose_device(device)

@@ -11,9 +11,9 @@ from sdaxr.prior.held_out import HeldOut
 
 
 def test_levels_are_evenly_spaced_in_their_logarithm() -> None:
-    held_out = HeldOut.of(lambda z, r: z, torch.zeros(2, 3, 1), (0.01, 10.0), count=7)
-    assert held_out.levels == pytest.approx([0.01, 0.1**1.5, 0.1, 0.1**0.5, 1.0, 10**0.5, 10.0])
-    assert held_out.denoised.shape == (7, 2, 3, 1)
+    held_out = HeldOut.of(lambda z, r: z, torch.zeros(2, 3, 1), (0.001, 10**3.5))
+    assert held_out.levels == pytest.approx([10 ** (-3 + i / 2) for i in range(14)])
+    assert held_out.denoised.shape == (14, 2, 3, 1)
 
 
 def test_the_same_noise_grows_with_the_level() -> None:

@@ -92,6 +92,7 @@ def test_the_file_has_all_that_decides_what_is_learned() -> None:
         ({"window": 5, "optimisation": {"shortest": 6}}, r"shortest=6, expected 1 to the window \(5\)"),
         ({"network": "mlp", "optimisation": {"shortest": 3}}, "expected the window itself for a prior of windows"),
         ({"steps": -1}, "steps=-1, expected a positive number"),
+        ({"seed": -1}, "seed=-1, expected zero or a positive number"),
         ({"minutes": 0}, "minutes=0, expected a positive number"),
     ],
 )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import xarray as xr
@@ -38,12 +40,15 @@ def test_streamed_windows_are_valid_and_cover_everything() -> None:
     np.testing.assert_array_equal(lazy.batch(9, 32)[0], seen[9])
 
 
-def test_streaming_holds_no_more_than_it_may() -> None:
-    data, layout = numbered(20, 64)
-    memory = 4 * 64 * 6
-    windows = Windows(data, layout, 7, seed=0, memory=memory)
-    windows.batch(0, 4)
-    assert sum(states.nbytes for states, _ in windows._held) <= memory / 2
+@pytest.mark.parametrize("cycles", [(), ("hour_of_day",)])
+def test_streaming_holds_no_more_than_it_may(cycles: tuple[str, ...]) -> None:
+    data, _ = numbered(20, 64)
+    data = data.assign_coords(time=np.datetime64("2019-01-01", "ns") + np.arange(64) * np.timedelta64(1, "h"))
+    memory = 4 * 64 * 16
+    windows = Windows(data, infer_layout(data, cycles=cycles), 7, seed=0, memory=memory)
+    _, context = windows.batch(0, 4)
+    assert windows.streams and context.shape == ((4, 7, 3) if cycles else (1, 7, 1))
+    assert memory / 4 < sum(states.nbytes + beside.nbytes for states, beside in windows._held) <= memory / 2
 
 
 @pytest.mark.parametrize("shared", [True, False])
@@ -71,13 +76,15 @@ def test_without_a_split_the_end_of_the_series_validates(states: int, least: int
     xr.testing.assert_identical(xr.concat([first, last], "time"), data)
 
 
-def test_a_split_decides_which_trajectories_validate() -> None:
+def test_a_split_decides_which_trajectories_validate(caplog: pytest.LogCaptureFixture) -> None:
     data = autoregressive(5, 12)
     first, last = split(data, 5)
     xr.testing.assert_identical(first, data.isel(trajectory=slice(3)))
     xr.testing.assert_identical(last, data.isel(trajectory=[3]))
+    assert not caplog.records
     alone = data.assign_coords(split=("trajectory", ["train"] * 5))
     xr.testing.assert_identical(split(alone, 5)[1], alone)
+    assert "no 'trajectory' has the split 'valid': the training data validate" in caplog.text
     with pytest.raises(DataError, match="expected some 'train'"):
         split(data.assign_coords(split=("trajectory", ["test"] * 5)), 5)
 
@@ -107,12 +114,27 @@ def test_what_is_not_homogeneous(dim: str, message: str) -> None:
         Windows(data, infer_layout(data), 3, seed=0, homogeneous=[dim])
 
 
-def test_a_context_field_that_varies_is_not_homogeneous() -> None:
-    x = ("x", np.arange(6.0), {"period": 6.0})
-    values = np.random.default_rng(0).normal(size=(5, 6))
-    data = xr.Dataset({"a": (("time", "x"), values), "h": ("x", np.arange(6.0))}, {"time": np.arange(5.0), "x": x})
-    with pytest.raises(OptionError, match="context field 'h' varies along 'x'"):
-        Windows(data, infer_layout(data, context=["h"]), 3, seed=0, homogeneous=["x"])
+@pytest.mark.parametrize(
+    ("options", "land", "message"),
+    [
+        ({"context": ["h"]}, False, "the context field 'h' varies along 'x'"),
+        ({"normalise": "point"}, False, "the mean of the states varies along 'x'"),
+        ({}, True, "the land mask varies along 'x'"),
+    ],
+)
+def test_what_would_stay_where_it_is_does_not_vary(options: dict[str, Any], land: bool, message: str) -> None:
+    """Only the states are rolled; what is the same all along the dimension may stay."""
+    y, x = ("y", np.arange(4.0)), ("x", np.arange(6.0), {"period": 6.0})
+    states = (("time", "y", "x"), np.random.default_rng(0).normal(size=(5, 4, 6)))
+    fields = {"a": states, "h": (("y", "x"), np.ones((4, 1)) * np.arange(6.0))}
+    data = xr.Dataset(fields, {"time": np.arange(5.0), "y": y, "x": x})
+    coast = data.assign(a=data.a.where(data.x > 3)) if land else data
+    layout = infer_layout(coast, variables=["a"], **options)
+    with pytest.raises(OptionError, match=message):
+        Windows(coast, layout, 3, seed=0, homogeneous=["x"])
+    channel = data.assign(a=data.a.where(data.y > 0), h=data.h * 0 + data.y)
+    layout = infer_layout(channel, variables=["a"], context=["h"])
+    assert (Windows(channel, layout, 3, seed=0, homogeneous=["x"]).batch(0, 4)[0][:, :, :, 0] == 0).all()
 
 
 def test_the_sample_is_as_many_batches_as_are_quick_to_read() -> None:

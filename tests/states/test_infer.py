@@ -70,6 +70,14 @@ def test_cycles_are_found_where_the_data_go_through_them() -> None:
         infer_layout(weather("float"), cycles=["hour_of_day"]).context_array(weather("float").time)
 
 
+@pytest.mark.parametrize(("step", "unit"), [(6, "h"), (15, "m"), (1, "s"), (20, "ms")])
+def test_times_are_made_exactly(step: int, unit: str) -> None:
+    """To the nanosecond: xarray aligns times that are equal, and drops all the others."""
+    times = np.datetime64("2019-01-01", "ns") + np.arange(1460) * np.timedelta64(step, unit)
+    layout = infer_layout(xr.Dataset({"a": ("time", RANDOM.normal(size=1460))}, {"time": times}))
+    np.testing.assert_array_equal(layout.times(times[0], 1460), times)
+
+
 def test_dimensions_that_do_not_fit_together() -> None:
     data = weather()
     with pytest.raises(DataError, match=r"'sp' has the horizontal dimensions \('lat',\)"):
