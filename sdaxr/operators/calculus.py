@@ -35,9 +35,8 @@ _STANDARD_NAMES = {
     "sea_water_x_velocity": "ocean_relative_vorticity",
 }
 
-
-# In degrees. The vorticity is divided by cos(latitude), which is below 2e-4 near the poles.
-_POLE = 89.99
+POLE = 89.99
+"""In degrees: nearer to a pole, there is no vorticity, which is divided by cos(latitude), less than 2e-4 there."""
 
 
 def vorticity(u: str = "u", v: str = "v") -> Operator:
@@ -185,7 +184,7 @@ class _Derivative:
 
 
 def _cosine(latitude: np.ndarray, name: str, trailing: int) -> Constant:
-    if np.any(np.abs(latitude) > _POLE):
+    if np.any(np.abs(latitude) > POLE):
         raise OperatorError(
             f"vorticity: '{name}' contains a pole ({np.abs(latitude).max():g} degrees), where the components have no "
             f"direction; cut it off first, operators.region({name}=(-89, 89)) >> operators.vorticity()"

@@ -13,9 +13,8 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from sdaxr.schema import MEMBER, TIME, TRAJECTORY, DataError, nearest
+from sdaxr.schema import TIME, TRAJECTORY, DataError, GridError, OperatorError, nearest
 from sdaxr.states.axes import ensemble_dimension, is_latitude, is_longitude, layer_dimension, space_dimensions
-from sdaxr.states.coordinates import EARTH_RADIUS, period_along, turn_of, unrolled
 from sdaxr.states.time import match_times, time_kind
 from sdaxr.verification.alignment import single, valid_times
 from sdaxr.verification.spectrum import velocity_pair
@@ -78,10 +77,23 @@ def choose_variable(data: xr.Dataset, variable: str | None) -> str:
     return variable
 
 
-def plane_velocity(data: xr.Dataset) -> tuple[Hashable, Hashable] | None:
-    """Names of the two velocities if they lie on a grid of two dimensions, where they have a vorticity; else None."""
+def plane_velocity(data: xr.Dataset) -> tuple[str, str] | None:
+    """Names of the two velocities where `sdaxr.operators.vorticity` applies to them; else None."""
     pair = velocity_pair(data)
-    return pair if pair is not None and len(space_dimensions(data[pair[0]])) == 2 else None
+    if pair is None or len(space := space_dimensions(data[pair[0]])) != 2:
+        return None
+    from sdaxr.operators.calculus import vorticity
+    from sdaxr.operators.template import Template
+
+    plane = data[list(pair)]
+    u, v = map(str, pair)
+    try:
+        vorticity(u, v).bind(
+            Template.from_dataset(_without_poles(plane.isel({d: 0 for d in plane.dims if d not in space})))
+        )
+    except (OperatorError, GridError):
+        return None
+    return u, v
 
 
 def make_panels(
@@ -140,24 +152,9 @@ def quantity_of(data: xr.Dataset, variable: str) -> xr.DataArray:
         pair = plane_velocity(data)
         if variable != VORTICITY or pair is None:
             raise DataError(f"cannot plot {nearest(variable, map(str, data.data_vars))}")
-        field = vorticity(data[pair[0]].load(), data[pair[1]].load())
+        field = _vorticity(data, *pair)
     layer = layer_dimension(field)
     return field if layer is None else field.isel({layer: 0}, drop=True)
-
-
-def vorticity(u: xr.DataArray, v: xr.DataArray) -> xr.DataArray:
-    """Vorticity dv/dx - du/dy on ``(..., y, x)``, by central differences; on a sphere for latitude and longitude."""
-    y, x = space_dimensions(u)
-    radius, cosine, units = (
-        1.0,
-        xr.DataArray(1.0),
-        _per(u.attrs.get("units", "1"), u[x].attrs.get("units", "1")),
-    )
-    if is_latitude(y, u[y].attrs) and is_longitude(x, u[x].attrs):
-        radius, units = np.deg2rad(1.0) * EARTH_RADIUS, _per(u.attrs.get("units", "1"), "m")
-        cosine = xr.DataArray(np.cos(np.deg2rad(u[y].values.astype(float))), dims=str(y))
-    curl = (_slope(v, x) - _slope(u * cosine, y)) / (radius * cosine)
-    return curl.rename(VORTICITY).assign_attrs(units=units, long_name=VORTICITY)
 
 
 def point_coordinates(field: xr.DataArray) -> list[Hashable]:
@@ -182,6 +179,22 @@ def time_labels(stamps: xr.DataArray) -> list[str]:
         return [f"{t / np.timedelta64(1, 'h'):g} h" for t in stamps.values]
     units = str(stamps.attrs.get("units", "1"))
     return [f"t = {float(t):.4g}" + ("" if units in ("", "1") else f" {units}") for t in stamps.values]
+
+
+def _vorticity(data: xr.Dataset, u: str, v: str) -> xr.DataArray:
+    """Vorticity of ``data`` by `sdaxr.operators.vorticity`, NaN at the poles, where it does not exist."""
+    from sdaxr.operators.calculus import vorticity
+
+    inner = _without_poles(data[[u, v]])
+    field = vorticity(u, v).apply(inner)[VORTICITY]
+    return field.reindex({d: data[d] for d in inner.dims if inner.sizes[d] < data.sizes[d]})
+
+
+def _without_poles(data: xr.Dataset) -> xr.Dataset:
+    from sdaxr.operators.calculus import POLE
+
+    latitudes = [d for d in data.dims if d in data.coords and is_latitude(d, data[d].attrs)]
+    return data.isel({d: np.flatnonzero(np.abs(data[d].values) <= POLE) for d in latitudes})
 
 
 def _choose_times(
@@ -236,21 +249,6 @@ def _observed(observations: xr.Dataset, stamps: xr.DataArray, variable: str, qua
     return [Panel("observation", field, quantity)]
 
 
-def _slope(field: xr.DataArray, dim: Hashable) -> xr.DataArray:
-    values = unrolled(field[dim].values, turn_of(dim, field[dim].attrs))
-    if period_along(field, dim) is None or values.size < 3:
-        return field.differentiate(dim) if values.size > 1 else xr.zeros_like(field)
-    width = 2 * np.diff(values).mean()
-    slope: xr.DataArray = (field.roll({dim: -1}) - field.roll({dim: 1})) / width
-    return slope
-
-
-def _per(units: str, length: str) -> str:
-    if length in ("", "1"):
-        return units
-    return {("m s-1", "m"): "s-1", ("1", "m"): "m-1"}.get((units, length), f"({units}) ({length})-1")
-
-
 def _shown(data: xr.Dataset) -> list[str]:
     """Variables that are not the errors and flags of others."""
     names = [str(n) for n in data.data_vars if not _is_ancillary(data, n)]
@@ -272,6 +270,3 @@ def _looks_observed(data: xr.Dataset) -> bool:
 
 def _first(data: xr.Dataset, variable: str) -> Hashable:
     return variable if variable in data.data_vars else next(iter(data.data_vars))
-
-
-__all__ = ["MEMBER", "VORTICITY", "Panel", "Quantity", "choose_variable", "make_panels", "vorticity"]
