@@ -39,8 +39,8 @@ def region(**bounds: tuple[Any, Any]) -> Operator:
     ----------
     **bounds
         ``dimension=(low, high)``, both included, in the units of the coordinate; dates as text. The coordinate may
-        rise or fall. The region may lie across the seam of a periodic dimension: ``lon=(-10, 5)`` on a grid from 0 to
-        360.
+        rise or fall. On a circle, of longitudes for example, the region goes from low up to high, also across the
+        seam: ``lon=(-10, 5)`` and ``lon=(350, 5)`` are the same 15 degrees, on the globe and on a part of it.
     """
     return Region(bounds)
 
@@ -226,16 +226,12 @@ def _inside(template: Template, dim: str, low: _Bound, high: _Bound) -> tuple[np
     if isinstance(low, str) or isinstance(high, str) or values.dtype.kind in "MmO":
         first, last = sorted((_times(dim, values, low), _times(dim, values, high)))
         found = np.flatnonzero((values >= first) & (values <= last))
-    elif template.period(dim) is not None:
-        found, values = _around(template, dim, low, high)
     else:
-        line = template.line(dim)
-        values = values if np.array_equal(line, values) else line
-        middle = np.array((low + high) / 2)
-        shift = float(wrapped(middle, line, template.turn(dim)) - middle)
-        first, last = sorted((low + shift, high + shift))
-        slack = TOLERANCE * spacing_of(line)
-        found = np.flatnonzero((line >= first - slack) & (line <= last + slack))
+        turn = template.turn(dim)
+        if high < low:
+            low, high = (high, low) if turn is None else (low, high + turn)
+        whole_circle = template.period(dim) is not None
+        found, values = _around(template, dim, low, high) if whole_circle else _on_line(template, dim, low, high)
     if found.size == 0:
         raise OperatorError(
             f"region: no point of '{dim}' lies between {low} and {high}; the grid goes from {values.min()} to "
@@ -244,11 +240,21 @@ def _inside(template: Template, dim: str, low: _Bound, high: _Bound) -> tuple[np
     return found, values[found]
 
 
+def _on_line(template: Template, dim: str, low: float, high: float) -> tuple[np.ndarray, np.ndarray]:
+    """Indices of the points between ``low`` and ``high`` on a line or a part of a circle, and all coordinates."""
+    values, line, turn = template.coordinate(dim), template.line(dim), template.turn(dim)
+    distance = np.abs(line - wrapped(np.array((low + high) / 2), line, turn))
+    if turn is not None:
+        distance = np.minimum(distance, np.abs(distance - turn))
+    found = np.flatnonzero(distance <= (high - low) / 2 + TOLERANCE * spacing_of(line))
+    return found, values if np.array_equal(line, values) else line
+
+
 def _around(template: Template, dim: str, low: float, high: float) -> tuple[np.ndarray, np.ndarray]:
     """Indices of the points on a circle from ``low`` up to ``high``, and all coordinates, counted as in the region."""
     values, period = template.coordinate(dim), template.period(dim)
     assert period is not None
-    width = high - low if high >= low else high - low + period
+    width = high - low
     if width >= period:
         return np.arange(values.size), values
     slack = TOLERANCE * spacing_of(values)

@@ -75,6 +75,37 @@ def test_region_across_the_seam_is_in_order():
     assert op.region(lon=(0, 360)).apply(data).sizes["lon"] == 12
 
 
+CUT = np.arange(-20.0, 21.0, 5.0)
+
+
+@pytest.mark.parametrize(
+    ("lon", "bounds", "expected"),
+    [
+        (CUT, (350, 10), [-10, -5, 0, 5, 10]),
+        (CUT, (-10, 10), [-10, -5, 0, 5, 10]),
+        (CUT[::-1], (350, 10), [10, 5, 0, -5, -10]),
+        (CUT % 360, (355, 5), [355, 360, 365]),
+        (CUT % 360, (-5, 5), [355, 360, 365]),
+        (CUT, (0, 360), CUT),
+        (CUT, (-180, 180), CUT),
+        (CUT, (15, 345), [-20, -15, 15, 20]),
+        (np.arange(0.0, 360.0, 60.0), (300, 60), [300, 360, 420]),
+        (np.arange(0.0, 360.0, 60.0), (0, 360), np.arange(0.0, 360.0, 60.0)),
+    ],
+)
+def test_region_goes_from_low_up_to_high_on_the_circle(lon, bounds, expected):
+    expected = np.asarray(expected, float)
+    data = sphere(lon=lon)
+    found = op.region(lon=bounds).apply(data)
+    np.testing.assert_array_equal(found.lon, expected)
+    places = [np.flatnonzero(lon % 360 == x % 360)[0] for x in expected]
+    np.testing.assert_array_equal(found["t2m"], data["t2m"].isel(lon=places))
+
+
+def test_region_on_a_line_takes_bounds_in_any_order():
+    xr.testing.assert_identical(op.region(lat=(50, 30)).apply(sphere()), op.region(lat=(30, 50)).apply(sphere()))
+
+
 def test_region_refuses_nonsense():
     with pytest.raises(OperatorError, match=r"no point of 'lat' lies between 80.0 and 90.0; .* 20.0 to 70.0"):
         op.region(lat=(80, 90)).apply(sphere())
