@@ -157,8 +157,12 @@ def _in_space(values: np.ndarray, observed: xr.DataArray, like: xr.DataArray, la
     if on_grid and np.isfinite(values).all():
         return _from_grid(values, observed, like, axes, periods)
     points, targets = _points(observed, axes), _points(like, axes)
-    for i, axis in enumerate(axes):
-        targets[:, i] = wrapped(targets[:, i], points[:, i], turn_of(axis, observed[axis].attrs))
+    for i, (axis, period) in enumerate(zip(axes, periods, strict=True)):
+        turn = turn_of(axis, observed[axis].attrs)
+        if turn is not None and period is None:
+            middle = _middle(np.concatenate([points[:, i], targets[:, i]]), turn)
+            for places in (points, targets):
+                places[:, i] += turn * np.round((middle - places[:, i]) / turn)
     points, targets, periods = _on_plane(points, targets, axes, observed, periods)
     leading = values.shape[: 1 + layers]
     rows = values.reshape(*leading, -1)
@@ -172,6 +176,14 @@ def _in_space(values: np.ndarray, observed: xr.DataArray, like: xr.DataArray, la
         scattered = _from_points(points[known], block[:, known].T, targets, periods)
         result[(slice(None), *at)] = scattered.T.reshape(-1, *shape)
     return result
+
+
+def _middle(places: np.ndarray, turn: float) -> float:
+    """The point of a circle that is opposite the middle of the largest gap between ``places``, shape (n,)."""
+    around = np.unique(places % turn)
+    gaps = np.diff(around, append=around[0] + turn)
+    widest = int(gaps.argmax())
+    return float(around[widest] + gaps[widest] / 2 + turn / 2)
 
 
 def _on_plane(
