@@ -12,9 +12,7 @@ spacing may vary. R is `sdaxr.states.coordinates.EARTH_RADIUS`.
 from __future__ import annotations
 
 import re
-from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from torch import Tensor
@@ -24,7 +22,7 @@ from sdaxr.operators.base import Bound, Constant, Fields, Operator, axis_of, reg
 from sdaxr.operators.pointwise import check_variable
 from sdaxr.operators.template import Template, VariableTemplate
 from sdaxr.schema import OperatorError
-from sdaxr.states.axes import is_latitude, is_longitude
+from sdaxr.states.axes import is_latitude, is_longitude, upright
 from sdaxr.states.coordinates import EARTH_RADIUS
 
 # The CF standard name of the vorticity, by that of the velocity along x.
@@ -92,8 +90,7 @@ class Vorticity(Operator):
             )
         schema.check_units(self.v, v.units or None, u.units or None, "the velocity")
         attrs = {d: template.coords[d].attrs if d in template.coords else {} for d in space}
-        first_is_x = _is_x(space[0], attrs[space[0]]) or _is_y(space[1], attrs[space[1]])
-        y, x = space[::-1] if first_is_x else space
+        y, x = upright(space, attrs)
         if is_latitude(y, attrs[y]) != is_longitude(x, attrs[x]):
             raise OperatorError(
                 f"vorticity: found the grid ('{y}', '{x}'), expected y and x on a plane, or latitude and longitude"
@@ -190,14 +187,6 @@ def _cosine(latitude: np.ndarray, name: str, trailing: int) -> Constant:
             f"direction; cut it off first, operators.region({name}=(-89, 89)) >> operators.vorticity()"
         )
     return Constant(np.cos(np.deg2rad(latitude.astype(float))).reshape(-1, *[1] * trailing))
-
-
-def _is_x(dim: str, attrs: Mapping[Hashable, Any]) -> bool:
-    return attrs.get("axis") == "X" or is_longitude(dim, attrs) or dim.lower() == "x"
-
-
-def _is_y(dim: str, attrs: Mapping[Hashable, Any]) -> bool:
-    return attrs.get("axis") == "Y" or is_latitude(dim, attrs) or dim.lower() == "y"
 
 
 def _parse_units(text: str) -> dict[str, int] | None:

@@ -20,6 +20,7 @@ from sdaxr.operators.calculus import divide_units
 from sdaxr.operators.pointwise import check_variable, number
 from sdaxr.operators.template import Template, VariableTemplate
 from sdaxr.schema import OperatorError
+from sdaxr.states.axes import upright
 
 OUTPUTS = {
     "streamfunction": "streamfunction",
@@ -115,8 +116,7 @@ class PVInversion(Operator):
                 "units, y and x; take the whole domain, with equal steps, and give its coordinates the attributes "
                 "periodic=1 and period"
             )
-        y, x = space
-        return (x, y) if template.coords[y].attrs.get("axis") == "X" else (y, x)
+        return upright(space, {d: template.coords[d].attrs for d in space})
 
     def _wavenumber(self, template: Template, dim: str) -> np.ndarray:
         values, period = template.line(dim), template.period(dim)

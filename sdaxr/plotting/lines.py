@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import xarray as xr
 
-from sdaxr.plotting.panels import Panel, Quantity
+from sdaxr.plotting.panels import Panel, Quantity, positions
 from sdaxr.schema import TIME, TRAJECTORY, DataError
 from sdaxr.states.axes import ensemble_dimension, space_dimensions
 from sdaxr.states.time import time_kind
@@ -72,16 +72,18 @@ def draw_hovmoeller(
     figure = new_figure(1.2 + 2.0 * len(panels), 4.4)
     row = list(figure.subplots(1, len(panels), sharey=True, squeeze=False)[0])
     bars: dict[Quantity, tuple[Any, list[Any]]] = {}
+    state = min(panels, key=lambda panel: panel.label == "observation").field
+    axis = _sites(state)
     for axes, panel in zip(row, panels, strict=True):
         (space,) = space_dimensions(panel.field)
         field = panel.field.transpose(TIME, space)
-        positions = field[space].values
-        positions = positions if positions.dtype.kind in "fiu" else np.arange(positions.size)
+        sites = _sites(field, axis)
+        field, sites = field.isel({space: np.argsort(sites)}), np.sort(sites)
         style = {k: v for k, v in look[panel.quantity].items() if k != "extend"}
         seen = np.isfinite(field.values).any(axis=1)
         times, values = _numbers(field[TIME]), np.ma.masked_invalid(field.values)
         axes.set_facecolor("0.93")
-        drawn = axes.pcolormesh(positions, times, values, shading="nearest", rasterized=True, **style)
+        drawn = axes.pcolormesh(sites, times, values, shading="nearest", rasterized=True, **style)
         axes.set_title(panel.label if seen.any() else f"{panel.label} (none)", fontsize=10)
         attrs = field[space].attrs
         units = str(attrs.get("units", "1"))
@@ -91,6 +93,12 @@ def draw_hovmoeller(
     _time_label(row[0].yaxis, row[0].set_ylabel, stamps)
     colour_bars(figure, bars, look, horizontal=True)
     return figure, _cursor(row, _numbers(stamps), horizontal=True), stamps.size
+
+
+def _sites(field: xr.DataArray, within: np.ndarray | None = None) -> np.ndarray:
+    (space,) = space_dimensions(field)
+    numbers = field[space].dtype.kind in "fiu"
+    return positions(field, space, within) if numbers else np.arange(float(field.sizes[space]))
 
 
 def _fan(axes: Axes, data: xr.Dataset, name: str, stamps: xr.DataArray) -> None:

@@ -14,7 +14,8 @@ import numpy as np
 import xarray as xr
 
 from sdaxr.schema import TIME, TRAJECTORY, DataError, GridError, OperatorError, nearest
-from sdaxr.states.axes import ensemble_dimension, is_latitude, is_longitude, layer_dimension, space_dimensions
+from sdaxr.states.axes import ensemble_dimension, is_latitude, is_longitude, layer_dimension, space_dimensions, upright
+from sdaxr.states.coordinates import gathered, turn_of, unrolled, wrapped
 from sdaxr.states.time import match_times, time_kind
 from sdaxr.verification.alignment import single, valid_times
 from sdaxr.verification.spectrum import velocity_pair
@@ -155,6 +156,26 @@ def quantity_of(data: xr.Dataset, variable: str) -> xr.DataArray:
         field = _vorticity(data, *pair)
     layer = layer_dimension(field)
     return field if layer is None else field.isel({layer: 0}, drop=True)
+
+
+def plane_axes(field: xr.DataArray) -> tuple[Hashable, Hashable]:
+    """Names of the coordinates that are drawn upwards and to the right, of a grid or of scattered points."""
+    points = point_coordinates(field)
+    space = space_dimensions(field)
+    y, x = points or upright(space, {d: field[d].attrs for d in space})
+    return y, x
+
+
+def positions(field: xr.DataArray, name: Hashable, within: np.ndarray | None = None) -> np.ndarray:
+    """Where the coordinate ``name`` is drawn, shape (n,): without a jump at the seam of a circle.
+
+    ``within`` are the positions, or limits, of an axis on which the coordinate is counted as there.
+    """
+    turn = turn_of(name, field[name].attrs)
+    if within is not None:
+        return wrapped(field[name].values, within, turn)
+    values = field[name].values
+    return unrolled(values, turn) if name in field.dims else gathered(values, turn)
 
 
 def point_coordinates(field: xr.DataArray) -> list[Hashable]:

@@ -17,7 +17,15 @@ import numpy as np
 import xarray as xr
 
 from sdaxr.plotting import maps
-from sdaxr.plotting.panels import Panel, Quantity, choose_variable, make_panels, point_coordinates
+from sdaxr.plotting.panels import (
+    Panel,
+    Quantity,
+    choose_variable,
+    make_panels,
+    plane_axes,
+    point_coordinates,
+    positions,
+)
 from sdaxr.schema import DataError
 from sdaxr.states.axes import space_dimensions
 
@@ -206,16 +214,20 @@ def _draw_field(
     extent: _Extent,
 ) -> tuple[Any, Any, Callable[[int], None]]:
     field = panel.field
-    points = point_coordinates(field) if panel.is_points else []
-    y, x = points or space_dimensions(field)
-    ys, xs = field[y].values.astype(float), field[x].values.astype(float)
+    y, x = plane_axes(field)
+    ys, xs = positions(field, y, np.array(extent[2:])), positions(field, x, np.array(extent[:2]))
     geographic = maps.is_map(field, y, x)
     axes: Any = figure.add_subplot(*place, projection=maps.projection(extent) if geographic else None)
     extra = {"transform": maps.decorate(axes, extent)} if geographic else {}
     style = {k: v for k, v in look.items() if k != "extend"}
-    values = field.transpose("time", ..., *(() if points else (y, x))).values
+    if panel.is_points:
+        values = field.transpose("time", ...).values
+    else:
+        upwards, rightwards = np.argsort(ys), np.argsort(xs)
+        ys, xs = ys[upwards], xs[rightwards]
+        values = field.transpose("time", y, x).values[:, upwards][..., rightwards]
     axes.set_facecolor("0.93")
-    if points:
+    if panel.is_points:
         drawn = axes.scatter(xs, ys, c=values[index], s=14, edgecolors="0.2", linewidths=0.3, **style, **extra)
     else:
         drawn = axes.pcolormesh(
@@ -286,10 +298,10 @@ def _colour_bars(
 def _extent(panels: Sequence[Panel]) -> _Extent:
     """Left, right, bottom and top of the grid of the state, or of the observations where there is no other field."""
     field = min(panels, key=lambda p: (p.is_points, p.label == "observation")).field
-    y, x = point_coordinates(field) or space_dimensions(field)
+    y, x = plane_axes(field)
     edges: list[float] = []
     for axis in (x, y):
-        values = field[axis].values.astype(float)
+        values = positions(field, axis)
         margin = 0.05 * np.ptp(values) if y not in field.dims else 0.5 * abs(np.diff(values).mean())
         edges += [float(values.min() - margin), float(values.max() + margin)]
     return edges[0], edges[1], edges[2], edges[3]

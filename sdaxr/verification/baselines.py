@@ -18,7 +18,7 @@ import xarray as xr
 from sdaxr.archives.format import COMPLETE
 from sdaxr.schema import MEMBER, TIME, TRAJECTORY, DataError, check_units
 from sdaxr.states.axes import ensemble_dimension, is_latitude, is_longitude, space_dimensions
-from sdaxr.states.coordinates import period_of, turn_of, unrolled, wrapped
+from sdaxr.states.coordinates import gathered, period_of, turn_of, unrolled, wrapped
 from sdaxr.states.time import elapsed, time_kind
 from sdaxr.verification.alignment import single, valid_times
 
@@ -160,9 +160,8 @@ def _in_space(values: np.ndarray, observed: xr.DataArray, like: xr.DataArray, la
     for i, (axis, period) in enumerate(zip(axes, periods, strict=True)):
         turn = turn_of(axis, observed[axis].attrs)
         if turn is not None and period is None:
-            middle = _middle(np.concatenate([points[:, i], targets[:, i]]), turn)
-            for places in (points, targets):
-                places[:, i] += turn * np.round((middle - places[:, i]) / turn)
+            together = gathered(np.concatenate([points[:, i], targets[:, i]]), turn)
+            points[:, i], targets[:, i] = np.split(together, [len(points)])
     points, targets, periods = _on_plane(points, targets, axes, observed, periods)
     leading = values.shape[: 1 + layers]
     rows = values.reshape(*leading, -1)
@@ -176,14 +175,6 @@ def _in_space(values: np.ndarray, observed: xr.DataArray, like: xr.DataArray, la
         scattered = _from_points(points[known], block[:, known].T, targets, periods)
         result[(slice(None), *at)] = scattered.T.reshape(-1, *shape)
     return result
-
-
-def _middle(places: np.ndarray, turn: float) -> float:
-    """The point of a circle that is opposite the middle of the largest gap between ``places``, shape (n,)."""
-    around = np.unique(places % turn)
-    gaps = np.diff(around, append=around[0] + turn)
-    widest = int(gaps.argmax())
-    return float(around[widest] + gaps[widest] / 2 + turn / 2)
 
 
 def _on_plane(
