@@ -109,7 +109,7 @@ def make_panels(
     """Panels from top to bottom, and the labels of their times.
 
     ``times`` is a number of times, spread evenly and moved to the nearest observed ones; a list of times; or None for
-    all times. Only data at these times are read.
+    all times. Only data at these times, in the first layer and of the trajectories shown, are read.
     """
     member = str(ensemble_dimension(data) or "")
     stamps = valid_times(data)
@@ -119,6 +119,8 @@ def make_panels(
     chosen = _choose_times(stamps, times, observations)
     stamps = stamps[chosen].rename({stamps.dims[0]: TIME}) if stamps.dims[0] != TIME else stamps[chosen]
     data = data.isel({d: chosen for d in data.dims if d in (TIME, "lead_time")})
+    if member == TRAJECTORY:  # of members, all are read, for their mean and spread
+        data = data.isel({member: slice(members)})
     field = quantity_of(data, variable).load()
     field = field.rename({d: TIME for d in field.dims if d == "lead_time"})
     quantity = Quantity(variable, str(field.attrs.get("units", "1")))
@@ -148,12 +150,15 @@ def make_panels(
 def quantity_of(data: xr.Dataset, variable: str) -> xr.DataArray:
     """The field ``variable`` of ``data``, in its first layer; vorticity is computed from the velocity."""
     if variable in data.data_vars:
-        field = data[variable]
-    else:
-        pair = plane_velocity(data)
-        if variable != VORTICITY or pair is None:
-            raise DataError(f"cannot plot {nearest(variable, map(str, data.data_vars))}")
-        field = _vorticity(data, *pair)
+        return top_layer(data[variable])
+    pair = plane_velocity(data)
+    if variable != VORTICITY or pair is None:
+        raise DataError(f"cannot plot {nearest(variable, map(str, data.data_vars))}")
+    return _vorticity(xr.Dataset({n: top_layer(data[n]) for n in pair}), *pair)
+
+
+def top_layer(field: xr.DataArray) -> xr.DataArray:
+    """The first layer of ``field``: figures show one."""
     layer = layer_dimension(field)
     return field if layer is None else field.isel({layer: 0}, drop=True)
 
@@ -251,7 +256,7 @@ def _at_times(source: xr.Dataset, stamps: xr.DataArray, variable: str) -> xr.Dat
     if TIME not in source[keep[0]].dims:
         return None
     found = match_times(stamps, source[TIME], of="the data", like="the truth or the observations")
-    there = quantity_of(source[keep].isel({TIME: np.maximum(found, 0)}).load(), variable)
+    there = quantity_of(source[keep].isel({TIME: np.maximum(found, 0)}), variable).load()
     present = xr.DataArray(found >= 0, dims=TIME)
     return there.drop_vars(TIME).where(present).assign_coords({TIME: stamps})
 

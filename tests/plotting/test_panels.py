@@ -87,19 +87,37 @@ def test_fields_and_times_are_the_ones_asked_for():
     np.testing.assert_allclose(spread, post.u[:, 5].std("member", ddof=1))
 
 
-def test_only_the_times_shown_are_read():
-    post = flow(members=3).chunk(time=1)
-    expected = plot(flow(members=3), times=2)
-    poisoned = post.where(post.time != post.time[3]).map(
-        lambda v: v.copy(data=v.data.map_blocks(_refuse_nan, dtype=v.dtype))
-    )
-    figure = plot(poisoned, times=2)
-    np.testing.assert_array_equal(meshes(figure)[0].get_array(), meshes(expected)[0].get_array())
+def layered() -> xr.Dataset:
+    both = xr.concat([flow(members=3), flow(members=3) + 100], "layer")
+    return both.transpose("member", "time", "layer", ...).assign_coords(layer=[0, 1])
+
+
+@pytest.mark.parametrize("variable", ["u", "vorticity"])
+@pytest.mark.parametrize(
+    ("data", "dim", "index"),
+    [
+        (flow(members=3), "time", 3),
+        (layered(), "layer", 1),
+        (flow(members=3).rename(member="trajectory"), "trajectory", 2),
+    ],
+)
+def test_only_what_is_shown_is_read(data: xr.Dataset, dim: str, index: int, variable: str):
+    expected = plot(data, times=2, variable=variable)
+    poisoned = _poisoned(data, dim, index)
+    truth = _poisoned(data.isel({data.u.dims[0]: 0}, drop=True), dim, index) if dim != "trajectory" else None
+    figure = plot(poisoned, truth=truth, times=2, variable=variable)
+    np.testing.assert_array_equal(meshes(figure)[-1].get_array(), meshes(expected)[-1].get_array())
+
+
+def _poisoned(data: xr.Dataset, dim: str, index: int) -> xr.Dataset:
+    blocks = data.chunk({dim: 1})
+    blocks = blocks.where(blocks[dim] != blocks[dim][index])
+    return blocks.map(lambda v: v.copy(data=v.data.map_blocks(_refuse_nan, dtype=v.dtype)))
 
 
 def _refuse_nan(block: np.ndarray) -> np.ndarray:
     if np.isnan(block).all() and block.size:
-        raise AssertionError("a time that is not shown was read")
+        raise AssertionError("a block that is not shown was read")
     return block
 
 
