@@ -11,7 +11,6 @@ spacing may vary. R is `sdaxr.states.coordinates.EARTH_RADIUS`.
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,6 +23,7 @@ from sdaxr.operators.template import Template, VariableTemplate
 from sdaxr.schema import OperatorError
 from sdaxr.states.axes import is_latitude, is_longitude, upright
 from sdaxr.states.coordinates import EARTH_RADIUS
+from sdaxr.states.units import quotient
 
 # The CF standard name of the vorticity, by that of the velocity along x.
 _STANDARD_NAMES = {
@@ -107,19 +107,7 @@ class Vorticity(Operator):
         attrs = {"long_name": "vorticity"}
         if u.attrs.get("standard_name") in _STANDARD_NAMES:
             attrs["standard_name"] = _STANDARD_NAMES[u.attrs["standard_name"]]
-        return VariableTemplate(u.dims, divide_units(u.units, str(lengths[0])), attrs)
-
-
-def divide_units(numerator: str, denominator: str) -> str:
-    """Units of a quotient: ``"m s-1"`` over ``"m"`` is ``"s-1"``. ``""`` if the units of either are unknown."""
-    if not numerator or not denominator:
-        return ""
-    top, bottom = _parse_units(numerator), _parse_units(denominator)
-    if top is None or bottom is None:
-        return f"({numerator}) ({denominator})-1"
-    powers = {s: top.get(s, 0) - bottom.get(s, 0) for s in (*top, *bottom)}
-    text = " ".join(s if p == 1 else f"{s}{p}" for s, p in powers.items() if p)
-    return text or "1"
+        return VariableTemplate(u.dims, quotient(u.units, str(lengths[0])), attrs)
 
 
 def difference_stencil(values: np.ndarray, period: float | None) -> tuple[np.ndarray, np.ndarray]:
@@ -187,20 +175,3 @@ def _cosine(latitude: np.ndarray, name: str, trailing: int) -> Constant:
             f"direction; cut it off first, operators.region({name}=(-89, 89)) >> operators.vorticity()"
         )
     return Constant(np.cos(np.deg2rad(latitude.astype(float))).reshape(-1, *[1] * trailing))
-
-
-def _parse_units(text: str) -> dict[str, int] | None:
-    """Powers of the units: {"m": 1, "s": -1} for "m s-1", "m s**-1", "m s^-1", "m.s-1" or "m/s"; else None."""
-    powers: dict[str, int] = {}
-    sign = 1
-    for token in re.findall(r"/|[^\s./]+", text):
-        if token == "/":
-            sign = -1
-            continue
-        match = re.fullmatch(r"([A-Za-z_%]+)(?:(?:\*\*|\^)?([+-]?\d+))?", token)
-        if match:
-            power = int(match[2] or 1)
-            powers[match[1]] = powers.get(match[1], 0) + sign * power
-        elif token != "1":
-            return None
-    return powers

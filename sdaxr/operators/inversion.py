@@ -16,11 +16,11 @@ import torch
 
 from sdaxr import schema
 from sdaxr.operators.base import Bound, Constant, Fields, Operator, axis_of, register
-from sdaxr.operators.calculus import divide_units
 from sdaxr.operators.pointwise import check_variable, number
 from sdaxr.operators.template import Template, VariableTemplate
 from sdaxr.schema import OperatorError
 from sdaxr.states.axes import upright
+from sdaxr.states.units import power, quotient
 
 OUTPUTS = {
     "streamfunction": "streamfunction",
@@ -155,12 +155,12 @@ class PVInversion(Operator):
         }
 
     def _labels(self, q: VariableTemplate, length: str) -> dict[str, VariableTemplate]:
-        rate = divide_units(q.units, "1") if q.units else ""
-        known = bool(rate and length)
+        seconds = power(q.units, -1)
+        velocity = quotient(length, seconds)
         units = {
-            "streamfunction": f"{length}2 {rate}" if known else "",
-            "u": f"{length} {rate}" if known else "",
-            "v": f"{length} {rate}" if known else "",
-            "vorticity": rate,
+            "streamfunction": quotient(power(length, 2), seconds),
+            "u": velocity,
+            "v": velocity,
+            "vorticity": power(q.units, 1),
         }
         return {n: VariableTemplate(q.dims, units[n], {"long_name": OUTPUTS[n]}) for n in OUTPUTS}
