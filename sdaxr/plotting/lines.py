@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import xarray as xr
 
-from sdaxr.plotting.panels import Panel, Quantity, positions
+from sdaxr.plotting.panels import Panel, Quantity, positions, top_layer
 from sdaxr.schema import TIME, TRAJECTORY, DataError
 from sdaxr.states.axes import ensemble_dimension, space_dimensions
 from sdaxr.states.time import time_kind
@@ -46,8 +46,9 @@ def draw_lines(
     stamps = _stamps(data)
     for axes, name in zip(panels, names, strict=True):
         _fan(axes, data, name, stamps)
-        if truth is not None and name in truth:
-            axes.plot(_numbers(truth[TIME]), truth[name].values, color="black", lw=1.3, label="truth", zorder=4)
+        if truth is not None and name in truth.data_vars and TIME in truth[name].dims:
+            line = top_layer(truth[name]).values
+            axes.plot(_numbers(truth[TIME]), line, color="black", lw=1.3, label="truth", zorder=4)
         if observations is not None and name in observations and TIME in observations[name].dims:
             _error_bars(axes, observations, name)
         units = str(data[name].attrs.get("units", "1"))
@@ -102,7 +103,7 @@ def _sites(field: xr.DataArray, within: np.ndarray | None = None) -> np.ndarray:
 
 
 def _fan(axes: Axes, data: xr.Dataset, name: str, stamps: xr.DataArray) -> None:
-    times, values = _numbers(stamps), data[name]
+    times, values = _numbers(stamps), top_layer(data[name])
     member = ensemble_dimension(data)
     observed = f"{name}_error" in data.variables
     if member is None or member not in values.dims:
@@ -111,21 +112,23 @@ def _fan(axes: Axes, data: xr.Dataset, name: str, stamps: xr.DataArray) -> None:
         else:
             axes.plot(times, values.values, color="C0", lw=1.3, label="field")
         return
-    fan = values.transpose(member, ...).values
-    shown = fan[np.unique(np.linspace(0, len(fan) - 1, min(len(fan), _FAN)).astype(int))]
+    values = values.transpose(member, ...)
+    count = values.sizes[member]
+    shown = np.unique(np.linspace(0, count - 1, min(count, _FAN)).astype(int))
     if member == TRAJECTORY:
-        for line in shown:
+        for line in values.isel({member: shown}).values:
             axes.plot(times, line, lw=0.8, alpha=0.8)
         return
-    for line in shown:
+    fan = values.values
+    for line in fan[shown]:
         axes.plot(times, line, color="C0", lw=0.6, alpha=max(0.12, min(0.6, 6 / len(shown))), label="members")
     axes.plot(times, fan.mean(axis=0), color="C0", lw=1.8, label="mean")
 
 
 def _error_bars(axes: Axes, observations: xr.Dataset, name: str) -> None:
-    values = observations[name]
+    values = top_layer(observations[name])
     error = observations.get(f"{name}_error")
-    bars = None if error is None else np.broadcast_to(error.values, values.shape)
+    bars = None if error is None else np.broadcast_to(top_layer(error).values, values.shape)
     style: dict[str, Any] = {"fmt": "o", "ms": 3.5, "color": "C3", "capsize": 2, "elinewidth": 1, "zorder": 5}
     axes.errorbar(_numbers(_stamps(observations)), values.values, yerr=bars, label="observation", **style)
 

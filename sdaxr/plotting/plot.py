@@ -26,7 +26,7 @@ from sdaxr.plotting.panels import (
     point_coordinates,
     positions,
 )
-from sdaxr.schema import DataError
+from sdaxr.schema import DataError, OptionError
 from sdaxr.states.axes import space_dimensions
 
 if TYPE_CHECKING:
@@ -74,7 +74,11 @@ def plot(
     ------
     DataError
         If ``data`` does not have the variable, has no time, or has more than two space dimensions.
+    OptionError
+        If matplotlib does not write files with the ending of ``path``.
     """
+    if path is not None:
+        _check_ending(Path(path))
     figure, _ = _draw(data, truth, observations, variable, times, members)
     if path is not None:
         figure.savefig(path, dpi=150)
@@ -121,6 +125,15 @@ def animate(
     step = -(-frames // _FRAMES)
     _write_gif((_render(figure, update, i) for i in range(0, frames, step)), target, fps)
     return target
+
+
+def _check_ending(path: Path) -> None:
+    from matplotlib.backend_bases import FigureCanvasBase
+
+    endings = sorted(FigureCanvasBase.get_supported_filetypes())
+    # Without an ending, matplotlib adds its default, .png.
+    if path.suffix and path.suffix[1:].lower() not in endings:
+        raise OptionError(f"cannot write a figure to '{path.name}', expected a name that ends in one of {endings}")
 
 
 class _Update:
