@@ -18,7 +18,7 @@ from sdaxr.archives.format import COMPLETE
 from sdaxr.archives.reading import open_archive
 from sdaxr.archives.seeds import unit_seed
 from sdaxr.archives.workers import map_units
-from sdaxr.schema import TRAJECTORY, ArchiveError, OptionError
+from sdaxr.schema import SPLITS, TRAJECTORY, ArchiveError, OptionError
 from sdaxr.systems import generation
 from sdaxr.systems.base import System
 from sdaxr.systems.generation import generate, simulate, split_labels
@@ -186,12 +186,30 @@ def test_a_full_disk_stops_the_run_and_is_no_failure_of_the_system(tmp_path, mon
         (4, (1, 0, 0), (4, 0, 0)),
         (4, (0, 0, 1), (0, 0, 4)),
         (5, (0.5, 0, 0.5), (3, 0, 2)),
+        (1, (0, 0.5, 0.5), (0, 1, 0)),
+        (2, (0, 0.5, 0.5), (0, 1, 1)),
+        (3, (0, 0.5, 0.5), (0, 2, 1)),
+        (5, (0, 0.5, 0.5), (0, 3, 2)),
+        (5, (0, 0.3, 0.7), (0, 2, 3)),
+        (3, (0.01, 0.49, 0.5), (1, 1, 1)),
+        (3, (0.01, 0.99, 0), (1, 2, 0)),
     ],
 )
 def test_split_is_in_blocks(number, split, counts):
     labels = split_labels(number, split)
     assert labels.tolist() == ["train"] * counts[0] + ["valid"] * counts[1] + ["test"] * counts[2]
     assert labels.dtype == object
+
+
+def test_no_trajectory_is_in_a_split_of_fraction_zero():
+    fractions = [(a, b, 10 - a - b) for a in range(11) for b in range(11 - a)]
+    for tenths in fractions:
+        for number in range(1, 13):
+            labels = split_labels(number, np.array(tenths) / 10).tolist()
+            assert len(labels) == number
+            for tenth, name in zip(tenths, SPLITS, strict=True):
+                assert labels.count(name) <= number * tenth
+                assert labels.count(name) > 0 or tenth == 0 or number < 3
 
 
 @pytest.mark.parametrize(
