@@ -87,7 +87,7 @@ def grid_dimensions(variable: xr.DataArray) -> tuple[Hashable, ...]:
     GridError
         If they do not form a regular grid, or span too many latitudes for a plane.
     """
-    dims = tuple(d for d in space_dimensions(variable) if d != "init_time")
+    dims = space_dimensions(variable)
     if len(dims) not in (1, 2):
         raise GridError(
             f"'{variable.name}' has the space dimensions {dims}, expected one or two for a spectrum; "
