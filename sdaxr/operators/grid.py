@@ -39,8 +39,10 @@ def region(**bounds: tuple[Any, Any]) -> Operator:
     ----------
     **bounds
         ``dimension=(low, high)``, both included, in the units of the coordinate; dates as text. The coordinate may
-        rise or fall. On a circle, of longitudes for example, the region goes from low up to high, also across the
-        seam: ``lon=(-10, 5)`` and ``lon=(350, 5)`` are the same 15 degrees, on the globe and on a part of it.
+        rise or fall. A date as text is the period that it names, as in xarray: up to ``"2019-03-02"`` is up to the end
+        of that day, up to ``"2019-03"`` up to the end of the month. On a circle, of longitudes for example, the region
+        goes from low up to high, also across the seam: ``lon=(-10, 5)`` and ``lon=(350, 5)`` are the same 15 degrees,
+        on the globe and on a part of it.
     """
     return Region(bounds)
 
@@ -213,7 +215,8 @@ def _plain(value: object) -> str | float:
     if isinstance(value, str):
         return value
     if isinstance(value, np.datetime64 | pd.Timestamp):
-        return str(value)
+        # In full: an instant, not the day that its short text would name.
+        return str(pd.Timestamp(value).to_datetime64().astype("datetime64[us]"))
     try:
         return float(value)  # type: ignore[arg-type]  # values that are not numbers raise
     except (TypeError, ValueError) as error:
@@ -224,8 +227,9 @@ def _inside(template: Template, dim: str, low: _Bound, high: _Bound) -> tuple[np
     """Indices of the points within the bounds, and their coordinates, which stay monotonic across a seam."""
     values = template.coordinate(dim)
     if isinstance(low, str) or isinstance(high, str) or values.dtype.kind in "MmO":
-        first, last = sorted((_times(dim, values, low), _times(dim, values, high)))
-        found = np.flatnonzero((values >= first) & (values <= last))
+        first, last = _period(dim, values, low), _period(dim, values, high)
+        (begin, _), (_, end) = (last, first) if first[0] >= last[1] else (first, last)
+        found = np.flatnonzero((values >= begin) & (values < end))
     else:
         turn = template.turn(dim)
         if high < low:
@@ -266,12 +270,17 @@ def _around(template: Template, dim: str, low: float, high: float) -> tuple[np.n
     return np.roll(found, -(gap[0] + 1)), values + period * np.round((low + distance - values) / period)
 
 
-def _times(dim: str, values: np.ndarray, bound: _Bound) -> np.datetime64 | np.timedelta64:
+def _period(
+    dim: str, values: np.ndarray, bound: _Bound
+) -> tuple[np.datetime64, np.datetime64] | tuple[np.timedelta64, np.timedelta64]:
+    """Begin and end of the period that a bound names: of a day, where there is no time of day. The end is not in it."""
     try:
         if values.dtype.kind == "M":
-            return np.datetime64(bound)
+            begin = np.datetime64(bound)
+            return begin, begin + 1  # in the unit of the text: "2019-03" is a month
         if values.dtype.kind == "m":
-            return np.timedelta64(pd.Timedelta(bound).to_timedelta64())
+            distance = np.timedelta64(pd.Timedelta(bound).to_timedelta64())
+            return distance, distance + np.timedelta64(1, "ns")
     except ValueError as error:
         raise OperatorError(f"region: the bound {bound!r} of '{dim}' cannot be read ({error})") from error
     raise OperatorError(

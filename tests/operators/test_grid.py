@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
 import xarray as xr
 from grids import TURN, plane, sphere
@@ -140,3 +141,25 @@ def test_region_of_time_differences():
     data = plane().assign_coords(time=np.arange(4) * np.timedelta64(6, "h").astype("m8[ns]"))
     found = op.region(time=("6h", "12h")).apply(data)
     np.testing.assert_array_equal(found.time, data.time[1:3])
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "count"),
+    [
+        ("2019-03-01", "2019-03-02", 8),
+        ("2019-03-02", "2019-03-01", 8),
+        ("2019-03-02", "2019-03", 116),
+        ("2019-03-01", "2019-03-02T06", 6),
+        ("2019-03-01", np.datetime64("2019-03-02"), 5),
+        ("2019-03-01", pd.Timestamp("2019-03-02"), 5),
+        ("2019", "2019", 120),
+    ],
+)
+def test_a_date_is_the_whole_period_that_it_names(low, high, count):
+    data = sphere(times=120)
+    data = data.assign_coords(time=data.time.values[0] + np.arange(120) * np.timedelta64(6, "h"))
+    found = op.region(time=(low, high)).apply(data)
+    assert found.sizes["time"] == count
+    xr.testing.assert_identical(op.from_json(op.region(time=(low, high)).to_json()).apply(data), found)
+    low, high = (high, low) if (low, high) == ("2019-03-02", "2019-03-01") else (low, high)
+    xr.testing.assert_identical(found.time, data.sel(time=slice(low, high)).time)
