@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import xarray as xr
 
-from sdaxr.plotting.panels import Panel, Quantity, positions, top_layer
+from sdaxr.plotting.panels import Panel, Quantity, laid_out, positions, top_layer
 from sdaxr.schema import TIME, TRAJECTORY, DataError
 from sdaxr.states.axes import ensemble_dimension, space_dimensions
 from sdaxr.states.time import time_kind
@@ -73,20 +73,19 @@ def draw_hovmoeller(
     figure = new_figure(1.2 + 2.0 * len(panels), 4.4)
     row = list(figure.subplots(1, len(panels), sharey=True, squeeze=False)[0])
     bars: dict[Quantity, tuple[Any, list[Any]]] = {}
-    state = min(panels, key=lambda panel: panel.label == "observation").field
-    axis = _sites(state)
-    for axes, panel in zip(row, panels, strict=True):
-        (space,) = space_dimensions(panel.field)
-        field = panel.field.transpose(TIME, space)
-        sites = _sites(field, axis)
-        field, sites = field.isel({space: np.argsort(sites)}), np.sort(sites)
+    fields = [_numbered(panel.field) for panel in panels]
+    state = min(zip(panels, fields, strict=True), key=lambda pair: pair[0].label == "observation")[1]
+    within = positions(state, space_dimensions(state)[0])
+    for axes, panel, numbered in zip(row, panels, fields, strict=True):
+        (space,) = space_dimensions(numbered)
+        field = laid_out(numbered, space, within).transpose(TIME, space)
         style = {k: v for k, v in look[panel.quantity].items() if k != "extend"}
         seen = np.isfinite(field.values).any(axis=1)
         times, values = _numbers(field[TIME]), np.ma.masked_invalid(field.values)
         axes.set_facecolor("0.93")
-        drawn = axes.pcolormesh(sites, times, values, shading="nearest", rasterized=True, **style)
+        drawn = axes.pcolormesh(field[space].values, times, values, shading="nearest", rasterized=True, **style)
         axes.set_title(panel.label if seen.any() else f"{panel.label} (none)", fontsize=10)
-        attrs = field[space].attrs
+        attrs = panel.field[space].attrs
         units = str(attrs.get("units", "1"))
         axes.set_xlabel(str(space) if units in ("", "1") else f"{space} [{units}]")
         bars.setdefault(panel.quantity, (drawn, []))[1].append(axes)
@@ -96,10 +95,10 @@ def draw_hovmoeller(
     return figure, _cursor(row, _numbers(stamps), horizontal=True), stamps.size
 
 
-def _sites(field: xr.DataArray, within: np.ndarray | None = None) -> np.ndarray:
+def _numbered(field: xr.DataArray) -> xr.DataArray:
+    # Sites with names are drawn one after the other.
     (space,) = space_dimensions(field)
-    numbers = field[space].dtype.kind in "fiu"
-    return positions(field, space, within) if numbers else np.arange(float(field.sizes[space]))
+    return field if field[space].dtype.kind in "fiu" else field.assign_coords({space: np.arange(field.sizes[space])})
 
 
 def _fan(axes: Axes, data: xr.Dataset, name: str, stamps: xr.DataArray) -> None:

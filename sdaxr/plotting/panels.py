@@ -15,7 +15,7 @@ import xarray as xr
 
 from sdaxr.schema import TIME, TRAJECTORY, DataError, GridError, OperatorError, nearest
 from sdaxr.states.axes import ensemble_dimension, is_latitude, is_longitude, layer_dimension, space_dimensions, upright
-from sdaxr.states.coordinates import gathered, turn_of, unrolled, wrapped
+from sdaxr.states.coordinates import gathered, spacing_of, turn_of, unrolled, wrapped
 from sdaxr.states.time import match_times, time_kind
 from sdaxr.verification.alignment import single, valid_times
 from sdaxr.verification.spectrum import velocity_pair
@@ -181,6 +181,21 @@ def positions(field: xr.DataArray, name: Hashable, within: np.ndarray | None = N
         return wrapped(field[name].values, within, turn)
     values = field[name].values
     return unrolled(values, turn) if name in field.dims else gathered(values, turn)
+
+
+def laid_out(field: xr.DataArray, dim: Hashable, within: np.ndarray) -> xr.DataArray:
+    """``field`` as it is drawn along ``dim``: at rising `positions`; NaN between two parts at both ends of the axis."""
+    sites = positions(field, dim, within)
+    order = np.argsort(sites)
+    field, sites = field.isel({dim: order}).assign_coords({dim: sites[order]}), sites[order]
+    step = spacing_of(sites)
+    for seam in np.flatnonzero(np.abs(np.diff(order)) > 1):
+        low, high = sites[seam], sites[seam + 1]
+        # Each part ends half a step beyond its last point, at the edge of an empty cell.
+        empty = [low + step, high - step] if high - low > 2.5 * step else [(low + high) / 2]
+        if high - low > 1.5 * step:
+            field = field.reindex({dim: np.insert(sites, seam + 1, empty)})
+    return field
 
 
 def point_coordinates(field: xr.DataArray) -> list[Hashable]:

@@ -21,6 +21,7 @@ from sdaxr.plotting.panels import (
     Panel,
     Quantity,
     choose_variable,
+    laid_out,
     make_panels,
     plane_axes,
     point_coordinates,
@@ -228,17 +229,17 @@ def _draw_field(
 ) -> tuple[Any, Any, Callable[[int], None]]:
     field = panel.field
     y, x = plane_axes(field)
-    ys, xs = positions(field, y, np.array(extent[2:])), positions(field, x, np.array(extent[:2]))
     geographic = maps.is_map(field, y, x)
     axes: Any = figure.add_subplot(*place, projection=maps.projection(extent) if geographic else None)
     extra = {"transform": maps.decorate(axes, extent)} if geographic else {}
     style = {k: v for k, v in look.items() if k != "extend"}
+    limits = {y: np.array(extent[2:]), x: np.array(extent[:2])}
     if panel.is_points:
         values = field.transpose("time", ...).values
+        ys, xs = (positions(field, name, limits[name]) for name in (y, x))
     else:
-        upwards, rightwards = np.argsort(ys), np.argsort(xs)
-        ys, xs = ys[upwards], xs[rightwards]
-        values = field.transpose("time", y, x).values[:, upwards][..., rightwards]
+        field = laid_out(laid_out(field, y, limits[y]), x, limits[x]).transpose("time", y, x)
+        values, ys, xs = field.values, field[y].values, field[x].values
     axes.set_facecolor("0.93")
     if panel.is_points:
         drawn = axes.scatter(xs, ys, c=values[index], s=14, edgecolors="0.2", linewidths=0.3, **style, **extra)

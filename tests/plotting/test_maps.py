@@ -85,6 +85,19 @@ def test_a_cut_across_the_meridian_of_zero_is_drawn_in_one_piece():
         assert 349 <= low < high <= 375
 
 
+@pytest.mark.parametrize("east", [60.0, 150.0, 165.0, 180.0])
+def test_observations_on_both_ends_of_a_map_are_not_drawn_between(east: float):
+    """A sector across 0E on a globe that is counted from 0 to 360 degrees."""
+    lat, lon = np.linspace(-60, 60, 5), np.arange(0.0, 360.0, 15.0)
+    globe = xr.DataArray(np.ones((1, 5, 24)), {"time": [0.0], "lat": lat, "lon": lon}, ("time", "lat", "lon"), "t")
+    east_and_west = globe.assign_coords(lon=(globe.lon + 180) % 360 - 180).sortby("lon")
+    sector = east_and_west.sel(lon=slice(-east, east)).to_dataset()
+    seen = meshes(plot(globe.to_dataset(), observations=sector, times=1))[0]
+    edges = seen.get_coordinates()[0, :, 0]
+    there = np.isfinite(np.ma.filled(seen.get_array(), np.nan)).reshape(5, -1)[0]
+    assert np.diff(edges)[there].max() == 15 and np.diff(edges)[there].sum() == 15 * sector.sizes["lon"]
+
+
 def test_coastlines_on_disk_are_drawn(no_coastlines: Path, tmp_path: Path):
     folder = no_coastlines / "shapefiles/gshhs/c"
     folder.mkdir(parents=True)
