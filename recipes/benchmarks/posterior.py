@@ -19,7 +19,6 @@ from typing import Any
 
 import click
 import numpy as np
-import ot  # POT
 import xarray as xr
 from report import report
 
@@ -87,6 +86,8 @@ def main(prior: str, paper_prior: str, members: int, device: str) -> None:
 
 def distance(one: xr.Dataset, other: xr.Dataset) -> float:
     """Wasserstein-1 distance between two sets of trajectories, with their Euclidean distance."""
+    import ot  # POT, which nothing else needs
+
     a, b = (np.stack([x[n].transpose("member", "time").values for n in "abc"], -1).reshape(len(x.member), -1)
             for x in (one, other))  # fmt: skip
     return float(ot.emd2(ot.unif(len(a)), ot.unif(len(b)), ot.dist(a, b, "euclidean"), numItermax=10**7))

@@ -18,7 +18,6 @@ from typing import Any
 
 import click
 import numpy as np
-import ot  # POT
 import pandas as pd
 import xarray as xr
 
@@ -165,6 +164,8 @@ def vectors(states: xr.Dataset) -> np.ndarray:
 
 def distance(one: xr.Dataset, other: xr.Dataset) -> float:
     """Wasserstein-1 distance between two sets of trajectories, with their Euclidean distance."""
+    import ot  # POT, which nothing else needs
+
     a, b = vectors(one), vectors(other)
     return float(ot.emd2(ot.unif(len(a)), ot.unif(len(b)), ot.dist(a, b, "euclidean"), numItermax=10**7))
 

@@ -11,10 +11,7 @@ spacing may vary. R is `sdaxr.states.coordinates.EARTH_RADIUS`.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from torch import Tensor
@@ -24,8 +21,9 @@ from sdaxr.operators.base import Bound, Constant, Fields, Operator, axis_of, reg
 from sdaxr.operators.pointwise import check_variable
 from sdaxr.operators.template import Template, VariableTemplate
 from sdaxr.schema import OperatorError
-from sdaxr.states.axes import is_latitude, is_longitude
+from sdaxr.states.axes import is_latitude, is_longitude, upright
 from sdaxr.states.coordinates import EARTH_RADIUS
+from sdaxr.states.units import quotient
 
 # The CF standard name of the vorticity, by that of the velocity along x.
 _STANDARD_NAMES = {
@@ -35,9 +33,8 @@ _STANDARD_NAMES = {
     "sea_water_x_velocity": "ocean_relative_vorticity",
 }
 
-
-# In degrees. The vorticity is divided by cos(latitude), which is below 2e-4 near the poles.
-_POLE = 89.99
+POLE = 89.99
+"""In degrees: nearer to a pole, there is no vorticity, which is divided by cos(latitude), less than 2e-4 there."""
 
 
 def vorticity(u: str = "u", v: str = "v") -> Operator:
@@ -93,8 +90,7 @@ class Vorticity(Operator):
             )
         schema.check_units(self.v, v.units or None, u.units or None, "the velocity")
         attrs = {d: template.coords[d].attrs if d in template.coords else {} for d in space}
-        first_is_x = _is_x(space[0], attrs[space[0]]) or _is_y(space[1], attrs[space[1]])
-        y, x = space[::-1] if first_is_x else space
+        y, x = upright(space, attrs)
         if is_latitude(y, attrs[y]) != is_longitude(x, attrs[x]):
             raise OperatorError(
                 f"vorticity: found the grid ('{y}', '{x}'), expected y and x on a plane, or latitude and longitude"
@@ -111,19 +107,7 @@ class Vorticity(Operator):
         attrs = {"long_name": "vorticity"}
         if u.attrs.get("standard_name") in _STANDARD_NAMES:
             attrs["standard_name"] = _STANDARD_NAMES[u.attrs["standard_name"]]
-        return VariableTemplate(u.dims, divide_units(u.units, str(lengths[0])), attrs)
-
-
-def divide_units(numerator: str, denominator: str) -> str:
-    """Units of a quotient: ``"m s-1"`` over ``"m"`` is ``"s-1"``. ``""`` if the units of either are unknown."""
-    if not numerator or not denominator:
-        return ""
-    top, bottom = _parse_units(numerator), _parse_units(denominator)
-    if top is None or bottom is None:
-        return f"({numerator}) ({denominator})-1"
-    powers = {s: top.get(s, 0) - bottom.get(s, 0) for s in (*top, *bottom)}
-    text = " ".join(s if p == 1 else f"{s}{p}" for s, p in powers.items() if p)
-    return text or "1"
+        return VariableTemplate(u.dims, quotient(u.units, str(lengths[0])), attrs)
 
 
 def difference_stencil(values: np.ndarray, period: float | None) -> tuple[np.ndarray, np.ndarray]:
@@ -185,34 +169,9 @@ class _Derivative:
 
 
 def _cosine(latitude: np.ndarray, name: str, trailing: int) -> Constant:
-    if np.any(np.abs(latitude) > _POLE):
+    if np.any(np.abs(latitude) > POLE):
         raise OperatorError(
             f"vorticity: '{name}' contains a pole ({np.abs(latitude).max():g} degrees), where the components have no "
             f"direction; cut it off first, operators.region({name}=(-89, 89)) >> operators.vorticity()"
         )
     return Constant(np.cos(np.deg2rad(latitude.astype(float))).reshape(-1, *[1] * trailing))
-
-
-def _is_x(dim: str, attrs: Mapping[Hashable, Any]) -> bool:
-    return attrs.get("axis") == "X" or is_longitude(dim, attrs) or dim.lower() == "x"
-
-
-def _is_y(dim: str, attrs: Mapping[Hashable, Any]) -> bool:
-    return attrs.get("axis") == "Y" or is_latitude(dim, attrs) or dim.lower() == "y"
-
-
-def _parse_units(text: str) -> dict[str, int] | None:
-    """Powers of the units: {"m": 1, "s": -1} for "m s-1", "m s**-1", "m s^-1", "m.s-1" or "m/s"; else None."""
-    powers: dict[str, int] = {}
-    sign = 1
-    for token in re.findall(r"/|[^\s./]+", text):
-        if token == "/":
-            sign = -1
-            continue
-        match = re.fullmatch(r"([A-Za-z_%]+)(?:(?:\*\*|\^)?([+-]?\d+))?", token)
-        if match:
-            power = int(match[2] or 1)
-            powers[match[1]] = powers.get(match[1], 0) + sign * power
-        elif token != "1":
-            return None
-    return powers

@@ -39,8 +39,10 @@ def region(**bounds: tuple[Any, Any]) -> Operator:
     ----------
     **bounds
         ``dimension=(low, high)``, both included, in the units of the coordinate; dates as text. The coordinate may
-        rise or fall. The region may lie across the seam of a periodic dimension: ``lon=(-10, 5)`` on a grid from 0 to
-        360.
+        rise or fall. A date as text is the period that it names, as in xarray: up to ``"2019-03-02"`` is up to the end
+        of that day, up to ``"2019-03"`` up to the end of the month. On a circle, of longitudes for example, the region
+        goes from low up to high, also across the seam: ``lon=(-10, 5)`` and ``lon=(350, 5)`` are the same 15 degrees,
+        on the globe and on a part of it.
     """
     return Region(bounds)
 
@@ -213,7 +215,8 @@ def _plain(value: object) -> str | float:
     if isinstance(value, str):
         return value
     if isinstance(value, np.datetime64 | pd.Timestamp):
-        return str(value)
+        # In full: an instant, not the day that its short text would name.
+        return str(pd.Timestamp(value).to_datetime64().astype("datetime64[us]"))
     try:
         return float(value)  # type: ignore[arg-type]  # values that are not numbers raise
     except (TypeError, ValueError) as error:
@@ -224,18 +227,15 @@ def _inside(template: Template, dim: str, low: _Bound, high: _Bound) -> tuple[np
     """Indices of the points within the bounds, and their coordinates, which stay monotonic across a seam."""
     values = template.coordinate(dim)
     if isinstance(low, str) or isinstance(high, str) or values.dtype.kind in "MmO":
-        first, last = sorted((_times(dim, values, low), _times(dim, values, high)))
-        found = np.flatnonzero((values >= first) & (values <= last))
-    elif template.period(dim) is not None:
-        found, values = _around(template, dim, low, high)
+        first, last = _period(dim, values, low), _period(dim, values, high)
+        (begin, _), (_, end) = (last, first) if first[0] >= last[1] else (first, last)
+        found = np.flatnonzero((values >= begin) & (values < end))
     else:
-        line = template.line(dim)
-        values = values if np.array_equal(line, values) else line
-        middle = np.array((low + high) / 2)
-        shift = float(wrapped(middle, line, template.turn(dim)) - middle)
-        first, last = sorted((low + shift, high + shift))
-        slack = TOLERANCE * spacing_of(line)
-        found = np.flatnonzero((line >= first - slack) & (line <= last + slack))
+        turn = template.turn(dim)
+        if high < low:
+            low, high = (high, low) if turn is None else (low, high + turn)
+        whole_circle = template.period(dim) is not None
+        found, values = _around(template, dim, low, high) if whole_circle else _on_line(template, dim, low, high)
     if found.size == 0:
         raise OperatorError(
             f"region: no point of '{dim}' lies between {low} and {high}; the grid goes from {values.min()} to "
@@ -244,11 +244,21 @@ def _inside(template: Template, dim: str, low: _Bound, high: _Bound) -> tuple[np
     return found, values[found]
 
 
+def _on_line(template: Template, dim: str, low: float, high: float) -> tuple[np.ndarray, np.ndarray]:
+    """Indices of the points between ``low`` and ``high`` on a line or a part of a circle, and all coordinates."""
+    values, line, turn = template.coordinate(dim), template.line(dim), template.turn(dim)
+    distance = np.abs(line - wrapped(np.array((low + high) / 2), line, turn))
+    if turn is not None:
+        distance = np.minimum(distance, np.abs(distance - turn))
+    found = np.flatnonzero(distance <= (high - low) / 2 + TOLERANCE * spacing_of(line))
+    return found, values if np.array_equal(line, values) else line
+
+
 def _around(template: Template, dim: str, low: float, high: float) -> tuple[np.ndarray, np.ndarray]:
     """Indices of the points on a circle from ``low`` up to ``high``, and all coordinates, counted as in the region."""
     values, period = template.coordinate(dim), template.period(dim)
     assert period is not None
-    width = high - low if high >= low else high - low + period
+    width = high - low
     if width >= period:
         return np.arange(values.size), values
     slack = TOLERANCE * spacing_of(values)
@@ -260,12 +270,17 @@ def _around(template: Template, dim: str, low: float, high: float) -> tuple[np.n
     return np.roll(found, -(gap[0] + 1)), values + period * np.round((low + distance - values) / period)
 
 
-def _times(dim: str, values: np.ndarray, bound: _Bound) -> np.datetime64 | np.timedelta64:
+def _period(
+    dim: str, values: np.ndarray, bound: _Bound
+) -> tuple[np.datetime64, np.datetime64] | tuple[np.timedelta64, np.timedelta64]:
+    """Begin and end of the period that a bound names: of a day, where there is no time of day. The end is not in it."""
     try:
         if values.dtype.kind == "M":
-            return np.datetime64(bound)
+            begin = np.datetime64(bound)
+            return begin, begin + 1  # in the unit of the text: "2019-03" is a month
         if values.dtype.kind == "m":
-            return np.timedelta64(pd.Timedelta(bound).to_timedelta64())
+            distance = np.timedelta64(pd.Timedelta(bound).to_timedelta64())
+            return distance, distance + np.timedelta64(1, "ns")
     except ValueError as error:
         raise OperatorError(f"region: the bound {bound!r} of '{dim}' cannot be read ({error})") from error
     raise OperatorError(

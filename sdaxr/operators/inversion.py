@@ -16,10 +16,11 @@ import torch
 
 from sdaxr import schema
 from sdaxr.operators.base import Bound, Constant, Fields, Operator, axis_of, register
-from sdaxr.operators.calculus import divide_units
 from sdaxr.operators.pointwise import check_variable, number
 from sdaxr.operators.template import Template, VariableTemplate
 from sdaxr.schema import OperatorError
+from sdaxr.states.axes import upright
+from sdaxr.states.units import power, quotient
 
 OUTPUTS = {
     "streamfunction": "streamfunction",
@@ -115,8 +116,7 @@ class PVInversion(Operator):
                 "units, y and x; take the whole domain, with equal steps, and give its coordinates the attributes "
                 "periodic=1 and period"
             )
-        y, x = space
-        return (x, y) if template.coords[y].attrs.get("axis") == "X" else (y, x)
+        return upright(space, {d: template.coords[d].attrs for d in space})
 
     def _wavenumber(self, template: Template, dim: str) -> np.ndarray:
         values, period = template.line(dim), template.period(dim)
@@ -155,12 +155,12 @@ class PVInversion(Operator):
         }
 
     def _labels(self, q: VariableTemplate, length: str) -> dict[str, VariableTemplate]:
-        rate = divide_units(q.units, "1") if q.units else ""
-        known = bool(rate and length)
+        seconds = power(q.units, -1)
+        velocity = quotient(length, seconds)
         units = {
-            "streamfunction": f"{length}2 {rate}" if known else "",
-            "u": f"{length} {rate}" if known else "",
-            "v": f"{length} {rate}" if known else "",
-            "vorticity": rate,
+            "streamfunction": quotient(power(length, 2), seconds),
+            "u": velocity,
+            "v": velocity,
+            "vorticity": power(q.units, 1),
         }
         return {n: VariableTemplate(q.dims, units[n], {"long_name": OUTPUTS[n]}) for n in OUTPUTS}

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import xarray as xr
 
-from sdaxr.plotting.panels import Panel, Quantity
+from sdaxr.plotting.panels import Panel, Quantity, laid_out, positions, top_layer
 from sdaxr.schema import TIME, TRAJECTORY, DataError
 from sdaxr.states.axes import ensemble_dimension, space_dimensions
 from sdaxr.states.time import time_kind
@@ -46,8 +46,9 @@ def draw_lines(
     stamps = _stamps(data)
     for axes, name in zip(panels, names, strict=True):
         _fan(axes, data, name, stamps)
-        if truth is not None and name in truth:
-            axes.plot(_numbers(truth[TIME]), truth[name].values, color="black", lw=1.3, label="truth", zorder=4)
+        if truth is not None and name in truth.data_vars and TIME in truth[name].dims:
+            line = top_layer(truth[name]).values
+            axes.plot(_numbers(truth[TIME]), line, color="black", lw=1.3, label="truth", zorder=4)
         if observations is not None and name in observations and TIME in observations[name].dims:
             _error_bars(axes, observations, name)
         units = str(data[name].attrs.get("units", "1"))
@@ -72,18 +73,19 @@ def draw_hovmoeller(
     figure = new_figure(1.2 + 2.0 * len(panels), 4.4)
     row = list(figure.subplots(1, len(panels), sharey=True, squeeze=False)[0])
     bars: dict[Quantity, tuple[Any, list[Any]]] = {}
-    for axes, panel in zip(row, panels, strict=True):
-        (space,) = space_dimensions(panel.field)
-        field = panel.field.transpose(TIME, space)
-        positions = field[space].values
-        positions = positions if positions.dtype.kind in "fiu" else np.arange(positions.size)
+    fields = [_numbered(panel.field) for panel in panels]
+    state = min(zip(panels, fields, strict=True), key=lambda pair: pair[0].label == "observation")[1]
+    within = positions(state, space_dimensions(state)[0])
+    for axes, panel, numbered in zip(row, panels, fields, strict=True):
+        (space,) = space_dimensions(numbered)
+        field = laid_out(numbered, space, within).transpose(TIME, space)
         style = {k: v for k, v in look[panel.quantity].items() if k != "extend"}
         seen = np.isfinite(field.values).any(axis=1)
         times, values = _numbers(field[TIME]), np.ma.masked_invalid(field.values)
         axes.set_facecolor("0.93")
-        drawn = axes.pcolormesh(positions, times, values, shading="nearest", rasterized=True, **style)
+        drawn = axes.pcolormesh(field[space].values, times, values, shading="nearest", rasterized=True, **style)
         axes.set_title(panel.label if seen.any() else f"{panel.label} (none)", fontsize=10)
-        attrs = field[space].attrs
+        attrs = panel.field[space].attrs
         units = str(attrs.get("units", "1"))
         axes.set_xlabel(str(space) if units in ("", "1") else f"{space} [{units}]")
         bars.setdefault(panel.quantity, (drawn, []))[1].append(axes)
@@ -93,8 +95,14 @@ def draw_hovmoeller(
     return figure, _cursor(row, _numbers(stamps), horizontal=True), stamps.size
 
 
+def _numbered(field: xr.DataArray) -> xr.DataArray:
+    # Sites with names are drawn one after the other.
+    (space,) = space_dimensions(field)
+    return field if field[space].dtype.kind in "fiu" else field.assign_coords({space: np.arange(field.sizes[space])})
+
+
 def _fan(axes: Axes, data: xr.Dataset, name: str, stamps: xr.DataArray) -> None:
-    times, values = _numbers(stamps), data[name]
+    times, values = _numbers(stamps), top_layer(data[name])
     member = ensemble_dimension(data)
     observed = f"{name}_error" in data.variables
     if member is None or member not in values.dims:
@@ -103,21 +111,23 @@ def _fan(axes: Axes, data: xr.Dataset, name: str, stamps: xr.DataArray) -> None:
         else:
             axes.plot(times, values.values, color="C0", lw=1.3, label="field")
         return
-    fan = values.transpose(member, ...).values
-    shown = fan[np.unique(np.linspace(0, len(fan) - 1, min(len(fan), _FAN)).astype(int))]
+    values = values.transpose(member, ...)
+    count = values.sizes[member]
+    shown = np.unique(np.linspace(0, count - 1, min(count, _FAN)).astype(int))
     if member == TRAJECTORY:
-        for line in shown:
+        for line in values.isel({member: shown}).values:
             axes.plot(times, line, lw=0.8, alpha=0.8)
         return
-    for line in shown:
+    fan = values.values
+    for line in fan[shown]:
         axes.plot(times, line, color="C0", lw=0.6, alpha=max(0.12, min(0.6, 6 / len(shown))), label="members")
     axes.plot(times, fan.mean(axis=0), color="C0", lw=1.8, label="mean")
 
 
 def _error_bars(axes: Axes, observations: xr.Dataset, name: str) -> None:
-    values = observations[name]
+    values = top_layer(observations[name])
     error = observations.get(f"{name}_error")
-    bars = None if error is None else np.broadcast_to(error.values, values.shape)
+    bars = None if error is None else np.broadcast_to(top_layer(error).values, values.shape)
     style: dict[str, Any] = {"fmt": "o", "ms": 3.5, "color": "C3", "capsize": 2, "elinewidth": 1, "zorder": 5}
     axes.errorbar(_numbers(_stamps(observations)), values.values, yerr=bars, label="observation", **style)
 

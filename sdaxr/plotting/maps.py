@@ -49,7 +49,8 @@ def decorate(axes: GeoAxes, extent: tuple[float, float, float, float]) -> PlateC
     plain = cartopy.crs.PlateCarree()
     width = extent[1] - extent[0]
     if width < 359:
-        axes.set_extent(extent, crs=plain)
+        # In the coordinates of the axes, whose origin is the centre: those of the data have a seam.
+        axes.set_extent((-width / 2, width / 2, *extent[2:]), crs=axes.projection)
     shapes = coastlines(width < _FINE)
     if shapes:
         axes.add_geometries(shapes, crs=plain, facecolor="none", edgecolor="0.15", linewidth=0.6, zorder=3)

@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from sdaxr.schema import MEMBER, TIME, TRAJECTORY, DataError, nearest
-from sdaxr.states.axes import ensemble_dimension, is_latitude, is_longitude, layer_dimension, space_dimensions
-from sdaxr.states.coordinates import EARTH_RADIUS, period_along, turn_of, unrolled
+from sdaxr.schema import TIME, TRAJECTORY, DataError, GridError, OperatorError, nearest
+from sdaxr.states.axes import ensemble_dimension, is_latitude, is_longitude, layer_dimension, space_dimensions, upright
+from sdaxr.states.coordinates import gathered, spacing_of, turn_of, unrolled, wrapped
 from sdaxr.states.time import match_times, time_kind
 from sdaxr.verification.alignment import single, valid_times
 from sdaxr.verification.spectrum import velocity_pair
@@ -78,10 +78,23 @@ def choose_variable(data: xr.Dataset, variable: str | None) -> str:
     return variable
 
 
-def plane_velocity(data: xr.Dataset) -> tuple[Hashable, Hashable] | None:
-    """Names of the two velocities if they lie on a grid of two dimensions, where they have a vorticity; else None."""
+def plane_velocity(data: xr.Dataset) -> tuple[str, str] | None:
+    """Names of the two velocities where `sdaxr.operators.vorticity` applies to them; else None."""
     pair = velocity_pair(data)
-    return pair if pair is not None and len(space_dimensions(data[pair[0]])) == 2 else None
+    if pair is None or len(space := space_dimensions(data[pair[0]])) != 2:
+        return None
+    from sdaxr.operators.calculus import vorticity
+    from sdaxr.operators.template import Template
+
+    plane = data[list(pair)]
+    u, v = map(str, pair)
+    try:
+        vorticity(u, v).bind(
+            Template.from_dataset(_without_poles(plane.isel({d: 0 for d in plane.dims if d not in space})))
+        )
+    except (OperatorError, GridError):
+        return None
+    return u, v
 
 
 def make_panels(
@@ -96,7 +109,7 @@ def make_panels(
     """Panels from top to bottom, and the labels of their times.
 
     ``times`` is a number of times, spread evenly and moved to the nearest observed ones; a list of times; or None for
-    all times. Only data at these times are read.
+    all times. Only data at these times, in the first layer and of the trajectories shown, are read.
     """
     member = str(ensemble_dimension(data) or "")
     stamps = valid_times(data)
@@ -106,6 +119,8 @@ def make_panels(
     chosen = _choose_times(stamps, times, observations)
     stamps = stamps[chosen].rename({stamps.dims[0]: TIME}) if stamps.dims[0] != TIME else stamps[chosen]
     data = data.isel({d: chosen for d in data.dims if d in (TIME, "lead_time")})
+    if member == TRAJECTORY:  # of members, all are read, for their mean and spread
+        data = data.isel({member: slice(members)})
     field = quantity_of(data, variable).load()
     field = field.rename({d: TIME for d in field.dims if d == "lead_time"})
     quantity = Quantity(variable, str(field.attrs.get("units", "1")))
@@ -135,29 +150,52 @@ def make_panels(
 def quantity_of(data: xr.Dataset, variable: str) -> xr.DataArray:
     """The field ``variable`` of ``data``, in its first layer; vorticity is computed from the velocity."""
     if variable in data.data_vars:
-        field = data[variable]
-    else:
-        pair = plane_velocity(data)
-        if variable != VORTICITY or pair is None:
-            raise DataError(f"cannot plot {nearest(variable, map(str, data.data_vars))}")
-        field = vorticity(data[pair[0]].load(), data[pair[1]].load())
+        return top_layer(data[variable])
+    pair = plane_velocity(data)
+    if variable != VORTICITY or pair is None:
+        raise DataError(f"cannot plot {nearest(variable, map(str, data.data_vars))}")
+    return _vorticity(xr.Dataset({n: top_layer(data[n]) for n in pair}), *pair)
+
+
+def top_layer(field: xr.DataArray) -> xr.DataArray:
+    """The first layer of ``field``: figures show one."""
     layer = layer_dimension(field)
     return field if layer is None else field.isel({layer: 0}, drop=True)
 
 
-def vorticity(u: xr.DataArray, v: xr.DataArray) -> xr.DataArray:
-    """Vorticity dv/dx - du/dy on ``(..., y, x)``, by central differences; on a sphere for latitude and longitude."""
-    y, x = space_dimensions(u)
-    radius, cosine, units = (
-        1.0,
-        xr.DataArray(1.0),
-        _per(u.attrs.get("units", "1"), u[x].attrs.get("units", "1")),
-    )
-    if is_latitude(y, u[y].attrs) and is_longitude(x, u[x].attrs):
-        radius, units = np.deg2rad(1.0) * EARTH_RADIUS, _per(u.attrs.get("units", "1"), "m")
-        cosine = xr.DataArray(np.cos(np.deg2rad(u[y].values.astype(float))), dims=str(y))
-    curl = (_slope(v, x) - _slope(u * cosine, y)) / (radius * cosine)
-    return curl.rename(VORTICITY).assign_attrs(units=units, long_name=VORTICITY)
+def plane_axes(field: xr.DataArray) -> tuple[Hashable, Hashable]:
+    """Names of the coordinates that are drawn upwards and to the right, of a grid or of scattered points."""
+    points = point_coordinates(field)
+    space = space_dimensions(field)
+    y, x = points or upright(space, {d: field[d].attrs for d in space})
+    return y, x
+
+
+def positions(field: xr.DataArray, name: Hashable, within: np.ndarray | None = None) -> np.ndarray:
+    """Where the coordinate ``name`` is drawn, shape (n,): without a jump at the seam of a circle.
+
+    ``within`` are the positions, or limits, of an axis on which the coordinate is counted as there.
+    """
+    turn = turn_of(name, field[name].attrs)
+    if within is not None:
+        return wrapped(field[name].values, within, turn)
+    values = field[name].values
+    return unrolled(values, turn) if name in field.dims else gathered(values, turn)
+
+
+def laid_out(field: xr.DataArray, dim: Hashable, within: np.ndarray) -> xr.DataArray:
+    """``field`` as it is drawn along ``dim``: at rising `positions`; NaN between two parts at both ends of the axis."""
+    sites = positions(field, dim, within)
+    order = np.argsort(sites)
+    field, sites = field.isel({dim: order}).assign_coords({dim: sites[order]}), sites[order]
+    step = spacing_of(sites)
+    for seam in np.flatnonzero(np.abs(np.diff(order)) > 1):
+        low, high = sites[seam], sites[seam + 1]
+        # Each part ends half a step beyond its last point, at the edge of an empty cell.
+        empty = [low + step, high - step] if high - low > 2.5 * step else [(low + high) / 2]
+        if high - low > 1.5 * step:
+            field = field.reindex({dim: np.insert(sites, seam + 1, empty)})
+    return field
 
 
 def point_coordinates(field: xr.DataArray) -> list[Hashable]:
@@ -182,6 +220,22 @@ def time_labels(stamps: xr.DataArray) -> list[str]:
         return [f"{t / np.timedelta64(1, 'h'):g} h" for t in stamps.values]
     units = str(stamps.attrs.get("units", "1"))
     return [f"t = {float(t):.4g}" + ("" if units in ("", "1") else f" {units}") for t in stamps.values]
+
+
+def _vorticity(data: xr.Dataset, u: str, v: str) -> xr.DataArray:
+    """Vorticity of ``data`` by `sdaxr.operators.vorticity`, NaN at the poles, where it does not exist."""
+    from sdaxr.operators.calculus import vorticity
+
+    inner = _without_poles(data[[u, v]])
+    field = vorticity(u, v).apply(inner)[VORTICITY]
+    return field.reindex({d: data[d] for d in inner.dims if inner.sizes[d] < data.sizes[d]})
+
+
+def _without_poles(data: xr.Dataset) -> xr.Dataset:
+    from sdaxr.operators.calculus import POLE
+
+    latitudes = [d for d in data.dims if d in data.coords and is_latitude(d, data[d].attrs)]
+    return data.isel({d: np.flatnonzero(np.abs(data[d].values) <= POLE) for d in latitudes})
 
 
 def _choose_times(
@@ -217,7 +271,7 @@ def _at_times(source: xr.Dataset, stamps: xr.DataArray, variable: str) -> xr.Dat
     if TIME not in source[keep[0]].dims:
         return None
     found = match_times(stamps, source[TIME], of="the data", like="the truth or the observations")
-    there = quantity_of(source[keep].isel({TIME: np.maximum(found, 0)}).load(), variable)
+    there = quantity_of(source[keep].isel({TIME: np.maximum(found, 0)}), variable).load()
     present = xr.DataArray(found >= 0, dims=TIME)
     return there.drop_vars(TIME).where(present).assign_coords({TIME: stamps})
 
@@ -234,21 +288,6 @@ def _observed(observations: xr.Dataset, stamps: xr.DataArray, variable: str, qua
     elif str(field.attrs.get("units", "1")) != quantity.units:
         quantity = Quantity(f"observed {quantity.name}", str(field.attrs.get("units", "1")))
     return [Panel("observation", field, quantity)]
-
-
-def _slope(field: xr.DataArray, dim: Hashable) -> xr.DataArray:
-    values = unrolled(field[dim].values, turn_of(dim, field[dim].attrs))
-    if period_along(field, dim) is None or values.size < 3:
-        return field.differentiate(dim) if values.size > 1 else xr.zeros_like(field)
-    width = 2 * np.diff(values).mean()
-    slope: xr.DataArray = (field.roll({dim: -1}) - field.roll({dim: 1})) / width
-    return slope
-
-
-def _per(units: str, length: str) -> str:
-    if length in ("", "1"):
-        return units
-    return {("m s-1", "m"): "s-1", ("1", "m"): "m-1"}.get((units, length), f"({units}) ({length})-1")
 
 
 def _shown(data: xr.Dataset) -> list[str]:
@@ -272,6 +311,3 @@ def _looks_observed(data: xr.Dataset) -> bool:
 
 def _first(data: xr.Dataset, variable: str) -> Hashable:
     return variable if variable in data.data_vars else next(iter(data.data_vars))
-
-
-__all__ = ["MEMBER", "VORTICITY", "Panel", "Quantity", "choose_variable", "make_panels", "vorticity"]

@@ -17,8 +17,17 @@ import numpy as np
 import xarray as xr
 
 from sdaxr.plotting import maps
-from sdaxr.plotting.panels import Panel, Quantity, choose_variable, make_panels, point_coordinates
-from sdaxr.schema import DataError
+from sdaxr.plotting.panels import (
+    Panel,
+    Quantity,
+    choose_variable,
+    laid_out,
+    make_panels,
+    plane_axes,
+    point_coordinates,
+    positions,
+)
+from sdaxr.schema import DataError, OptionError
 from sdaxr.states.axes import space_dimensions
 
 if TYPE_CHECKING:
@@ -66,7 +75,11 @@ def plot(
     ------
     DataError
         If ``data`` does not have the variable, has no time, or has more than two space dimensions.
+    OptionError
+        If matplotlib does not write files with the ending of ``path``.
     """
+    if path is not None:
+        _check_ending(Path(path))
     figure, _ = _draw(data, truth, observations, variable, times, members)
     if path is not None:
         figure.savefig(path, dpi=150)
@@ -113,6 +126,15 @@ def animate(
     step = -(-frames // _FRAMES)
     _write_gif((_render(figure, update, i) for i in range(0, frames, step)), target, fps)
     return target
+
+
+def _check_ending(path: Path) -> None:
+    from matplotlib.backend_bases import FigureCanvasBase
+
+    endings = sorted(FigureCanvasBase.get_supported_filetypes())
+    # Without an ending, matplotlib adds its default, .png.
+    if path.suffix and path.suffix[1:].lower() not in endings:
+        raise OptionError(f"cannot write a figure to '{path.name}', expected a name that ends in one of {endings}")
 
 
 class _Update:
@@ -206,16 +228,20 @@ def _draw_field(
     extent: _Extent,
 ) -> tuple[Any, Any, Callable[[int], None]]:
     field = panel.field
-    points = point_coordinates(field) if panel.is_points else []
-    y, x = points or space_dimensions(field)
-    ys, xs = field[y].values.astype(float), field[x].values.astype(float)
+    y, x = plane_axes(field)
     geographic = maps.is_map(field, y, x)
     axes: Any = figure.add_subplot(*place, projection=maps.projection(extent) if geographic else None)
     extra = {"transform": maps.decorate(axes, extent)} if geographic else {}
     style = {k: v for k, v in look.items() if k != "extend"}
-    values = field.transpose("time", ..., *(() if points else (y, x))).values
+    limits = {y: np.array(extent[2:]), x: np.array(extent[:2])}
+    if panel.is_points:
+        values = field.transpose("time", ...).values
+        ys, xs = (positions(field, name, limits[name]) for name in (y, x))
+    else:
+        field = laid_out(laid_out(field, y, limits[y]), x, limits[x]).transpose("time", y, x)
+        values, ys, xs = field.values, field[y].values, field[x].values
     axes.set_facecolor("0.93")
-    if points:
+    if panel.is_points:
         drawn = axes.scatter(xs, ys, c=values[index], s=14, edgecolors="0.2", linewidths=0.3, **style, **extra)
     else:
         drawn = axes.pcolormesh(
@@ -286,10 +312,10 @@ def _colour_bars(
 def _extent(panels: Sequence[Panel]) -> _Extent:
     """Left, right, bottom and top of the grid of the state, or of the observations where there is no other field."""
     field = min(panels, key=lambda p: (p.is_points, p.label == "observation")).field
-    y, x = point_coordinates(field) or space_dimensions(field)
+    y, x = plane_axes(field)
     edges: list[float] = []
     for axis in (x, y):
-        values = field[axis].values.astype(float)
+        values = positions(field, axis)
         margin = 0.05 * np.ptp(values) if y not in field.dims else 0.5 * abs(np.diff(values).mean())
         edges += [float(values.min() - margin), float(values.max() + margin)]
     return edges[0], edges[1], edges[2], edges[3]

@@ -5,12 +5,14 @@ They are recognised by their names, and by the attributes of the CF conventions,
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
-from typing import Any
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Any, TypeVar
 
 import xarray as xr
 
 from sdaxr.schema import INIT_TIME, LEAD_TIME, MEMBER, TIME, TRAJECTORY, VALID_TIME, DataError
+
+_Dim = TypeVar("_Dim", bound=Hashable)
 
 # What cf-xarray calls each kind of coordinate, standard names that it has no criterion for, names without attributes.
 _CRITERIA = {"latitude": ("latitude",), "longitude": ("longitude",), "vertical": ("vertical", "Z"), "time": ("T",)}
@@ -64,6 +66,29 @@ def space_dimensions(variable: xr.DataArray) -> tuple[Hashable, ...]:
     layer = layer_dimension(variable)
     other = [d for d in variable.dims if any(_is(kind, d, _attrs(variable, d)) for kind in ("ensemble", "time"))]
     return tuple(d for d in variable.dims if d not in other and d != layer)
+
+
+def upright(dims: Sequence[_Dim], attrs: Mapping[_Dim, Mapping[Any, Any]]) -> tuple[_Dim, _Dim]:
+    """Two horizontal dimensions as (y, x), whatever their order in the data; unnamed ones are (y, x) already.
+
+    Parameters
+    ----------
+    dims
+        Names of the two dimensions.
+    attrs
+        Attributes of their coordinates, by name.
+    """
+    first, second = dims
+    swapped = _is_x(first, attrs.get(first, {})) or _is_y(second, attrs.get(second, {}))
+    return (second, first) if swapped else (first, second)
+
+
+def _is_x(dim: Hashable, attrs: Mapping[Any, Any]) -> bool:
+    return attrs.get("axis") == "X" or is_longitude(dim, attrs) or str(dim).lower() == "x"
+
+
+def _is_y(dim: Hashable, attrs: Mapping[Any, Any]) -> bool:
+    return attrs.get("axis") == "Y" or is_latitude(dim, attrs) or str(dim).lower() == "y"
 
 
 def _is(kind: str, name: Hashable, attrs: Mapping[Any, Any]) -> bool:

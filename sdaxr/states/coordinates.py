@@ -142,6 +142,31 @@ def wrapped(values: np.ndarray, grid: np.ndarray, turn: float | None) -> np.ndar
     return values + turn * np.round((middle - values) / turn).clip(-1, 1)
 
 
+def gathered(places: np.ndarray, turn: float | None) -> np.ndarray:
+    """Places on a circle, in any order, counted without a jump: from the end of the widest gap between them on.
+
+    Parameters
+    ----------
+    places
+        Numbers, shape (n,), n >= 1.
+    turn
+        Distance after which labels name the same place again (`turn_of`).
+
+    Returns
+    -------
+    Shape (n,), float: whole turns are added to ``places``. Where they have no jump as they are, none is added.
+    """
+    places = np.asarray(places, float)
+    if turn is None or np.ptp(places) <= turn / 2:
+        return places
+    around = np.unique(places % turn)
+    gaps = np.diff(around, append=around[0] + turn)
+    widest = int(gaps.argmax())
+    opposite = around[widest] + (gaps[widest] + turn) / 2
+    counted: np.ndarray = places + turn * np.round((opposite - places) / turn)
+    return counted
+
+
 def separation(here: np.ndarray, there: np.ndarray, turn: float | None) -> np.ndarray:
     """Distance of two places, the shorter way round where there is a ``turn``; broadcast shape."""
     distance: np.ndarray = np.abs(here - there)

@@ -59,8 +59,8 @@ def generate(
         Seed of all random numbers, 0 or more.
     split
         Fractions of the trajectories for training, validation and test. The three splits are contiguous, in this order.
-        Of three or more trajectories, at least one is in the validation split where its fraction is positive, and at
-        least one in the test split likewise.
+        Of three or more trajectories, at least one is in each split whose fraction is positive. None is in a split of
+        fraction 0.
     batch
         Number of trajectories that are computed at once. On a GPU, some tens make the Kolmogorov flow much faster. The
         rounding depends on it.
@@ -151,9 +151,14 @@ def split_labels(trajectories: int, split: Sequence[float]) -> np.ndarray:
     if fractions.shape != (3,) or (fractions < 0).any() or abs(fractions.sum() - 1) > 1e-6:
         raise OptionError(f"found split={tuple(split)}, expected three fractions (train, valid, test) that add up to 1")
     least = np.where((fractions > 0) & (trajectories >= 3), 1, 0)
-    valid, test = np.maximum(np.rint(fractions[1:] * trajectories), least[1:]).astype(int)
-    counts = (max(trajectories - valid - test, 0), valid, test)
-    return np.repeat(np.array(SPLITS, object), counts)[:trajectories]
+    counts = np.maximum(np.rint(fractions * trajectories), least).astype(int)
+    counts[0] = trajectories - counts[1:].sum()
+    while counts[0] < least[0]:
+        counts += (1, 0, -1) if counts[2] >= counts[1] else (1, -1, 0)
+    while fractions[0] == 0 and counts[0] > 0:
+        shortfall = fractions[1:] * trajectories - counts[1:]
+        counts += (-1, 0, 1) if shortfall[1] > shortfall[0] else (-1, 1, 0)
+    return np.repeat(np.array(SPLITS, object), counts)
 
 
 def _config(model: System, trajectories: int, steps: int, seed: int, split: Sequence[float]) -> dict[str, Any]:

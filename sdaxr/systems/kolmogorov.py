@@ -177,7 +177,6 @@ class _Solver:
     project: Callable[[np.ndarray, np.ndarray], GridVariableVector]
     next_state: Callable[[GridVariableVector], GridVariableVector]
     output: Callable[[GridVariableVector], tuple[Array, ...]]
-    divergence: Callable[[GridVariableVector], Array]
 
 
 # Cached, so that a worker compiles for its first trajectory only.
@@ -232,7 +231,6 @@ def _solver(system: Kolmogorov) -> _Solver:
         project=project,
         next_state=jax.jit(cfd.funcutils.repeated(substep, substeps)),
         output=output,
-        divergence=jax.jit(lambda velocity: cfd.finite_differences.divergence(velocity).data),
     )
 
 

@@ -18,7 +18,7 @@ import xarray as xr
 from sdaxr.archives.format import COMPLETE
 from sdaxr.schema import MEMBER, TIME, TRAJECTORY, DataError, check_units
 from sdaxr.states.axes import ensemble_dimension, is_latitude, is_longitude, space_dimensions
-from sdaxr.states.coordinates import period_of, turn_of, unrolled, wrapped
+from sdaxr.states.coordinates import gathered, period_of, turn_of, unrolled, wrapped
 from sdaxr.states.time import elapsed, time_kind
 from sdaxr.verification.alignment import single, valid_times
 
@@ -157,8 +157,11 @@ def _in_space(values: np.ndarray, observed: xr.DataArray, like: xr.DataArray, la
     if on_grid and np.isfinite(values).all():
         return _from_grid(values, observed, like, axes, periods)
     points, targets = _points(observed, axes), _points(like, axes)
-    for i, axis in enumerate(axes):
-        targets[:, i] = wrapped(targets[:, i], points[:, i], turn_of(axis, observed[axis].attrs))
+    for i, (axis, period) in enumerate(zip(axes, periods, strict=True)):
+        turn = turn_of(axis, observed[axis].attrs)
+        if turn is not None and period is None:
+            together = gathered(np.concatenate([points[:, i], targets[:, i]]), turn)
+            points[:, i], targets[:, i] = np.split(together, [len(points)])
     points, targets, periods = _on_plane(points, targets, axes, observed, periods)
     leading = values.shape[: 1 + layers]
     rows = values.reshape(*leading, -1)

@@ -11,7 +11,6 @@ largest where there are two. The sum over the shells is the spatial variance.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Hashable, Sequence
 
 import numpy as np
@@ -20,6 +19,7 @@ import xarray as xr
 from sdaxr.schema import GridError
 from sdaxr.states.axes import is_latitude, is_longitude, space_dimensions
 from sdaxr.states.coordinates import EARTH_RADIUS, period_along, turn_of, unrolled
+from sdaxr.states.units import power
 
 # Largest deviation of a step on a regular grid, as a fraction of the mean step: Gaussian latitudes, whose steps differ
 # by a few thousandths, count as regular.
@@ -87,7 +87,7 @@ def grid_dimensions(variable: xr.DataArray) -> tuple[Hashable, ...]:
     GridError
         If they do not form a regular grid, or span too many latitudes for a plane.
     """
-    dims = tuple(d for d in space_dimensions(variable) if d != "init_time")
+    dims = space_dimensions(variable)
     if len(dims) not in (1, 2):
         raise GridError(
             f"'{variable.name}' has the space dimensions {dims}, expected one or two for a spectrum; "
@@ -113,16 +113,6 @@ def grid_dimensions(variable: xr.DataArray) -> tuple[Hashable, ...]:
     return dims
 
 
-def squared_units(units: str) -> str:
-    """Units of the square of a quantity: ``m s-1`` becomes ``m2 s-2``."""
-    if units in ("", "1"):
-        return "1"
-    parts = [re.fullmatch(r"([^\W\d]+)(-?\d+)?", part) for part in units.split()]
-    if any(part is None for part in parts):
-        return f"({units})2"
-    return " ".join(f"{p[1]}{2 * int(p[2] or 1)}" for p in parts if p is not None)
-
-
 def _variance_spectrum(variable: xr.DataArray) -> xr.DataArray:
     dims = grid_dimensions(variable)
     lengths, wave_units = _domain(variable, dims)
@@ -142,7 +132,7 @@ def _variance_spectrum(variable: xr.DataArray) -> xr.DataArray:
         keep_attrs=False,
     )
     label = variable.attrs.get("long_name", variable.name)
-    units = squared_units(str(variable.attrs.get("units", "1")))
+    units = power(str(variable.attrs.get("units") or "1"), 2)
     attrs = {"units": wave_units, "long_name": "angular wavenumber"}
     result = result.assign_coords(wavenumber=("wavenumber", lowest * np.arange(1, count), attrs))
     return result.rename(variable.name).assign_attrs(units=units, long_name=f"variance spectrum of {label}")
@@ -192,8 +182,7 @@ def _domain(variable: xr.DataArray, dims: Sequence[Hashable]) -> tuple[list[floa
             units.add("m")
         else:
             lengths.append(length)
-            units.add(str(variable[dim].attrs.get("units", "1")))
+            units.add(str(variable[dim].attrs.get("units") or "1"))
     if len(units) > 1:
         raise GridError(f"the dimensions {tuple(dims)} have the units {sorted(units)}, expected the same")
-    unit = units.pop()
-    return lengths, {"1": "1", "": "1", "m": "m-1", "km": "km-1"}.get(unit, f"({unit})-1")
+    return lengths, power(units.pop(), -1)

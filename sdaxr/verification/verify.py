@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import xarray as xr
 
-from sdaxr.schema import INIT_TIME, GridError, OptionError, nearest
+from sdaxr.schema import GridError, OptionError, nearest
 from sdaxr.states.axes import ensemble_dimension, is_latitude, space_dimensions
 from sdaxr.verification.alignment import align, time_dimensions
 
@@ -148,7 +148,7 @@ def _scores(
     from scores.continuous import mae, mean_error, mse
     from scores.probability import crps_for_ensemble
 
-    space = [d for d in space_dimensions(estimate) if d != INIT_TIME]
+    space = space_dimensions(estimate)
     if member is not None and estimate.chunks:
         estimate = estimate.chunk({member: -1} | dict.fromkeys(time_dimensions(estimate), "auto"))
     valid = estimate.notnull() & truth.notnull()

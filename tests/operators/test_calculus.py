@@ -8,7 +8,6 @@ import xarray as xr
 from grids import plane, sphere
 
 from sdaxr import operators as op
-from sdaxr.operators.calculus import divide_units
 from sdaxr.schema import OperatorError, UnitsError
 from sdaxr.states.coordinates import EARTH_RADIUS
 
@@ -87,21 +86,3 @@ def test_vorticity_refuses_what_it_cannot_do():
     data.x.attrs["units"] = "m"
     with pytest.raises(OperatorError, match="at least three values"):
         op.vorticity().apply(data.isel(x=slice(0, 2)))
-
-
-@pytest.mark.parametrize(
-    ("top", "bottom", "expected"),
-    [
-        ("m s-1", "m", "s-1"),
-        ("m/s", "m", "s-1"),
-        ("m s**-1", "m", "s-1"),
-        ("1", "1", "1"),
-        ("m s-1", "1", "m s-1"),
-        ("km h-1", "m", "km h-1 m-1"),
-        ("", "m", ""),
-        ("K", "", ""),
-        ("1e3 m", "m", "(1e3 m) (m)-1"),
-    ],
-)
-def test_units_of_a_quotient(top, bottom, expected):
-    assert divide_units(top, bottom) == expected

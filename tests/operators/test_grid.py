@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
 import xarray as xr
 from grids import TURN, plane, sphere
@@ -75,6 +76,37 @@ def test_region_across_the_seam_is_in_order():
     assert op.region(lon=(0, 360)).apply(data).sizes["lon"] == 12
 
 
+CUT = np.arange(-20.0, 21.0, 5.0)
+
+
+@pytest.mark.parametrize(
+    ("lon", "bounds", "expected"),
+    [
+        (CUT, (350, 10), [-10, -5, 0, 5, 10]),
+        (CUT, (-10, 10), [-10, -5, 0, 5, 10]),
+        (CUT[::-1], (350, 10), [10, 5, 0, -5, -10]),
+        (CUT % 360, (355, 5), [355, 360, 365]),
+        (CUT % 360, (-5, 5), [355, 360, 365]),
+        (CUT, (0, 360), CUT),
+        (CUT, (-180, 180), CUT),
+        (CUT, (15, 345), [-20, -15, 15, 20]),
+        (np.arange(0.0, 360.0, 60.0), (300, 60), [300, 360, 420]),
+        (np.arange(0.0, 360.0, 60.0), (0, 360), np.arange(0.0, 360.0, 60.0)),
+    ],
+)
+def test_region_goes_from_low_up_to_high_on_the_circle(lon, bounds, expected):
+    expected = np.asarray(expected, float)
+    data = sphere(lon=lon)
+    found = op.region(lon=bounds).apply(data)
+    np.testing.assert_array_equal(found.lon, expected)
+    places = [np.flatnonzero(lon % 360 == x % 360)[0] for x in expected]
+    np.testing.assert_array_equal(found["t2m"], data["t2m"].isel(lon=places))
+
+
+def test_region_on_a_line_takes_bounds_in_any_order():
+    xr.testing.assert_identical(op.region(lat=(50, 30)).apply(sphere()), op.region(lat=(30, 50)).apply(sphere()))
+
+
 def test_region_refuses_nonsense():
     with pytest.raises(OperatorError, match=r"no point of 'lat' lies between 80.0 and 90.0; .* 20.0 to 70.0"):
         op.region(lat=(80, 90)).apply(sphere())
@@ -109,3 +141,25 @@ def test_region_of_time_differences():
     data = plane().assign_coords(time=np.arange(4) * np.timedelta64(6, "h").astype("m8[ns]"))
     found = op.region(time=("6h", "12h")).apply(data)
     np.testing.assert_array_equal(found.time, data.time[1:3])
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "count"),
+    [
+        ("2019-03-01", "2019-03-02", 8),
+        ("2019-03-02", "2019-03-01", 8),
+        ("2019-03-02", "2019-03", 116),
+        ("2019-03-01", "2019-03-02T06", 6),
+        ("2019-03-01", np.datetime64("2019-03-02"), 5),
+        ("2019-03-01", pd.Timestamp("2019-03-02"), 5),
+        ("2019", "2019", 120),
+    ],
+)
+def test_a_date_is_the_whole_period_that_it_names(low, high, count):
+    data = sphere(times=120)
+    data = data.assign_coords(time=data.time.values[0] + np.arange(120) * np.timedelta64(6, "h"))
+    found = op.region(time=(low, high)).apply(data)
+    assert found.sizes["time"] == count
+    xr.testing.assert_identical(op.from_json(op.region(time=(low, high)).to_json()).apply(data), found)
+    low, high = (high, low) if (low, high) == ("2019-03-02", "2019-03-01") else (low, high)
+    xr.testing.assert_identical(found.time, data.sel(time=slice(low, high)).time)

@@ -83,3 +83,30 @@ def test_what_has_no_time_is_no_line():
     data = state().assign(k=((), 1.0))
     with pytest.raises(DataError, match=r"found \['k'\], expected a variable with a time dimension"):
         plot(data, variable="k")
+
+
+def test_layers_and_a_truth_without_time(tmp_path: Path):
+    """The first layer is drawn, wherever its dimension stands; a truth without time is not."""
+    both = xr.concat([state(), state() + 10], "layer")
+    many = xr.concat([both, both + 1], "member")
+    seen = both.isel(time=slice(0, 30, 10)).assign(a_error=("layer", [0.1, 0.2]))
+    truth = both.assign(b=((), 1.0))
+    first, second, _ = plot(many, truth=truth, observations=seen).axes
+    lines = {line.get_label(): line.get_ydata() for line in first.lines}
+    np.testing.assert_allclose(lines["truth"], state().a)
+    np.testing.assert_allclose(lines["mean"], state().a + 0.5)
+    np.testing.assert_allclose(first.containers[0].lines[0].get_ydata(), state().a[::10])
+    assert "truth" not in [line.get_label() for line in second.lines]
+    alone = plot(both, truth=state().mean("time"), variable="a").axes[0]
+    np.testing.assert_allclose(alone.lines[0].get_ydata(), state().a)
+
+
+def test_only_the_trajectories_drawn_are_read():
+    def refuse(block: np.ndarray, block_info: dict) -> np.ndarray:
+        assert block_info[None]["chunk-location"][0] != 64, "a trajectory that is not shown was read"
+        return block
+
+    many = xr.DataArray(np.zeros((130, 5)), {"time": np.arange(5.0)}, ("trajectory", "time"), "a").to_dataset()
+    lazy = many.chunk(trajectory=1)
+    lazy["a"] = lazy.a.copy(data=lazy.a.data.map_blocks(refuse, dtype=float))
+    assert len(plot(lazy).axes[0].lines) == 64

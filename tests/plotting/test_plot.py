@@ -13,7 +13,7 @@ from figures import TWO_PI, bars, flow, meshes, observed, rows, state
 from PIL import Image
 
 from sdaxr.plotting.plot import animate, plot
-from sdaxr.schema import DataError
+from sdaxr.schema import DataError, OptionError
 
 
 def test_a_posterior_beside_truth_and_observations(tmp_path: Path):
@@ -80,6 +80,13 @@ def test_animations_have_a_frame_per_time(tmp_path: Path):
         animate(truth, tmp_path / "flow.mp4")
     with pytest.raises(DataError, match="fps is 0"):
         animate(truth, tmp_path / "flow.gif", fps=0)
+
+
+def test_an_ending_that_is_no_format_is_refused_before_anything_is_drawn(tmp_path: Path):
+    with pytest.raises(OptionError, match=r"cannot write a figure to 'z\.foo', expected .*'pdf', .*'png'"):
+        plot(state(), variable="a", path=tmp_path / "z.foo")
+    plot(state(), path=tmp_path / "z.PDF")
+    assert [p.name for p in tmp_path.iterdir()] == ["z.PDF"]
 
 
 def test_figures_belong_to_nobody_and_show_in_notebooks():

@@ -17,7 +17,9 @@ from sdaxr.archives.archive import Archive
 from sdaxr.archives.format import COMPLETE
 from sdaxr.archives.reading import open_archive
 from sdaxr.archives.seeds import unit_seed
-from sdaxr.schema import TRAJECTORY, ArchiveError, OptionError
+from sdaxr.archives.workers import map_units
+from sdaxr.schema import SPLITS, TRAJECTORY, ArchiveError, OptionError
+from sdaxr.systems import generation
 from sdaxr.systems.base import System
 from sdaxr.systems.generation import generate, simulate, split_labels
 from sdaxr.systems.lorenz96 import Lorenz96
@@ -99,13 +101,27 @@ def test_overwrite_starts_anew(tmp_path):
     assert not np.allclose(other.x, first.x)
 
 
-def test_the_order_of_the_units_does_not_matter(tmp_path):
-    whole = generate("lorenz96", tmp_path / "a.zarr", **SMALL).load()
+@pytest.mark.parametrize("order", [range(10), range(9, -1, -1), [5, 0, 9, 1, 8, 2, 7, 3, 6, 4]])
+def test_the_order_of_the_units_does_not_matter(tmp_path, monkeypatch, order):
+    ran = []
+
+    def in_order(function, pending, *arguments, **options):
+        assert sorted(pending) == sorted(order)
+        for number, outcome in map_units(function, order, *arguments, **options):
+            ran.append(number)
+            yield number, outcome
+
+    monkeypatch.setattr(generation, "map_units", in_order)
+    found = generate("lorenz96", tmp_path / "a.zarr", **SMALL)
+    assert ran == list(order)
     model = Lorenz96(spin_up=5)
+    for index in range(10):
+        np.testing.assert_array_equal(found.x[index], model.trajectory(6, unit_seed(4, index))["x"])
+
+
+def test_an_archive_that_is_gone_is_no_failure_of_the_system(tmp_path):
     with pytest.raises(ArchiveError, match="is gone or replaced; run the job again"):
-        simulate(0, [[0]], Archive(str(tmp_path / "b.zarr"), TRAJECTORY, "no digest"), model, 6, 4)
-    for index in reversed(range(10)):
-        np.testing.assert_array_equal(whole.x[index], model.trajectory(6, unit_seed(4, index))["x"])
+        simulate(0, [[0]], Archive(str(tmp_path / "b.zarr"), TRAJECTORY, "no digest"), Lorenz96(spin_up=5), 6, 4)
 
 
 @pytest.mark.parametrize("batch", [3, 100])
@@ -170,12 +186,30 @@ def test_a_full_disk_stops_the_run_and_is_no_failure_of_the_system(tmp_path, mon
         (4, (1, 0, 0), (4, 0, 0)),
         (4, (0, 0, 1), (0, 0, 4)),
         (5, (0.5, 0, 0.5), (3, 0, 2)),
+        (1, (0, 0.5, 0.5), (0, 1, 0)),
+        (2, (0, 0.5, 0.5), (0, 1, 1)),
+        (3, (0, 0.5, 0.5), (0, 2, 1)),
+        (5, (0, 0.5, 0.5), (0, 3, 2)),
+        (5, (0, 0.3, 0.7), (0, 2, 3)),
+        (3, (0.01, 0.49, 0.5), (1, 1, 1)),
+        (3, (0.01, 0.99, 0), (1, 2, 0)),
     ],
 )
 def test_split_is_in_blocks(number, split, counts):
     labels = split_labels(number, split)
     assert labels.tolist() == ["train"] * counts[0] + ["valid"] * counts[1] + ["test"] * counts[2]
     assert labels.dtype == object
+
+
+def test_no_trajectory_is_in_a_split_of_fraction_zero():
+    fractions = [(a, b, 10 - a - b) for a in range(11) for b in range(11 - a)]
+    for tenths in fractions:
+        for number in range(1, 13):
+            labels = split_labels(number, np.array(tenths) / 10).tolist()
+            assert len(labels) == number
+            for tenth, name in zip(tenths, SPLITS, strict=True):
+                assert labels.count(name) <= number * tenth
+                assert labels.count(name) > 0 or tenth == 0 or number < 3
 
 
 @pytest.mark.parametrize(

@@ -217,3 +217,21 @@ def test_a_region_across_the_seam_is_counted_from_anywhere() -> None:
     other = region.assign_coords(lon=region.lon % 360)
     np.testing.assert_allclose(interpolate(region.isel(lon=slice(None, None, 2)), other).t, region.t)
     np.testing.assert_allclose(interpolate(other.isel(lon=slice(None, None, 2)), region).t, region.t)
+
+
+@pytest.mark.parametrize("grid", [np.arange(-20.0, 21.0, 5.0), np.arange(-20.0, 21.0, 5.0) % 360])
+@pytest.mark.parametrize("places", [[-20.0, -3.0, 4.0, 20.0], [340.0, 357.0, 4.0, 20.0]])
+def test_stations_on_both_sides_of_the_seam(grid: np.ndarray, places: list[float]) -> None:
+    """A function linear in the distance from 0E, from stations and from a grid with a gap."""
+    lat = np.array([50.0, 55.0, 60.0])
+    truth = xr.Dataset(coords={"time": [0.0, 1.0], "lat": lat, "lon": grid})
+    east = (truth.lon + 180) % 360 - 180
+    truth["t"] = (280 + 0.2 * east + 0.1 * truth.lat + 0 * truth.time).transpose("time", "lat", "lon")
+    lon = np.tile(places, 3)
+    stations = xr.Dataset(coords={"time": [0.0, 1.0], "lat": ("station", np.repeat(lat, 4)), "lon": ("station", lon)})
+    east = (stations.lon + 180) % 360 - 180
+    stations["t"] = (280 + 0.2 * east + 0.1 * stations.lat + 0 * stations.time).transpose("time", "station")
+    np.testing.assert_allclose(interpolate(stations, truth).t, truth.t, atol=1e-9)
+    np.testing.assert_allclose(interpolate(stations, stations.isel(station=[1, 6])).t, stations.t[:, [1, 6]])
+    gap = truth.where((truth.lat != 55) | (truth.lon % 360 != 0))
+    np.testing.assert_allclose(interpolate(gap, truth).t, truth.t, atol=1e-9)

@@ -8,7 +8,7 @@ import xarray as xr
 
 from sdaxr.schema import GridError
 from sdaxr.states.coordinates import EARTH_RADIUS
-from sdaxr.verification.spectrum import spectrum, squared_units
+from sdaxr.verification.spectrum import spectrum
 
 
 def field(periodic: bool, shape: tuple[int, ...] = (12, 16), seed: int = 0) -> xr.Dataset:
@@ -20,14 +20,6 @@ def field(periodic: bool, shape: tuple[int, ...] = (12, 16), seed: int = 0) -> x
     }
     values = random.standard_normal((3, *shape)) + 5
     return xr.Dataset({n: (("time", *dims), values * k, {"units": "m s-1"}) for k, n in enumerate("uv", 1)}, coords)
-
-
-@pytest.mark.parametrize(
-    ("units", "squared"),
-    [("m s-1", "m2 s-2"), ("K", "K2"), ("1", "1"), ("m2 s-1", "m4 s-2"), ("m/s", "(m/s)2")],
-)
-def test_squared_units(units: str, squared: str):
-    assert squared_units(units) == squared
 
 
 @pytest.mark.parametrize("periodic", [True, False])
