@@ -143,6 +143,7 @@ def cycle(
     analyses = []
     for number, part in enumerate(parts):
         seen = {n: d for n, data in networks.items() if (d := within(n, data, part, opened.layout.time.step))}
+        how = options
         _log.info("window %d of %d: %d networks of observations", number + 1, len(parts), len(seen))
         if not seen:
             if background is None:
@@ -151,10 +152,12 @@ def cycle(
                     "begin at the first observation"
                 )
             seen, background = {BACKGROUND: background_network(background, part)}, None
+            # The background is observed through the identity, and not through the operator of the observations.
+            how = options | {"operator": None}
         analyses.append(
             assimilate(
                 seen, source, times=part, members=members, seed=unit_seed(seed, number), background=background,
-                store=folder and folder / f"{number:05d}.zarr", progress=progress, **options,
+                store=folder and folder / f"{number:05d}.zarr", progress=progress, **how,
             )
         )  # fmt: skip
         if part is not parts[-1]:

@@ -104,9 +104,12 @@ def test_a_background_is_mean_and_inflated_spread(prior: Prior):
     assert found.a_error.attrs == {"units": "K"}
 
 
-def test_windows_without_observations_follow_the_background(prior: Prior, truth: xr.Dataset):
-    observations = sdaxr.observe(truth.isel(time=slice(0, 6)), op.identity(), error=0.1, seed=3)
-    found = sdaxr.cycle(observations, prior, window=6, members=40, times=truth.time[:12], **QUICK)
+@pytest.mark.parametrize("operator", [None, op.scale(0.5), {"observations": op.scale(0.5)}], ids=str)
+def test_windows_without_observations_follow_the_background(prior: Prior, truth: xr.Dataset, operator):
+    of_all = op.identity() if operator is None else op.scale(0.5)
+    observations = sdaxr.observe(truth.isel(time=slice(0, 6)), of_all, error=0.1, seed=3)
+    how = QUICK | {"operator": operator}
+    found = sdaxr.cycle(observations, prior, window=6, members=40, times=truth.time[:12], **how)
     error = abs(found.mean("member").a - truth.a[:12])
     assert float(error[6]) < 1.5 and float(found.a[:, 11].std()) > 2 * float(found.a[:, 5].std())
     late = observations.isel(time=slice(1, None)).drop_vars("window").assign_coords(time=observations.time[1:] + 6.0)
