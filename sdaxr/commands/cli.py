@@ -175,8 +175,8 @@ def observe(quiet: bool, **values: Any) -> None:
     background,
     click.option(
         "--system",
-        help="System with Gaussian noise (lorenz63 or linear), in the place of the prior, for --method ffbs, bpf, "
-        "kalman or 4dvar.",
+        help="System with Gaussian noise (lorenz63 or linear), in the place of the prior, for --method ffbs (the "
+        "default with a system), bpf, kalman or 4dvar.",
     ),
     option,
     *drawing,

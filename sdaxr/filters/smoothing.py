@@ -37,7 +37,7 @@ def smooth(
     observations: Observations,
     system: str | System,
     *,
-    method: str | Method | Mapping[str, Any] = "ffbs",
+    method: str | Method | Mapping[str, Any] | None = None,
     members: int = 16,
     seed: int = 0,
     store: str | Path | None = None,
@@ -58,7 +58,8 @@ def smooth(
     system
         Name of a system with Gaussian noise, or a `sdaxr.systems.MarkovChain`.
     method
-        A name or an object of `sdaxr.methods` that needs a system, or a mapping of its name and options.
+        A name or an object of `sdaxr.methods` that needs a system, or a mapping of its name and options. Default:
+        ``"ffbs"``; a mapping without a name holds options of it.
     members
         Number of posterior samples.
     seed

@@ -43,7 +43,7 @@ def assimilate(
     observations: Observations,
     prior: str | Path | Prior | None = None,
     *,
-    method: str | Method | Mapping[str, Any] = "sda",
+    method: str | Method | Mapping[str, Any] | None = None,
     sampler: str | Sampler | Mapping[str, Any] | None = None,
     members: int = 16,
     seed: int = 0,
@@ -82,8 +82,9 @@ def assimilate(
     method
         The method, which says how observations guide the samples: a name or an object of `sdaxr.methods`, such as
         ``"mmps"`` or ``MMPS(iterations=2)``; or a mapping of its options, ``{"variance": 0.01}``, with or without
-        ``"name"``. An option that is not given has the value that the file of the prior records for this method. With
-        ``system``: ``"ffbs"``, ``"bpf"``, ``"kalman"`` or ``"4dvar"``.
+        ``"name"``. Default: the method that the file of the prior records, else ``"sda"``; with ``system``, ``"ffbs"``.
+        A mapping without a name holds options of the default. An option that is not given has the value that the file
+        of the prior records for this method.
     sampler
         The sampler: a name or an object of `sdaxr.samplers`, or a mapping of options, such as ``{"steps": 64}``.
         Default: the sampler that the file of the prior records.
@@ -183,7 +184,7 @@ def _score_method(method: Method) -> ScoreMethod:
     return method
 
 
-def _nothing_to_draw_from(method: str | Method | Mapping[str, Any]) -> str:
+def _nothing_to_draw_from(method: str | Method | Mapping[str, Any] | None) -> str:
     chosen = build_method(method, "sda")
     if chosen.needs == "system":
         return f"method={chosen.name!r} needs a physical model, found none; pass system=, such as 'lorenz63'"

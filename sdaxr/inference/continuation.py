@@ -84,7 +84,7 @@ class PriorForecast:
         error: float,
         batch: int | None,
         device: str,
-        method: str | Method | Mapping[str, Any],
+        method: str | Method | Mapping[str, Any] | None,
         sampler: str | Sampler | Mapping[str, Any] | None,
     ) -> PriorForecast:
         """The forecast of an ensemble, after checks that the ensemble and the options fit the prior."""

@@ -51,7 +51,7 @@ def forecast(
     context: int | None = None,
     block: int | None = None,
     error: float = 0.03,
-    method: str | Method | Mapping[str, Any] = "sda",
+    method: str | Method | Mapping[str, Any] | None = None,
     sampler: str | Sampler | Mapping[str, Any] | None = None,
     batch: int | None = None,
     device: str = "auto",
@@ -89,7 +89,8 @@ def forecast(
     error
         For a prior: standard deviation of the observations of the k states, in standard deviations of the prior.
     method, sampler
-        For a prior: the method by which the k states guide, and the sampler, as in `sdaxr.assimilate`.
+        For a prior: the method by which the k states guide (default: ``"sda"`` with its default options, because what
+        the file of the prior records is for sparse observations), and the sampler, as in `sdaxr.assimilate`.
     batch
         For a prior: number of members that are sampled at once. Default: as many as fit in memory.
     device

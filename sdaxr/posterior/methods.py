@@ -94,15 +94,15 @@ def resolve_method(prior: Prior, given: str | Method | Mapping[str, Any] | None 
     return METHODS.build({**recorded, **asked} if asked["name"] == recorded["name"] else asked)
 
 
-def build_method(given: str | Method | Mapping[str, Any], default: str) -> Method:
-    """The method as an object; a mapping without a name holds options of the method ``default``.
+def build_method(given: str | Method | Mapping[str, Any] | None, default: str) -> Method:
+    """The method as an object: the method ``default`` for None, and for a mapping of options without a name.
 
     Raises
     ------
     OptionError
         If the name or an option is unknown, or the value of an option is impossible.
     """
-    return METHODS.build({"name": default, **given} if isinstance(given, Mapping) else given)
+    return METHODS.build({"name": default, **(given or {})} if isinstance(given, Mapping | None) else given)
 
 
 def names(needs: str) -> list[str]:

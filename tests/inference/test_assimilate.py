@@ -212,6 +212,17 @@ def test_settings_come_from_the_user_then_the_prior(prior: Prior, observations: 
     assert sampler["steps"] == 7 and sampler["corrections"] == 3
     default = assimilate(observations, tuned, members=1, progress=False).attrs
     assert json.loads(default["sampler_options"])["steps"] == 5
+    other = prior.with_sampling(method={"name": "mmps", "iterations": 7})
+    for given, name, iterations in ((None, "mmps", 7), ({"iterations": 2}, "mmps", 2), ("sda", "sda", None)):
+        found = assimilate(observations, other, method=given, members=1, **QUICK).attrs
+        assert (found["method"], json.loads(found["method_options"]).get("iterations")) == (name, iterations)
+
+
+@pytest.mark.parametrize(("given", "particles"), [(None, 65536), ({"particles": 64}, 64)])
+def test_with_a_system_the_default_is_the_particle_smoother(given: dict | None, particles: int) -> None:
+    seen = observe(sdaxr.open_system("linear").template().expand_dims(time=[0.0, 1.0]), op.identity(), error=0.5)
+    found = assimilate(seen, system="linear", method=given, members=2, progress=False)
+    assert found.attrs["method"] == "ffbs" and json.loads(found.attrs["method_options"])["particles"] == particles
 
 
 def test_two_networks_do_what_one_does(prior: Prior, observations: xr.Dataset) -> None:
