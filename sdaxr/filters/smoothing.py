@@ -26,7 +26,7 @@ from sdaxr.observations.window import (
 )
 from sdaxr.operators import identity
 from sdaxr.posterior.methods import Method, build_method, describe_method, names
-from sdaxr.schema import MEMBER, OptionError
+from sdaxr.schema import MEMBER, OptionError, check_least
 from sdaxr.systems.base import System
 from sdaxr.systems.layout import system_layout
 from sdaxr.systems.markov import MarkovChain
@@ -95,8 +95,7 @@ def smooth(
         If the likelihood of a particle is not finite.
     """
     for key, value, least in (("members", members, 1), ("seed", seed, 0)):
-        if value < least:
-            raise OptionError(f"{key}={value}, expected at least {least}")
+        check_least(key, value, least)
     chosen = build_method(method, "ffbs")
     if not isinstance(chosen, ModelMethod):
         raise OptionError(

@@ -35,7 +35,7 @@ from sdaxr.posterior.methods import Method, build_method, describe_method, names
 from sdaxr.posterior.samplers.base import Sampler
 from sdaxr.posterior.samplers.registry import describe_sampler, resolve_sampler
 from sdaxr.prior.files import Prior, open_prior, priors
-from sdaxr.schema import MEMBER, OptionError
+from sdaxr.schema import MEMBER, OptionError, check_least
 from sdaxr.systems.base import System
 
 
@@ -143,9 +143,8 @@ def assimilate(
     opened = open_prior(prior)
     guidance = _score_method(resolve_method(opened, method))
     drawing = resolve_sampler(opened, sampler)
-    for key, value, least in (("members", members, 1), ("seed", seed, 0)):
-        if value < least:
-            raise OptionError(f"{key}={value}, expected at least {least}")
+    for key, value, least in (("members", members, 1), ("seed", seed, 0), ("batch", 1 if batch is None else batch, 1)):
+        check_least(key, value, least)
     networks = as_networks(observations)
     axis = window_times(networks, opened.layout, times)
     operators = {name: operator_of(name, data, operator, outside) for name, data in networks.items()}

@@ -35,7 +35,7 @@ from sdaxr.observations.matching import ERROR, OBS, observed_variables
 from sdaxr.observations.provenance import describe_networks, fingerprint
 from sdaxr.observations.window import BACKGROUND, Observations, as_networks, background_network, window_times
 from sdaxr.prior.files import Prior, open_prior
-from sdaxr.schema import MEMBER, TIME, ArchiveError, DataError, OptionError, SdaxrError
+from sdaxr.schema import MEMBER, TIME, ArchiveError, DataError, OptionError, SdaxrError, check_least, check_positive
 from sdaxr.states.fields import StateLayout
 from sdaxr.states.time import elapsed
 from sdaxr.systems.base import System
@@ -116,11 +116,12 @@ def cycle(
     opened = open_prior(prior)
     window = opened.window if window is None else window
     needed = opened.network.window or 1
-    for key, value, least in (("window", window, needed), ("members", members, 2)):
-        if value < least:
-            raise OptionError(f"{key}={value}, expected at least {least}")
-    if not inflation > 0:
-        raise OptionError(f"inflation={inflation}, expected a positive number")
+    batch = options.get("batch")
+    for key, value, least in (
+        ("window", window, needed), ("members", members, 2), ("seed", seed, 0), ("batch", 1 if batch is None else batch, 1),
+    ):  # fmt: skip
+        check_least(key, value, least)
+    check_positive("inflation", inflation)
     networks = as_networks(observations)
     axis = window_times(networks, opened.layout, times)
     model = opened if carry is None else _carrier(carry, opened, axis.values[0])

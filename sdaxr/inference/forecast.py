@@ -23,7 +23,17 @@ from sdaxr.archives.ensemble import Ensemble
 from sdaxr.archives.seeds import unit_seed
 from sdaxr.archives.workers import active_client, map_units
 from sdaxr.inference.lead_time import check_times, labels, provenance, with_time
-from sdaxr.schema import MEMBER, TIME, DataError, DivergenceError, GridError, OptionError, PriorError, nearest
+from sdaxr.schema import (
+    MEMBER,
+    TIME,
+    DataError,
+    DivergenceError,
+    GridError,
+    OptionError,
+    PriorError,
+    check_least,
+    nearest,
+)
 from sdaxr.states.coordinates import coordinate_of, onto_grid
 from sdaxr.states.time import time_kind
 from sdaxr.systems.base import System
@@ -116,8 +126,8 @@ def forecast(
     ArchiveError, DivergenceError
         If the store cannot be written, or a forecast is not finite.
     """
-    if steps < 1:
-        raise OptionError(f"steps={steps}, expected at least 1")
+    for key, value, least in (("steps", steps, 1), ("seed", seed, 0), ("batch", 1 if batch is None else batch, 1)):
+        check_least(key, value, least)
     data = with_time(ensemble)
     found = _resolve(model, options, data)
     if isinstance(found, System):

@@ -354,8 +354,10 @@ def test_too_few_states_for_a_window(observations: xr.Dataset) -> None:
         ({"sampler": "ancestrl"}, "Did you mean 'ancestral'"),
         ({"sampler": {"grid": "karas"}}, "Did you mean 'karras'"),
         ({"outside": "dropp"}, "Did you mean 'drop'"),
-        ({"members": 0}, "members=0, expected at least 1"),
-        ({"seed": -1}, "seed=-1, expected at least 0"),
+        ({"members": 0}, "members=0, expected a whole number of at least 1"),
+        ({"seed": -1}, "seed=-1, expected a whole number of at least 0"),
+        ({"seed": 1.5}, "seed=1.5, expected a whole number of at least 0"),
+        ({"batch": 0}, "batch=0, expected a whole number of at least 1"),
         ({"sampler": {"steps": 0}}, "steps=0, expected at least 1"),
     ],
 )

@@ -207,8 +207,12 @@ def test_windows_of_other_settings_are_refused_with_the_difference(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"window": 0}, "window=0, expected at least 1"),
-        ({"members": 1}, "members=1, expected at least 2"),
+        ({"window": 0}, "window=0, expected a whole number of at least 1"),
+        ({"members": 1}, "members=1, expected a whole number of at least 2"),
+        ({"members": "2"}, "members='2', expected a whole number"),
+        ({"seed": -1}, "seed=-1, expected a whole number of at least 0"),
+        ({"batch": 0}, "batch=0, expected a whole number of at least 1"),
+        ({"inflation": "2"}, "inflation='2', expected a positive number"),
         ({"inflation": 0.0}, "inflation=0.0"),
     ],
 )
@@ -273,5 +277,5 @@ def test_a_rest_shorter_than_the_prior_needs_belongs_to_the_last_window(
     monkeypatch.setattr(cycling, "assimilate", counted)
     found = sdaxr.cycle(observations, prior, window=8, members=2, seed=5, **QUICK)
     assert lengths == [8] * 6 + [12] and found.sizes["time"] == 60
-    with pytest.raises(OptionError, match="window=4, expected at least 5"):
+    with pytest.raises(OptionError, match="window=4, expected a whole number of at least 5"):
         sdaxr.cycle(observations, prior, window=4, members=2, **QUICK)

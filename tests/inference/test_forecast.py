@@ -115,6 +115,8 @@ def test_members_run_on_the_dask_client():
     ("change", "options", "error", "message"),
     [
         ({}, {"steps": 0}, OptionError, "steps=0"),
+        ({}, {"seed": -1}, OptionError, "seed=-1, expected a whole number of at least 0"),
+        ({}, {"model": "lorenz63", "batch": 0}, OptionError, "batch=0, expected a whole number of at least 1"),
         ({}, {"model": "lorentz96"}, OptionError, "Did you mean 'lorenz96'"),
         ({}, {"model": "nowhere.safetensors"}, PriorError, "neither a system .* nor a prior"),
         ({}, {"model": "lorenz96", "site": 8}, OptionError, "Did you mean 'sites'"),
