@@ -76,7 +76,7 @@ def check_least(name: str, value: object, least: int) -> None:
 
 def check_positive(name: str, value: object, unit: str = "") -> None:
     """Raise `OptionError` unless the option ``name`` is a finite number above 0; ``unit`` ends the message."""
-    if isinstance(value, bool) or not isinstance(value, Real) or not 0 < value < math.inf:
+    if isinstance(value, bool) or not isinstance(value, Real) or not 0 < float(value) < math.inf:
         raise OptionError(f"found {name}={value!r}, expected a positive number{unit}")
 
 

@@ -141,7 +141,7 @@ def assimilate(
     if prior is None:
         raise OptionError(_nothing_to_draw_from(method))
     opened = open_prior(prior)
-    guidance = _score_method(resolve_method(opened, method))
+    guidance = score_method(opened, method)
     drawing = resolve_sampler(opened, sampler)
     for key, value, least in (("members", members, 1), ("seed", seed, 0), ("batch", 1 if batch is None else batch, 1)):
         check_least(key, value, least)
@@ -154,7 +154,9 @@ def assimilate(
         # The background comes first: the corrector of SOAD gives the last network in the list precedence.
         networks = {BACKGROUND: background_network(background, axis)} | networks
         operators = {BACKGROUND: identity()} | operators
-    problem = Problem(networks, operators, prior, axis, guidance, drawing, precision, outside, device)
+    # Workers open the prior themselves, each once; the weights are not sent with the observations.
+    source = opened if active_client() is None else prior
+    problem = Problem(networks, operators, source, axis, guidance, drawing, precision, outside, device)
     attrs = _provenance(opened, guidance, seed) | describe_networks(networks, None if operator is None else operators)
     attrs |= count_observations(networks, [o.values.shape[-1] for o in problem.observations])
     attrs |= describe_sampler(drawing) | {"precision": precision}
@@ -174,13 +176,21 @@ def _refuse_with_a_system(foreign: Mapping[str, Any]) -> None:
             )
 
 
-def _score_method(method: Method) -> ScoreMethod:
-    if not isinstance(method, ScoreMethod):
+def score_method(prior: Prior, method: str | Method | Mapping[str, Any] | None) -> ScoreMethod:
+    """The method as an object (`resolve_method`), which has to be one that needs a prior.
+
+    Raises
+    ------
+    OptionError
+        If the method needs a system; if its name or an option is unknown or impossible.
+    """
+    found = resolve_method(prior, method)
+    if not isinstance(found, ScoreMethod):
         raise OptionError(
-            f"found prior= and method={method.name!r}, which needs a physical model; pass system=, such as 'lorenz63', "
+            f"found prior= and method={found.name!r}, which needs a physical model; pass system=, such as 'lorenz63', "
             f"instead of the prior, or choose one of {', '.join(names('prior'))}"
         )
-    return method
+    return found
 
 
 def _nothing_to_draw_from(method: str | Method | Mapping[str, Any] | None) -> str:

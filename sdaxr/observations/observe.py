@@ -97,8 +97,8 @@ def observe(
     OperatorError
         If the operator cannot be applied to the truth.
     """
-    for key, value, least in (("every", every, 1), ("start", start, 0), ("seed", seed, 0)):
-        schema.check_least(key, value, least)
+    for key, number, least in (("every", every, 1), ("start", start, 0), ("seed", seed, 0)):
+        schema.check_least(key, number, least)
     if not 0 <= missing < 1:
         raise OptionError(f"missing is {missing}, expected a fraction from 0 to less than 1")
     transform = noise_of(noise)

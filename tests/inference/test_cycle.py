@@ -128,6 +128,16 @@ def test_carried_by_a_model(prior: Prior, truth: xr.Dataset):
     np.testing.assert_allclose([first.a, first.b], [last.b, last.a], atol=0.1)
 
 
+def test_a_prior_carries_on_the_device_and_in_the_batches_of_the_analysis(
+    prior: Prior, observations: xr.Dataset, monkeypatch: pytest.MonkeyPatch
+):
+    given, real = [], cycling.forecast
+    monkeypatch.setattr(cycling, "forecast", lambda *args, **how: (given.append(how), real(*args, **how))[1])
+    for carry in (None, Swap()):
+        sdaxr.cycle(observations, prior, window=30, members=2, carry=carry, batch=1, device="cpu", **QUICK)
+    assert [(how.get("batch"), how.get("device")) for how in given] == [(1, "cpu"), (None, None)]
+
+
 def test_a_killed_cycle_goes_on_and_leaves_one_archive(
     prior: Prior, observations: xr.Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
@@ -152,11 +162,23 @@ def test_a_killed_cycle_goes_on_and_leaves_one_archive(
     monkeypatch.undo()
     xr.testing.assert_allclose(whole.load(), sdaxr.cycle(observations, prior, **options))
     xr.testing.assert_identical(whole, sdaxr.cycle(observations, prior, store=store, **options).load())
-    for change, message in [({"seed": 2}, "seed: 1 -> 2"), ({"carry": Swap()}, "cycle_carry: .*-> 'swap")]:
+    same = {"sampler": {"name": "sde-dpm++", "steps": "30", "corrections": 0.0}, "batch": 1, "device": "cpu"}
+    xr.testing.assert_identical(whole, sdaxr.cycle(observations, prior, store=store, **(options | same)).load())
+    for change, message in [
+        ({"seed": 2}, "seed: 1 -> 2"),
+        ({"carry": Swap()}, "cycle_carry: .*-> 'swap"),
+        ({"operator": op.scale(0.5)}, "cycle_operators: .*-> .*scale"),
+        ({"method": "dps"}, "method: 'sda' -> 'dps'"),
+        ({"sampler": {"steps": 31, "corrections": 0}}, "sampler_options: "),
+        ({"precision": "bfloat16"}, "precision: 'auto' -> 'bfloat16'"),
+        ({"outside": "drop"}, "outside: 'error' -> 'drop'"),
+    ]:
         with pytest.raises(ArchiveError, match=message):
             sdaxr.cycle(observations, prior, store=store, **(options | change))
     with pytest.raises(ArchiveError, match="observations_sha256: "):
         sdaxr.cycle(observations + 1.0, prior, store=store, **options)
+    with pytest.raises(ArchiveError, match="cycle_operators: "):
+        sdaxr.cycle(observations.assign_attrs(operator=op.scale(1.0).to_json()), prior, store=store, **options)
     fresh = sdaxr.cycle(observations, prior, store=tmp_path / "d.zarr", **options)
     assert not (tmp_path / "d.zarr.windows").exists() and fresh.sizes == whole.sizes
 
@@ -212,6 +234,10 @@ def test_windows_of_other_settings_are_refused_with_the_difference(
         ({"members": "2"}, "members='2', expected a whole number"),
         ({"seed": -1}, "seed=-1, expected a whole number of at least 0"),
         ({"batch": 0}, "batch=0, expected a whole number of at least 1"),
+        ({"widow": 4}, "unknown option of cycle: 'widow'; .*Did you mean 'window'"),
+        ({"precison": "auto"}, "Did you mean 'precision'"),
+        ({"system": "lorenz63"}, "unknown option of cycle: 'system'"),
+        ({"method": "ffbs"}, "method='ffbs', which needs a physical model"),
         ({"inflation": "2"}, "inflation='2', expected a positive number"),
         ({"inflation": 0.0}, "inflation=0.0"),
     ],
