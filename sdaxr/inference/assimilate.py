@@ -17,6 +17,7 @@ from sdaxr.archives.ensemble import Ensemble
 from sdaxr.archives.provenance import provenance_attrs
 from sdaxr.archives.workers import active_client, map_units
 from sdaxr.filters.smoothing import smooth
+from sdaxr.inference.forecast import refuse_beside_a_system
 from sdaxr.inference.problem import Problem
 from sdaxr.observations.provenance import count_observations, describe_networks
 from sdaxr.observations.window import (
@@ -86,8 +87,8 @@ def assimilate(
         A mapping without a name holds options of the default. An option that is not given has the value that the file
         of the prior records for this method.
     sampler
-        The sampler: a name or an object of `sdaxr.samplers`, or a mapping of options, such as ``{"steps": 64}``.
-        Default: the sampler that the file of the prior records.
+        For a prior: the sampler, a name or an object of `sdaxr.samplers`, or a mapping of options, such as
+        ``{"steps": 64}``. Default: the sampler that the file of the prior records.
     members
         Number of posterior samples.
     seed
@@ -109,12 +110,13 @@ def assimilate(
     outside
         ``"error"``, or ``"drop"`` to leave out observations that are outside the window or off its steps.
     batch
-        Number of members that are sampled at once. Default: as many as fit in memory, divided among the workers.
+        For a prior: number of members that are sampled at once. Default: as many as fit in memory, divided among the
+        workers.
     device
-        Device of the computation, such as ``"cpu"`` or ``"cuda"``; ``"auto"`` is a GPU where there is one.
+        For a prior: device of the computation, such as ``"cpu"`` or ``"cuda"``; ``"auto"`` is a GPU where there is one.
     precision
-        Precision of the layers of the network: ``"float32"``, ``"bfloat16"``, or ``"auto"``, which is bfloat16 for
-        fields on a GPU or on a processor with instructions for bfloat16.
+        For a prior: precision of the layers of the network: ``"float32"``, ``"bfloat16"``, or ``"auto"``, which is
+        bfloat16 for fields on a GPU or on a processor with instructions for bfloat16.
     overwrite
         Replace an existing archive.
     progress
@@ -133,7 +135,10 @@ def assimilate(
         If a sample is not finite, or far larger than the states of the prior.
     """
     if system is not None:
-        _refuse_with_a_system({"prior": prior, "sampler": sampler, "batch": batch})
+        given = {"prior": prior, "sampler": sampler, "batch": batch, "device": device, "precision": precision}
+        refuse_beside_a_system(
+            assimilate, given, f"leave system= out for a method that needs a prior ({', '.join(names('prior'))})"
+        )
         return smooth(
             observations, system, method=method, members=members, seed=seed, store=store, operator=operator,
             times=times, background=background, outside=outside, overwrite=overwrite, progress=progress,
@@ -165,15 +170,6 @@ def assimilate(
     return draw(
         problem, attrs, members=members, seed=seed, store=store, batch=batch, overwrite=overwrite, progress=progress
     )
-
-
-def _refuse_with_a_system(foreign: Mapping[str, Any]) -> None:
-    for key, given in foreign.items():
-        if given is not None:
-            raise OptionError(
-                f"found {key}= and system=, expected one of them; leave {key}= out, or leave system= out for a method "
-                f"that needs a prior ({', '.join(names('prior'))})"
-            )
 
 
 def score_method(prior: Prior, method: str | Method | Mapping[str, Any] | None) -> ScoreMethod:

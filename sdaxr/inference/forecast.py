@@ -9,8 +9,9 @@ timedeltas.
 
 from __future__ import annotations
 
+import inspect
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -131,6 +132,8 @@ def forecast(
     data = with_time(ensemble)
     found = _resolve(model, options, data)
     if isinstance(found, System):
+        given = {"context": context, "block": block, "error": error, "method": method, "sampler": sampler}
+        refuse_beside_a_system(forecast, given | {"batch": batch, "device": device}, "pass a prior as the model")
         run: _SystemForecast | PriorForecast = _SystemForecast.of(found, data, steps, seed)
     else:
         from sdaxr.inference.continuation import PriorForecast
@@ -162,6 +165,30 @@ def forecast(
         else:
             members.write(member, fields)
     return members.dataset()
+
+
+def refuse_beside_a_system(function: Callable[..., Any], given: Mapping[str, Any], otherwise: str) -> None:
+    """Raise an error for a parameter that only a prior uses, and that differs from its default in ``function``.
+
+    Parameters
+    ----------
+    function
+        The function whose parameters are ``given``.
+    given
+        Values of the parameters that only a prior uses.
+    otherwise
+        What to do in order to use the parameter, for the message.
+
+    Raises
+    ------
+    OptionError
+        If a value is not the default.
+    """
+    parameters = inspect.signature(function).parameters
+    for key, value in given.items():
+        default = parameters[key].default
+        if value is not default and (default is None or value != default):
+            raise OptionError(f"found {key}= beside a system, which does not use it; leave {key}= out, or {otherwise}")
 
 
 def open_model(model: str | Path | System | Prior, ensemble: xr.Dataset) -> System | Prior:

@@ -234,6 +234,16 @@ def test_with_a_system_the_default_is_the_particle_smoother(given: dict | None, 
     assert found.attrs["method"] == "ffbs" and json.loads(found.attrs["method_options"])["particles"] == particles
 
 
+@pytest.mark.parametrize(
+    "unused",
+    [{"prior": "lorenz63"}, {"sampler": "ddim"}, {"batch": 2}, {"device": "cpu"}, {"precision": "float32"}],
+    ids=lambda options: next(iter(options)),
+)
+def test_what_only_a_prior_uses_is_refused_beside_a_system(observations: xr.Dataset, unused: dict) -> None:
+    with pytest.raises(OptionError, match=f"found {next(iter(unused))}= beside a system.*leave system= out"):
+        assimilate(observations, system="linear", **unused)
+
+
 def test_two_networks_do_what_one_does(prior: Prior, observations: xr.Dataset) -> None:
     parts = {"first": observations.isel(time=slice(None, None, 2)), "second": observations.isel(time=slice(1, None, 2))}
     # The measured variance knows each network on its own; a given one does not.

@@ -112,6 +112,20 @@ def test_members_run_on_the_dask_client():
 
 
 @pytest.mark.parametrize(
+    "unused",
+    [
+        {"context": 2}, {"block": 1}, {"error": 0.1}, {"method": {"variance": 0.1}}, {"sampler": "ddim"}, {"batch": 2},
+        {"device": "cpu"},
+    ],
+    ids=lambda options: next(iter(options)),
+)  # fmt: skip
+def test_what_only_a_prior_uses_is_refused_beside_a_system(unused):
+    with pytest.raises(OptionError, match=f"found {next(iter(unused))}= beside a system.*pass a prior as the model"):
+        forecast(ensemble(), SYSTEM, steps=STEPS, progress=False, **unused)
+    assert forecast(ensemble(), SYSTEM, steps=1, progress=False, device="auto", error=0.03).sizes["lead_time"] == 1
+
+
+@pytest.mark.parametrize(
     ("change", "options", "error", "message"),
     [
         ({}, {"steps": 0}, OptionError, "steps=0"),
