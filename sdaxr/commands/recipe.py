@@ -187,7 +187,7 @@ def _step(name: str, given: dict[str, Any], base: Path, before: list[Step]) -> S
     missing = [key for key, p in accepted.items() if p.default is p.empty and key not in values]
     if missing:
         raise OptionError(f"missing {', '.join(missing)}")
-    if "operator" in values:
+    if values.get("operator") is not None:
         steps.read_operator(values["operator"])
     if isinstance(values.get("where"), Mapping):
         masks.maker_of(values["where"])
@@ -236,14 +236,13 @@ def _resolve(values: dict[str, Any], base: Path) -> dict[str, Path]:
             files[key] = base / value
             values[key] = str(files[key])
         elif key == "method" and isinstance(value, dict):
-            named = {
-                k: base / typed(f"{key}.{k}", value[k], "str") for k in checks.files_of_method(values) if k in value
-            }
+            given = {k: value[k] for k in checks.files_of_method(values) if value.get(k) is not None}
+            named = {k: base / typed(f"{key}.{k}", text, "str") for k, text in given.items()}
             files |= {f"{key}.{k}": file for k, file in named.items()}
             values[key] = value | {k: str(file) for k, file in named.items()}
     models = {*sdaxr.systems.systems(), *sdaxr.priors()}
     for key, names in {"prior": sdaxr.priors(), "model": models, "carry": models}.items():
-        if key in values and key not in files and values[key] not in names:
+        if values.get(key) is not None and key not in files and values[key] not in names:
             raise OptionError(f"found the {key} {nearest(values[key], names)} Or give a .safetensors file")
     return files
 

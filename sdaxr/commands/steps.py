@@ -75,7 +75,7 @@ def assimilate(
 
     Options that are not parameters of the function are options of the system, such as ``noise=0.5``.
     """
-    if "operator" in options:
+    if options.get("operator") is not None:
         options["operator"] = read_operator(options["operator"])
     of_system = _take_system_options("assimilate", options, system)
     options |= {
@@ -99,7 +99,7 @@ def cycle(
 
     Options that are parameters neither of the function nor of `assimilate` are options of the system ``carry``.
     """
-    if "operator" in options:
+    if options.get("operator") is not None:
         options["operator"] = read_operator(options["operator"])
     system = carry if carry in sdaxr.systems.systems() else None
     of_system = _take_system_options("cycle", options, system)

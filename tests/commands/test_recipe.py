@@ -178,7 +178,8 @@ def test_a_system_assimilates_with_its_options(tmp_path):
     assimilate = {"observations": "obs.nc", "store": "p.zarr", "system": "lorenz63"}
     assimilate["method"] = {"name": "ffbs", "particles": 64}
     steps = {"generate": GENERATE, "observe": OBSERVE | {"store": "obs.nc"}}
-    path = write(tmp_path, **steps, assimilate=assimilate | {"spin_up": 10, "members": 2})
+    nothing = dict.fromkeys(("prior", "operator", "background", "batch", "sampler"))
+    path = write(tmp_path, **steps, assimilate=assimilate | nothing | {"spin_up": 10, "members": 2})
     posterior = recipe.run(path, progress=False)["3 assimilate"]
     assert json.loads(posterior.attrs["sdaxr_options"])["spin_up"] == 10
     for change, message in [

@@ -222,8 +222,9 @@ def test_settings_come_from_the_user_then_the_prior(prior: Prior, observations: 
     default = assimilate(observations, tuned, members=1, progress=False).attrs
     assert json.loads(default["sampler_options"])["steps"] == 5
     other = prior.with_sampling(method={"name": "mmps", "iterations": 7})
-    for given, name, iterations in ((None, "mmps", 7), ({"iterations": 2}, "mmps", 2), ("sda", "sda", None)):
-        found = assimilate(observations, other, method=given, members=1, **QUICK).attrs
+    cases = (({}, "mmps", 7), ({"method": {"iterations": 2}}, "mmps", 2), ({"method": "sda"}, "sda", None))
+    for given, name, iterations in cases:
+        found = assimilate(observations, other, members=1, **(QUICK | given)).attrs
         assert (found["method"], json.loads(found["method_options"]).get("iterations")) == (name, iterations)
 
 

@@ -87,13 +87,11 @@ def test_data_are_recorded_by_their_hash() -> None:
 
 
 def test_a_covariance_is_recorded_by_all_its_values() -> None:
-    matrix = torch.eye(80, dtype=torch.float64)
-    other = matrix.clone()
-    other[40, 40] = 2.0
-    records = [
-        describe_method(SDA(variance=TrajectoryCovariance.from_matrix(each)))["method_options"]
-        for each in (matrix, matrix.clone(), other)
-    ]
+    vectors = torch.eye(80, dtype=torch.float64)
+    other = vectors.clone()
+    other[40, 40] = -1.0
+    covariances = [TrajectoryCovariance(torch.ones(80), each) for each in (vectors, vectors.clone(), other)]
+    records = [describe_method(SDA(variance=each))["method_options"] for each in covariances]
     assert records[0] == records[1] != records[2]
 
 
