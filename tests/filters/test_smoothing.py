@@ -138,8 +138,8 @@ def test_impossible_options(observations: xr.Dataset, tmp_path, options: dict, m
     [
         ({"method": "ffbs"}, "needs a physical model, found none; pass system="),
         ({"method": "sda"}, "needs a prior, found none"),
-        ({"method": "ffbs", "system": "linear", "prior": "lorenz63"}, "found prior= and system="),
-        ({"method": "ffbs", "system": "linear", "sampler": "dpm++"}, "found sampler= and system="),
+        ({"method": "ffbs", "system": "linear", "prior": "lorenz63"}, "found prior= beside a system"),
+        ({"method": "ffbs", "system": "linear", "sampler": "dpm++"}, "found sampler= beside a system"),
         ({"method": "sda", "system": "linear"}, "method='sda' needs a prior, found system=.*bpf, ffbs, kalman, 4dvar"),
         ({"method": "ffbs", "prior": "lorenz63"}, "found prior= and method='ffbs', which needs a physical model"),
         ({"prior": "lorenz63", "method": {"particles": 10}}, "unknown option of sda: 'particles'"),
