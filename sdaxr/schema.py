@@ -7,7 +7,9 @@ that are raised on bad input. A message says what was found, what was expected a
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Iterable
+from numbers import Integral, Real
 
 VERSION = "0.1.0"
 
@@ -64,6 +66,18 @@ def nearest(name: str, choices: Iterable[str]) -> str:
     close = difflib.get_close_matches(str(name), options, n=1)
     hint = f" Did you mean {close[0]!r}?" if close else ""
     return f"{name!r}; expected one of {', '.join(options)}.{hint}"
+
+
+def check_least(name: str, value: object, least: int) -> None:
+    """Raise `OptionError` unless the option ``name`` is a whole number of at least ``least``."""
+    if isinstance(value, bool) or not isinstance(value, Integral) or value < least:
+        raise OptionError(f"found {name}={value!r}, expected a whole number of at least {least}")
+
+
+def check_positive(name: str, value: object, unit: str = "") -> None:
+    """Raise `OptionError` unless the option ``name`` is a finite number above 0; ``unit`` ends the message."""
+    if isinstance(value, bool) or not isinstance(value, Real) or not 0 < float(value) < math.inf:
+        raise OptionError(f"found {name}={value!r}, expected a positive number{unit}")
 
 
 def check_units(name: str, found: object, expected: object, where: str = "the observation") -> None:

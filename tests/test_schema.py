@@ -25,5 +25,19 @@ def test_units_are_compared_where_both_are_known() -> None:
         schema.check_units("t", "degC", "K", "the data")
 
 
+@pytest.mark.parametrize("value", [-1, 0.5, 2.0, True, "2", None, float("nan")])
+def test_what_is_no_count_is_refused(value: object) -> None:
+    schema.check_least("members", 2, 2)
+    with pytest.raises(OptionError, match="found members=.*, expected a whole number of at least 2"):
+        schema.check_least("members", value, 2)
+
+
+@pytest.mark.parametrize("value", [0, -0.5, True, "2", None, float("nan"), float("inf")])
+def test_what_is_not_positive_is_refused(value: object) -> None:
+    schema.check_positive("error", 1, " in K")
+    with pytest.raises(OptionError, match="found error=.*, expected a positive number in K"):
+        schema.check_positive("error", value, " in K")
+
+
 def test_version_is_text() -> None:
     assert schema.VERSION

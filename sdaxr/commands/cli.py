@@ -34,7 +34,7 @@ from sdaxr.commands.options import (
     variable,
     with_options,
 )
-from sdaxr.schema import VERSION, SdaxrError, nearest
+from sdaxr.schema import VERSION, OptionError, SdaxrError, nearest
 
 
 class _Commands(click.Group):
@@ -85,9 +85,18 @@ def main() -> None:
     """
 
 
-def _run(name: str, quiet: bool, values: dict[str, Any]) -> Any:
-    """Run a step with the flags that were given; the other parameters have the defaults of the function."""
-    given = {key: value for key, value in values.items() if value is not None and value != ()}
+def _run(name: str, quiet: bool, values: dict[str, Any], of_system: dict[str, Any] | None = None) -> Any:
+    """Run a step with the flags that were given; the other parameters have the defaults of the function.
+
+    ``of_system`` holds the options of the system, whose names are none of the step's parameters.
+    """
+    for key in of_system or {}:
+        if key in steps.parameters(name):
+            raise OptionError(
+                f"found --option {key}=, expected an option of the system; '{key}' is a parameter of {name}, which has "
+                "a flag or an argument of its own"
+            )
+    given = {key: value for key, value in values.items() if value is not None and value != ()} | (of_system or {})
     if "progress" in steps.parameters(name):
         given["progress"] = not quiet
     return steps.STEPS[name](**given)
@@ -111,7 +120,7 @@ def generate(quiet: bool, option: dict[str, Any], **values: Any) -> None:
     SYSTEM is lorenz63, lorenz96, linear, kolmogorov or quasigeostrophic. The result is a Zarr archive. The same command
     resumes a run that was interrupted.
     """
-    _run("generate", quiet, values | option)
+    _run("generate", quiet, values, option)
 
 
 @main.command()
@@ -175,8 +184,8 @@ def observe(quiet: bool, **values: Any) -> None:
     background,
     click.option(
         "--system",
-        help="System with Gaussian noise (lorenz63 or linear), in the place of the prior, for --method ffbs, bpf, "
-        "kalman or 4dvar.",
+        help="System with Gaussian noise (lorenz63 or linear), in the place of the prior, for --method ffbs (the "
+        "default with a system), bpf, kalman or 4dvar.",
     ),
     option,
     *drawing,
@@ -187,7 +196,7 @@ def assimilate(quiet: bool, option: dict[str, Any], **values: Any) -> None:
     OBSERVATIONS are files, one for each network of observations. The result is a Zarr archive of trajectories on
     (member, time, ...). The same command resumes a run that was interrupted.
     """
-    _run("assimilate", quiet, with_options(values, "method", "sampler") | option)
+    _run("assimilate", quiet, with_options(values, "method", "sampler"), option)
 
 
 @main.command()
@@ -198,7 +207,8 @@ def assimilate(quiet: bool, option: dict[str, Any], **values: Any) -> None:
     click.option("--window", type=int, help="Number of states in a window. Default: that of the prior's training."),
     click.option(
         "--carry",
-        help="System or prior that forecasts the ensemble from one window to the next. Default: that of --prior.",
+        help="System or prior that forecasts the ensemble from one window to the next, as --model of `sdaxr forecast`. "
+        "Default: that of --prior.",
     ),
     option,
     click.option("--inflation", type=float, help="Factor on the ensemble spread in the error of the next background."),
@@ -213,13 +223,18 @@ def cycle(quiet: bool, option: dict[str, Any], **values: Any) -> None:
     OBSERVATIONS are files, one for each network of observations. The background of each window is the forecast of the
     ensemble from the window before. The same command resumes a run that was interrupted.
     """
-    _run("cycle", quiet, with_options(values, "method", "sampler") | option)
+    _run("cycle", quiet, with_options(values, "method", "sampler"), option)
 
 
 @main.command()
 @click.argument("ensemble")
 @flags(
-    click.option("--model", required=True, help="Name of a system, name of a shipped prior, or file of a prior."),
+    click.option(
+        "--model",
+        required=True,
+        help="Name of a system, name of a shipped prior, or file of a prior. A name of both is that of the system; the "
+        "prior of this name is reached by the path of its file, which `sdaxr info NAME` shows.",
+    ),
     store,
     click.option("--steps", type=int, required=True, help="Number of states to forecast."),
     seed,
@@ -239,7 +254,7 @@ def forecast(quiet: bool, option: dict[str, Any], **values: Any) -> None:
 
     ENSEMBLE is a file such as a posterior. The forecast is by a system or by a prior.
     """
-    _run("forecast", quiet, with_options(values, "method", "sampler") | option)
+    _run("forecast", quiet, with_options(values, "method", "sampler"), option)
 
 
 @main.command()

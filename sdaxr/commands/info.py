@@ -61,6 +61,8 @@ def _prior_info(name: Path) -> dict[str, str]:
     path = prior_path(name)
     prior = open_prior(path)
     facts = {"kind": "prior", "summary": repr(prior).strip("<>"), "complete": "yes", "size": _size(path)}
+    if _is_name(name):
+        facts["path"] = str(path)
     for topic, value in prior.metadata.items():
         # One row for each option: a long text would be cut.
         rows = {f"{topic}.{key}": each for key, each in value.items()} if topic in _OPTIONS else {topic: value}

@@ -118,7 +118,9 @@ background = click.option(
 )
 method = (
     click.option(
-        "--method", help="How observations guide a prior: sda (the default), mmps, jacobian_free, dmps, dps or soad."
+        "--method",
+        help="How observations guide a prior: sda, mmps, jacobian_free, dmps, dps or soad. Default: the method that "
+        "the file of the prior records, else sda; for a forecast sda.",
     ),
     settings(
         "--method-option",

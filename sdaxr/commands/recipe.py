@@ -5,10 +5,12 @@ A recipe maps commands to their parameters, in the order in which they run::
     generate: {system: lorenz63, store: lorenz63.zarr, trajectories: 64, steps: 128}
     train: {trajectories: lorenz63.zarr, store: prior.safetensors, window: 9, minutes: 5}
 
-A recipe that uses a command more than once is a list (``- observe: {...}``). Paths are relative to the recipe. The
-whole recipe is checked before anything runs. ``<recipe>.state.json`` records the steps that ran. A step is skipped if
-its output exists, and neither its parameters nor those of the earlier steps whose files it reads have changed. A step
-is also recorded before it starts, so that a recipe that was killed continues when it is run again.
+A recipe that uses a command more than once is a list (``- observe: {...}``). Paths are relative to the recipe. Names
+and types of parameters, files, operators, and the options of systems, networks, methods and samplers are checked for
+all steps before anything runs; whether data fit each other is known when a step runs. ``<recipe>.state.json`` records
+the steps that ran. A step is skipped if its output exists, and neither its parameters nor those of the earlier steps
+whose files it reads have changed. A step is also recorded before it starts, so that a recipe that was killed continues
+when it is run again.
 """
 
 from __future__ import annotations
@@ -27,7 +29,8 @@ import sdaxr
 from sdaxr.archives.configuration import difference
 from sdaxr.archives.finished import partial_of, windows_of
 from sdaxr.archives.stores import written_whole
-from sdaxr.commands import steps
+from sdaxr.commands import checks, steps
+from sdaxr.commands.values import Loader, typed
 from sdaxr.observations import masks
 from sdaxr.schema import ArchiveError, OptionError, SdaxrError, nearest
 
@@ -37,8 +40,6 @@ _log = logging.getLogger(__name__)
 _RESUMABLE = ("generate", "assimilate", "cycle", "forecast")
 # The parameter of these steps that is, or can be, the name of a system.
 _SYSTEM_PARAMETERS = {"generate": "system", "assimilate": "system", "cycle": "carry", "forecast": "model"}
-# Options of a method that are files.
-_FILES_OF_METHODS = ("first_guess",)
 
 
 @dataclass(frozen=True)
@@ -159,7 +160,7 @@ def _has_output(step: Step) -> bool:
 
 def _entries(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     try:
-        content = yaml.load(path.read_text(), _Loader)
+        content = yaml.load(path.read_text(), Loader)
     except OSError as error:
         raise OptionError(f"cannot read the recipe '{path}': {error.strerror}") from error
     except yaml.YAMLError as error:
@@ -178,19 +179,22 @@ def _entries(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
 
 def _step(name: str, given: dict[str, Any], base: Path, before: list[Step]) -> Step:
     accepted = steps.parameters(name)
-    values = {key: _typed(key, value, accepted) for key, value in given.items()}
+    values = {
+        key: typed(key, value, str(accepted[key].annotation)) if key in accepted else value
+        for key, value in given.items()
+    }
     _check_names(name, values, set(accepted))
     missing = [key for key, p in accepted.items() if p.default is p.empty and key not in values]
     if missing:
         raise OptionError(f"missing {', '.join(missing)}")
-    if "operator" in values:
+    if values.get("operator") is not None:
         steps.read_operator(values["operator"])
     if isinstance(values.get("where"), Mapping):
         masks.maker_of(values["where"])
-    if name in ("assimilate", "cycle", "forecast"):
-        steps.check_drawing(values)
     if name == "train":
-        steps.check_training(values)
+        checks.check_training(values)
+    if "seed" in accepted:
+        checks.check_numbers(values)
     files = _resolve(values, base)
     output = next((files[key] for key in steps.OUTPUTS if key in files), None)
     inputs = tuple(p for key, p in files.items() if key not in steps.OUTPUTS)
@@ -200,6 +204,8 @@ def _step(name: str, given: dict[str, Any], base: Path, before: list[Step]) -> S
     for file in inputs:
         if file not in outputs and not file.exists():
             raise OptionError(f"there is no '{file}', and no earlier step makes it; check the path and the order")
+    if name in ("assimilate", "cycle", "forecast"):
+        checks.check_drawing(name, values, made={str(file) for file in outputs})
     upstream = [outputs[file].digest for file in inputs if file in outputs]
     digest = hashlib.sha256(json.dumps([name, given, upstream], sort_keys=True, default=str).encode()).hexdigest()
     return Step(name, given, values, inputs, output, digest)
@@ -230,31 +236,15 @@ def _resolve(values: dict[str, Any], base: Path) -> dict[str, Path]:
             files[key] = base / value
             values[key] = str(files[key])
         elif key == "method" and isinstance(value, dict):
-            named = {k: base / v for k, v in value.items() if k in _FILES_OF_METHODS}
+            given = {k: value[k] for k in checks.files_of_method(values) if value.get(k) is not None}
+            named = {k: base / typed(f"{key}.{k}", text, "str") for k, text in given.items()}
             files |= {f"{key}.{k}": file for k, file in named.items()}
             values[key] = value | {k: str(file) for k, file in named.items()}
     models = {*sdaxr.systems.systems(), *sdaxr.priors()}
     for key, names in {"prior": sdaxr.priors(), "model": models, "carry": models}.items():
-        if key in values and key not in files and values[key] not in names:
+        if values.get(key) is not None and key not in files and values[key] not in names:
             raise OptionError(f"found the {key} {nearest(values[key], names)} Or give a .safetensors file")
     return files
-
-
-def _typed(key: str, value: Any, accepted: Mapping[str, Any]) -> Any:
-    """``value`` as a number where the annotation of the parameter is one; YAML reads 1e-3 as a text."""
-    kinds = {kind.strip() for kind in str(accepted[key].annotation).split("|")} if key in accepted else set()
-    if not kinds & {"int", "float"}:
-        return value
-    if isinstance(value, str) and "str" not in kinds:
-        try:
-            value = float(value)
-        except ValueError:
-            raise OptionError(f"found {key}: {value!r}, expected a number") from None
-    if isinstance(value, float) and "float" not in kinds:
-        if value != int(value):
-            raise OptionError(f"found {key}: {value!r}, expected a whole number")
-        return int(value)
-    return value
 
 
 class _State:
@@ -344,21 +334,3 @@ class _State:
 
 def _json(value: Any) -> str:
     return json.dumps(value, indent=1, default=str)
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML without double keys, of which the plain loader silently keeps the last."""
-
-
-def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[Any, Any]:
-    keys = [loader.construct_object(key) for key, _ in node.value]
-    twice = {key for key in keys if keys.count(key) > 1}
-    if twice:
-        raise yaml.MarkedYAMLError(
-            problem=f"found {', '.join(map(repr, twice))} twice; use the form with a list for a command used twice",
-            problem_mark=node.start_mark,
-        )
-    return loader.construct_mapping(node, deep=True)
-
-
-_Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)

@@ -42,19 +42,6 @@ def train(trajectories: str, store: str, **options: Any) -> Any:
     return sdaxr.train(sdaxr.open_archive(trajectories), store, **options)
 
 
-def check_training(options: Mapping[str, Any]) -> None:
-    """Raise `OptionError` if options of `train` are unknown, or impossible for any data."""
-    from sdaxr.prior.networks.base import NETWORKS
-    from sdaxr.prior.settings import Optimisation, Statistics
-
-    Statistics.of(options.get("statistics"))
-    Optimisation.of(options.get("optimisation"))
-    network = options.get("network", "auto")
-    name = network.get("name", "auto") if isinstance(network, Mapping) else network
-    if name != "auto":
-        NETWORKS.build(network)
-
-
 def observe(
     truth: str,
     operator: str | Mapping[str, Any],
@@ -88,7 +75,7 @@ def assimilate(
 
     Options that are not parameters of the function are options of the system, such as ``noise=0.5``.
     """
-    if "operator" in options:
+    if options.get("operator") is not None:
         options["operator"] = read_operator(options["operator"])
     of_system = _take_system_options("assimilate", options, system)
     options |= {
@@ -112,7 +99,7 @@ def cycle(
 
     Options that are parameters neither of the function nor of `assimilate` are options of the system ``carry``.
     """
-    if "operator" in options:
+    if options.get("operator") is not None:
         options["operator"] = read_operator(options["operator"])
     system = carry if carry in sdaxr.systems.systems() else None
     of_system = _take_system_options("cycle", options, system)
@@ -214,17 +201,6 @@ def parameters(name: str) -> dict[str, inspect.Parameter]:
 
 def _keywords(name: str) -> dict[str, inspect.Parameter]:
     return {n: p for n, p in inspect.signature(getattr(sdaxr, name)).parameters.items() if p.kind is p.KEYWORD_ONLY}
-
-
-def check_drawing(options: Mapping[str, Any]) -> None:
-    """Raise `OptionError` if a method or sampler with a name, or one of its options, is unknown or impossible."""
-    from sdaxr.posterior.methods import METHODS
-    from sdaxr.posterior.samplers.registry import SAMPLERS
-
-    for key, registry in (("method", METHODS), ("sampler", SAMPLERS)):
-        given = options.get(key)
-        if isinstance(given, str) or (isinstance(given, Mapping) and "name" in given):
-            registry.build(given)
 
 
 def read_operator(operator: str | Mapping[str, Any]) -> Any:

@@ -24,7 +24,7 @@ References
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import ClassVar
 
@@ -67,7 +67,7 @@ class FourDVar(ParticleMethod):
         members as are drawn; or the path of their archive.
     """
 
-    first_guess: xr.Dataset | str | Path | None = None
+    first_guess: xr.Dataset | str | Path | None = field(default=None, metadata={"file": True})
 
     name: ClassVar[str] = "4dvar"
     gaussian: ClassVar[bool] = True

@@ -26,7 +26,7 @@ from sdaxr.observations.window import (
 )
 from sdaxr.operators import identity
 from sdaxr.posterior.methods import Method, build_method, describe_method, names
-from sdaxr.schema import MEMBER, OptionError
+from sdaxr.schema import MEMBER, OptionError, check_least
 from sdaxr.systems.base import System
 from sdaxr.systems.layout import system_layout
 from sdaxr.systems.markov import MarkovChain
@@ -37,7 +37,7 @@ def smooth(
     observations: Observations,
     system: str | System,
     *,
-    method: str | Method | Mapping[str, Any] = "ffbs",
+    method: str | Method | Mapping[str, Any] | None = None,
     members: int = 16,
     seed: int = 0,
     store: str | Path | None = None,
@@ -58,7 +58,8 @@ def smooth(
     system
         Name of a system with Gaussian noise, or a `sdaxr.systems.MarkovChain`.
     method
-        A name or an object of `sdaxr.methods` that needs a system, or a mapping of its name and options.
+        A name or an object of `sdaxr.methods` that needs a system, or a mapping of its name and options. Default:
+        ``"ffbs"``; a mapping without a name holds options of it.
     members
         Number of posterior samples.
     seed
@@ -94,8 +95,7 @@ def smooth(
         If the likelihood of a particle is not finite.
     """
     for key, value, least in (("members", members, 1), ("seed", seed, 0)):
-        if value < least:
-            raise OptionError(f"{key}={value}, expected at least {least}")
+        check_least(key, value, least)
     chosen = build_method(method, "ffbs")
     if not isinstance(chosen, ModelMethod):
         raise OptionError(

@@ -17,6 +17,7 @@ from sdaxr.archives.ensemble import Ensemble
 from sdaxr.archives.provenance import provenance_attrs
 from sdaxr.archives.workers import active_client, map_units
 from sdaxr.filters.smoothing import smooth
+from sdaxr.inference.forecast import refuse_beside_a_system
 from sdaxr.inference.problem import Problem
 from sdaxr.observations.provenance import count_observations, describe_networks
 from sdaxr.observations.window import (
@@ -35,7 +36,7 @@ from sdaxr.posterior.methods import Method, build_method, describe_method, names
 from sdaxr.posterior.samplers.base import Sampler
 from sdaxr.posterior.samplers.registry import describe_sampler, resolve_sampler
 from sdaxr.prior.files import Prior, open_prior, priors
-from sdaxr.schema import MEMBER, OptionError
+from sdaxr.schema import MEMBER, OptionError, check_least
 from sdaxr.systems.base import System
 
 
@@ -43,7 +44,7 @@ def assimilate(
     observations: Observations,
     prior: str | Path | Prior | None = None,
     *,
-    method: str | Method | Mapping[str, Any] = "sda",
+    method: str | Method | Mapping[str, Any] | None = None,
     sampler: str | Sampler | Mapping[str, Any] | None = None,
     members: int = 16,
     seed: int = 0,
@@ -82,11 +83,12 @@ def assimilate(
     method
         The method, which says how observations guide the samples: a name or an object of `sdaxr.methods`, such as
         ``"mmps"`` or ``MMPS(iterations=2)``; or a mapping of its options, ``{"variance": 0.01}``, with or without
-        ``"name"``. An option that is not given has the value that the file of the prior records for this method. With
-        ``system``: ``"ffbs"``, ``"bpf"``, ``"kalman"`` or ``"4dvar"``.
+        ``"name"``. Default: the method that the file of the prior records, else ``"sda"``; with ``system``, ``"ffbs"``.
+        A mapping without a name holds options of the default. An option that is not given has the value that the file
+        of the prior records for this method.
     sampler
-        The sampler: a name or an object of `sdaxr.samplers`, or a mapping of options, such as ``{"steps": 64}``.
-        Default: the sampler that the file of the prior records.
+        For a prior: the sampler, a name or an object of `sdaxr.samplers`, or a mapping of options, such as
+        ``{"steps": 64}``. Default: the sampler that the file of the prior records.
     members
         Number of posterior samples.
     seed
@@ -108,12 +110,13 @@ def assimilate(
     outside
         ``"error"``, or ``"drop"`` to leave out observations that are outside the window or off its steps.
     batch
-        Number of members that are sampled at once. Default: as many as fit in memory, divided among the workers.
+        For a prior: number of members that are sampled at once. Default: as many as fit in memory, divided among the
+        workers.
     device
-        Device of the computation, such as ``"cpu"`` or ``"cuda"``; ``"auto"`` is a GPU where there is one.
+        For a prior: device of the computation, such as ``"cpu"`` or ``"cuda"``; ``"auto"`` is a GPU where there is one.
     precision
-        Precision of the layers of the network: ``"float32"``, ``"bfloat16"``, or ``"auto"``, which is bfloat16 for
-        fields on a GPU or on a processor with instructions for bfloat16.
+        For a prior: precision of the layers of the network: ``"float32"``, ``"bfloat16"``, or ``"auto"``, which is
+        bfloat16 for fields on a GPU or on a processor with instructions for bfloat16.
     overwrite
         Replace an existing archive.
     progress
@@ -132,7 +135,10 @@ def assimilate(
         If a sample is not finite, or far larger than the states of the prior.
     """
     if system is not None:
-        _refuse_with_a_system({"prior": prior, "sampler": sampler, "batch": batch})
+        given = {"prior": prior, "sampler": sampler, "batch": batch, "device": device, "precision": precision}
+        refuse_beside_a_system(
+            assimilate, given, f"leave system= out for a method that needs a prior ({', '.join(names('prior'))})"
+        )
         return smooth(
             observations, system, method=method, members=members, seed=seed, store=store, operator=operator,
             times=times, background=background, outside=outside, overwrite=overwrite, progress=progress,
@@ -140,11 +146,10 @@ def assimilate(
     if prior is None:
         raise OptionError(_nothing_to_draw_from(method))
     opened = open_prior(prior)
-    guidance = _score_method(resolve_method(opened, method))
+    guidance = score_method(opened, method)
     drawing = resolve_sampler(opened, sampler)
-    for key, value, least in (("members", members, 1), ("seed", seed, 0)):
-        if value < least:
-            raise OptionError(f"{key}={value}, expected at least {least}")
+    for key, value, least in (("members", members, 1), ("seed", seed, 0), ("batch", 1 if batch is None else batch, 1)):
+        check_least(key, value, least)
     networks = as_networks(observations)
     axis = window_times(networks, opened.layout, times)
     operators = {name: operator_of(name, data, operator, outside) for name, data in networks.items()}
@@ -154,7 +159,9 @@ def assimilate(
         # The background comes first: the corrector of SOAD gives the last network in the list precedence.
         networks = {BACKGROUND: background_network(background, axis)} | networks
         operators = {BACKGROUND: identity()} | operators
-    problem = Problem(networks, operators, prior, axis, guidance, drawing, precision, outside, device)
+    # Workers open the prior themselves, each once; the weights are not sent with the observations.
+    source = opened if active_client() is None else prior
+    problem = Problem(networks, operators, source, axis, guidance, drawing, precision, outside, device)
     attrs = _provenance(opened, guidance, seed) | describe_networks(networks, None if operator is None else operators)
     attrs |= count_observations(networks, [o.values.shape[-1] for o in problem.observations])
     attrs |= describe_sampler(drawing) | {"precision": precision}
@@ -165,25 +172,24 @@ def assimilate(
     )
 
 
-def _refuse_with_a_system(foreign: Mapping[str, Any]) -> None:
-    for key, given in foreign.items():
-        if given is not None:
-            raise OptionError(
-                f"found {key}= and system=, expected one of them; leave {key}= out, or leave system= out for a method "
-                f"that needs a prior ({', '.join(names('prior'))})"
-            )
+def score_method(prior: Prior, method: str | Method | Mapping[str, Any] | None) -> ScoreMethod:
+    """The method as an object (`resolve_method`), which has to be one that needs a prior.
 
-
-def _score_method(method: Method) -> ScoreMethod:
-    if not isinstance(method, ScoreMethod):
+    Raises
+    ------
+    OptionError
+        If the method needs a system; if its name or an option is unknown or impossible.
+    """
+    found = resolve_method(prior, method)
+    if not isinstance(found, ScoreMethod):
         raise OptionError(
-            f"found prior= and method={method.name!r}, which needs a physical model; pass system=, such as 'lorenz63', "
+            f"found prior= and method={found.name!r}, which needs a physical model; pass system=, such as 'lorenz63', "
             f"instead of the prior, or choose one of {', '.join(names('prior'))}"
         )
-    return method
+    return found
 
 
-def _nothing_to_draw_from(method: str | Method | Mapping[str, Any]) -> str:
+def _nothing_to_draw_from(method: str | Method | Mapping[str, Any] | None) -> str:
     chosen = build_method(method, "sda")
     if chosen.needs == "system":
         return f"method={chosen.name!r} needs a physical model, found none; pass system=, such as 'lorenz63'"

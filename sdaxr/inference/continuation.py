@@ -27,7 +27,7 @@ from sdaxr.posterior.states import blocks, channel_variance, extend, observe_sta
 from sdaxr.prior.blanket import TrajectoryDenoiser
 from sdaxr.prior.files import Prior
 from sdaxr.prior.hardware import choose_device
-from sdaxr.schema import TIME, OptionError
+from sdaxr.schema import TIME, OptionError, check_positive
 
 
 @dataclass(frozen=True)
@@ -84,12 +84,11 @@ class PriorForecast:
         error: float,
         batch: int | None,
         device: str,
-        method: str | Method | Mapping[str, Any],
+        method: str | Method | Mapping[str, Any] | None,
         sampler: str | Sampler | Mapping[str, Any] | None,
     ) -> PriorForecast:
         """The forecast of an ensemble, after checks that the ensemble and the options fit the prior."""
-        if error <= 0:
-            raise OptionError(f"error={error}, expected a positive number, in standard deviations of the prior")
+        check_positive("error", error, ", in standard deviations of the prior")
         layout, target = prior.layout, choose_device(device)
         drawing = replace(resolve_sampler(prior, sampler), attempts=1)
         held, new = _lengths(prior, context, block)

@@ -12,6 +12,7 @@ their correlations.
 
 from __future__ import annotations
 
+import inspect
 import json
 import logging
 from collections.abc import Mapping
@@ -29,13 +30,25 @@ from sdaxr.archives.reading import open_archive
 from sdaxr.archives.seeds import unit_seed
 from sdaxr.archives.stores import check_free, save, written_whole
 from sdaxr.archives.workers import active_client
-from sdaxr.inference.assimilate import assimilate
+from sdaxr.inference.assimilate import assimilate, score_method
 from sdaxr.inference.forecast import forecast, open_model
 from sdaxr.observations.matching import ERROR, OBS, observed_variables
 from sdaxr.observations.provenance import describe_networks, fingerprint
 from sdaxr.observations.window import BACKGROUND, Observations, as_networks, background_network, window_times
+from sdaxr.posterior.methods import describe_method
+from sdaxr.posterior.samplers.registry import describe_sampler, resolve_sampler
 from sdaxr.prior.files import Prior, open_prior
-from sdaxr.schema import MEMBER, TIME, ArchiveError, DataError, OptionError, SdaxrError
+from sdaxr.schema import (
+    MEMBER,
+    TIME,
+    ArchiveError,
+    DataError,
+    OptionError,
+    SdaxrError,
+    check_least,
+    check_positive,
+    nearest,
+)
 from sdaxr.states.fields import StateLayout
 from sdaxr.states.time import elapsed
 from sdaxr.systems.base import System
@@ -44,6 +57,11 @@ _log = logging.getLogger(__name__)
 
 # Smallest error of a background, in standard deviations of the prior: few members may agree by chance.
 _LEAST = 1e-2
+# Parameters of `assimilate` that `cycle` passes on, with their defaults.
+_PASSED_ON = {
+    key: inspect.signature(assimilate).parameters[key].default
+    for key in ("method", "sampler", "operator", "outside", "batch", "device", "precision")
+}
 
 
 def cycle(
@@ -76,7 +94,9 @@ def cycle(
         a window of their own; they belong to the last full window where the network of the prior needs more states.
     carry
         The model that forecasts the ensemble from the last state of a window to the first state of the next: a system
-        or a prior, as in `sdaxr.forecast`. It is checked before the first window. Default: the prior.
+        or a prior, as in `sdaxr.forecast`. It is checked before the first window. Default: the prior. A prior forecasts
+        on ``device``, ``batch`` members at once, by the default method of `sdaxr.forecast` and the sampler that its own
+        file records, because it is given complete states; ``method`` and ``sampler`` are those of the analysis.
     seed
         Seed of the samples. Each window has a seed of its own, which follows from ``seed``.
     store
@@ -95,7 +115,8 @@ def cycle(
     progress
         Show a progress bar for each window.
     **options
-        Further parameters of `sdaxr.assimilate`, such as ``method`` and ``sampler``.
+        Further parameters of `sdaxr.assimilate`: ``method``, ``sampler``, ``operator``, ``outside``, ``batch``,
+        ``device`` and ``precision``.
 
     Returns
     -------
@@ -106,7 +127,7 @@ def cycle(
     Raises
     ------
     OptionError
-        If a number is impossible, there is no such system, or a network of observations has no time.
+        If a number is impossible, there is no such system or option, or a network of observations has no time.
     DataError, GridError, UnitsError, PriorError
         If the first window has neither observations nor a background, or ``carry`` does not fit the prior; otherwise as
         in `sdaxr.assimilate` and `sdaxr.forecast`.
@@ -116,19 +137,25 @@ def cycle(
     opened = open_prior(prior)
     window = opened.window if window is None else window
     needed = opened.network.window or 1
-    for key, value, least in (("window", window, needed), ("members", members, 2)):
-        if value < least:
-            raise OptionError(f"{key}={value}, expected at least {least}")
-    if not inflation > 0:
-        raise OptionError(f"inflation={inflation}, expected a positive number")
+    options = _complete(options)
+    numbers = {"window": (window, needed), "members": (members, 2), "seed": (seed, 0), "batch": (options["batch"], 1)}
+    for key, (value, least) in numbers.items():
+        if key != "batch" or value is not None:
+            check_least(key, value, least)
+    check_positive("inflation", inflation)
+    guidance, sampler = score_method(opened, options["method"]), resolve_sampler(opened, options["sampler"])
+    options |= {"method": guidance, "sampler": sampler}
     networks = as_networks(observations)
     axis = window_times(networks, opened.layout, times)
     model = opened if carry is None else _carrier(carry, opened, axis.values[0])
+    of_carrier = {} if isinstance(model, System) else {key: options[key] for key in ("batch", "device")}
     about = {
         "prior_sha256": opened.sha256, "seed": seed, "observations_sha256": fingerprint(networks.values()),
         "cycle_times": f"{axis.values[0]} to {axis.values[-1]}", "cycle_window": window, "cycle_carry": _named(model),
         "cycle_background": "none" if background is None else fingerprint([background]), "cycle_members": members,
-        "cycle_inflation": float(inflation), "cycle_options": json.dumps(options, sort_keys=True, default=str),
+        "cycle_inflation": float(inflation), "precision": options["precision"], "outside": options["outside"],
+        "cycle_operators": json.dumps(describe_networks(networks, options["operator"])["operators"]),
+        **describe_method(guidance), **describe_sampler(sampler),
     }  # fmt: skip
     if store is not None and Path(store).exists() and not overwrite:
         return _finished(store, about)
@@ -143,6 +170,7 @@ def cycle(
     analyses = []
     for number, part in enumerate(parts):
         seen = {n: d for n, data in networks.items() if (d := within(n, data, part, opened.layout.time.step))}
+        how = options
         _log.info("window %d of %d: %d networks of observations", number + 1, len(parts), len(seen))
         if not seen:
             if background is None:
@@ -151,25 +179,36 @@ def cycle(
                     "begin at the first observation"
                 )
             seen, background = {BACKGROUND: background_network(background, part)}, None
+            # The background is observed through the identity, and not through the operator of the observations.
+            how = options | {"operator": None}
         analyses.append(
             assimilate(
                 seen, source, times=part, members=members, seed=unit_seed(seed, number), background=background,
-                store=folder and folder / f"{number:05d}.zarr", progress=progress, **options,
+                store=folder and folder / f"{number:05d}.zarr", progress=progress, **how,
             )
         )  # fmt: skip
         if part is not parts[-1]:
-            ahead = forecast(analyses[-1], model, steps=1, seed=unit_seed(seed, number), progress=False)
+            ahead = forecast(analyses[-1], model, steps=1, seed=unit_seed(seed, number), progress=False, **of_carrier)
             background = as_background(ahead, opened.layout, inflation)
     joined = xr.concat(analyses, TIME, data_vars="minimal", coords="minimal", compat="override", join="override")
     joined = joined.drop_vars(STATUS, errors="ignore")
     own = (*BOOKKEEPING, "observations_used", "observations_dropped")
     joined.attrs = {k: v for k, v in analyses[0].attrs.items() if k not in own}
-    joined.attrs |= describe_networks(networks, options.get("operator")) | about
+    joined.attrs |= describe_networks(networks, options["operator"]) | about
     if store is None or folder is None:
         return joined.load()
     save(joined, store, overwrite=overwrite)
     remove(folder)
     return open_archive(store)
+
+
+def _complete(options: Mapping[str, Any]) -> dict[str, Any]:
+    """The parameters that are passed on to `assimilate`, with its defaults for those that are not given."""
+    own = [name for name, p in inspect.signature(cycle).parameters.items() if p.kind is p.KEYWORD_ONLY]
+    for key in options:
+        if key not in _PASSED_ON:
+            raise OptionError(f"unknown option of cycle: {nearest(key, [*own, *_PASSED_ON])}")
+    return _PASSED_ON | dict(options)
 
 
 def _carrier(carry: str | Path | System | Prior, prior: Prior, start: Any) -> System | Prior:

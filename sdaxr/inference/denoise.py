@@ -55,7 +55,7 @@ from sdaxr.posterior.samplers.registry import resolve_sampler
 from sdaxr.posterior.states import channel_variance, observe_states
 from sdaxr.prior.files import Prior, open_prior
 from sdaxr.prior.hardware import choose_device
-from sdaxr.schema import MEMBER, TIME, DataError, DivergenceError, OptionError, nearest
+from sdaxr.schema import MEMBER, TIME, DataError, DivergenceError, OptionError, check_least, nearest
 from sdaxr.states.axes import ensemble_dimension
 from sdaxr.states.fields import StateLayout
 
@@ -133,7 +133,9 @@ def denoise(
     layout, target = prior.layout, choose_device(device)
     if method not in ROUTES:
         raise OptionError(f"method={nearest(method, ROUTES)}")
-    _check(members, step_size, steps, level, method)
+    for key, value, least in (("members", members, 1), ("seed", seed, 0), ("batch", 1 if batch is None else batch, 1)):
+        check_least(key, value, least)
+    _check(step_size, steps, level, method)
     if prior.augmentation.operators:
         raise OptionError(
             f"the prior {prior.name!r} contains {list(prior.augmentation.variables)} in addition to the states, "
@@ -327,9 +329,7 @@ def _noise_ratio(layout: StateLayout, error: float | Mapping[str, float]) -> np.
     return ratio
 
 
-def _check(members: int, step_size: float | None, steps: int | None, level: float, method: str) -> None:
-    if members < 1:
-        raise OptionError(f"members={members}, expected at least 1")
+def _check(step_size: float | None, steps: int | None, level: float, method: str) -> None:
     if steps is not None and steps < (0 if method == "langevin" else 2):
         raise OptionError(f"steps={steps}, expected 0 or more for langevin, 2 or more for posterior")
     if method == "posterior" and step_size is not None:

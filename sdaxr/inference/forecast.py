@@ -9,8 +9,9 @@ timedeltas.
 
 from __future__ import annotations
 
+import inspect
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,7 +24,17 @@ from sdaxr.archives.ensemble import Ensemble
 from sdaxr.archives.seeds import unit_seed
 from sdaxr.archives.workers import active_client, map_units
 from sdaxr.inference.lead_time import check_times, labels, provenance, with_time
-from sdaxr.schema import MEMBER, TIME, DataError, DivergenceError, GridError, OptionError, PriorError, nearest
+from sdaxr.schema import (
+    MEMBER,
+    TIME,
+    DataError,
+    DivergenceError,
+    GridError,
+    OptionError,
+    PriorError,
+    check_least,
+    nearest,
+)
 from sdaxr.states.coordinates import coordinate_of, onto_grid
 from sdaxr.states.time import time_kind
 from sdaxr.systems.base import System
@@ -51,7 +62,7 @@ def forecast(
     context: int | None = None,
     block: int | None = None,
     error: float = 0.03,
-    method: str | Method | Mapping[str, Any] = "sda",
+    method: str | Method | Mapping[str, Any] | None = None,
     sampler: str | Sampler | Mapping[str, Any] | None = None,
     batch: int | None = None,
     device: str = "auto",
@@ -89,7 +100,8 @@ def forecast(
     error
         For a prior: standard deviation of the observations of the k states, in standard deviations of the prior.
     method, sampler
-        For a prior: the method by which the k states guide, and the sampler, as in `sdaxr.assimilate`.
+        For a prior: the method by which the k states guide (default: ``"sda"`` with its default options, because what
+        the file of the prior records is for sparse observations), and the sampler, as in `sdaxr.assimilate`.
     batch
         For a prior: number of members that are sampled at once. Default: as many as fit in memory.
     device
@@ -115,11 +127,13 @@ def forecast(
     ArchiveError, DivergenceError
         If the store cannot be written, or a forecast is not finite.
     """
-    if steps < 1:
-        raise OptionError(f"steps={steps}, expected at least 1")
+    for key, value, least in (("steps", steps, 1), ("seed", seed, 0), ("batch", 1 if batch is None else batch, 1)):
+        check_least(key, value, least)
     data = with_time(ensemble)
     found = _resolve(model, options, data)
     if isinstance(found, System):
+        given = {"context": context, "block": block, "error": error, "method": method, "sampler": sampler}
+        refuse_beside_a_system(forecast, given | {"batch": batch, "device": device}, "pass a prior as the model")
         run: _SystemForecast | PriorForecast = _SystemForecast.of(found, data, steps, seed)
     else:
         from sdaxr.inference.continuation import PriorForecast
@@ -151,6 +165,30 @@ def forecast(
         else:
             members.write(member, fields)
     return members.dataset()
+
+
+def refuse_beside_a_system(function: Callable[..., Any], given: Mapping[str, Any], otherwise: str) -> None:
+    """Raise an error for a parameter that only a prior uses, and that differs from its default in ``function``.
+
+    Parameters
+    ----------
+    function
+        The function whose parameters are ``given``.
+    given
+        Values of the parameters that only a prior uses.
+    otherwise
+        What to do in order to use the parameter, for the message.
+
+    Raises
+    ------
+    OptionError
+        If a value is not the default.
+    """
+    parameters = inspect.signature(function).parameters
+    for key, value in given.items():
+        default = parameters[key].default
+        if value is not default and (default is None or value != default):
+            raise OptionError(f"found {key}= beside a system, which does not use it; leave {key}= out, or {otherwise}")
 
 
 def open_model(model: str | Path | System | Prior, ensemble: xr.Dataset) -> System | Prior:

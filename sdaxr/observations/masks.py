@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from sdaxr.schema import TIME, DataError, OptionError, nearest
+from sdaxr.schema import TIME, DataError, OptionError, check_least, nearest
 from sdaxr.states.axes import space_dimensions
 from sdaxr.states.coordinates import coordinate_of, onto_grid
 from sdaxr.states.time import onto_times
@@ -60,6 +60,7 @@ def random_mask(data: xr.Dataset, coverage: float, *, fixed: bool = False, seed:
         raise OptionError(
             f"coverage is {coverage} of {places} places, which is none; expected {1 / places:.2g} at least"
         )
+    check_least("seed", seed, 0)
     rank = np.random.default_rng([seed, 2]).random((1 if fixed else times, places)).argsort().argsort()
     return mask.copy(data=np.broadcast_to(rank < count, (times, places)).reshape(mask.shape))
 

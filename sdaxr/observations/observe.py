@@ -93,11 +93,14 @@ def observe(
     GridError
         If ``error`` or ``where`` is on another grid.
     OptionError
-        If ``every``, ``start``, ``noise``, ``missing`` or ``where`` is impossible.
+        If ``every``, ``start``, ``seed``, ``noise``, ``missing`` or ``where`` is impossible.
     OperatorError
         If the operator cannot be applied to the truth.
     """
-    _check_options(every, start, missing)
+    for key, number, least in (("every", every, 1), ("start", start, 0), ("seed", seed, 0)):
+        schema.check_least(key, number, least)
+    if not 0 <= missing < 1:
+        raise OptionError(f"missing is {missing}, expected a fraction from 0 to less than 1")
     transform = noise_of(noise)
     if correlation is not None and noise != GAUSSIAN:
         raise OptionError(f"found correlation= beside noise={noise!r}, expected {GAUSSIAN!r}; leave one of them out")
@@ -165,15 +168,6 @@ def is_point_form(observations: xr.Dataset) -> bool:
 
 
 # Drawing observations
-
-
-def _check_options(every: int, start: int, missing: float) -> None:
-    if every < 1:
-        raise OptionError(f"every is {every}, expected 1 or more")
-    if start < 0:
-        raise OptionError(f"start is {start}, expected 0 or more")
-    if not 0 <= missing < 1:
-        raise OptionError(f"missing is {missing}, expected a fraction from 0 to less than 1")
 
 
 def _one_trajectory(truth: xr.Dataset) -> xr.Dataset:

@@ -29,11 +29,13 @@ is an object, too: `Measured`, `Scalar`, `Bounded`, `Covariance`, `Independent` 
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, ClassVar
 
+import numpy as np
 import xarray as xr
 
 from sdaxr.observations.provenance import fingerprint
@@ -94,15 +96,15 @@ def resolve_method(prior: Prior, given: str | Method | Mapping[str, Any] | None 
     return METHODS.build({**recorded, **asked} if asked["name"] == recorded["name"] else asked)
 
 
-def build_method(given: str | Method | Mapping[str, Any], default: str) -> Method:
-    """The method as an object; a mapping without a name holds options of the method ``default``.
+def build_method(given: str | Method | Mapping[str, Any] | None, default: str) -> Method:
+    """The method as an object: the method ``default`` for None, and for a mapping of options without a name.
 
     Raises
     ------
     OptionError
         If the name or an option is unknown, or the value of an option is impossible.
     """
-    return METHODS.build({"name": default, **given} if isinstance(given, Mapping) else given)
+    return METHODS.build({"name": default, **(given or {})} if isinstance(given, Mapping | None) else given)
 
 
 def names(needs: str) -> list[str]:
@@ -124,8 +126,17 @@ def _plain(value: Any) -> Any:
 
 
 def _text(value: Any) -> str:
-    """A text for a value that JSON does not hold: the hash of a Dataset, the ``repr`` of another value."""
-    return fingerprint([value]) if isinstance(value, xr.Dataset) else repr(value)
+    """A text for a value that JSON does not hold.
+
+    Data are recorded by their hash, because the ``repr`` of an array leaves out values; a function is recorded by its
+    module and name, because its ``repr`` holds an address, which is another one in each process.
+    """
+    if isinstance(value, xr.Dataset):
+        return fingerprint([value])
+    if hasattr(value, "__array__"):
+        array = np.ascontiguousarray(value.detach().cpu() if hasattr(value, "detach") else value)
+        return f"{array.dtype}{list(array.shape)} sha256 {hashlib.sha256(array.tobytes()).hexdigest()}"
+    return f"{value.__module__}.{value.__qualname__}" if hasattr(value, "__qualname__") else repr(value)
 
 
 def __getattr__(name: str) -> Any:

@@ -141,7 +141,7 @@ class Registry(Generic[T]):
         if not isinstance(given, Mapping) or not isinstance(given.get("name"), str):
             raise OptionError(
                 f"found {value!r} for the {self.what}, expected one of {', '.join(self.names())}, a mapping with a "
-                f"'name' and options, or a {self.base.__name__} object"
+                f"'name' and options, or a {self.what} object"
             )
         name = given["name"]
         kind = self.kind(name)

@@ -16,7 +16,7 @@ from sdaxr.archives.provenance import provenance_attrs
 from sdaxr.archives.reading import open_archive
 from sdaxr.archives.seeds import unit_seed
 from sdaxr.archives.workers import map_units
-from sdaxr.schema import SPLITS, TIME, TRAJECTORY, VERSION, ArchiveError, DivergenceError, OptionError
+from sdaxr.schema import SPLITS, TIME, TRAJECTORY, VERSION, ArchiveError, DivergenceError, OptionError, check_least
 from sdaxr.systems.base import System
 from sdaxr.systems.registry import open_system
 
@@ -85,8 +85,7 @@ def generate(
         If the store cannot be written or has another configuration, or if trajectories failed. The error lists them
         after all the others are done.
     """
-    if batch < 1:
-        raise OptionError(f"found batch={batch!r}, expected a whole number of at least 1")
+    check_least("batch", batch, 1)
     model = open_system(system, **options)
     config = _config(model, trajectories, steps, seed, split)
     template = _template(model, trajectories, steps, split)
@@ -163,8 +162,7 @@ def split_labels(trajectories: int, split: Sequence[float]) -> np.ndarray:
 
 def _config(model: System, trajectories: int, steps: int, seed: int, split: Sequence[float]) -> dict[str, Any]:
     for name, value, least in (("trajectories", trajectories, 1), ("steps", steps, 1), ("seed", seed, 0)):
-        if value != int(value) or value < least:
-            raise OptionError(f"found {name}={value!r}, expected a whole number of at least {least}")
+        check_least(name, value, least)
     return {
         "system": model.name,
         "options": model.options(),

@@ -44,7 +44,7 @@ def register(name: str, target: str) -> None:
     SYSTEMS.register(name, target)
 
 
-def open_system(name: str | System, **options: Any) -> System:
+def open_system(name: str | System, /, **options: Any) -> System:
     """A dynamical system by name.
 
     Parameters
@@ -64,4 +64,6 @@ def open_system(name: str | System, **options: Any) -> System:
             f"found the options {sorted(options)} beside a {type(name).__name__} object; set them on the "
             "object, or pass the system's name"
         )
-    return SYSTEMS.build(name if isinstance(name, System) else {"name": name, **options})
+    if "name" in options:
+        raise OptionError(f"found the option name={options['name']!r} of the system {name!r}, which no system has")
+    return SYSTEMS.build({"name": name, **options} if isinstance(name, str) else name)

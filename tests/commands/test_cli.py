@@ -94,6 +94,13 @@ def test_an_unknown_system_or_option_offers_the_nearest(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("option", ["store=y.zarr", "seed=4", "name=x", "progress=true", "system=lorenz96"])
+def test_an_option_of_the_system_replaces_no_parameter(tmp_path, option):
+    flags = ("--store", tmp_path / "a.zarr", "--trajectories", 2, "--steps", 4, "--option", option)
+    assert option.partition("=")[0] in one_line("generate", "lorenz63", *flags)
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_missing_file_is_named(tmp_path):
     missing = tmp_path / "missing.zarr"
     assert "missing.zarr" in one_line("info", missing)

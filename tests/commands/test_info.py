@@ -33,6 +33,7 @@ def test_each_kind_says_what_can_be_done_with_it(trajectories: xr.Dataset, tmp_p
 def test_a_prior_is_known_by_name_or_file() -> None:
     facts = info("lorenz63")
     assert facts["kind"] == "prior" and "a, b, c on vector" in facts["summary"]
+    assert info(Path(facts["path"])) == {key: value for key, value in facts.items() if key != "path"}
     assert facts["network.name"] == "convolutional" and facts["sampling"].startswith('{"sampler"')
     with pytest.raises(PriorError, match="Did you mean 'lorenz63'"):
         info("lorentz63")

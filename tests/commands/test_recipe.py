@@ -16,6 +16,11 @@ from sdaxr.commands import recipe
 from sdaxr.schema import ArchiveError, OptionError
 
 GENERATE = {"system": "lorenz63", "store": "t.zarr", "trajectories": 3, "steps": 6, "seed": 0, "split": [0.4, 0.3, 0.3]}
+LATER = {
+    "assimilate": {"observations": "o.nc", "system": "lorenz63", "store": "p.zarr"},
+    "cycle": {"observations": "o.nc", "prior": "lorenz63", "store": "p.zarr"},
+    "forecast": {"ensemble": "o.nc", "model": "lorenz63", "steps": 2, "store": "p.zarr"},
+}
 OBSERVE = {"truth": "t.zarr", "trajectory": -1, "operator": {"op": "identity"}, "every": 2, "error": 0.1}
 
 
@@ -173,7 +178,8 @@ def test_a_system_assimilates_with_its_options(tmp_path):
     assimilate = {"observations": "obs.nc", "store": "p.zarr", "system": "lorenz63"}
     assimilate["method"] = {"name": "ffbs", "particles": 64}
     steps = {"generate": GENERATE, "observe": OBSERVE | {"store": "obs.nc"}}
-    path = write(tmp_path, **steps, assimilate=assimilate | {"spin_up": 10, "members": 2})
+    nothing = dict.fromkeys(("prior", "operator", "background", "batch", "sampler"))
+    path = write(tmp_path, **steps, assimilate=assimilate | nothing | {"spin_up": 10, "members": 2})
     posterior = recipe.run(path, progress=False)["3 assimilate"]
     assert json.loads(posterior.attrs["sdaxr_options"])["spin_up"] == 10
     for change, message in [
@@ -238,13 +244,34 @@ def test_a_command_may_come_twice_in_a_list(tmp_path):
         ({"generate": GENERATE | {"sead": 2}}, "Did you mean 'seed'"),
         ({"generate": GENERATE | {"nois": 2}}, "Did you mean 'noise'"),
         ({"generate": GENERATE | {"system": "lorenz36"}}, "lorenz63"),
-        ({"generate": GENERATE | {"steps": "many"}}, "expected a number"),
+        ({"generate": GENERATE | {"steps": "many"}}, "expected a whole number"),
+        ({"generate": GENERATE | {"seed": float("inf")}}, "step 1 .generate.*found seed: inf, expected a whole number"),
+        ({"generate": GENERATE | {"seed": -1}}, "step 1 .generate.*found seed=-1"),
         ({"generate": GENERATE | {"steps": 2.5}}, "expected a whole number"),
         ({"generate": {"system": "lorenz63", "store": "t.zarr"}}, "missing trajectories, steps"),
         ({"observe": OBSERVE | {"store": "o.nc"}}, "no earlier step makes it"),
         ({"generate": GENERATE, "observe": OBSERVE | {"store": "t.zarr"}}, "output of an earlier step"),
         ({"generate": GENERATE, "observe": OBSERVE | {"store": "o.nc", "operator": {"op": "coarse"}}}, "coarsen"),
         ({"generate": GENERATE, "observe": 4}, "as a mapping"),
+        ({"generate": GENERATE, "observe": OBSERVE | {"store": "o.nc", "where": [1]}}, "step 2 .*found where: .1."),
+        *(
+            (
+                {"generate": GENERATE, "observe": OBSERVE | {"store": "o.nc"}, name: LATER[name] | change},
+                f"step 3 .*{message}",
+            )
+            for name, change, message in [
+                ("assimilate", {"observations": [5]}, "found observations: .5., expected a text or a list"),
+                ("assimilate", {"method": {"name": "4dvar", "first_guess": 5}}, "found method.first_guess: 5"),
+                ("assimilate", {"method": 5}, "found method: 5"),
+                ("assimilate", {"method": {"name": [1]}}, "for the method, expected one of"),
+                ("assimilate", {"operator": 5}, "operator"),
+                ("assimilate", {"method": "sda"}, "needs a prior, found a system"),
+                ("forecast", {"model": [1]}, "found model: .1., expected a text"),
+                ("forecast", {"model": {"a": 1}}, "found model: .'a': 1., expected a text"),
+                ("cycle", {"carry": [1]}, "found carry: .1., expected a text"),
+                ("cycle", {"sampler": {"step": 4}}, "Did you mean 'steps'"),
+            ]
+        ),
     ],
 )
 def test_the_whole_recipe_is_checked_before_anything_runs(tmp_path, content, message):

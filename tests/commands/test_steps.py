@@ -11,7 +11,7 @@ import xarray as xr
 import sdaxr
 from sdaxr.archives.stores import save
 from sdaxr.commands import steps
-from sdaxr.schema import DataError, OperatorError, OptionError
+from sdaxr.schema import DataError, OperatorError
 
 
 @pytest.mark.parametrize("name", steps.STEPS)
@@ -35,20 +35,6 @@ def test_operators_are_json_or_what_it_stands_for() -> None:
     assert steps.read_operator(json.dumps({"op": "coarsen", "factor": 8})) == expected
     with pytest.raises(OperatorError, match="the operator is not JSON"):
         steps.read_operator("coarsen(8)")
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"method": "sdaa"}, "unknown method 'sdaa'"),
-        ({"method": {"name": "mmps", "iteration": 2}}, "Did you mean 'iterations'"),
-        ({"sampler": {"name": "dpm++", "steps": 0}}, "steps=0"),
-    ],
-)
-def test_methods_and_samplers_are_checked_before_anything_runs(options: dict, message: str) -> None:
-    with pytest.raises(OptionError, match=message):
-        steps.check_drawing(options)
-    steps.check_drawing({"method": "sda", "sampler": {"steps": 4}})
 
 
 def test_one_trajectory_of_many(tmp_path, trajectories: xr.Dataset) -> None:

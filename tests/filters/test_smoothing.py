@@ -119,8 +119,8 @@ def test_a_background_is_an_observation_of_the_first_state(observations: xr.Data
     ("options", "message"),
     [
         ({"method": "ffsb"}, "Did you mean 'ffbs'"),
-        ({"members": 0}, "members=0, expected at least 1"),
-        ({"seed": -1}, "seed=-1, expected at least 0"),
+        ({"members": 0}, "members=0, expected a whole number of at least 1"),
+        ({"seed": -1}, "seed=-1, expected a whole number of at least 0"),
         ({"method": {"name": "ffbs", "particles": 1}}, "particles=1, expected at least 2"),
         ({"method": {"name": "kalman", "particles": 100}}, "unknown option of kalman: 'particles'"),
         ({"method": {"name": "ffbs", "first_guess": xr.Dataset()}}, "unknown option of ffbs: 'first_guess'"),
@@ -138,8 +138,8 @@ def test_impossible_options(observations: xr.Dataset, tmp_path, options: dict, m
     [
         ({"method": "ffbs"}, "needs a physical model, found none; pass system="),
         ({"method": "sda"}, "needs a prior, found none"),
-        ({"method": "ffbs", "system": "linear", "prior": "lorenz63"}, "found prior= and system="),
-        ({"method": "ffbs", "system": "linear", "sampler": "dpm++"}, "found sampler= and system="),
+        ({"method": "ffbs", "system": "linear", "prior": "lorenz63"}, "found prior= beside a system"),
+        ({"method": "ffbs", "system": "linear", "sampler": "dpm++"}, "found sampler= beside a system"),
         ({"method": "sda", "system": "linear"}, "method='sda' needs a prior, found system=.*bpf, ffbs, kalman, 4dvar"),
         ({"method": "ffbs", "prior": "lorenz63"}, "found prior= and method='ffbs', which needs a physical model"),
         ({"prior": "lorenz63", "method": {"particles": 10}}, "unknown option of sda: 'particles'"),

@@ -21,6 +21,7 @@ from sdaxr.archives.reading import open_archive
 from sdaxr.inference.assimilate import assimilate
 from sdaxr.observations.innovations import innovations
 from sdaxr.observations.observe import observe
+from sdaxr.prior import files as prior_files
 from sdaxr.prior.files import Prior
 from sdaxr.schema import ArchiveError, DataError, DivergenceError, OptionError, PriorError, UnitsError
 
@@ -86,6 +87,14 @@ def test_a_second_run_returns_the_archive(
     monkeypatch.setattr(Archive, "write", None)
     again = assimilate(observations, prior, members=2, store=tmp_path / "p.zarr", **QUICK)
     xr.testing.assert_identical(again.load(), first)
+
+
+def test_the_file_of_a_prior_is_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = observe(sdaxr.open_system("lorenz63").template().expand_dims(time=[0.0, 0.025]), op.identity(), error=0.5)
+    read, real = [], prior_files.safe_open
+    monkeypatch.setattr(prior_files, "safe_open", lambda path, **how: (read.append(path), real(path, **how))[1])
+    assimilate(seen, "lorenz63", members=1, **QUICK)
+    assert len(read) == 1
 
 
 @pytest.mark.parametrize(
@@ -212,6 +221,28 @@ def test_settings_come_from_the_user_then_the_prior(prior: Prior, observations: 
     assert sampler["steps"] == 7 and sampler["corrections"] == 3
     default = assimilate(observations, tuned, members=1, progress=False).attrs
     assert json.loads(default["sampler_options"])["steps"] == 5
+    other = prior.with_sampling(method={"name": "mmps", "iterations": 7})
+    cases = (({}, "mmps", 7), ({"method": {"iterations": 2}}, "mmps", 2), ({"method": "sda"}, "sda", None))
+    for given, name, iterations in cases:
+        found = assimilate(observations, other, members=1, **(QUICK | given)).attrs
+        assert (found["method"], json.loads(found["method_options"]).get("iterations")) == (name, iterations)
+
+
+@pytest.mark.parametrize(("given", "particles"), [(None, 65536), ({"particles": 64}, 64)])
+def test_with_a_system_the_default_is_the_particle_smoother(given: dict | None, particles: int) -> None:
+    seen = observe(sdaxr.open_system("linear").template().expand_dims(time=[0.0, 1.0]), op.identity(), error=0.5)
+    found = assimilate(seen, system="linear", method=given, members=2, progress=False)
+    assert found.attrs["method"] == "ffbs" and json.loads(found.attrs["method_options"])["particles"] == particles
+
+
+@pytest.mark.parametrize(
+    "unused",
+    [{"prior": "lorenz63"}, {"sampler": "ddim"}, {"batch": 2}, {"device": "cpu"}, {"precision": "float32"}],
+    ids=lambda options: next(iter(options)),
+)
+def test_what_only_a_prior_uses_is_refused_beside_a_system(observations: xr.Dataset, unused: dict) -> None:
+    with pytest.raises(OptionError, match=f"found {next(iter(unused))}= beside a system.*leave system= out"):
+        assimilate(observations, system="linear", **unused)
 
 
 def test_two_networks_do_what_one_does(prior: Prior, observations: xr.Dataset) -> None:
@@ -343,8 +374,10 @@ def test_too_few_states_for_a_window(observations: xr.Dataset) -> None:
         ({"sampler": "ancestrl"}, "Did you mean 'ancestral'"),
         ({"sampler": {"grid": "karas"}}, "Did you mean 'karras'"),
         ({"outside": "dropp"}, "Did you mean 'drop'"),
-        ({"members": 0}, "members=0, expected at least 1"),
-        ({"seed": -1}, "seed=-1, expected at least 0"),
+        ({"members": 0}, "members=0, expected a whole number of at least 1"),
+        ({"seed": -1}, "seed=-1, expected a whole number of at least 0"),
+        ({"seed": 1.5}, "seed=1.5, expected a whole number of at least 0"),
+        ({"batch": 0}, "batch=0, expected a whole number of at least 1"),
         ({"sampler": {"steps": 0}}, "steps=0, expected at least 1"),
     ],
 )

@@ -104,9 +104,12 @@ def test_a_background_is_mean_and_inflated_spread(prior: Prior):
     assert found.a_error.attrs == {"units": "K"}
 
 
-def test_windows_without_observations_follow_the_background(prior: Prior, truth: xr.Dataset):
-    observations = sdaxr.observe(truth.isel(time=slice(0, 6)), op.identity(), error=0.1, seed=3)
-    found = sdaxr.cycle(observations, prior, window=6, members=40, times=truth.time[:12], **QUICK)
+@pytest.mark.parametrize("operator", [None, op.scale(0.5), {"observations": op.scale(0.5)}], ids=str)
+def test_windows_without_observations_follow_the_background(prior: Prior, truth: xr.Dataset, operator):
+    of_all = op.identity() if operator is None else op.scale(0.5)
+    observations = sdaxr.observe(truth.isel(time=slice(0, 6)), of_all, error=0.1, seed=3)
+    how = QUICK | {"operator": operator}
+    found = sdaxr.cycle(observations, prior, window=6, members=40, times=truth.time[:12], **how)
     error = abs(found.mean("member").a - truth.a[:12])
     assert float(error[6]) < 1.5 and float(found.a[:, 11].std()) > 2 * float(found.a[:, 5].std())
     late = observations.isel(time=slice(1, None)).drop_vars("window").assign_coords(time=observations.time[1:] + 6.0)
@@ -123,6 +126,16 @@ def test_carried_by_a_model(prior: Prior, truth: xr.Dataset):
     found = sdaxr.cycle(observations, prior, window=6, carry=Swap(), members=60, times=truth.time[:7], **QUICK)
     last, first = (found.isel(time=i).mean("member") for i in (5, 6))
     np.testing.assert_allclose([first.a, first.b], [last.b, last.a], atol=0.1)
+
+
+def test_a_prior_carries_on_the_device_and_in_the_batches_of_the_analysis(
+    prior: Prior, observations: xr.Dataset, monkeypatch: pytest.MonkeyPatch
+):
+    given, real = [], cycling.forecast
+    monkeypatch.setattr(cycling, "forecast", lambda *args, **how: (given.append(how), real(*args, **how))[1])
+    for carry in (None, Swap()):
+        sdaxr.cycle(observations, prior, window=30, members=2, carry=carry, batch=1, device="cpu", **QUICK)
+    assert [(how.get("batch"), how.get("device")) for how in given] == [(1, "cpu"), (None, None)]
 
 
 def test_a_killed_cycle_goes_on_and_leaves_one_archive(
@@ -149,11 +162,23 @@ def test_a_killed_cycle_goes_on_and_leaves_one_archive(
     monkeypatch.undo()
     xr.testing.assert_allclose(whole.load(), sdaxr.cycle(observations, prior, **options))
     xr.testing.assert_identical(whole, sdaxr.cycle(observations, prior, store=store, **options).load())
-    for change, message in [({"seed": 2}, "seed: 1 -> 2"), ({"carry": Swap()}, "cycle_carry: .*-> 'swap")]:
+    same = {"sampler": {"name": "sde-dpm++", "steps": "30", "corrections": 0.0}, "batch": 1, "device": "cpu"}
+    xr.testing.assert_identical(whole, sdaxr.cycle(observations, prior, store=store, **(options | same)).load())
+    for change, message in [
+        ({"seed": 2}, "seed: 1 -> 2"),
+        ({"carry": Swap()}, "cycle_carry: .*-> 'swap"),
+        ({"operator": op.scale(0.5)}, "cycle_operators: .*-> .*scale"),
+        ({"method": "dps"}, "method: 'sda' -> 'dps'"),
+        ({"sampler": {"steps": 31, "corrections": 0}}, "sampler_options: "),
+        ({"precision": "bfloat16"}, "precision: 'auto' -> 'bfloat16'"),
+        ({"outside": "drop"}, "outside: 'error' -> 'drop'"),
+    ]:
         with pytest.raises(ArchiveError, match=message):
             sdaxr.cycle(observations, prior, store=store, **(options | change))
     with pytest.raises(ArchiveError, match="observations_sha256: "):
         sdaxr.cycle(observations + 1.0, prior, store=store, **options)
+    with pytest.raises(ArchiveError, match="cycle_operators: "):
+        sdaxr.cycle(observations.assign_attrs(operator=op.scale(1.0).to_json()), prior, store=store, **options)
     fresh = sdaxr.cycle(observations, prior, store=tmp_path / "d.zarr", **options)
     assert not (tmp_path / "d.zarr.windows").exists() and fresh.sizes == whole.sizes
 
@@ -204,8 +229,16 @@ def test_windows_of_other_settings_are_refused_with_the_difference(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"window": 0}, "window=0, expected at least 1"),
-        ({"members": 1}, "members=1, expected at least 2"),
+        ({"window": 0}, "window=0, expected a whole number of at least 1"),
+        ({"members": 1}, "members=1, expected a whole number of at least 2"),
+        ({"members": "2"}, "members='2', expected a whole number"),
+        ({"seed": -1}, "seed=-1, expected a whole number of at least 0"),
+        ({"batch": 0}, "batch=0, expected a whole number of at least 1"),
+        ({"widow": 4}, "unknown option of cycle: 'widow'; .*Did you mean 'window'"),
+        ({"precison": "auto"}, "Did you mean 'precision'"),
+        ({"system": "lorenz63"}, "unknown option of cycle: 'system'"),
+        ({"method": "ffbs"}, "method='ffbs', which needs a physical model"),
+        ({"inflation": "2"}, "inflation='2', expected a positive number"),
         ({"inflation": 0.0}, "inflation=0.0"),
     ],
 )
@@ -270,5 +303,5 @@ def test_a_rest_shorter_than_the_prior_needs_belongs_to_the_last_window(
     monkeypatch.setattr(cycling, "assimilate", counted)
     found = sdaxr.cycle(observations, prior, window=8, members=2, seed=5, **QUICK)
     assert lengths == [8] * 6 + [12] and found.sizes["time"] == 60
-    with pytest.raises(OptionError, match="window=4, expected at least 5"):
+    with pytest.raises(OptionError, match="window=4, expected a whole number of at least 5"):
         sdaxr.cycle(observations, prior, window=4, members=2, **QUICK)

@@ -169,6 +169,8 @@ def test_any_length_at_least_the_window():
         ({}, {"error": {"a": 1.0}}, OptionError, r"no value for \['b'\]"),
         ({}, {"error": {"a": 1.0, "c": 1.0}}, OptionError, "error for the variable 'c'"),
         ({}, {"members": 0}, OptionError, "members=0"),
+        ({}, {"seed": -1}, OptionError, "seed=-1, expected a whole number of at least 0"),
+        ({}, {"batch": 0}, OptionError, "batch=0, expected a whole number of at least 1"),
         ({}, {"steps": 1}, OptionError, "steps=1"),
         ({}, {"step_size": 0.1}, OptionError, "step_size is for method='langevin'"),
         ({}, {"method": "langevin", "step_size": -1.0}, OptionError, "step_size=-1"),

@@ -112,9 +112,25 @@ def test_members_run_on_the_dask_client():
 
 
 @pytest.mark.parametrize(
+    "unused",
+    [
+        {"context": 2}, {"block": 1}, {"error": 0.1}, {"method": {"variance": 0.1}}, {"sampler": "ddim"}, {"batch": 2},
+        {"device": "cpu"},
+    ],
+    ids=lambda options: next(iter(options)),
+)  # fmt: skip
+def test_what_only_a_prior_uses_is_refused_beside_a_system(unused):
+    with pytest.raises(OptionError, match=f"found {next(iter(unused))}= beside a system.*pass a prior as the model"):
+        forecast(ensemble(), SYSTEM, steps=STEPS, progress=False, **unused)
+    assert forecast(ensemble(), SYSTEM, steps=1, progress=False, device="auto", error=0.03).sizes["lead_time"] == 1
+
+
+@pytest.mark.parametrize(
     ("change", "options", "error", "message"),
     [
         ({}, {"steps": 0}, OptionError, "steps=0"),
+        ({}, {"seed": -1}, OptionError, "seed=-1, expected a whole number of at least 0"),
+        ({}, {"model": "lorenz63", "batch": 0}, OptionError, "batch=0, expected a whole number of at least 1"),
         ({}, {"model": "lorentz96"}, OptionError, "Did you mean 'lorenz96'"),
         ({}, {"model": "nowhere.safetensors"}, PriorError, "neither a system .* nor a prior"),
         ({}, {"model": "lorenz96", "site": 8}, OptionError, "Did you mean 'sites'"),

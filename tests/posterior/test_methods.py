@@ -7,9 +7,11 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 import xarray as xr
 
 import sdaxr
+from sdaxr.posterior.covariance.trajectory import TrajectoryCovariance
 from sdaxr.posterior.methods import (
     DPS,
     FFBS,
@@ -22,6 +24,7 @@ from sdaxr.posterior.methods import (
     FourDVar,
     Independent,
     JacobianFree,
+    Matrix,
     Measured,
     Scalar,
     describe_method,
@@ -83,6 +86,24 @@ def test_data_are_recorded_by_their_hash() -> None:
     assert records[0] == records[1] != records[2] and len(records[0]) < 200
 
 
+def test_a_covariance_is_recorded_by_all_its_values() -> None:
+    vectors = torch.eye(80, dtype=torch.float64)
+    other = vectors.clone()
+    other[40, 40] = -1.0
+    covariances = [TrajectoryCovariance(torch.ones(80), each) for each in (vectors, vectors.clone(), other)]
+    records = [describe_method(SDA(variance=each))["method_options"] for each in covariances]
+    assert records[0] == records[1] != records[2]
+
+
+def gamma(r: float) -> torch.Tensor:
+    return r * torch.eye(2)
+
+
+def test_a_function_is_recorded_by_its_name() -> None:
+    record = json.loads(describe_method(SDA(variance=Matrix(gamma)))["method_options"])
+    assert record == {"variance": {"name": "matrix", "gamma": f"{__name__}.gamma"}}
+
+
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
@@ -93,6 +114,7 @@ def test_data_are_recorded_by_their_hash() -> None:
         ({"variance": {"name": "bounded", "gamma": 0}}, "gamma=0.0, expected a number above 0"),
         ({"variance": "scaler"}, "unknown variance 'scaler'.*Did you mean 'scalar'"),
         ({"variance": [1]}, r"variance=\[1\], expected one of"),
+        ({"variance": {"gamma": 1}}, "a mapping with a 'name' and options, or a variance object"),
         ({"name": "soad", "variance": "scalar"}, "expected Measured\\(\\) or Bounded\\(\\) for the method 'soad'"),
         ({"name": "jacobian_free", "covariance": "bounded"}, "expected Covariance\\(\\), Measured\\(\\) or"),
         ({"name": "ffbs", "particles": 1}, "particles=1, expected at least 2"),

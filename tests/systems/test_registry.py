@@ -58,6 +58,10 @@ def test_open_system_reads_options_and_offers_the_nearest_name():
     ]:
         with pytest.raises(OptionError, match=message):
             systems.open_system(name, **options)
+    with pytest.raises(OptionError, match="found 5 for the system, expected one of .*, or a system object"):
+        systems.open_system(5)
+    with pytest.raises(OptionError, match="found the option name='x' of the system 'lorenz63'"):
+        systems.open_system("lorenz63", name="x")
     with pytest.raises(OptionError, match="beside a Lorenz63 object"):
         systems.open_system(Lorenz63(), noise=0)
 
