@@ -277,7 +277,8 @@ def _period(
     try:
         if values.dtype.kind == "M":
             begin = np.datetime64(bound)
-            return begin, begin + 1  # in the unit of the text: "2019-03" is a month
+            # In the unit of the text: "2019-03" is a month.
+            return begin, begin + np.ones((), begin.dtype.str.replace("M8", "m8"))[()]
         if values.dtype.kind == "m":
             distance = np.timedelta64(pd.Timedelta(bound).to_timedelta64())
             return distance, distance + np.timedelta64(1, "ns")
