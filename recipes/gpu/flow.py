@@ -8,6 +8,7 @@ fourth of 32 states, with errors of 0.1. The truths here are simulated by the sa
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
@@ -66,17 +67,14 @@ def trajectories(phase: Phase) -> xr.Dataset:
     In a rehearsal the solver has the grid of the states.
     """
     wanted, steps, spin_up = (6, 16, 4) if phase.tenth else (TRAJECTORIES, 64, 64)
-    batch, options = (3, {"system": Kolmogorov(resolution=64, coarsen=1)}) if phase.tenth else (128, {})
-    end = phase.seconds * FOR_DATA
+    batch = 3 if phase.tenth else 128
     start, parts = time.monotonic(), []
-    for part in turbulence.trajectories(
-        phase.device, range(wanted), steps=steps, spin_up=spin_up, batch=batch, **options
-    ):
-        # Half precision has eleven bits: rounding is a thirtieth of the smallest noise level of the training.
-        parts.append(part.half())
+    for part in batches(phase, wanted, steps=steps, spin_up=spin_up, batch=batch):
+        parts.append(part)
         phase.synchronize()
         done, seconds = sum(len(p) for p in parts), time.monotonic() - start
-        if not phase.tenth and seconds * (1 + batch / done) > end:
+        phase.record("batch", trajectories=done, seconds=round(seconds, 1))
+        if not phase.tenth and seconds * (1 + batch / done) > phase.seconds * FOR_DATA:
             break
     phase.record(
         "trajectories", number=done, wanted=wanted, states=steps, seconds=round(seconds, 1),
@@ -84,6 +82,26 @@ def trajectories(phase: Phase) -> xr.Dataset:
     )  # fmt: skip
     fields = torch.cat(parts).cpu().float().numpy()
     return labelled(fields, tests=1 if phase.tenth else TESTS)
+
+
+def batches(phase: Phase, wanted: int, **options: int) -> Iterator[torch.Tensor]:
+    """Batches of trajectories; from kernels that are not fused where the device cannot compile them."""
+    system = Kolmogorov(resolution=64, coarsen=1) if phase.tenth else Kolmogorov()
+    for compiled in (None, False):
+        # Half precision has eleven bits: rounding is a thirtieth of the smallest noise level of the training.
+        found = turbulence.trajectories(
+            phase.device, range(wanted), system=system, compiled=compiled, out=torch.float16, **options
+        )
+        try:
+            first = next(found)
+        except RuntimeError as error:
+            if compiled is False:
+                raise
+            phase.record("no compilation", reason=f"{type(error).__name__}: {error}".splitlines()[0][:300])
+            continue
+        yield first
+        yield from found
+        return
 
 
 def labelled(fields: np.ndarray, tests: int) -> xr.Dataset:
