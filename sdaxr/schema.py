@@ -80,11 +80,19 @@ def check_positive(name: str, value: object, unit: str = "") -> None:
         raise OptionError(f"found {name}={value!r}, expected a positive number{unit}")
 
 
-def check_units(name: str, found: object, expected: object, where: str = "the observation") -> None:
-    """Raise `UnitsError` if both units are given and differ. Units are not converted."""
-    if found is None or expected is None or str(found) == str(expected):
+def check_units(name: str, found: object, expected: object, where: str = "the observations") -> None:
+    """Raise `UnitsError` unless ``found`` are the units ``expected``; nothing is checked where none are expected.
+
+    Missing units are refused: a number without units may be in any. `sdaxr.states.units` converts units.
+    """
+    if not expected or str(found) == str(expected):
         return
+    if not found:
+        raise UnitsError(
+            f"'{name}' has no units in {where}, expected {expected!r}; if its values are in these units, set "
+            f"ds['{name}'].attrs['units'] = {str(expected)!r}"
+        )
     raise UnitsError(
-        f"'{name}' has units {found!r} in {where}, expected {expected!r}; convert it and set "
+        f"'{name}' has units {found!r} in {where}, expected {expected!r}; convert it, and set "
         f"ds['{name}'].attrs['units'] = {str(expected)!r}"
     )

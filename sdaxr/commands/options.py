@@ -147,6 +147,7 @@ drawing = (
         "--precision", help="Precision of the network: float32, bfloat16, or auto (bfloat16 where it is fast)."
     ),
     click.option("--outside", help="error or drop: what happens to observations outside the window or off its steps."),
+    click.option("--units", help="error or convert: what happens to observations in other units than the prior's."),
     click.option("--batch", type=int, help="Number of members computed at once. Default: as many as fit in memory."),
     device,
     overwrite,

@@ -15,6 +15,7 @@ from sdaxr.archives.ensemble import Ensemble
 from sdaxr.archives.provenance import provenance_attrs
 from sdaxr.filters.base import ModelMethod
 from sdaxr.filters.state_space import build_model
+from sdaxr.observations.conversion import in_units
 from sdaxr.observations.provenance import count_observations, describe_networks, fingerprint
 from sdaxr.observations.window import (
     Observations,
@@ -45,6 +46,7 @@ def smooth(
     times: Any = None,
     background: xr.Dataset | None = None,
     outside: str = "error",
+    units: str = "error",
     overwrite: bool = False,
     progress: bool = True,
 ) -> xr.Dataset:
@@ -76,6 +78,9 @@ def smooth(
         is used as an observation of the first state, in addition to the system's distribution of the first state.
     outside
         ``"error"``, or ``"drop"`` to leave out observations that are outside the window or off its steps.
+    units
+        ``"error"``, or ``"convert"`` to convert observations and their errors to the units of what the operator gives;
+        the attribute ``units_converted`` of the result says which.
     overwrite
         Replace an existing archive.
     progress
@@ -107,7 +112,8 @@ def smooth(
     networks = as_networks(observations)
     axis = window_times(networks, layout, times, model=chain.name)
     operators = {name: operator_of(name, data, operator, outside) for name, data in networks.items()}
-    attrs = _provenance(chain, chosen, seed) | describe_networks(networks, operator)
+    networks, converted = in_units(networks, operators, layout.template(axis), units)
+    attrs = _provenance(chain, chosen, seed) | describe_networks(networks, operator) | converted
     seen = networks
     if background is not None:
         attrs["background_sha256"] = fingerprint([background])

@@ -19,6 +19,7 @@ from sdaxr.archives.workers import active_client, map_units
 from sdaxr.filters.smoothing import smooth
 from sdaxr.inference.forecast import refuse_beside_a_system
 from sdaxr.inference.problem import Problem
+from sdaxr.observations.conversion import in_units
 from sdaxr.observations.provenance import count_observations, describe_networks
 from sdaxr.observations.window import (
     BACKGROUND,
@@ -54,6 +55,7 @@ def assimilate(
     background: xr.Dataset | None = None,
     system: str | System | None = None,
     outside: str = "error",
+    units: str = "error",
     batch: int | None = None,
     device: str = "auto",
     precision: str = "auto",
@@ -109,6 +111,9 @@ def assimilate(
         Name of a system with Gaussian noise, or a `sdaxr.systems.MarkovChain`; for the methods that need a system.
     outside
         ``"error"``, or ``"drop"`` to leave out observations that are outside the window or off its steps.
+    units
+        ``"error"``, or ``"convert"`` to convert observations and their errors to the units of what the operator gives;
+        the attribute ``units_converted`` of the result says which.
     batch
         For a prior: number of members that are sampled at once. Default: as many as fit in memory, divided among the
         workers.
@@ -141,7 +146,7 @@ def assimilate(
         )
         return smooth(
             observations, system, method=method, members=members, seed=seed, store=store, operator=operator,
-            times=times, background=background, outside=outside, overwrite=overwrite, progress=progress,
+            times=times, background=background, outside=outside, units=units, overwrite=overwrite, progress=progress,
         )  # fmt: skip
     if prior is None:
         raise OptionError(_nothing_to_draw_from(method))
@@ -153,6 +158,7 @@ def assimilate(
     networks = as_networks(observations)
     axis = window_times(networks, opened.layout, times)
     operators = {name: operator_of(name, data, operator, outside) for name, data in networks.items()}
+    networks, converted = in_units(networks, operators, opened.layout.template(axis), units)
     if background is not None:
         if BACKGROUND in networks:
             raise OptionError(f"found a network named '{BACKGROUND}' and background=; rename the network")
@@ -164,7 +170,7 @@ def assimilate(
     problem = Problem(networks, operators, source, axis, guidance, drawing, precision, outside, device)
     attrs = _provenance(opened, guidance, seed) | describe_networks(networks, None if operator is None else operators)
     attrs |= count_observations(networks, [o.values.shape[-1] for o in problem.observations])
-    attrs |= describe_sampler(drawing) | {"precision": precision}
+    attrs |= describe_sampler(drawing) | converted | {"precision": precision}
     # The guided denoiser is built before the archive: observations that the method cannot use leave no archive behind.
     attrs |= {"evaluations_per_member": problem.guided.method.cost * problem.algorithm.evaluations}
     return draw(

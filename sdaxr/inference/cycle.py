@@ -60,7 +60,7 @@ _LEAST = 1e-2
 # Parameters of `assimilate` that `cycle` passes on, with their defaults.
 _PASSED_ON = {
     key: inspect.signature(assimilate).parameters[key].default
-    for key in ("method", "sampler", "operator", "outside", "batch", "device", "precision")
+    for key in ("method", "sampler", "operator", "outside", "units", "batch", "device", "precision")
 }
 
 
@@ -115,8 +115,8 @@ def cycle(
     progress
         Show a progress bar for each window.
     **options
-        Further parameters of `sdaxr.assimilate`: ``method``, ``sampler``, ``operator``, ``outside``, ``batch``,
-        ``device`` and ``precision``.
+        Further parameters of `sdaxr.assimilate`: ``method``, ``sampler``, ``operator``, ``outside``, ``units``,
+        ``batch``, ``device`` and ``precision``.
 
     Returns
     -------
@@ -153,7 +153,7 @@ def cycle(
         "prior_sha256": opened.sha256, "seed": seed, "observations_sha256": fingerprint(networks.values()),
         "cycle_times": f"{axis.values[0]} to {axis.values[-1]}", "cycle_window": window, "cycle_carry": _named(model),
         "cycle_background": "none" if background is None else fingerprint([background]), "cycle_members": members,
-        "cycle_inflation": float(inflation), "precision": options["precision"], "outside": options["outside"],
+        "cycle_inflation": float(inflation), **{key: options[key] for key in ("precision", "outside", "units")},
         "cycle_operators": json.dumps(describe_networks(networks, options["operator"])["operators"]),
         **describe_method(guidance), **describe_sampler(sampler),
     }  # fmt: skip

@@ -22,6 +22,7 @@ from sdaxr.states.coordinates import (
     wrapped,
 )
 from sdaxr.states.time import check_kind, nearest_times, time_kind
+from sdaxr.states.units import check_decoded
 
 OBS = "obs"
 ERROR = "_error"
@@ -131,7 +132,8 @@ def _checked(observations: xr.Dataset, name: str, template: Template) -> tuple[x
             "output; select, rename or add what differs"
         )
     value = value.transpose(*variable.dims)
-    schema.check_units(name, value.attrs.get("units"), variable.units or None)
+    check_decoded(name, value.attrs, "the observations")
+    schema.check_units(name, value.attrs.get("units"), variable.units)
     label = f"{name}{ERROR}"
     if label not in observations:
         raise DataError(
@@ -139,7 +141,7 @@ def _checked(observations: xr.Dataset, name: str, template: Template) -> tuple[x
             f"set ds[{label!r}] = ... (a number, or values along some of {variable.dims})"
         )
     error = observations[label]
-    schema.check_units(label, error.attrs.get("units"), variable.units or None)
+    schema.check_units(label, error.attrs.get("units") or variable.units, variable.units)
     strange = [d for d in error.dims if d not in variable.dims]
     if strange:
         raise DataError(f"'{label}' has the dimensions {strange}, expected some of {variable.dims}")
@@ -177,7 +179,9 @@ def _time_places(observations: xr.Dataset, template: Template, outside: str) -> 
         raise DataError("'time' has no coordinate, expected times; add them with ds.assign_coords(time=...)")
     times, grid = observations[TIME], xr.DataArray(template.coordinate(TIME), dims=TIME, name=TIME)
     check_kind(times, time_kind(grid), of="the observations", like="the window")
-    schema.check_units(TIME, times.attrs.get("units"), template.coords[TIME].attrs.get("units"), "the observations")
+    schema.check_units(
+        TIME, times.attrs.get("units", "1"), template.coords[TIME].attrs.get("units"), "the observations"
+    )
     at, distance = nearest_times(times.values, grid.values)
     off = ~(np.abs(distance) <= TOLERANCE)
     beyond = off & (((at == 0) & (distance < 0)) | ((at == grid.size - 1) & (distance > 0)))

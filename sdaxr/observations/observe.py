@@ -220,7 +220,8 @@ def _errors(error: Any, clean: xr.Dataset) -> dict[str, xr.DataArray]:
 
 def _error_of(name: str, error: Any, value: xr.DataArray) -> xr.DataArray:
     array = error.load() if isinstance(error, xr.DataArray) else xr.DataArray(np.asarray(error, float))
-    schema.check_units(f"{name}{ERROR}", array.attrs.get("units"), value.attrs.get("units"), "error=")
+    units = value.attrs.get("units")
+    schema.check_units(f"{name}{ERROR}", array.attrs.get("units") or units, units, "error=")
     strange = [d for d in array.dims if d not in value.dims]
     if strange:
         raise DataError(f"the error of '{name}' has the dimensions {strange}, expected some of {list(value.dims)}")

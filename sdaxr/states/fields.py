@@ -20,6 +20,7 @@ from sdaxr.schema import TIME, DataError, GridError
 from sdaxr.states.axes import ensemble_dimension
 from sdaxr.states.coordinates import Coordinate, onto_grid
 from sdaxr.states.time import TimeAxis, phase
+from sdaxr.states.units import check_decoded
 
 if TYPE_CHECKING:
     import torch
@@ -163,6 +164,7 @@ class StateLayout:
             raise DataError(f"variable {schema.nearest(missing[0], map(str, data.data_vars))}")
         for name in self.variables:
             found = data[name]
+            check_decoded(name, found.attrs, "the data")
             schema.check_units(name, found.attrs.get("units"), self.attrs[name].get("units"), "the data")
             known = {*self.dims(name), TIME, str(ensemble_dimension(data))}
             if set(self.dims(name)) - set(map(str, found.dims)) or set(map(str, found.dims)) - known:

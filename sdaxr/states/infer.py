@@ -14,6 +14,7 @@ from sdaxr.states.axes import layer_dimension, space_dimensions
 from sdaxr.states.coordinates import coordinate_of, plain_attrs
 from sdaxr.states.fields import StateLayout
 from sdaxr.states.time import CYCLES, TimeAxis, time_axis
+from sdaxr.states.units import check_decoded, check_given
 
 # Over what the mean and the standard deviation of a state are taken.
 NORMALISATIONS = ("channel", "point")
@@ -46,13 +47,18 @@ def infer_layout(
     Raises
     ------
     DataError
-        If dimensions do not fit together, values are missing at some times only, or a variable is constant.
+        If dimensions do not fit together, values are packed or missing at some times only, or a variable is constant.
+    UnitsError
+        If a variable has no units.
     OptionError
         If ``normalise`` is unknown.
     """
     if normalise not in NORMALISATIONS:
         raise schema.OptionError(f"normalise={schema.nearest(normalise, NORMALISATIONS)}")
     names = state_variables(data, variables)
+    for name in names:
+        check_decoded(name, data[name].attrs, "the training data")
+        check_given(name, data[name].attrs, "the training data")
     space = tuple(map(str, space_dimensions(data[names[0]])))
     layers = {v: layer_dimension(data[v]) for v in names}
     layer_names = sorted({str(d) for d in layers.values() if d is not None})

@@ -96,7 +96,8 @@ def test_networks_points_and_windows_are_what_they_are_together(observations: xr
 
 @pytest.mark.parametrize("method", ["kalman", "ffbs", "bpf", "4dvar"])
 def test_a_background_is_an_observation_of_the_first_state(observations: xr.Dataset, method: str) -> None:
-    background = xr.Dataset({"x1": 1.5, "x1_error": 0.3, "x3": -1.0, "x3_error": 0.4})
+    one = {"units": "1"}
+    background = xr.Dataset({"x1": ((), 1.5, one), "x1_error": 0.3, "x3": ((), -1.0, one), "x3_error": 0.4})
     matrix = np.zeros((5, LENGTH, 3))
     matrix[[0, 1, 2], [0, 2, 4], 1] = 1
     matrix[[3, 4], 0, [0, 2]] = 1
@@ -156,7 +157,7 @@ def test_backgrounds_and_first_guesses_that_do_not_fit(observations: xr.Dataset)
         smooth(observations, TRIPLE, method="kalman", background=xr.Dataset(variables), **QUIET)
 
     with pytest.raises(DataError, match="'x1' has no 'x1_error'"):
-        with_background(x1=1.0)
+        with_background(x1=((), 1.0, {"units": "1"}))
     with pytest.raises(UnitsError, match="'x1' has units 'K'"):
         with_background(x1=((), 1.0, {"units": "K"}), x1_error=0.1)
     with pytest.raises(DataError, match="the background has 2 times, expected one"):

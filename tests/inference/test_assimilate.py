@@ -62,6 +62,20 @@ def test_labels_are_those_of_the_prior(prior: Prior, truth: xr.Dataset, observat
     assert attrs["observations_used"] == [10] and attrs["observations_dropped"] == [0]
 
 
+def test_units_are_converted_where_that_is_asked(prior: Prior, observations: xr.Dataset) -> None:
+    celsius = observations.assign({n: (observations[n] - 273.15).assign_attrs(units="degC") for n in ("a", "b")})
+    with pytest.raises(UnitsError, match="'a' has units 'degC' in the observations, expected 'K'"):
+        assimilate(celsius, prior, members=2, **QUICK)
+    found = assimilate(celsius, prior, members=2, seed=5, units="convert", **QUICK)
+    expected = assimilate(observations, prior, members=2, seed=5, **QUICK)
+    assert_close(found, expected)
+    assert found.attrs["units_converted"] == ["a: degC to K", "b: degC to K"]
+    assert "units_converted" not in expected.attrs
+    bare = observations.assign(a=observations.a.drop_attrs())
+    with pytest.raises(UnitsError, match="'a' has no units in the observations, expected 'K'"):
+        assimilate(bare, prior, members=2, **QUICK)
+
+
 def test_archive_and_memory_hold_the_same(prior: Prior, observations: xr.Dataset, tmp_path: Path) -> None:
     options = {"members": 5, "batch": 2, "seed": 5} | QUICK
     memory = assimilate(observations, prior, **options)

@@ -65,7 +65,7 @@ def test_every_network_is_trained_and_opened_by_name(
 ) -> None:
     gridded = name == "auto" or NETWORKS.kind(name).gridded
     data = trajectories if gridded else autoregressive(4, 12)
-    data = data if periodic else data.drop_attrs()
+    data = data if periodic else data.assign_coords({d: data[d].drop_attrs() for d in data.dims if d in data.coords})
     network = "auto" if name == "auto" else NETWORKS.describe(small(name))
     prior = trained(data, tmp_path / "p.safetensors", network=network, steps=1)
     again = open_prior(tmp_path / "p.safetensors")

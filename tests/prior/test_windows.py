@@ -99,7 +99,7 @@ def test_windows_are_shifted_along_homogeneous_dimensions() -> None:
     """Of a ring of six points, all six shifts are drawn, and no other change is."""
     values = np.random.default_rng(0).normal(size=(5, 6))
     x = ("x", np.arange(6.0), {"period": 6.0})
-    data = xr.Dataset({"a": (("time", "x"), values)}, {"time": np.arange(5.0), "x": x})
+    data = xr.Dataset({"a": (("time", "x"), values, {"units": "m"})}, {"time": np.arange(5.0), "x": x})
     layout = infer_layout(data)
     states, _ = Windows(data, layout, 5, seed=0, homogeneous=["x"]).batch(0, 200)
     shifts = np.stack([np.roll(layout.to_array(data), shift, -1) for shift in range(6)])
@@ -109,7 +109,8 @@ def test_windows_are_shifted_along_homogeneous_dimensions() -> None:
 
 @pytest.mark.parametrize(("dim", "message"), [("y", "'y'; expected one of x"), ("x", "it has to be periodic")])
 def test_what_is_not_homogeneous(dim: str, message: str) -> None:
-    data = xr.Dataset({"a": (("time", "x"), np.random.default_rng(0).normal(size=(5, 6)))}, {"time": np.arange(5.0)})
+    states = (("time", "x"), np.random.default_rng(0).normal(size=(5, 6)), {"units": "m"})
+    data = xr.Dataset({"a": states}, {"time": np.arange(5.0)})
     with pytest.raises(OptionError, match=message):
         Windows(data, infer_layout(data), 3, seed=0, homogeneous=[dim])
 
@@ -125,7 +126,7 @@ def test_what_is_not_homogeneous(dim: str, message: str) -> None:
 def test_what_would_stay_where_it_is_does_not_vary(options: dict[str, Any], land: bool, message: str) -> None:
     """Only the states are rolled; what is the same all along the dimension may stay."""
     y, x = ("y", np.arange(4.0)), ("x", np.arange(6.0), {"period": 6.0})
-    states = (("time", "y", "x"), np.random.default_rng(0).normal(size=(5, 4, 6)))
+    states = (("time", "y", "x"), np.random.default_rng(0).normal(size=(5, 4, 6)), {"units": "m"})
     fields = {"a": states, "h": (("y", "x"), np.ones((4, 1)) * np.arange(6.0))}
     data = xr.Dataset(fields, {"time": np.arange(5.0), "y": y, "x": x})
     coast = data.assign(a=data.a.where(data.x > 3)) if land else data
@@ -155,7 +156,7 @@ def test_the_reference_is_as_the_file_holds_it() -> None:
 
 def numbered(number: int, steps: int) -> tuple[xr.Dataset, StateLayout]:
     values = 1000.0 * np.arange(number)[:, None] + np.arange(steps)
-    data = xr.Dataset({"a": (("trajectory", "time"), values)}, {"time": np.arange(float(steps))})
+    data = xr.Dataset({"a": (("trajectory", "time"), values, {"units": "m"})}, {"time": np.arange(float(steps))})
     return data, infer_layout(data)
 
 
