@@ -21,6 +21,8 @@ INIT_TIME = "init_time"
 VALID_TIME = "valid_time"
 WINDOW_BOUND = "bound"
 
+_OBSERVED, _CONVERT = "the observations", ', or pass units="convert"'
+
 SPLITS = ("train", "valid", "test")
 
 
@@ -80,7 +82,7 @@ def check_positive(name: str, value: object, unit: str = "") -> None:
         raise OptionError(f"found {name}={value!r}, expected a positive number{unit}")
 
 
-def check_units(name: str, found: object, expected: object, where: str = "the observations") -> None:
+def check_units(name: str, found: object, expected: object, where: str = _OBSERVED) -> None:
     """Raise `UnitsError` unless ``found`` are the units ``expected``; nothing is checked where none are expected.
 
     Missing units are refused: a number without units may be in any. `sdaxr.states.units` converts units.
@@ -94,5 +96,5 @@ def check_units(name: str, found: object, expected: object, where: str = "the ob
         )
     raise UnitsError(
         f"'{name}' has units {found!r} in {where}, expected {expected!r}; convert it, and set "
-        f"ds['{name}'].attrs['units'] = {str(expected)!r}"
+        f"ds['{name}'].attrs['units'] = {str(expected)!r}{_CONVERT if where == _OBSERVED else ''}"
     )

@@ -109,7 +109,7 @@ def smooth(
         )
     chosen, chain = chosen.resolve(), _chain(system)
     layout = system_layout(chain)
-    networks = as_networks(observations)
+    networks = as_networks(observations, layout)
     axis = window_times(networks, layout, times, model=chain.name)
     operators = {name: operator_of(name, data, operator, outside) for name, data in networks.items()}
     networks, converted = in_units(networks, operators, layout.template(axis), units)

@@ -155,7 +155,7 @@ def assimilate(
     drawing = resolve_sampler(opened, sampler)
     for key, value, least in (("members", members, 1), ("seed", seed, 0), ("batch", 1 if batch is None else batch, 1)):
         check_least(key, value, least)
-    networks = as_networks(observations)
+    networks = as_networks(observations, opened.layout)
     axis = window_times(networks, opened.layout, times)
     operators = {name: operator_of(name, data, operator, outside) for name, data in networks.items()}
     networks, converted = in_units(networks, operators, opened.layout.template(axis), units)

@@ -145,7 +145,7 @@ def cycle(
     check_positive("inflation", inflation)
     guidance, sampler = score_method(opened, options["method"]), resolve_sampler(opened, options["sampler"])
     options |= {"method": guidance, "sampler": sampler}
-    networks = as_networks(observations)
+    networks = as_networks(observations, opened.layout)
     axis = window_times(networks, opened.layout, times)
     model = opened if carry is None else _carrier(carry, opened, axis.values[0])
     of_carrier = {} if isinstance(model, System) else {key: options[key] for key in ("batch", "device")}

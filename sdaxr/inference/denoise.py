@@ -58,6 +58,7 @@ from sdaxr.prior.hardware import choose_device
 from sdaxr.schema import MEMBER, TIME, DataError, DivergenceError, OptionError, check_least, nearest
 from sdaxr.states.axes import ensemble_dimension
 from sdaxr.states.fields import StateLayout
+from sdaxr.states.names import named_time
 
 ROUTES = ("posterior", "langevin")
 # Values of the fields in one batch, where no batch is given: a few hundred megabytes in the network.
@@ -144,6 +145,7 @@ def denoise(
     ensemble = ensemble_dimension(noisy)
     if members > 1 and ensemble == MEMBER:
         raise OptionError(f"members={members}, expected 1 for fields that have a dimension 'member'; rename it")
+    noisy = named_time(noisy)
     if TIME not in noisy.dims or TIME not in noisy.coords:
         raise DataError(
             f"found the dimensions {tuple(map(str, noisy.dims))}, expected 'time' with its coordinate; for a single "

@@ -13,6 +13,7 @@ import xarray as xr
 from sdaxr.archives.provenance import provenance_attrs
 from sdaxr.schema import INIT_TIME, LEAD_TIME, MEMBER, TIME, VALID_TIME, DataError
 from sdaxr.states.axes import ensemble_dimension
+from sdaxr.states.names import named_time
 from sdaxr.states.time import same_step, time_axis, time_kind
 
 
@@ -24,6 +25,7 @@ def with_time(ensemble: xr.Dataset) -> xr.Dataset:
     DataError
         If there is no time.
     """
+    ensemble = named_time(ensemble)
     if TIME not in ensemble.coords:
         raise DataError(
             f"found the coordinates {list(map(str, ensemble.coords))}, expected 'time', the time from which the "

@@ -8,6 +8,7 @@ from sdaxr.observations.matching import match
 from sdaxr.observations.observe import operator_for
 from sdaxr.operators import Operator, Template
 from sdaxr.states.axes import ensemble_dimension
+from sdaxr.states.names import recognised
 
 
 def innovations(posterior: xr.Dataset, observations: xr.Dataset, *, operator: Operator | None = None) -> xr.Dataset:
@@ -35,6 +36,7 @@ def innovations(posterior: xr.Dataset, observations: xr.Dataset, *, operator: Op
     DataError, GridError, UnitsError, OperatorError
         If the observations do not fit the posterior.
     """
+    observations = recognised(observations, {n: c.attrs for n, c in posterior.coords.items()})
     chosen = operator or operator_for(observations)
     ensemble = ensemble_dimension(posterior)
     projected = chosen.apply(posterior)

@@ -21,6 +21,7 @@ from sdaxr.states.coordinates import (
     unrolled,
     wrapped,
 )
+from sdaxr.states.names import auxiliary
 from sdaxr.states.time import check_kind, nearest_times, time_kind
 from sdaxr.states.units import check_decoded
 
@@ -117,6 +118,7 @@ def observed_variables(observations: xr.Dataset) -> list[str]:
     names = [str(n) for n in observations.data_vars]
     aside = {n for n in names if any(n == f"{m}{end}" for m in names for end in (ERROR, _QUALITY))}
     aside |= {a for n in names for a in str(observations[n].attrs.get("ancillary_variables", "")).split()}
+    aside |= auxiliary(observations)
     found = [n for n in names if n not in aside]
     if not found:
         raise DataError(f"found the variables {names}, expected at least one measured variable and its '<name>_error'")

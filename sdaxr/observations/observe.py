@@ -28,6 +28,7 @@ from sdaxr.operators.locations import write_times
 from sdaxr.schema import TIME, WINDOW_BOUND, DataError, OptionError
 from sdaxr.states.axes import ensemble_dimension
 from sdaxr.states.coordinates import coordinate_of, onto_grid
+from sdaxr.states.names import auxiliary, named_time
 from sdaxr.states.time import onto_times
 
 WINDOW = "window"
@@ -104,7 +105,7 @@ def observe(
     transform = noise_of(noise)
     if correlation is not None and noise != GAUSSIAN:
         raise OptionError(f"found correlation= beside noise={noise!r}, expected {GAUSSIAN!r}; leave one of them out")
-    truth = _one_trajectory(truth)
+    truth = _one_trajectory(named_time(truth))
     _check_gaps(truth)
     clean = operator.apply(truth)
     if TIME in clean.dims:
@@ -151,7 +152,7 @@ def operator_for(observations: xr.Dataset, *, outside: str = "error") -> Operato
     OperatorError
         If the attribute cannot be read, or holds a Python function.
     DataError
-        If measurements in point form have no time, or a coordinate that is not finite.
+        If measurements in point form have no time.
     """
     text = observations.attrs.get("operator")
     operator = from_json(text) if text is not None else identity()
@@ -184,7 +185,8 @@ def _one_trajectory(truth: xr.Dataset) -> xr.Dataset:
             f"the truth has the dimensions {list(truth.sizes)}, expected 'time' with a coordinate; name it with "
             "ds.rename(...) or ds.assign_coords(time=...)"
         )
-    moving = [n for n, v in truth.data_vars.items() if TIME in v.dims and v.dtype.kind in "fiu"]
+    aside = auxiliary(truth)
+    moving = [n for n, v in truth.data_vars.items() if TIME in v.dims and v.dtype.kind in "fiu" and n not in aside]
     if not moving:
         raise DataError(f"the truth has the variables {list(truth.data_vars)}, expected numbers along 'time'")
     return truth[moving].load()
@@ -284,10 +286,8 @@ def _point_coordinates(observations: xr.Dataset) -> dict[str, Any]:
             f"found the coordinates {list(along)} along '{OBS}', expected 'time' and the position of each measurement; "
             f"add them with ds.assign_coords(time=('{OBS}', ...))"
         )
-    numbers = {n: c for n, c in along.items() if n == TIME or c.dtype.kind in "fiu"}
-    for name, coord in numbers.items():
-        if bool(coord.isnull().any()):
-            at = int(coord.isnull().values.argmax())
-            raise DataError(f"'{name}' of measurement {at} is {coord.values[at]}, expected a value; leave it out")
-    places = {name: tuple(map(float, coord.values)) for name, coord in numbers.items() if name != TIME}
-    return {TIME: write_times(along[TIME]), **places}
+    if bool(along[TIME].isnull().any()):
+        at = int(along[TIME].isnull().values.argmax())
+        raise DataError(f"'time' of measurement {at} is {along[TIME].values[at]}, expected a time; leave it out")
+    numbers = {n: c for n, c in along.items() if n != TIME and c.dtype.kind in "fiu"}
+    return {TIME: write_times(along[TIME]), **{n: tuple(map(float, c.values)) for n, c in numbers.items()}}

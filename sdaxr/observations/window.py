@@ -15,6 +15,7 @@ from sdaxr.schema import TIME, DataError, OptionError, nearest
 from sdaxr.states.axes import ensemble_dimension
 from sdaxr.states.coordinates import TOLERANCE
 from sdaxr.states.fields import StateLayout
+from sdaxr.states.names import recognised
 from sdaxr.states.time import check_kind, elapsed, nearest_times, same_step, time_axis, time_kind
 
 Observations = xr.Dataset | Mapping[str, xr.Dataset] | xr.DataTree
@@ -22,16 +23,10 @@ Operators = Operator | Mapping[str, Operator] | None
 BACKGROUND = "background"
 
 
-def as_networks(observations: Observations) -> dict[str, xr.Dataset]:
-    """Observations as a mapping from the name of a network to its Dataset."""
-    if isinstance(observations, xr.Dataset):
-        return {"observations": observations}
-    if isinstance(observations, xr.DataTree):
-        nodes = [node for node in observations.subtree if node.data_vars] or [observations]
-        return {node.path.strip("/") or "observations": node.to_dataset() for node in nodes}
-    if not observations:
-        raise DataError("found no network of observations, expected at least one Dataset")
-    return dict(observations)
+def as_networks(observations: Observations, layout: StateLayout | None = None) -> dict[str, xr.Dataset]:
+    """Observations as a mapping from the name of a network to its Dataset, with the coordinate names of ``layout``."""
+    like = {} if layout is None else layout.coordinate_attrs
+    return {name: recognised(data, like) for name, data in _networks(observations).items()}
 
 
 def operator_of(name: str, data: xr.Dataset, operator: Operators, outside: str) -> Operator:
@@ -132,6 +127,17 @@ def background_network(background: xr.Dataset, times: xr.DataArray) -> xr.Datase
     data = background[names].drop_attrs(deep=False)
     data = data if TIME in data.dims else data.drop_vars(TIME, errors="ignore").expand_dims(TIME)
     return data.assign_coords({TIME: times[:1]}).assign_attrs(operator=identity().to_json())
+
+
+def _networks(observations: Observations) -> dict[str, xr.Dataset]:
+    if isinstance(observations, xr.Dataset):
+        return {"observations": observations}
+    if isinstance(observations, xr.DataTree):
+        nodes = [node for node in observations.subtree if node.data_vars] or [observations]
+        return {node.path.strip("/") or "observations": node.to_dataset() for node in nodes}
+    if not observations:
+        raise DataError("found no network of observations, expected at least one Dataset")
+    return dict(observations)
 
 
 def _ends(name: str, data: xr.Dataset, layout: StateLayout, model: str) -> tuple[Any, Any]:

@@ -170,13 +170,13 @@ def refuse_outside(
     )
 
 
-def positions(operator: str, coords: object) -> dict[str, tuple[float, ...]]:
+def positions(operator: str, coords: object, *, finite: bool = True) -> dict[str, tuple[float, ...]]:
     """Positions as tuples of floats.
 
     Raises
     ------
     OperatorError
-        If there are none, they are not finite numbers, or their counts differ.
+        If there are none, they are not numbers, not ``finite`` ones, or their counts differ.
     """
     if not isinstance(coords, Mapping) or not coords:
         raise OperatorError(f"{operator}: found coords={coords!r}, expected {{dimension: positions}}")
@@ -190,7 +190,7 @@ def positions(operator: str, coords: object) -> dict[str, tuple[float, ...]]:
             f"{operator}: found {lengths} positions, expected one number, at least 1, for all dimensions"
         )
     for dim, values in out.items():
-        if not np.isfinite(values).all():
+        if finite and not np.isfinite(values).all():
             raise OperatorError(
                 f"{operator}: position {np.flatnonzero(~np.isfinite(values))[0]} of '{dim}' is not finite"
             )

@@ -25,9 +25,9 @@ def locations(coords: Mapping[str, Sequence[Any]], dim: str = "obs", *, outside:
     Parameters
     ----------
     coords
-        Positions of the measurements: one sequence for each dimension of the state, all of equal length. Times are
-        model times, ISO dates, or seconds where the time of the state is a timedelta. Times and layers must be among
-        those of the state.
+        Positions of the measurements: one sequence for each dimension of the state, all of equal length. Coordinates of
+        other names, such as the height of a station, are not used. Times are model times, ISO dates, or seconds where
+        the time of the state is a timedelta. Times and layers must be among those of the state.
     dim
         Name of the new dimension.
     outside
@@ -55,7 +55,7 @@ class Locations(Operator):
             raise OperatorError(f"locations: found coords={self.coords!r}, expected 'time' and positions")
         times = tuple(t if isinstance(t, str) else float(t) for t in self.coords[TIME])
         numbers = {d: v for d, v in self.coords.items() if d != TIME}
-        checked = positions("locations", numbers) if numbers else {}
+        checked = positions("locations", numbers, finite=False) if numbers else {}
         if any(len(v) != len(times) for v in checked.values()):
             raise OperatorError(
                 f"locations: found {len(times)} times, expected one for each position in {list(checked)}"
@@ -63,9 +63,8 @@ class Locations(Operator):
         object.__setattr__(self, "coords", {TIME: times, **checked})
 
     def bind(self, template: Template) -> Bound:
-        check_dimensions("locations", tuple(self.coords), template)
         times = _like(self.coords[TIME], template.coordinate(TIME))
-        where = {TIME: times, **{d: np.asarray(v) for d, v in self.coords.items() if d != TIME}}
+        where = {TIME: times, **self._places(template)}
         layers = {template.layer(name) for name in template.variables}
         brackets = {TIME: _at_time(template, times)}
         for dim in where:
@@ -80,6 +79,20 @@ class Locations(Operator):
         labels = {d: CoordTemplate(v[kept], place_attrs(template, d), (self.dim,)) for d, v in where.items()}
         labels[self.dim] = CoordTemplate(kept, {"long_name": "number of the measurement"})
         return gather(template, {d: b.take(kept) for d, b in brackets.items()}, self.dim, labels, inside.size)
+
+    def _places(self, template: Template) -> dict[str, np.ndarray]:
+        """Positions along dimensions of the state, without other coordinates such as the height of a station."""
+        space = {d for name in template.variables for d in template.space(name)}
+        if space - set(self.coords):
+            check_dimensions("locations", tuple(self.coords), template)
+        where = {d: np.asarray(v) for d, v in self.coords.items() if d != TIME and d in template.sizes}
+        for dim, values in where.items():
+            if not np.isfinite(values).all():
+                at = int(np.isfinite(values).argmin())
+                raise OperatorError(
+                    f"locations: '{dim}' of {self.dim} {at} is {values[at]}, expected a number; leave it out"
+                )
+        return where
 
     def _refuse(self, brackets: Mapping[str, Bracket], where: Mapping[str, np.ndarray], template: Template) -> None:
         for dim, found in brackets.items():

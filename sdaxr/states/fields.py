@@ -19,6 +19,7 @@ from sdaxr import schema
 from sdaxr.schema import TIME, DataError, GridError
 from sdaxr.states.axes import ensemble_dimension
 from sdaxr.states.coordinates import Coordinate, onto_grid
+from sdaxr.states.names import recognised
 from sdaxr.states.time import TimeAxis, phase
 from sdaxr.states.units import check_decoded
 
@@ -86,6 +87,11 @@ class StateLayout:
     def periodic(self) -> tuple[bool, ...]:
         """Whether each horizontal dimension is periodic."""
         return tuple(d in self.coords and self.coords[d].period is not None for d in self.space)
+
+    @property
+    def coordinate_attrs(self) -> dict[Hashable, dict[str, Any]]:
+        """Attributes of the coordinates of a state, by name."""
+        return {d: c.attrs for d, c in self.coords.items()}
 
     @property
     def context_channels(self) -> int:
@@ -159,6 +165,7 @@ class StateLayout:
         DataError, GridError, UnitsError
             If variables, dimensions, units or points are not those of the layout.
         """
+        data = recognised(data, self.coordinate_attrs)
         missing = [v for v in self.variables if v not in data.data_vars]
         if missing:
             raise DataError(f"variable {schema.nearest(missing[0], map(str, data.data_vars))}")

@@ -13,6 +13,7 @@ from sdaxr.schema import TIME, DataError
 from sdaxr.states.axes import layer_dimension, space_dimensions
 from sdaxr.states.coordinates import coordinate_of, plain_attrs
 from sdaxr.states.fields import StateLayout
+from sdaxr.states.names import auxiliary
 from sdaxr.states.time import CYCLES, TimeAxis, time_axis
 from sdaxr.states.units import check_decoded, check_given
 
@@ -99,12 +100,16 @@ def infer_layout(
 def state_variables(data: xr.Dataset, variables: Sequence[str] | None = None) -> list[str]:
     """Names of the state variables: ``variables``, else every variable with a ``time`` dimension.
 
+    Variables that only describe others, such as ``time_bnds``, are no states (`sdaxr.states.names.auxiliary`).
+
     Raises
     ------
     DataError
         If a name is unknown, or there is no such variable.
     """
-    names = list(variables) if variables else [str(v) for v in data.data_vars if TIME in data[v].dims]
+    aside = auxiliary(data)
+    moving = [str(v) for v in data.data_vars if TIME in data[v].dims and v not in aside]
+    names = list(variables) if variables else moving
     for name in names:
         if name not in data.data_vars:
             raise DataError(f"variable {schema.nearest(name, map(str, data.data_vars))}")

@@ -1,7 +1,7 @@
 """Units: which are given, how one is converted to another, and those of powers and quotients.
 
 Powers and quotients have the spelling of the CF conventions: ``m s-1``. Other spellings of UDUNITS are read: ``m/s``,
-``m.s-1``, ``m s**-1`` and ``m s^-1``. Their symbols are not converted: km and m stay two units there. What cannot be read
+``m.s-1``, ``m s**-1`` and ``m s^-1``. Their symbols stay: km and m are two units there. What cannot be read
 is kept in brackets. Units that are ``""`` are unknown, and so is what follows from them; those of a number are ``"1"``.
 """
 

@@ -14,6 +14,7 @@ import xarray as xr
 from sdaxr.schema import INIT_TIME, LEAD_TIME, TIME, VALID_TIME, DataError, GridError, check_units
 from sdaxr.states.axes import ensemble_dimension
 from sdaxr.states.coordinates import coordinate_of, onto_grid
+from sdaxr.states.names import recognised
 from sdaxr.states.time import match_times
 
 _TIME_DIMS = (TIME, LEAD_TIME, INIT_TIME)
@@ -45,7 +46,7 @@ def align(data: xr.Dataset, truth: xr.Dataset) -> tuple[xr.Dataset, xr.Dataset]:
     UnitsError
         If a variable, or the time, has different units in ``data`` and ``truth``.
     """
-    truth = single(truth)
+    truth = single(recognised(truth, {n: c.attrs for n, c in data.coords.items()}))
     data, truth = _common_variables(data, truth)
     data, truth = _common_times(data, truth)
     truth = _on_one_grid(data, truth)

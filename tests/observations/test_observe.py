@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import numpy as np
+import pandas as pd
 import pytest
 import xarray as xr
 from instruments import CALENDARS, aligned, make_truth, soundings
@@ -178,10 +179,21 @@ def test_points_need_their_time_and_place(truth):
     data = soundings(truth)
     with pytest.raises(DataError, match="expected 'time' and the position"):
         operator_for(data.drop_vars("time"))
-    with pytest.raises(DataError, match="'x' of measurement 2 is nan"):
-        operator_for(data.assign_coords(x=data.x.where(np.arange(20) != 2)))
+    with pytest.raises(OperatorError, match="'x' of obs 2 is nan"):
+        aligned(data.assign_coords(x=data.x.where(np.arange(20) != 2)), truth)
+    no_time = data.assign_coords(time=("obs", pd.to_datetime(["2020-01-01"] * 19 + ["NaT"])))
+    with pytest.raises(DataError, match="'time' of measurement 19 is NaT"):
+        operator_for(no_time)
     with pytest.raises(OperatorError, match="no dimension 'lon'"):
         aligned(data.rename(x="lon"), truth)
+
+
+@pytest.mark.parametrize("values", [np.arange(20.0), np.full(20, np.nan), np.arange(20)])
+def test_what_else_is_known_of_a_station_is_no_place(truth, values: np.ndarray) -> None:
+    data = soundings(truth)
+    with_height = aligned(data.assign_coords(elevation=("obs", values)), truth)
+    for found, expected in zip(with_height.values(), aligned(data, truth).values(), strict=True):
+        np.testing.assert_array_equal(found, expected)
 
 
 def test_an_error_field_is_matched_by_its_labels(truth: xr.Dataset) -> None:
