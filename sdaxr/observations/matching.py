@@ -22,6 +22,7 @@ from sdaxr.states.coordinates import (
     wrapped,
 )
 from sdaxr.states.names import auxiliary
+from sdaxr.states.places import Places, check_places
 from sdaxr.states.time import check_kind, nearest_times, time_kind
 from sdaxr.states.units import check_decoded
 
@@ -94,6 +95,9 @@ def match(observations: xr.Dataset, template: Template, *, outside: str = "error
             if dim not in places:
                 places[dim] = _places(observations, dim, template, outside)
         kept, at = zip(*(places[str(d)] for d in value.dims), strict=True) if value.dims else ((), ())
+        grids = {n: Places(c.dims, c.values, c.attrs) for n, c in template.coords.items() if c.dims and len(c.dims) > 1}
+        whole = {n: p for n, p in grids.items() if all(observations.sizes.get(d) == template.sizes[d] for d in p.dims)}
+        check_places(observations, whole, of="the observations", like="the operator's output")
         pair = []
         for source in (value, error):
             full = np.full(template.shape(name), np.nan, np.result_type(value.dtype, np.float32))
@@ -205,6 +209,12 @@ def _grid_places(observations: xr.Dataset, dim: str, template: Template, outside
     named = dim in observations.coords
     if own and not named and dim != OBS and observations.sizes[dim] == grid.size:
         return np.arange(grid.size), np.arange(grid.size)
+    if not named and dim != OBS and observations.sizes[dim] != grid.size:
+        raise GridError(
+            f"'{dim}' of the observations has {observations.sizes[dim]} points without a coordinate, the operator's "
+            f"output has {grid.size}: which of them is not known; give all points, with NaN where nothing is observed, "
+            f"label them as the prior does, or give measurements along '{OBS}' with latitude and longitude"
+        )
     labels = observations[dim].values if named else np.arange(observations.sizes[dim])
     turn = template.turn(dim)
     at = match_points(labels, grid, turn)

@@ -12,7 +12,17 @@ import pandas as pd
 import xarray as xr
 
 from sdaxr.operators.base import Bound, Operator, check_dimensions, register
-from sdaxr.operators.interpolation import Bracket, bracket, check_outside, gather, place_attrs, positions
+from sdaxr.operators.interpolation import (
+    Bracket,
+    bracket,
+    check_outside,
+    gather,
+    named_place,
+    on_mesh,
+    place_attrs,
+    positions,
+    refuse_outside,
+)
 from sdaxr.operators.template import CoordTemplate, Template
 from sdaxr.schema import TIME, OperatorError
 from sdaxr.states.coordinates import TOLERANCE, nearest_points
@@ -65,27 +75,34 @@ class Locations(Operator):
     def bind(self, template: Template) -> Bound:
         times = _like(self.coords[TIME], template.coordinate(TIME))
         where = {TIME: times, **self._places(template)}
-        layers = {template.layer(name) for name in template.variables}
+        layers, mesh = {template.layer(name) for name in template.variables}, on_mesh(template, where)
         brackets = {TIME: _at_time(template, times)}
         for dim in where:
-            if dim != TIME:
+            if dim != TIME and dim in template.sizes:
                 brackets[dim] = (
                     _at_layer(template, dim, where[dim]) if dim in layers else bracket(template, dim, where[dim])
                 )
-        inside = np.logical_and.reduce([b.inside for b in brackets.values()])
+        inside = np.logical_and.reduce([b.inside for b in brackets.values()] + [m.inside for m in mesh])
         if self.outside == "error":
             self._refuse(brackets, where, template)
+            if mesh:
+                at = {d: v for d, v in where.items() if d not in template.sizes}
+                refuse_outside("locations", self.dim, at, template, mesh[0].inside)
         kept = np.flatnonzero(inside)
         labels = {d: CoordTemplate(v[kept], place_attrs(template, d), (self.dim,)) for d, v in where.items()}
         labels[self.dim] = CoordTemplate(kept, {"long_name": "number of the measurement"})
-        return gather(template, {d: b.take(kept) for d, b in brackets.items()}, self.dim, labels, inside.size)
+        around = [m.take(kept) for m in mesh]
+        return gather(template, {d: b.take(kept) for d, b in brackets.items()}, self.dim, labels, inside.size, around)
 
     def _places(self, template: Template) -> dict[str, np.ndarray]:
         """Positions along dimensions of the state, without other coordinates such as the height of a station."""
-        space = {d for name in template.variables for d in template.space(name)}
-        if space - set(self.coords):
-            check_dimensions("locations", tuple(self.coords), template)
-        where = {d: np.asarray(v) for d, v in self.coords.items() if d != TIME and d in template.sizes}
+        names = {d: named_place(d, template) for d in self.coords if d != TIME}
+        places = {name: np.asarray(self.coords[d]) for d, name in names.items() if name is not None}
+        grids = {n: template.coords[n].dims or () for n in places if n not in template.sizes}
+        covered = {*places, *(d for dims in grids.values() for d in dims)}
+        if {d for name in template.variables for d in template.space(name)} - covered:
+            check_dimensions("locations", tuple(d for d, name in names.items() if name is None), template)
+        where = {n: v for n, v in places.items() if n in template.sizes or set(grids[n]) - set(places)}
         for dim, values in where.items():
             if not np.isfinite(values).all():
                 at = int(np.isfinite(values).argmin())

@@ -20,6 +20,7 @@ from sdaxr.schema import TIME, DataError, GridError
 from sdaxr.states.axes import ensemble_dimension
 from sdaxr.states.coordinates import Coordinate, onto_grid
 from sdaxr.states.names import recognised
+from sdaxr.states.places import Places, check_places
 from sdaxr.states.time import TimeAxis, phase
 from sdaxr.states.units import check_decoded
 
@@ -57,6 +58,8 @@ class StateLayout:
         Static fields, each of shape (*space), normalised.
     cycles
         Cyclic time context, among ``"hour_of_day"`` and ``"day_of_year"``.
+    places
+        Latitudes and longitudes of the grid points, of curvilinear grids and of meshes.
     """
 
     variables: tuple[str, ...]
@@ -72,6 +75,7 @@ class StateLayout:
     mask: np.ndarray | None = None
     context: dict[str, np.ndarray] = field(default_factory=dict)
     cycles: tuple[str, ...] = ()
+    places: dict[str, Places] = field(default_factory=dict)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -91,7 +95,7 @@ class StateLayout:
     @property
     def coordinate_attrs(self) -> dict[Hashable, dict[str, Any]]:
         """Attributes of the coordinates of a state, by name."""
-        return {d: c.attrs for d, c in self.coords.items()}
+        return {name: c.attrs for name, c in (self.coords | self.places).items()}
 
     @property
     def context_channels(self) -> int:
@@ -177,7 +181,9 @@ class StateLayout:
             if set(self.dims(name)) - set(map(str, found.dims)) or set(map(str, found.dims)) - known:
                 raise GridError(f"'{name}' has dimensions {found.dims}, expected {self.dims(name)} besides time")
         grid = {d: self.coords.get(d, size) for d, size in self.sizes.items()}
-        return onto_grid(data, grid, of="the data", like=model)
+        data = onto_grid(data, grid, of="the data", like=model)
+        check_places(data, self.places, of="the data", like=model)
+        return data
 
     def context_array(self, times: xr.DataArray) -> np.ndarray:
         """Context of the network, besides the state.
@@ -243,6 +249,7 @@ class StateLayout:
         coords: dict[Hashable, Any] = {TIME: times.variable}
         coords |= {d: (d, c.values, c.attrs) for d, c in self.coords.items()}
         coords |= {d: (d, np.asarray(v)) for d, v in (head or {}).items()}
+        coords |= {name: (p.dims, p.values, p.attrs) for name, p in self.places.items()}
         return xr.Dataset(data, coords)
 
     def times(self, start: Any, count: int) -> xr.DataArray:
@@ -270,12 +277,15 @@ class StateLayout:
         numeric = {d: c.values for d, c in self.coords.items() if c.values.dtype.kind == "f"}
         arrays |= {f"layout.coord.{d}": values for d, values in numeric.items()}
         arrays |= {f"layout.context.{n}": a for n, a in self.context.items()}
+        arrays |= {f"layout.place.{name}": p.values for name, p in self.places.items()}
         if self.mask is not None:
             arrays["layout.mask"] = self.mask.astype(np.uint8)
         plain = ("variables", "attrs", "layered", "layer", "space", "sizes", "cycles")
         metadata = {key: getattr(self, key) for key in plain} | {"time": vars(self.time)}
         metadata["coord_attrs"] = {d: c.attrs for d, c in self.coords.items()}
         metadata["coord_names"] = {d: c.values.tolist() for d, c in self.coords.items() if d not in numeric}
+        if self.places:  # Optional, so that files without places are as they are.
+            metadata["places"] = {name: {"dims": p.dims, "attrs": p.attrs} for name, p in self.places.items()}
         return arrays, metadata
 
     @classmethod
@@ -299,4 +309,8 @@ class StateLayout:
             mask=arrays["layout.mask"].astype(bool) if "layout.mask" in arrays else None,
             context={k.removeprefix(prefix): a for k, a in arrays.items() if k.startswith(prefix)},
             cycles=tuple(metadata["cycles"]),
+            places={
+                name: Places(tuple(p["dims"]), arrays[f"layout.place.{name}"], p["attrs"])
+                for name, p in metadata.get("places", {}).items()
+            },
         )

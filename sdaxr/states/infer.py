@@ -14,6 +14,7 @@ from sdaxr.states.axes import layer_dimension, space_dimensions
 from sdaxr.states.coordinates import coordinate_of, plain_attrs
 from sdaxr.states.fields import StateLayout
 from sdaxr.states.names import auxiliary
+from sdaxr.states.places import places_of
 from sdaxr.states.time import CYCLES, TimeAxis, time_axis
 from sdaxr.states.units import check_decoded, check_given
 
@@ -94,6 +95,7 @@ def infer_layout(
         mask=mask,
         context={c: _context_field(data, c, space) for c in context},
         cycles=_default_cycles(data[TIME], time) if cycles is None else tuple(cycles),
+        places=places_of(data, space),
     )
 
 

@@ -48,6 +48,27 @@ def test_stations_may_be_held_out(truth):
         aligned(moved, truth)
 
 
+@pytest.mark.parametrize("labelled", [["x"], ["x", "y"]])
+def test_a_part_of_a_dimension_has_labels(truth, labelled):
+    """Without labels it is not known which part: the first rows would take the values of others."""
+    bare = truth.drop_vars({"x", "y"} - set(labelled))
+    found = observe(bare, op.identity(), error=0.5)
+    whole = found.drop_vars(["x", "y"], errors="ignore")
+    for name, pair in aligned(whole, bare).items():
+        np.testing.assert_array_equal(pair[0], found[name])
+    with pytest.raises(GridError, match="'y' of the observations has 1 points without a coordinate, .* output has 8"):
+        aligned(whole.isel(y=[5]), bare)
+
+
+def test_rows_of_a_curvilinear_grid_are_the_same_rows(truth):
+    north = xr.DataArray(np.arange(64.0).reshape(8, 8), dims=("y", "x"))
+    curved = truth.drop_vars(["x", "y"]).assign_coords(lat=north, lon=north.T)
+    found = observe(curved, op.identity(), error=0.5)
+    aligned(found, curved)
+    with pytest.raises(GridError, match=r"'lat' at {'y': 0, 'x': 0} is 56 in the observations and 0 in the operator"):
+        aligned(found.isel(y=slice(None, None, -1)), curved)
+
+
 def test_longitudes_may_count_from_anywhere():
     lon = np.arange(0.0, 360.0, 45.0)
     attrs = {"units": "degrees_east", "standard_name": "longitude"}
