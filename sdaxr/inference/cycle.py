@@ -50,7 +50,7 @@ from sdaxr.schema import (
     nearest,
 )
 from sdaxr.states.fields import StateLayout
-from sdaxr.states.time import elapsed
+from sdaxr.states.time import TimeAxis, elapsed
 from sdaxr.systems.base import System
 
 _log = logging.getLogger(__name__)
@@ -169,7 +169,7 @@ def cycle(
     source = opened if active_client() is None else prior
     analyses = []
     for number, part in enumerate(parts):
-        seen = {n: d for n, data in networks.items() if (d := within(n, data, part, opened.layout.time.step))}
+        seen = {n: d for n, data in networks.items() if (d := within(n, data, part, opened.layout.time))}
         how = options
         _log.info("window %d of %d: %d networks of observations", number + 1, len(parts), len(seen))
         if not seen:
@@ -261,7 +261,7 @@ def _check_same(where: str | Path, recorded: Mapping[Any, Any], about: Mapping[s
         )
 
 
-def within(name: str, data: xr.Dataset, times: xr.DataArray, step: float) -> xr.Dataset | None:
+def within(name: str, data: xr.Dataset, times: xr.DataArray, axis: TimeAxis) -> xr.Dataset | None:
     """The observations of a network at these times; None if there is none."""
     dim = OBS if OBS in data.dims else TIME
     if TIME not in data.coords or data[TIME].dims != (dim,):
@@ -269,8 +269,11 @@ def within(name: str, data: xr.Dataset, times: xr.DataArray, step: float) -> xr.
             f"the network '{name}' has no times of its own (dimensions {tuple(map(str, data.dims))}), expected the "
             "time of each observation, by which the network is split into windows; assimilate this network as a whole"
         )
-    offsets = elapsed(data[TIME], times.values[0]) / step
-    chosen = data.isel({dim: np.flatnonzero((offsets > -0.5) & (offsets < times.size - 0.5))})
+    begin, following = axis.after(times.values[0], times.size + 1)[[0, -1]]
+    # An observation belongs to the window of its nearest step.
+    offsets, end = elapsed(data[TIME], begin), elapsed(xr.DataArray([following], dims=TIME, name=TIME), begin)[0]
+    half = axis.step / 2
+    chosen = data.isel({dim: np.flatnonzero((offsets > -half) & (offsets < end - half))})
     if not any(bool(np.isfinite(chosen[v]).any()) for v in observed_variables(chosen)):
         return None
     return chosen.drop_vars("window", errors="ignore")

@@ -152,7 +152,7 @@ def denoise(
             "field, use ds.expand_dims('time')"
         )
     noisy = layout.conform(noisy)
-    check_times(noisy, layout.time.kind, layout.time.step, layout.time.units, f"the prior {prior.name!r}")
+    check_times(noisy, layout.time, f"the prior {prior.name!r}")
     y = torch.as_tensor(layout.to_array(noisy), device=target)
     y = y if ensemble is not None else y[None]
     ratio = _noise_ratio(layout, error)

@@ -16,7 +16,7 @@ from sdaxr.states.axes import ensemble_dimension
 from sdaxr.states.coordinates import TOLERANCE
 from sdaxr.states.fields import StateLayout
 from sdaxr.states.names import recognised
-from sdaxr.states.time import check_kind, elapsed, nearest_times, same_step, time_axis, time_kind
+from sdaxr.states.time import check_kind, nearest_times, time_axis, time_kind
 
 Observations = xr.Dataset | Mapping[str, xr.Dataset] | xr.DataTree
 Operators = Operator | Mapping[str, Operator] | None
@@ -68,18 +68,17 @@ def window_times(
         if axis.size == 1 and time_kind(axis) == layout.time.kind:
             return layout.times(axis.values[0], 1)
         found = time_axis(xr.Dataset(coords={TIME: (TIME, axis.values, axis.attrs)}))
-        if found.kind != layout.time.kind or not same_step(found.step, layout.time.step):
+        if not layout.time.fits(axis):
             raise DataError(
-                f"times= has the step {found.step:g} ({found.kind}), expected {model}'s {layout.time.step:g} "
-                f"{layout.time.units} ({layout.time.kind})"
+                f"times= has the step {found} ({found.kind}), expected {model}'s {layout.time} ({layout.time.kind})"
             )
         return layout.times(axis.values[0], axis.size)
     ends = [_ends(name, data, layout, model) for name, data in networks.items()]
     first, last = min(e[0] for e in ends), max(e[1] for e in ends)
-    length = float(elapsed(xr.DataArray(np.array([last]), name=TIME), first)[0]) / layout.time.step
+    length = layout.time.steps(first, last)
     if abs(length - round(length)) > TOLERANCE:
         raise DataError(
-            f"the observations span {length:g} steps of {model} ({layout.time.step:g} {layout.time.units}), "
+            f"the observations span {length:g} steps of {model} ({layout.time}), "
             "expected a whole number; move them to the nearest step, or pass times="
         )
     return layout.times(first, round(length) + 1)

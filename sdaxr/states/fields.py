@@ -254,20 +254,12 @@ class StateLayout:
 
     def times(self, start: Any, count: int) -> xr.DataArray:
         """A time coordinate of ``count`` steps of this layout, from ``start`` on."""
-        offsets = np.arange(count) * self.time.step
         attrs: dict[str, Any] = {"long_name": "time", "axis": "T"}
         if self.time.kind == "float":
-            values = np.asarray(start, float) + offsets
             attrs |= {"units": self.time.units} if self.time.units else {}
-        elif self.time.kind == "cftime":
-            import datetime
-
-            values = np.array([start + datetime.timedelta(seconds=float(s)) for s in offsets], dtype=object)
+        elif self.time.kind != "timedelta":
             attrs["standard_name"] = "time"
-        else:
-            values = start + (offsets * 1e9).round().astype("timedelta64[ns]")
-            attrs |= {"standard_name": "time"} if self.time.kind == "datetime" else {}
-        return xr.DataArray(values, dims=TIME, name=TIME, attrs=attrs)
+        return xr.DataArray(self.time.after(start, count), dims=TIME, name=TIME, attrs=attrs)
 
     # Files
 
@@ -281,7 +273,7 @@ class StateLayout:
         if self.mask is not None:
             arrays["layout.mask"] = self.mask.astype(np.uint8)
         plain = ("variables", "attrs", "layered", "layer", "space", "sizes", "cycles")
-        metadata = {key: getattr(self, key) for key in plain} | {"time": vars(self.time)}
+        metadata = {key: getattr(self, key) for key in plain} | {"time": self.time.to_dict()}
         metadata["coord_attrs"] = {d: c.attrs for d, c in self.coords.items()}
         metadata["coord_names"] = {d: c.values.tolist() for d, c in self.coords.items() if d not in numeric}
         if self.places:  # Optional, so that files without places are as they are.

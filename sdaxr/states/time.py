@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import datetime
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, TypeVar
 
 import numpy as np
@@ -11,8 +13,11 @@ import xarray as xr
 from sdaxr import schema
 from sdaxr.schema import TIME, DataError, GridError
 from sdaxr.states.coordinates import TOLERANCE, describe_points, nearest_points
+from sdaxr.states.months import months_after, months_between, months_of
 
 CYCLES = ("hour_of_day", "day_of_year")
+# A series in which more of the steps are gaps has no step.
+_MOST_GAPS = 0.2
 
 _Labelled = TypeVar("_Labelled", xr.Dataset, xr.DataArray)
 
@@ -31,12 +36,59 @@ class TimeAxis:
         Units of the float model time (``""`` when the data give none), ``"s"`` for the others.
     calendar
         CF calendar; ``""`` for ``"float"`` and ``"timedelta"``.
+    months
+        Months of the calendar from one time to the next, where these are equal and the seconds are not: 1, 3 for
+        seasons, 12 for years; ``step`` is then the mean. 0 for all other axes.
+    anchor
+        From where the place of a time in its month is counted (`sdaxr.states.months.ANCHORS`).
     """
 
     kind: str
     step: float
     units: str
     calendar: str = ""
+    months: int = 0
+    anchor: str = ""
+
+    def __str__(self) -> str:
+        """The step with its units."""
+        if self.months:
+            return f"{self.months} month{'s' if self.months > 1 else ''}"
+        return f"{self.step:g} {self.units}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields that say something, as a prior's file holds them."""
+        return {key: value for key, value in vars(self).items() if key not in ("months", "anchor") or value}
+
+    def after(self, start: Any, count: int) -> np.ndarray:
+        """``count`` times from ``start`` on, shape (count,)."""
+        if self.months:
+            return months_after(start, self.months * np.arange(count), self.anchor)
+        offsets = np.arange(count) * self.step
+        if self.kind == "float":
+            return np.asarray(np.asarray(start, float) + offsets)
+        if self.kind == "cftime":
+            return np.array([start + datetime.timedelta(seconds=float(s)) for s in offsets], dtype=object)
+        later: np.ndarray = start + (offsets * 1e9).round().astype("timedelta64[ns]")
+        return later
+
+    def steps(self, first: Any, last: Any) -> float:
+        """Number of steps from one time to another; not whole where the latter is no step."""
+        apart = float(elapsed(xr.DataArray(np.array([last]), dims=TIME, name=TIME), first)[0])
+        if not self.months or apart < 0:
+            return apart / self.step
+        index = months_of(np.array([first, last]))[0]
+        count = round((index[1] - index[0]) / self.months)
+        there = self.after(first, count + 1)[-1:]
+        return float(count) + (apart - float(elapsed(xr.DataArray(there, dims=TIME, name=TIME), first)[0])) / self.step
+
+    def fits(self, times: xr.DataArray) -> bool:
+        """Whether ``times``, shape (n,), are consecutive times of this axis, up to `TOLERANCE`."""
+        if time_kind(times) != self.kind:
+            return False
+        expected = xr.DataArray(self.after(times.values[0], times.size), dims=TIME, name=TIME)
+        apart = np.diff(elapsed(times, times.values[0]) - elapsed(expected, times.values[0]))
+        return bool((np.abs(apart) <= TOLERANCE * self.step).all())
 
 
 def time_kind(times: xr.DataArray) -> str:
@@ -93,6 +145,28 @@ def time_axis(data: xr.Dataset | xr.DataArray) -> TimeAxis:
     DataError
         If there is no ``time`` coordinate, fewer than two times, or the spacing is not regular.
     """
+    axis, stretches = time_stretches(data)
+    if len(stretches) > 1:
+        at = stretches[0].stop - 1
+        step = elapsed(data[TIME][at : at + 2], data[TIME].values[at])[1]
+        raise DataError(
+            f"'time' is not regular: the step after {data[TIME].values[at]} is {step:g}, the others are {axis}; "
+            "expected equal steps, so fill the gap or resample (ds.resample, ds.interp), or pass the regular "
+            "stretches as separate trajectories"
+        )
+    return axis
+
+
+def time_stretches(data: xr.Dataset | xr.DataArray) -> tuple[TimeAxis, list[slice]]:
+    """The time axis of ``data``, and its regular stretches, in order: one where there is no gap.
+
+    Times are regular in seconds (or model time), else in the months of their calendar.
+
+    Raises
+    ------
+    DataError
+        If there is no ``time`` coordinate, fewer than two times, times that do not increase, or no common step.
+    """
     if TIME not in data.coords or TIME not in data.dims:
         raise DataError(
             f"found the dimensions {tuple(map(str, data.dims))}, expected a 'time' dimension with a coordinate; "
@@ -102,20 +176,32 @@ def time_axis(data: xr.Dataset | xr.DataArray) -> TimeAxis:
     kind = time_kind(times)
     if times.size < 2:
         raise DataError(f"'time' has {times.size} value, expected at least two, so that there is a step")
-    offsets = elapsed(times, times.values[0])
-    steps = np.diff(offsets)
-    step = float(offsets[-1] / (times.size - 1))
-    odd = np.flatnonzero(np.abs(steps - step) > TOLERANCE * abs(step))
-    if step <= 0 or odd.size:
-        at = int(np.abs(steps - np.median(steps)).argmax()) if odd.size else 0
-        raise DataError(
-            f"'time' is not regular: the step after {times.values[at]} is {steps[at]:g}, the mean step is {step:g}; "
-            "expected equal steps, so fill the gap or resample (ds.resample, ds.interp), or pass the regular "
-            "stretches as separate trajectories"
-        )
     units = str(times.attrs.get("units", "")) if kind == "float" else "s"
     calendar = str(times.dt.calendar) if kind in ("datetime", "cftime") else ""
-    return TimeAxis(kind, step, units, calendar)
+    steps = np.diff(elapsed(times, times.values[0]))
+    if not (steps > 0).all():
+        at = int((steps > 0).argmin())
+        raise DataError(
+            f"'time' is not regular: the step after {times.values[at]} is {steps[at]:g}, expected times that increase; "
+            "sort them (ds.sortby('time')), and keep one of equal times (ds.drop_duplicates('time'))"
+        )
+    middle = float(np.median(steps))
+    gaps, months, anchor = np.abs(steps - middle) > TOLERANCE * middle, 0, ""
+    found = months_between(times.values) if calendar and gaps.any() else None
+    if found is not None:
+        usual = int(np.median(found[0]))
+        if usual and (found[0] != usual).sum() < gaps.sum():
+            gaps, months, anchor = found[0] != usual, usual, found[1]
+    if gaps.sum() > max(1, _MOST_GAPS * steps.size):
+        at = int(np.abs(steps - middle).argmax())
+        raise DataError(
+            f"'time' is not regular: the step after {times.values[at]} is {steps[at]:g}, the median step is "
+            f"{middle:g}, and {int(gaps.sum())} of {steps.size} steps differ; expected equal steps: resample "
+            "(ds.resample, ds.interp)"
+        )
+    ends = [0, *(np.flatnonzero(gaps) + 1).tolist(), times.size]
+    axis = TimeAxis(kind, float(steps[~gaps].mean()), units, calendar, months, anchor)
+    return axis, [slice(*pair) for pair in pairwise(ends)]
 
 
 def same_step(found: float, expected: float) -> bool:
