@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import warnings
 from collections.abc import Sequence
 
@@ -18,6 +19,8 @@ from sdaxr.states.places import places_of
 from sdaxr.states.time import CYCLES, TimeAxis, time_axis
 from sdaxr.states.units import check_decoded, check_given
 
+_log = logging.getLogger(__name__)
+
 # Over what the mean and the standard deviation of a state are taken.
 NORMALISATIONS = ("channel", "point")
 
@@ -26,7 +29,7 @@ def infer_layout(
     data: xr.Dataset,
     *,
     variables: Sequence[str] | None = None,
-    context: Sequence[str] = (),
+    context: Sequence[str] | str = (),
     cycles: Sequence[str] | None = None,
     normalise: str = "channel",
 ) -> StateLayout:
@@ -39,7 +42,8 @@ def infer_layout(
     variables
         Names of the state variables; by default all with a ``time`` dimension.
     context
-        Names of static fields, variables or coordinates on the horizontal dimensions, that the network sees.
+        Names of static fields, variables or coordinates on the horizontal dimensions, that the network sees; ``"auto"``
+        for every variable that has these dimensions and no others.
     cycles
         Cyclic time context; by default ``hour_of_day`` and ``day_of_year`` where time is a calendar and the data
         resolve and cover them.
@@ -93,7 +97,7 @@ def infer_layout(
         mean=mean,
         std=std,
         mask=mask,
-        context={c: _context_field(data, c, space) for c in context},
+        context={c: _context_field(data, c, space) for c in _context_names(data, context, space)},
         cycles=_default_cycles(data[TIME], time) if cycles is None else tuple(cycles),
         places=places_of(data, space),
     )
@@ -169,6 +173,16 @@ def _statistics(
         stds.append(deviation)
     mask = np.concatenate(masks)
     return np.concatenate(means), np.concatenate(stds), None if mask.all() else mask
+
+
+def _context_names(data: xr.Dataset, context: Sequence[str] | str, space: tuple[str, ...]) -> list[str]:
+    if context != "auto":
+        return [context] if isinstance(context, str) else list(context)
+    aside = auxiliary(data)
+    numbers = [str(n) for n, v in data.data_vars.items() if v.dtype.kind in "fiub" and n not in aside]
+    found = [n for n in numbers if space and set(map(str, data[n].dims)) == set(space)]
+    _log.info("static fields in the context of the network: %s", ", ".join(found) or "none")
+    return found
 
 
 def _context_field(data: xr.Dataset, name: str, space: tuple[str, ...]) -> np.ndarray:

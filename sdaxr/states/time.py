@@ -54,7 +54,7 @@ class TimeAxis:
         """The step with its units."""
         if self.months:
             return f"{self.months} month{'s' if self.months > 1 else ''}"
-        return f"{self.step:g} {self.units}"
+        return f"{self.step:g} {self.units}".rstrip()
 
     def to_dict(self) -> dict[str, Any]:
         """The fields that say something, as a prior's file holds them."""

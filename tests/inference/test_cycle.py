@@ -72,7 +72,7 @@ def test_what_comes_out_is_one_ensemble_of_all_times(prior: Prior, truth: xr.Dat
 
 def test_the_past_helps_and_the_ensemble_knows_its_error(prior: Prior):
     """Windows that begin from the last ensemble against windows on their own, over several truths."""
-    squares = []
+    squares, axis = [], prior.layout.time
     for seed in range(3):
         truth = CHAIN.truth(seed)
         observations = sdaxr.observe(truth, op.select("a"), every=3, start=2, error=0.4, seed=seed)

@@ -66,6 +66,14 @@ def test_units_and_decoded_values_are_needed() -> None:
         infer_layout(data).to_array(data.assign(t=packed))
 
 
+def test_static_fields_are_context_where_asked() -> None:
+    data = weather().assign(lsm=(("lat", "lon"), np.eye(4, 6)), axis=("lat", np.arange(4.0)))
+    data["lat_bnds"] = (("lat", "lon"), np.zeros((4, 6)))
+    assert list(infer_layout(data, context="auto").context) == ["orography", "lsm"]
+    assert list(infer_layout(data, context="lsm").context) == ["lsm"]
+    assert infer_layout(data).context == {} and infer_layout(data.drop_vars("lsm")[["t"]], context="auto").context == {}
+
+
 def test_cycles_are_found_where_the_data_go_through_them() -> None:
     def found(step: str, count: int) -> tuple[str, ...]:
         times = np.datetime64("2019-01-01", "ns") + np.arange(count) * np.timedelta64(pd_hours(step), "h")
