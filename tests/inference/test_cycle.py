@@ -79,9 +79,7 @@ def test_the_past_helps_and_the_ensemble_knows_its_error(prior: Prior):
         cycled = sdaxr.cycle(observations, prior, window=6, members=40, times=truth.time, **QUICK)
         parts = [truth.time[i : i + 6] for i in range(0, 60, 6)]
         alone = [
-            sdaxr.assimilate(
-                within("o", observations, p, prior.layout.time), prior, times=p, members=40, seed=i, **QUICK
-            )
+            sdaxr.assimilate(within("o", observations, p, axis), prior, times=p, members=40, seed=i, **QUICK)
             for i, p in enumerate(parts)
         ]
         errors = [f.mean("member") - truth for f in (cycled, xr.concat(alone, "time"))]

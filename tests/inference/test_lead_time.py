@@ -40,9 +40,8 @@ def ensemble(kind: str = "float", members: int = 2) -> xr.Dataset:
 def test_every_kind_of_time_goes_on(kind: str) -> None:
     _, step, expected = KINDS[kind]
     data = ensemble(kind)
-    found = labels(
-        data.isel(member=0, time=-1, drop=True), data, TimeAxis(kind, step, "h" if kind == "float" else "s"), 2
-    )
+    axis = TimeAxis(kind, step, "h" if kind == "float" else "s")
+    found = labels(data.isel(member=0, time=-1, drop=True), data, axis, 2)
     assert found.t.dims == ("member", "lead_time", "x") and found.t.attrs == {"units": "K"}
     np.testing.assert_array_equal(found.member, [4, 9])
     np.testing.assert_array_equal(found.valid_time, expected)
