@@ -54,7 +54,7 @@ def align(data: xr.Dataset, truth: xr.Dataset) -> tuple[xr.Dataset, xr.Dataset]:
     for name in data.data_vars:
         units = data[name].attrs.get("units"), truth[name].attrs.get("units")
         check_units(str(name), *units, "the estimate")
-        check_units(str(name), *reversed(units), "the truth")
+        check_units(str(name), units[1], units[0], "the truth")
     shared = {d: data[d] for d in truth.dims if d in data.coords}
     return data, truth.reset_coords(drop=True).drop_vars(list(truth.indexes)).assign_coords(shared)
 
