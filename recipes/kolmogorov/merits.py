@@ -12,7 +12,11 @@ VELOCITY = ("u", "v")
 
 def open_trajectories(store: str) -> xr.Dataset:
     """The archive, with the shape of the forcing as a static field that the network may see."""
-    data = sdaxr.open_archive(store)
+    return with_forcing(sdaxr.open_archive(store))
+
+
+def with_forcing(data: xr.Dataset) -> xr.Dataset:
+    """Trajectories with the shape of the forcing as a static field."""
     shape = np.sin(4 * data["y"]) * xr.ones_like(data["x"])
     attrs = {"units": "1", "long_name": "shape of the forcing"}
     return data.assign_coords(forcing=shape.transpose("y", "x").assign_attrs(attrs))

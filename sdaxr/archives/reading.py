@@ -16,9 +16,12 @@ from sdaxr.archives.format import STATUS, STORED, UNIT, is_consolidated, own_att
 from sdaxr.archives.units import complete_units, shortfall
 from sdaxr.schema import ArchiveError
 
+# Bytes of a NetCDF file that is read as a whole when it is opened.
+_HELD = 32e6
+
 
 def open_archive(path: str | PathLike[str], *, allow_incomplete: bool = False) -> xr.Dataset:
-    """Open a Zarr archive or a NetCDF file lazily.
+    """Open a Zarr archive or a NetCDF file lazily; a NetCDF file of up to 32 MB is read at once.
 
     Chunks of sdaxr's own Zarr files are looked for when the file is opened, and their checksums are verified when they
     are read: one that is missing or damaged is an error then, not NaN.
@@ -113,6 +116,9 @@ def _with_labels_loaded(data: xr.Dataset) -> xr.Dataset:
 
 
 def _open_netcdf(path: Path) -> xr.Dataset:
+    # HDF5 2.2 crashes where a file with texts is open twice and one of them is closed: small files are not kept open.
+    if path.is_file() and path.stat().st_size <= _HELD:
+        return xr.load_dataset(path).chunk()
     data: xr.Dataset = xr.open_dataset(path, chunks={})
     return data
 

@@ -181,6 +181,9 @@ training = (
         help="Preconditioning of the network: spectral (auto for fields), edm (auto for state vectors), space-time or "
         "epsilon.",
     ),
+    click.option(
+        "--start", help="Prior whose weights the training begins with; network and data are as for that prior."
+    ),
     click.option("--steps", type=int, help="Number of training steps."),
     click.option("--minutes", type=float, help="Limit of the training time, with --steps or in its place."),
     settings(

@@ -35,7 +35,7 @@ def save(path: Path, run: TrainingRun) -> None:
     tensors["weighting"] = run.weighting.state
     for index, moments in run.optimiser.state_dict()["state"].items():
         tensors |= {f"optimiser.{index}.{k}": moments[k] for k in _MOMENTS}
-    progress = {"step": run.step, "seconds": run.seconds, "history": run.history}
+    progress = {"step": run.step, "seconds": run.seconds, "running": float(run.running), "history": run.history}
     metadata = {"progress": json.dumps(progress), "settings": _identity(run)}
     with written_whole(path, overwrite=True) as unfinished:
         unfinished.write_bytes(to_bytes({k: t.detach().cpu().contiguous() for k, t in tensors.items()}, metadata))
@@ -87,6 +87,7 @@ def load(path: Path, run: TrainingRun) -> bool:
     run.weighting.state = tensors["weighting"].to(run.device)
     progress = json.loads(metadata["progress"])
     run.step, run.seconds, run.history = progress["step"], progress["seconds"], progress["history"]
+    run.running.fill_(progress["running"])
     return True
 
 

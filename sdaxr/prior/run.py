@@ -10,7 +10,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from tqdm.auto import tqdm
 
@@ -38,6 +37,9 @@ _FORGOTTEN = 0.02
 _HISTORY = 50
 # Batches of a validation; they are the same each time, so that losses compare.
 _VALIDATED = 4
+# Steps after which the loss is read. On a GPU a read waits until the device has caught up.
+_READ = {"cpu": 1}
+_READ_ELSEWHERE = 20
 
 
 class TrainingRun:
@@ -76,12 +78,16 @@ class TrainingRun:
         self.settings, self.model, self.averaged = settings, model, copy.deepcopy(model)
         self.windows, self.held_out, self.device = windows, held_out, device
         options = settings.optimisation
-        self.optimiser = torch.optim.AdamW(model.parameters(), options.learning_rate, weight_decay=options.weight_decay)
+        self.optimiser = torch.optim.AdamW(
+            model.parameters(), options.learning_rate, weight_decay=options.weight_decay, fused=device.type == "cuda"
+        )
         loss: Callable[..., torch.Tensor] = model.loss
         self.loss = torch.compile(loss, dynamic=False) if options.compile else loss
         self.weighting = WEIGHTINGS[options.weighting](options.levels, device)
         self.valid = None if layout.mask is None else torch.as_tensor(layout.mask, device=device).float()
         self.step, self.seconds = 0, 0.0
+        # The running mean of the training loss; NaN before the first step.
+        self.running = torch.tensor(math.nan, device=device)
         self.history: list[dict[str, float]] = []
 
     def go(self, path: Path, progress: bool) -> None:
@@ -97,21 +103,40 @@ class TrainingRun:
         if checkpoint.load(path, self):
             _log.info("resumed from %s at step %d", path, self.step)
         bar = tqdm(total=1.0, initial=self.done, disable=not progress, desc="training", bar_format=_BAR)
-        start, running = time.monotonic() - self.seconds, self.history[-1]["train"] if self.history else math.nan
+        saved = time.monotonic()
+        start = saved - self.seconds
+        every = _READ.get(self.device.type, _READ_ELSEWHERE)
         while self.done < 1:
-            loss = self._update()
-            running = loss if math.isnan(running) else (1 - _FORGOTTEN) * running + _FORGOTTEN * loss
+            loss = self.update()
+            self.running = torch.where(self.running.isnan(), loss, torch.lerp(self.running, loss, _FORGOTTEN))
             self.step, self.seconds = self.step + 1, time.monotonic() - start
-            if not math.isfinite(loss):
-                raise DivergenceError(f"the loss is {loss} at step {self.step}; lower the learning rate")
-            if self.step % self.settings.optimisation.validate_every == 0 or self.done >= 1:
-                self.history.append({"step": self.step, "train": running, "valid": self._validate()})
-                checkpoint.save(path, self)
+            validating = self.step % self.settings.optimisation.validate_every == 0 or self.done >= 1
+            if validating or self.step % every == 0:
+                self._show(bar, float(loss))
+            if validating:
+                self.history.append({"step": self.step, "train": float(self.running), "valid": self._validate()})
                 _log.info("step %d: training loss %.4f, validation loss %.4f", *self.history[-1].values())
-            bar.n = min(1.0, self.done)
-            bar.set_postfix_str(f"step {self.step}, loss {running:.4f}", refresh=False)
-            bar.update(0)
+            if validating or time.monotonic() - saved > 60 * self.settings.optimisation.checkpoint_minutes:
+                checkpoint.save(path, self)
+                saved = time.monotonic()
         bar.close()
+
+    def update(self) -> torch.Tensor:
+        """One step; returns the mean of the losses of its windows, a scalar on the device."""
+        options = self.settings.optimisation
+        generator = _generator(self.settings.seed, self.step)
+        states, r, noise, context = self._batch(generator)
+        for group in self.optimiser.param_groups:
+            decay = (1 + math.cos(math.pi * self.done)) / 2
+            group["lr"] = options.learning_rate * min(1.0, (self.step + 1) / _WARM_UP) * decay
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=options.precision == "bfloat16"):
+            errors = self.loss(states, r, noise, context, self.valid)
+        self.optimiser.zero_grad(set_to_none=True)
+        (errors * self.weighting(r, errors.detach())).mean().backward()
+        torch.nn.utils.clip_grad_norm_(self.model.parameters(), _LARGEST_GRADIENT)
+        self.optimiser.step()
+        self._average()
+        return errors.detach().mean()
 
     @property
     def done(self) -> float:
@@ -132,22 +157,6 @@ class TrainingRun:
             "history": self.history[:: max(1, len(self.history) // _HISTORY)],
         }
 
-    def _update(self) -> float:
-        options = self.settings.optimisation
-        generator = _generator(self.settings.seed, self.step)
-        states, r, noise, context = self._batch(generator)
-        for group in self.optimiser.param_groups:
-            decay = (1 + math.cos(math.pi * self.done)) / 2
-            group["lr"] = options.learning_rate * min(1.0, (self.step + 1) / _WARM_UP) * decay
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=options.precision == "bfloat16"):
-            errors = self.loss(states, r, noise, context, self.valid)
-        self.optimiser.zero_grad(set_to_none=True)
-        (errors * self.weighting(r, errors.detach())).mean().backward()
-        torch.nn.utils.clip_grad_norm_(self.model.parameters(), _LARGEST_GRADIENT)
-        self.optimiser.step()
-        self._average()
-        return float(errors.detach().mean())
-
     def _batch(self, generator: torch.Generator) -> _Batch:
         """States, noise levels, noise and context of the present step; whole windows, or pieces of them."""
         options, window = self.settings.optimisation, self.settings.window
@@ -157,23 +166,28 @@ class TrainingRun:
             x, context = cut(x, context, 2 ** int(torch.randint(halvings + 1, (), generator=generator)))
         return self._noisy(x, context, generator)
 
-    def _noisy(self, x: np.ndarray, context: np.ndarray, generator: torch.Generator) -> _Batch:
+    def _noisy(self, x: torch.Tensor, context: torch.Tensor, generator: torch.Generator) -> _Batch:
         low, high = map(math.log, self.settings.optimisation.levels)
-        states = torch.as_tensor(x)
         # Stratified over the batch: the loss varies less than with independent levels.
         place = (torch.randperm(len(x), generator=generator) + torch.rand(len(x), generator=generator)) / len(x)
         r = torch.exp(low + (high - low) * place)
-        noise = torch.randn(states.shape, generator=generator)
-        noise = noise if self.valid is None else noise * self.valid.cpu()
-        device = self.device
-        return states.to(device), r.to(device), noise.to(device), torch.as_tensor(context).to(device)
+        if x.device.type != "cpu":  # Numbers by the million are drawn where they are needed.
+            generator = torch.Generator(x.device).manual_seed(generator.initial_seed())
+        noise = torch.randn(x.shape, generator=generator, device=x.device)
+        return x, r.to(x.device), noise if self.valid is None else noise * self.valid, context
+
+    def _show(self, bar: tqdm[Any], loss: float) -> None:
+        if not math.isfinite(loss):
+            raise DivergenceError(f"the loss is {loss} at step {self.step}; lower the learning rate")
+        bar.n = min(1.0, self.done)
+        bar.set_postfix_str(f"step {self.step}, loss {float(self.running):.4f}", refresh=False)
+        bar.update(0)
 
     @torch.no_grad()
     def _average(self) -> None:
         # The decay is small at first: the initial weights are soon forgotten.
         decay = min(self.settings.optimisation.ema, (1 + self.step) / (10 + self.step))
-        for average, weight in zip(self.averaged.parameters(), self.model.parameters(), strict=True):
-            average.lerp_(weight, 1 - decay)
+        torch._foreach_lerp_(list(self.averaged.parameters()), list(self.model.parameters()), 1 - decay)
 
     @torch.no_grad()
     def _validate(self) -> float:

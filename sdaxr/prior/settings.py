@@ -18,7 +18,7 @@ from sdaxr.states.registry import Options
 from sdaxr.states.time import CYCLES
 
 # These are chosen for what a run costs: a run goes on with others, and a prior's file leaves them out.
-_OPERATIONAL = ("compile", "memory", "validate_every")
+_OPERATIONAL = ("compile", "memory", "validate_every", "checkpoint_minutes")
 # Between the 16 000 steps of the shipped prior of Kolmogorov flow and the 38 000 steps of that of Lorenz 1963.
 _STEPS = 20_000
 
@@ -98,7 +98,9 @@ class Optimisation(Options):
         Bytes of data that are held in memory at once; larger archives are streamed. It decides which windows are drawn
         together: where the data do not fit into an eighth of it, another number is like another seed.
     validate_every
-        Steps between two validations, and between two checkpoints.
+        Steps between two validations; each is followed by a checkpoint.
+    checkpoint_minutes
+        Most minutes between two checkpoints.
 
     References
     ----------
@@ -117,10 +119,11 @@ class Optimisation(Options):
     compile: bool = False
     memory: float = 4e9
     validate_every: int = 500
+    checkpoint_minutes: float = 1.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("batch", "learning_rate", "memory", "validate_every"):
+        for name in ("batch", "learning_rate", "memory", "validate_every", "checkpoint_minutes"):
             self.expect(name, getattr(self, name) > 0, "a positive number")
         self.expect("weight_decay", self.weight_decay >= 0, "no negative number")
         self.expect("ema", 0 <= self.ema <= 1, "a number from 0 to 1")

@@ -1,7 +1,8 @@
 """Transformations of the states that leave their statistics as they are; they take the place of more data.
 
 A flow in a periodic channel that is turned by 180 degrees, both velocities negated, is as probable as the flow itself.
-Windows of the training are transformed at random, so that the network learns from all images of a state.
+Windows of the training are transformed at random, so that the network learns from all images of a state. Flips and
+shifts only permute the points along each axis, so that any number of transformations is one gather along each axis.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from sdaxr.schema import OptionError, nearest
 from sdaxr.states.fields import StateLayout
@@ -45,16 +48,50 @@ class Symmetry:
     offset: np.ndarray
     order: int
 
-    def __call__(self, states: np.ndarray, times: int = 1) -> np.ndarray:
-        """Apply the symmetry ``times`` times to states (time, channel, *space)."""
-        for _ in range(times):
-            states = self.moved(states) * self.signs + self.offset
-        return states
-
     def moved(self, fields: np.ndarray) -> np.ndarray:
         """Flip and shift ``fields``, without a change of sign."""
         fields = np.flip(fields, self.flip) if self.flip else fields
         return np.roll(fields, list(self.shift.values()), list(self.shift)) if self.shift else fields
+
+    def places(self, axis: int, size: int) -> np.ndarray:
+        """Where each point along ``axis`` comes from, (order, size), after 0, 1, ... applications."""
+        once = np.arange(size)
+        once = np.roll(once[::-1] if axis in self.flip else once, self.shift.get(axis, 0))
+        table = [np.arange(size)]
+        for _ in range(1, self.order):
+            table.append(table[-1][once])
+        return np.stack(table)
+
+
+def transform(states: Tensor, symmetries: Sequence[tuple[Symmetry, np.ndarray]]) -> Tensor:
+    """Apply symmetries one after another to windows.
+
+    Parameters
+    ----------
+    states
+        Windows of normalised states, (batch, time, channel, *space).
+    symmetries
+        Each symmetry with the number of its applications to each window, (batch,), from 0 to its order.
+    """
+    for axis in sorted({axis for symmetry, _ in symmetries for axis in (*symmetry.flip, *symmetry.shift)}):
+        size = states.shape[axis]
+        places = np.broadcast_to(np.arange(size), (len(states), size))
+        for symmetry, times in symmetries:
+            places = np.take_along_axis(places, symmetry.places(axis, size)[times], axis=1)
+        index = torch.as_tensor(places, device=states.device)
+        ahead = states.ndim + axis - 1
+        states = states.take_along_dim(index.reshape(len(states), *[1] * ahead, size, *[1] * (-axis - 1)), axis)
+    signs, offset = np.ones((len(states), 1), np.float32), np.zeros((len(states), 1), np.float32)
+    for symmetry, times in symmetries:
+        # Two changes of sign make none, and neither an offset.
+        odd = (times % 2 == 1)[:, None]
+        sign = np.where(odd, symmetry.signs.reshape(1, -1), np.float32(1))
+        signs, offset = signs * sign, offset * sign + np.where(odd, symmetry.offset.reshape(1, -1), np.float32(0))
+    if (signs == 1).all():
+        return states
+    shape = (len(states), 1, -1, *[1] * (states.ndim - 3))
+    factor, term = (torch.as_tensor(a, device=states.device).reshape(shape) for a in (signs, offset))
+    return states * factor + term
 
 
 def bind_symmetries(layout: StateLayout, symmetries: Sequence[Mapping[str, Any]]) -> list[Symmetry]:

@@ -20,17 +20,18 @@ from sdaxr.archives.reading import open_archive
 from sdaxr.operators.base import Operator
 from sdaxr.prior.augmentation import Augmentation
 from sdaxr.prior.checkpoint import belongs
-from sdaxr.prior.files import Prior, assemble
+from sdaxr.prior.files import Prior, assemble, open_prior
 from sdaxr.prior.hardware import choose_device
 from sdaxr.prior.networks.base import Network
 from sdaxr.prior.preconditioning import DenoisingNetwork
 from sdaxr.prior.run import TrainingRun
 from sdaxr.prior.settings import Optimisation, Settings, Statistics
 from sdaxr.prior.windows import Windows, split
-from sdaxr.schema import ArchiveError
+from sdaxr.schema import ArchiveError, DataError, OptionError
 from sdaxr.states.axes import space_dimensions
 from sdaxr.states.fields import StateLayout
 from sdaxr.states.infer import infer_layout, state_variables
+from sdaxr.states.time import same_step
 
 
 def train(
@@ -44,6 +45,7 @@ def train(
     augment: Mapping[str, Operator] | None = None,
     network: str | Mapping[str, Any] | Network = "auto",
     parameterisation: str = "auto",
+    start: str | Path | Prior | None = None,
     steps: int | None = None,
     minutes: float | None = None,
     optimisation: Optimisation | Mapping[str, Any] | None = None,
@@ -88,6 +90,9 @@ def train(
         ``"spectral"`` (default for fields on a grid), ``"space-time"``, ``"edm"`` (default for state vectors) or
         ``"epsilon"``; see `sdaxr.prior.preconditioning`. ``"space-time"`` is for states that change little from one
         to the next, and makes a prior of windows of one length.
+    start
+        Name or path of a prior whose weights the training begins with. Variables, context, statistics, observed
+        quantities, normalisation, window, network and parameterisation are those of the prior, and are left out here.
     steps, minutes
         Length of the training: a number of steps (default 20 000), minutes of wall clock time, or what ends first.
     optimisation
@@ -137,24 +142,31 @@ def train(
     """
     store = Path(store)
     data = trajectories if isinstance(trajectories, xr.Dataset) else open_archive(trajectories)
-    names = state_variables(data, variables)
-    augmentation = Augmentation.of(augment, data[names])
+    design: dict[str, Any] = {
+        "window": window, "variables": variables, "context": context, "statistics": statistics, "augment": augment,
+        "network": network, "parameterisation": parameterisation, "optimisation": optimisation,
+    }  # fmt: skip
+    before = None if start is None else open_prior(start)
+    design = design if before is None else _design_of(before, design)
+    names = state_variables(data, design["variables"])
+    augmentation = Augmentation.of(design["augment"], data[names])
     data, target = augmentation.apply(data, names), choose_device(device)
-    settings = Settings.choose(
-        gridded=bool(space_dimensions(data[names[0]])), device=target, window=window, network=network,
-        parameterisation=parameterisation, statistics=statistics, optimisation=optimisation, steps=steps,
-        minutes=minutes, seed=seed,
-    )  # fmt: skip
+    chosen = {k: v for k, v in design.items() if k not in ("variables", "context", "augment")}
+    gridded = bool(space_dimensions(data[names[0]]))
+    settings = Settings.choose(gridded=gridded, device=target, **chosen, steps=steps, minutes=minutes, seed=seed)
     checkpoint = _checkpoint_of(store, overwrite)
     parts = split(data, settings.window)
     layout = infer_layout(
-        parts[0], variables=[*names, *augmentation.variables], context=context,
+        parts[0], variables=[*names, *augmentation.variables], context=design["context"],
         cycles=settings.statistics.cycles, normalise=settings.statistics.normalise,
     )  # fmt: skip
+    layout = layout if before is None else _layout_of(before, layout)
     settings = replace(settings, statistics=replace(settings.statistics, cycles=layout.cycles))
-    windows, held_out = _windows(parts, layout, settings)
+    windows, held_out = _windows(parts, layout, settings, target)
     about = settings.to_dict() | {"augment": augmentation.to_file(), "data": fingerprint(data, layout)}
-    model = _initial(layout, about, windows, seed, target)
+    if before is not None:
+        about["start"] = {"name": before.name, "sha256": before.sha256}
+    model = _initial(layout, about, windows, seed, target, before)
     run = TrainingRun(settings, about, layout, model, windows, held_out, target)
     if overwrite and not belongs(checkpoint, run):
         remove(checkpoint)
@@ -178,26 +190,57 @@ def fingerprint(data: xr.Dataset, layout: StateLayout) -> dict[str, Any]:
     return found
 
 
-def _windows(parts: tuple[xr.Dataset, xr.Dataset], layout: StateLayout, settings: Settings) -> tuple[Windows, Windows]:
+def _windows(
+    parts: tuple[xr.Dataset, xr.Dataset], layout: StateLayout, settings: Settings, device: torch.device
+) -> tuple[Windows, Windows]:
     """Windows of the training and of the validation; the latter as the data have them, neither shifted nor flipped."""
     memory, statistics = settings.optimisation.memory, settings.statistics
     windows = Windows(
         parts[0], layout, settings.window, seed=settings.seed, homogeneous=statistics.homogeneous,
-        symmetries=statistics.symmetries, memory=memory,
+        symmetries=statistics.symmetries, memory=memory, device=device,
     )  # fmt: skip
-    return windows, Windows(parts[1], layout, settings.window, seed=settings.seed + 1, memory=memory / 4)
+    return windows, Windows(parts[1], layout, settings.window, seed=settings.seed + 1, memory=memory / 4, device=device)
 
 
 def _initial(
-    layout: StateLayout, about: Mapping[str, Any], windows: Windows, seed: int, device: torch.device
-) -> DenoisingNetwork:
-    """The untrained network, whose modes are those of the training data."""
+    layout: StateLayout, about: Mapping[str, Any], windows: Windows, seed: int, device: torch.device,
+    before: Prior | None,
+) -> DenoisingNetwork:  # fmt: skip
+    """The network with the weights and modes of a prior, or untrained with modes measured on the training data."""
     torch.manual_seed(seed)
     model = assemble(layout, about).to(device)
-    if model.modes is not None:
+    if before is not None:
+        model.load_state_dict(before.network.state_dict())
+    elif model.modes is not None:
         together = model.modes.variances.shape[-1]
-        model.modes.measure(map(torch.as_tensor, windows.sample(together)))
+        model.modes.measure(windows.sample(together))
     return model
+
+
+def _design_of(before: Prior, given: Mapping[str, Any]) -> dict[str, Any]:
+    """What a prior fixes of a training that begins with it; raises `OptionError` where the call gives any of it."""
+    taken = [k for k, value in given.items() if k != "optimisation" and value not in (None, (), [], "auto")]
+    if taken:
+        raise OptionError(
+            f"found {taken[0]}= beside start={before.name!r}, expected only one of them; leave out {taken[0]}=, which "
+            "is that of the prior, or train from the beginning"
+        )
+    about = before.metadata
+    design = {key: about[key] for key in ("window", "network", "parameterisation", "statistics")}
+    design |= {"variables": before.states, "context": list(before.layout.context)}
+    design["augment"] = before.augmentation.operators or None
+    return design | {"optimisation": given["optimisation"] or about["optimisation"]}
+
+
+def _layout_of(before: Prior, found: StateLayout) -> StateLayout:
+    """The layout of a prior, whose normalisation its weights have learnt; its time step has to be that of the data."""
+    layout = before.layout
+    if layout.time.kind != found.time.kind or not same_step(found.time.step, layout.time.step):
+        raise DataError(
+            f"the trajectories have the time step {found.time.step:g} {found.time.units}, expected that of the prior "
+            f"{before.name!r}, {layout.time.step:g} {layout.time.units}; train from the beginning"
+        )
+    return layout
 
 
 def _checkpoint_of(store: Path, overwrite: bool) -> Path:

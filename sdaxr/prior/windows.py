@@ -1,20 +1,24 @@
 """Windows of states for the training, drawn from memory or streamed from disk.
 
-A buffer of blocks (stretches of trajectories) is held in memory. Data that fit into it are read once. Of larger data a
-thread reads the next blocks while windows are drawn from the present ones.
+A buffer of blocks (stretches of trajectories) is held in the memory of the device. Data that fit into it are read once.
+Of larger data a thread reads the next blocks while windows are drawn from the present ones. Numbers are drawn on the
+CPU, so that the windows are the same on every device.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 import xarray as xr
+from torch import Tensor
 
-from sdaxr.prior.symmetries import bind_symmetries
+from sdaxr.prior.symmetries import Symmetry, bind_symmetries, transform
 from sdaxr.schema import TIME, DataError, OptionError, nearest
 from sdaxr.states.axes import ensemble_dimension
 from sdaxr.states.fields import StateLayout
@@ -26,6 +30,27 @@ _log = logging.getLogger(__name__)
 _SAMPLE, _REFERENCE = 2**27, 2**16
 # Windows in one batch of those that are drawn for the modes.
 _SAMPLE_BATCH = 16
+_CPU = torch.device("cpu")
+
+
+@dataclass(frozen=True)
+class _Buffer:
+    """Stretches of trajectories, one after another.
+
+    Attributes
+    ----------
+    states
+        Normalised states, (state, channel, *space).
+    context
+        Context of each state, (state, context channel, *space); None where it is the same for all windows.
+    starts, lengths
+        Where each stretch begins, and the number of its states, (stretch,).
+    """
+
+    states: Tensor
+    context: Tensor | None
+    starts: np.ndarray
+    lengths: np.ndarray
 
 
 class Windows:
@@ -49,6 +74,8 @@ class Windows:
         Bytes that the buffer may take.
     renew
         Number of batches after which the next blocks replace the buffer, where the data do not fit into memory.
+    device
+        Where the buffer is, and the windows.
 
     Raises
     ------
@@ -69,20 +96,21 @@ class Windows:
         symmetries: Sequence[Mapping[str, Any]] = (),
         memory: float = 4e9,
         renew: int = 64,
+        device: torch.device = _CPU,
     ) -> None:
         if data.sizes[TIME] < length:
             raise DataError(
                 f"found {data.sizes[TIME]} states a trajectory, expected at least the window of {length}; train with a "
                 "shorter window or generate longer trajectories"
             )
-        self._axes = _homogeneous_axes(layout, homogeneous)
-        self._symmetries = bind_symmetries(layout, symmetries)
+        self._symmetries = [*_shifts(layout, homogeneous), *bind_symmetries(layout, symmetries)]
         self.layout = layout
+        self.device = device
         self.length = length
         self.seed = seed
         self._blocks = _blocks(data, layout, length, memory)
         # One for all windows, except where it has cycles: then the buffer holds that of every state.
-        self._context = layout.context_array(data[TIME][:length])[None]
+        self._context = torch.as_tensor(layout.context_array(data[TIME][:length])[None], device=device)
         longest = max(block.sizes[TIME] for block in self._blocks)
         # While one buffer is in use, the next one is being read.
         room = max(1, int(memory / 2 // (_state_bytes(layout) * longest)))
@@ -91,10 +119,10 @@ class Windows:
         self._renew = renew
         self._reader = ThreadPoolExecutor(1) if self.streams else None
         self._current = -1
-        self._held: list[tuple[np.ndarray, np.ndarray]] = []
-        self._next: tuple[int, Future[list[tuple[np.ndarray, np.ndarray]]]] | None = None
+        self._held: _Buffer | None = None
+        self._next: tuple[int, Future[_Buffer]] | None = None
 
-    def batch(self, number: int, size: int) -> tuple[np.ndarray, np.ndarray]:
+    def batch(self, number: int, size: int) -> tuple[Tensor, Tensor]:
         """Windows of batch ``number``.
 
         Returns
@@ -105,22 +133,15 @@ class Windows:
         """
         held = self._buffer(number // self._renew if self.streams else 0)
         draw = np.random.default_rng((self.seed, number))
-        room = np.array([len(states) - self.length + 1 for states, _ in held])
-        which = draw.choice(len(held), size=size, p=room / room.sum())
-        first = draw.integers(room[which])
-        states = np.stack([held[b][0][f : f + self.length] for b, f in zip(which, first, strict=True)])
-        for axis in self._axes:
-            shifts = draw.integers(states.shape[axis], size=size)
-            states = np.stack([np.roll(s, shift, axis) for s, shift in zip(states, shifts, strict=True)])
-        for symmetry in self._symmetries:
-            times = draw.integers(symmetry.order, size=size)
-            states = np.stack([symmetry(s, int(n)) for s, n in zip(states, times, strict=True)])
-        if not self.layout.cycles:
-            return states, self._context
-        context = np.stack([held[b][1][f : f + self.length] for b, f in zip(which, first, strict=True)])
-        return states, context
+        room = held.lengths - self.length + 1
+        which = draw.choice(len(room), size=size, p=room / room.sum())
+        first = held.starts[which] + draw.integers(room[which])
+        index = torch.as_tensor(first[:, None] + np.arange(self.length), device=self.device)
+        moves = [(symmetry, draw.integers(symmetry.order, size=size)) for symmetry in self._symmetries]
+        states = transform(held.states[index], moves) if moves else held.states[index]
+        return states, self._context if held.context is None else held.context[index]
 
-    def sample(self, together: int) -> Iterator[np.ndarray]:
+    def sample(self, together: int) -> Iterator[Tensor]:
         """Batches of 16 windows of states, enough to measure the covariance of ``together`` numbers.
 
         `Modes.measure` needs 20 states for each of the numbers that share a wavenumber; these are twice as many.
@@ -128,7 +149,7 @@ class Windows:
         states, _ = self.batch(0, _SAMPLE_BATCH)
         wanted = max(4, 40 * together // (_SAMPLE_BATCH * self.length))
         # At most 64 batches, and 2^27 numbers (half a gigabyte), which takes seconds.
-        for number in range(int(np.clip(_SAMPLE // states.size, wanted, 64))):
+        for number in range(int(np.clip(_SAMPLE // states.numel(), wanted, 64))):
             yield self.batch(number, _SAMPLE_BATCH)[0]
 
     def reference(self) -> tuple[np.ndarray, np.ndarray]:
@@ -137,23 +158,35 @@ class Windows:
         The numbers are rounded to half precision, as in the file: a prior that has just been trained is the one that
         is opened.
         """
-        count = int(np.clip(_REFERENCE // self.batch(0, 1)[0].size, 4, 256))
-        states, context = (array.astype(np.float16).astype(np.float32) for array in self.batch(0, count))
+        count = int(np.clip(_REFERENCE // self.batch(0, 1)[0].numel(), 4, 256))
+        states, context = (part.half().float().cpu().numpy() for part in self.batch(0, count))
         return states, context
 
-    def _buffer(self, number: int) -> list[tuple[np.ndarray, np.ndarray]]:
-        if number != self._current:
+    def _buffer(self, number: int) -> _Buffer:
+        if self._held is None or number != self._current:
             ready = self._next[1].result() if self._next and self._next[0] == number else self._read(number)
             self._current, self._held = number, ready
             if self._reader is not None:
                 self._next = (number + 1, self._reader.submit(self._read, number + 1))
         return self._held
 
-    def _read(self, number: int) -> list[tuple[np.ndarray, np.ndarray]]:
+    def _read(self, number: int) -> _Buffer:
         order = np.random.default_rng((self.seed, number)).permutation(len(self._blocks))
         chosen = [self._blocks[i] for i in order[: self._per_buffer]]
-        times = slice(None if self.layout.cycles else 0)
-        return [(self.layout.to_array(block), self.layout.context_array(block[TIME][times])) for block in chosen]
+        lengths = np.array([block.sizes[TIME] for block in chosen])
+        states = self._together(map(self.layout.to_array, chosen), self.layout.channels, lengths)
+        context = None
+        if self.layout.cycles:
+            moving = (self.layout.context_array(block[TIME]) for block in chosen)
+            context = self._together(moving, self.layout.context_channels, lengths)
+        return _Buffer(states, context, np.cumsum(lengths) - lengths, lengths)
+
+    def _together(self, stretches: Iterable[np.ndarray], channels: int, lengths: np.ndarray) -> Tensor:
+        """Stretches in one tensor on the device; only one of them is in memory beside it."""
+        whole = torch.empty(int(lengths.sum()), channels, *self.layout.shape, device=self.device)
+        for part, stretch in zip(whole.split(lengths.tolist()), stretches, strict=True):
+            part.copy_(torch.as_tensor(stretch))
+        return whole
 
 
 def split(data: xr.Dataset, least: int) -> tuple[xr.Dataset, xr.Dataset]:
@@ -181,7 +214,7 @@ def split(data: xr.Dataset, least: int) -> tuple[xr.Dataset, xr.Dataset]:
     return data.isel({TIME: slice(None, end)}), data.isel({TIME: slice(end, None)})
 
 
-def cut(states: np.ndarray, context: np.ndarray, pieces: int) -> tuple[np.ndarray, np.ndarray]:
+def cut(states: Tensor, context: Tensor, pieces: int) -> tuple[Tensor, Tensor]:
     """Cut windows (batch, time, ...) into ``pieces`` each, (batch * pieces, time // pieces, ...), and their context.
 
     States that do not fill a last piece are left out.
@@ -193,8 +226,9 @@ def cut(states: np.ndarray, context: np.ndarray, pieces: int) -> tuple[np.ndarra
     return parts, context[:, : pieces * length].reshape(-1, length, *context.shape[2:])
 
 
-def _homogeneous_axes(layout: StateLayout, dims: Sequence[str]) -> list[int]:
-    """Axes of a window (time, channel, *space), counted from the end."""
+def _shifts(layout: StateLayout, dims: Sequence[str]) -> list[Symmetry]:
+    """Shifts by one point along each homogeneous dimension."""
+    found = []
     for dim in dims:
         if dim not in layout.space or not layout.periodic[layout.space.index(dim)]:
             raise OptionError(
@@ -204,7 +238,9 @@ def _homogeneous_axes(layout: StateLayout, dims: Sequence[str]) -> list[int]:
         for name, field in _still_fields(layout).items():
             if np.ptp(field, axis=axis).max() > 1e-6:
                 raise OptionError(f"{name} varies along '{dim}', so '{dim}' is not homogeneous")
-    return [layout.space.index(dim) - len(layout.space) for dim in dims]
+        same = np.ones(layout.channels, np.float32)
+        found.append(Symmetry((), {axis: 1}, same, 0 * same, layout.sizes[dim]))
+    return found
 
 
 def _still_fields(layout: StateLayout) -> dict[str, np.ndarray]:

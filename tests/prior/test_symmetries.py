@@ -6,9 +6,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 import xarray as xr
 
-from sdaxr.prior.symmetries import bind_symmetries
+from sdaxr.prior.symmetries import Symmetry, bind_symmetries, transform
 from sdaxr.prior.windows import Windows
 from sdaxr.schema import OptionError
 from sdaxr.states.fields import StateLayout
@@ -34,25 +35,46 @@ def layout_of(data: xr.Dataset) -> StateLayout:
     return infer_layout(data, variables=["u", "v"], context=["force"])
 
 
+def times(symmetry: Symmetry, states: np.ndarray, number: int = 1) -> np.ndarray:
+    """One window after a number of applications of one symmetry."""
+    return transform(torch.as_tensor(states)[None], [(symmetry, np.array([number]))])[0].numpy()
+
+
 def test_a_half_turn_and_a_mirror() -> None:
     data = channel()
     turn, mirror = bind_symmetries(layout_of(data), [TURN, MIRROR])
     states = layout_of(data).to_array(data)
-    turned = turn(states)
+    turned = times(turn, states)
     np.testing.assert_allclose(turned[:, 0], -states[:, 0, ::-1, ::-1], atol=1e-6)
-    mirrored = mirror(states)
+    mirrored = times(mirror, states)
     np.testing.assert_allclose(mirrored[:, 0], -np.roll(states[:, 0, :, ::-1], 2, 1), atol=1e-6)
     np.testing.assert_allclose(mirrored[:, 1], np.roll(states[:, 1, :, ::-1], 2, 1), atol=1e-2)
     assert (turn.order, mirror.order) == (2, 4)
     for symmetry in (turn, mirror):
-        np.testing.assert_allclose(symmetry(states, symmetry.order), states, atol=1e-5)
+        again = states
+        for number in range(symmetry.order):
+            np.testing.assert_allclose(times(symmetry, states, number), again, atol=1e-6)
+            again = times(symmetry, again)
+        np.testing.assert_allclose(again, states, atol=1e-5)
+
+
+def test_symmetries_of_a_batch_follow_one_another() -> None:
+    """Each window has its own numbers of applications, of the first symmetry before the second."""
+    data = channel(mean=0.2)
+    turn, mirror = bind_symmetries(layout_of(data), [TURN, MIRROR])
+    states = np.stack([layout_of(data).to_array(data)] * 3)
+    moves = [(turn, np.array([0, 1, 1])), (mirror, np.array([3, 0, 2]))]
+    together = transform(torch.as_tensor(states), moves).numpy()
+    for i, window in enumerate(states):
+        alone = times(mirror, times(turn, window, moves[0][1][i]), moves[1][1][i])
+        np.testing.assert_allclose(together[i], alone, atol=1e-6)
 
 
 def test_a_small_mean_is_negated_in_physical_units() -> None:
     data = channel(mean=0.2)
     layout = layout_of(data)
     (turn,) = bind_symmetries(layout, [TURN])
-    back = layout.to_physical(turn(layout.to_array(data)))
+    back = layout.to_physical(times(turn, layout.to_array(data)))
     np.testing.assert_allclose(back["u"], -data.u.values[:, ::-1, ::-1], atol=1e-5)
 
 
@@ -62,8 +84,9 @@ def test_windows_are_transformed_in_every_way() -> None:
     layout = layout_of(data)
     turn, mirror = bind_symmetries(layout, [TURN, MIRROR])
     state = layout.to_array(data)
-    images = [mirror(turn(state, a), b) for a in range(2) for b in range(4)]
+    images = [times(mirror, times(turn, state, a), b) for a in range(2) for b in range(4)]
     drawn, _ = Windows(data, layout, 5, seed=0, symmetries=[TURN, MIRROR]).batch(0, 800)
+    drawn = drawn.numpy()
     nearest = [int(np.argmin([np.abs(d - i).max() for i in images])) for d in drawn]
     assert all(np.abs(d - images[n]).max() < 1e-5 for d, n in zip(drawn, nearest, strict=True))
     counts = np.bincount(nearest, minlength=8)

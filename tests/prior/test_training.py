@@ -16,7 +16,7 @@ from sdaxr.prior import training
 from sdaxr.prior.files import open_prior
 from sdaxr.prior.networks.base import NETWORKS
 from sdaxr.prior.training import train
-from sdaxr.schema import ArchiveError, DataError, OptionError
+from sdaxr.schema import ArchiveError, DataError, OptionError, UnitsError
 
 UNET = {"widths": (4, 8), "blocks": 1}
 
@@ -246,3 +246,47 @@ def test_a_trained_prior_is_the_one_that_is_opened(tmp_path: Path) -> None:
     assert opened.metadata["network"] == {"name": "convolutional", "dilation": 1, **TINY}
     for a, b in zip(opened.reference, prior.reference, strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+def test_a_training_begins_with_the_weights_of_a_prior(tmp_path: Path) -> None:
+    """With next to no learning rate the prior stays what it is, normalisation included, on other data."""
+    before = trained(autoregressive(6, 20), tmp_path / "p.safetensors", steps=30)
+    options = {"window": None, "network": "auto", "optimisation": {"learning_rate": 1e-12, "weight_decay": 0.0}}
+    other = autoregressive(6, 20, seed=1)
+    after = trained(other, tmp_path / "q.safetensors", start=tmp_path / "p.safetensors", **options)
+    for key, weight in weights(before).items():
+        torch.testing.assert_close(weights(after)[key], weight, atol=1e-6, rtol=0)
+    np.testing.assert_array_equal(after.layout.mean, before.layout.mean)
+    assert after.metadata["start"] == {"name": "p", "sha256": before.sha256}
+    assert after.metadata["network"] == before.metadata["network"] and after.window == before.window
+    assert after.metadata["data"]["sizes"] == before.metadata["data"]["sizes"]
+
+
+@pytest.mark.parametrize(
+    ("data", "options", "error", "message"),
+    [
+        (
+            {},
+            {"window": 5},
+            OptionError,
+            r"found window= beside start='p', expected only one of them; leave out window=",
+        ),
+        ({}, {"network": {"width": 8}}, OptionError, "found network= beside"),
+        ({"units": "K"}, {}, UnitsError, r"'a' has units 'K' in the data, expected 'm'"),
+        ({"step": 1.0}, {}, DataError, r"the time step 1 .*, expected that of the prior 'p', 0.5"),
+    ],
+)
+def test_what_a_prior_cannot_begin(
+    data: dict[str, Any], options: dict[str, Any], error: type[Exception], message: str, tmp_path: Path
+) -> None:
+    trained(autoregressive(6, 20), tmp_path / "p.safetensors", steps=2)
+    other = autoregressive(6, 20)
+    other["a"].attrs["units"] = data.get("units", "m")
+    other = other.assign_coords(time=other.time * data.get("step", 0.5) / 0.5)
+    with pytest.raises(error, match=message):
+        trained(
+            other,
+            tmp_path / "q.safetensors",
+            start=tmp_path / "p.safetensors",
+            **{"window": None, "network": "auto", **options},
+        )

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 import xarray as xr
 from small_training import autoregressive
 
@@ -48,14 +49,16 @@ def test_streaming_holds_no_more_than_it_may(cycles: tuple[str, ...]) -> None:
     windows = Windows(data, infer_layout(data, cycles=cycles), 7, seed=0, memory=memory)
     _, context = windows.batch(0, 4)
     assert windows.streams and context.shape == ((4, 7, 3) if cycles else (1, 7, 1))
-    assert memory / 4 < sum(states.nbytes + beside.nbytes for states, beside in windows._held) <= memory / 2
+    held = windows._held
+    assert held is not None and (held.context is not None) == bool(cycles)
+    assert memory / 4 < held.states.nbytes + (held.context.nbytes if held.context is not None else 0) <= memory / 2
 
 
 @pytest.mark.parametrize("shared", [True, False])
 def test_windows_in_pieces(shared: bool) -> None:
     """Pieces follow each other in their window and keep their context; a rest is left out."""
-    states = np.arange(2 * 11 * 3).reshape(2, 11, 3)
-    context = np.ones((1, 11, 1)) if shared else np.arange(22).reshape(2, 11, 1)
+    states = torch.arange(2 * 11 * 3).reshape(2, 11, 3)
+    context = torch.ones((1, 11, 1)) if shared else torch.arange(22).reshape(2, 11, 1)
     parts, beside = cut(states, context, 2)
     assert parts.shape == (4, 5, 3) and beside.shape == (1 if shared else 4, 5, 1)
     for piece, (window, first) in enumerate([(0, 0), (0, 5), (1, 0), (1, 5)]):
@@ -103,7 +106,7 @@ def test_windows_are_shifted_along_homogeneous_dimensions() -> None:
     layout = infer_layout(data)
     states, _ = Windows(data, layout, 5, seed=0, homogeneous=["x"]).batch(0, 200)
     shifts = np.stack([np.roll(layout.to_array(data), shift, -1) for shift in range(6)])
-    distance = np.abs(states[:, None] - shifts).max((2, 3, 4))
+    distance = np.abs(states[:, None].numpy() - shifts).max((2, 3, 4))
     assert (distance.min(1) < 1e-6).all() and set(distance.argmin(1)) == set(range(6))
 
 
