@@ -11,6 +11,7 @@ import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,7 @@ from sdaxr.prior.symmetries import Symmetry, bind_symmetries, transform
 from sdaxr.schema import TIME, DataError, OptionError, nearest
 from sdaxr.states.axes import ensemble_dimension
 from sdaxr.states.fields import StateLayout
-from sdaxr.states.time import time_axis
+from sdaxr.states.time import time_stretches
 
 _log = logging.getLogger(__name__)
 
@@ -98,10 +99,11 @@ class Windows:
         renew: int = 64,
         device: torch.device = _CPU,
     ) -> None:
-        if data.sizes[TIME] < length:
+        longest = max(part.stop - part.start for part in stretches(data))
+        if longest < length:
             raise DataError(
-                f"found {data.sizes[TIME]} states a trajectory, expected at least the window of {length}; train with a "
-                "shorter window or generate longer trajectories"
+                f"found {longest} states a trajectory, expected at least the window of {length} without a gap; train "
+                "with a shorter window or generate longer trajectories"
             )
         self._symmetries = [*_shifts(layout, homogeneous), *bind_symmetries(layout, symmetries)]
         self.layout = layout
@@ -193,13 +195,20 @@ def split(data: xr.Dataset, least: int) -> tuple[xr.Dataset, xr.Dataset]:
     """The data of the training and of the validation.
 
     A coordinate ``split`` decides; where it has no ``valid``, the training data validate, too, and a warning is logged.
-    Without it the last tenth of the times validates, and at least ``least`` states.
+    Without it the last tenth of the times validates, and at least ``least`` states without a gap between them.
 
     Raises
     ------
     DataError
-        If nothing is left to train on, or the times are not regular.
+        If nothing is left to train on, or the times have no regular step.
     """
+    whole = stretches(data)
+    if len(whole) > 1:
+        short = sum(part.stop - part.start < least for part in whole)
+        _log.warning(
+            "the times have %d gaps, which no window crosses; %d of %d stretches are shorter than %d states",
+            len(whole) - 1, short, len(whole), least,
+        )  # fmt: skip
     if "split" in data.coords:
         dim = data["split"].dims[0]
         parts = [data.isel({dim: np.flatnonzero(data["split"].values == part)}) for part in ("train", "valid")]
@@ -209,9 +218,14 @@ def split(data: xr.Dataset, least: int) -> tuple[xr.Dataset, xr.Dataset]:
             _log.warning("no '%s' has the split 'valid': the training data validate, too", dim)
             return parts[0], parts[0]
         return parts[0], parts[1]
-    time_axis(data)
-    end = max(1, min(round(0.9 * data.sizes[TIME]), data.sizes[TIME] - least))
+    last = next((part.stop for part in reversed(whole) if part.stop - part.start >= least), data.sizes[TIME])
+    end = max(1, min(round(0.9 * data.sizes[TIME]), last - least))
     return data.isel({TIME: slice(None, end)}), data.isel({TIME: slice(end, None)})
+
+
+def stretches(data: xr.Dataset) -> list[slice]:
+    """Stretches of the times of ``data`` without a gap; a single time is one."""
+    return time_stretches(data)[1] if data.sizes[TIME] > 1 else [slice(0, data.sizes[TIME])]
 
 
 def cut(states: Tensor, context: Tensor, pieces: int) -> tuple[Tensor, Tensor]:
@@ -258,13 +272,13 @@ def _state_bytes(layout: StateLayout) -> int:
 
 
 def _blocks(data: xr.Dataset, layout: StateLayout, length: int, memory: float) -> list[xr.Dataset]:
-    """Stretches of one trajectory each, none larger than an eighth of the memory."""
+    """Parts of one trajectory each, without a gap, none larger than an eighth of the memory."""
     ensemble = ensemble_dimension(data)
     members = [data.isel({ensemble: i}) for i in range(data.sizes[ensemble])] if ensemble is not None else [data]
     longest = max(length, min(data.sizes[TIME], int(memory / 8 // _state_bytes(layout))))
     blocks = []
-    for member in members:
-        # Neighbouring stretches overlap by one state less than a window, so that every window is in a stretch.
-        starts = range(0, max(1, data.sizes[TIME] - length + 1), longest - length + 1)
-        blocks += [member.isel({TIME: slice(start, start + longest)}) for start in starts]
+    for member, part in product(members, stretches(data)):
+        # Neighbouring blocks overlap by one state less than a window, so that every window of a stretch is in a block.
+        starts = range(part.start, part.stop - length + 1, longest - length + 1)
+        blocks += [member.isel({TIME: slice(start, min(start + longest, part.stop))}) for start in starts]
     return blocks

@@ -16,7 +16,7 @@ from sdaxr.states.coordinates import coordinate_of, plain_attrs
 from sdaxr.states.fields import StateLayout
 from sdaxr.states.names import auxiliary
 from sdaxr.states.places import places_of
-from sdaxr.states.time import CYCLES, TimeAxis, time_axis
+from sdaxr.states.time import CYCLES, TimeAxis, time_stretches
 from sdaxr.states.units import check_decoded, check_given
 
 _log = logging.getLogger(__name__)
@@ -84,7 +84,7 @@ def infer_layout(
     layered = tuple(v for v in names if layers[v] is not None)
     axes = [d for d in (layer, *space) if d is not None]
     mean, std, mask = _statistics(data[names], layered, layer, space, normalise)
-    time = time_axis(data)
+    time, _ = time_stretches(data)
     return StateLayout(
         variables=tuple(names),
         attrs={v: plain_attrs(data[v].attrs) for v in names},
@@ -176,8 +176,9 @@ def _statistics(
 
 
 def _context_names(data: xr.Dataset, context: Sequence[str] | str, space: tuple[str, ...]) -> list[str]:
-    if context != "auto":
-        return [context] if isinstance(context, str) else list(context)
+    names = [context] if isinstance(context, str) else list(context)
+    if names != ["auto"]:
+        return names
     aside = auxiliary(data)
     numbers = [str(n) for n, v in data.data_vars.items() if v.dtype.kind in "fiub" and n not in aside]
     found = [n for n in numbers if space and set(map(str, data[n].dims)) == set(space)]

@@ -82,6 +82,10 @@ class TimeAxis:
         there = self.after(first, count + 1)[-1:]
         return float(count) + (apart - float(elapsed(xr.DataArray(there, dims=TIME, name=TIME), first)[0])) / self.step
 
+    def same_step(self, other: TimeAxis) -> bool:
+        """Whether two axes have the same step, up to `TOLERANCE`."""
+        return self.months == other.months and (self.months > 0 or same_step(other.step, self.step))
+
     def fits(self, times: xr.DataArray) -> bool:
         """Whether ``times``, shape (n,), are consecutive times of this axis, up to `TOLERANCE`."""
         if time_kind(times) != self.kind:

@@ -79,6 +79,24 @@ def test_without_a_split_the_end_of_the_series_validates(states: int, least: int
     xr.testing.assert_identical(xr.concat([first, last], "time"), data)
 
 
+@pytest.mark.parametrize("memory", [4e9, 4 * 16 * 8])
+def test_no_window_crosses_a_gap(memory: float, caplog: pytest.LogCaptureFixture) -> None:
+    data, _ = numbered(3, 60)
+    kept = data.isel(time=[*range(20), *range(24, 45), *range(50, 60)])
+    layout = infer_layout(kept)
+    windows = Windows(kept, layout, 7, seed=0, memory=memory, renew=2)
+    seen = [windows.batch(n, 32)[0] for n in range(140)]
+    assert_stretches(layout, np.concatenate(seen))
+    firsts = {round(float(s)) % 1000 for batch in seen for s in physical(layout, batch)[:, 0]}
+    assert firsts == {*range(14), *range(24, 39), *range(50, 54)}
+    _, last = split(kept, 12)
+    assert "the times have 2 gaps, which no window crosses; 1 of 3 stretches are shorter than 12 states" in caplog.text
+    np.testing.assert_array_equal(last.time, [*range(33, 45), *range(50, 60)])
+    Windows(last, layout, 12, seed=0)
+    with pytest.raises(DataError, match="found 21 states a trajectory, expected at least the window of 22 without a"):
+        Windows(kept, layout, 22, seed=0)
+
+
 def test_a_split_decides_which_trajectories_validate(caplog: pytest.LogCaptureFixture) -> None:
     data = autoregressive(5, 12)
     first, last = split(data, 5)

@@ -70,6 +70,7 @@ def test_static_fields_are_context_where_asked() -> None:
     data = weather().assign(lsm=(("lat", "lon"), np.eye(4, 6)), axis=("lat", np.arange(4.0)))
     data["lat_bnds"] = (("lat", "lon"), np.zeros((4, 6)))
     assert list(infer_layout(data, context="auto").context) == ["orography", "lsm"]
+    assert list(infer_layout(data, context=["auto"]).context) == ["orography", "lsm"]
     assert list(infer_layout(data, context="lsm").context) == ["lsm"]
     assert infer_layout(data).context == {} and infer_layout(data.drop_vars("lsm")[["t"]], context="auto").context == {}
 
