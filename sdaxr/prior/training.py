@@ -161,6 +161,7 @@ def train(
     layout = infer_layout(
         parts[0], variables=[*names, *augmentation.variables], context=design["context"],
         cycles=settings.statistics.cycles, normalise=settings.statistics.normalise,
+        missing=settings.statistics.missing,
     )  # fmt: skip
     layout = layout if before is None else _layout_of(before, layout)
     settings = replace(settings, statistics=replace(settings.statistics, cycles=layout.cycles))

@@ -131,7 +131,8 @@ class Windows:
         -------
         states, context
             States (size, length, channel, *space) and their context (size, length, context channel, *space), float32.
-            The context has a leading dimension of 1 where it is the same for all windows.
+            The context has a leading dimension of 1 where it is the same for all windows. States are NaN where a
+            value is missing; the context says where values are.
         """
         held = self._buffer(number // self._renew if self.streams else 0)
         draw = np.random.default_rng((self.seed, number))
@@ -141,7 +142,12 @@ class Windows:
         index = torch.as_tensor(first[:, None] + np.arange(self.length), device=self.device)
         moves = [(symmetry, draw.integers(symmetry.order, size=size)) for symmetry in self._symmetries]
         states = transform(held.states[index], moves) if moves else held.states[index]
-        return states, self._context if held.context is None else held.context[index]
+        context = self._context if held.context is None else held.context[index]
+        if not self.layout.gappy:
+            return states, context
+        seen = states.isfinite() & (context[:, :, -self.layout.channels :] > 0)
+        known = context[:, :, : -self.layout.channels]
+        return states, torch.cat([known.expand(size, *known.shape[1:]), seen.to(context.dtype)], dim=2)
 
     def sample(self, together: int) -> Iterator[Tensor]:
         """Batches of 16 windows of states, enough to measure the covariance of ``together`` numbers.
@@ -152,16 +158,21 @@ class Windows:
         wanted = max(4, 40 * together // (_SAMPLE_BATCH * self.length))
         # At most 64 batches, and 2^27 numbers (half a gigabyte), which takes seconds.
         for number in range(int(np.clip(_SAMPLE // states.numel(), wanted, 64))):
-            yield self.batch(number, _SAMPLE_BATCH)[0]
+            yield self.batch(number, _SAMPLE_BATCH)[0].nan_to_num(0.0)
 
     def reference(self) -> tuple[np.ndarray, np.ndarray]:
         """A few windows and their context, for the prior's file: 4 to 256, and some 2^16 numbers (128 kB).
 
         The numbers are rounded to half precision, as in the file: a prior that has just been trained is the one that
-        is opened.
+        is opened. Where values are missing at some times, these are the windows with the fewest gaps of four times as
+        many; the gaps are filled with the mean.
         """
         count = int(np.clip(_REFERENCE // self.batch(0, 1)[0].numel(), 4, 256))
-        states, context = (part.half().float().cpu().numpy() for part in self.batch(0, count))
+        drawn = self.batch(0, count * (4 if self.layout.gappy else 1))
+        if self.layout.gappy:
+            best = drawn[0].isnan().flatten(1).sum(1).argsort(stable=True)[:count]
+            drawn = drawn[0][best].nan_to_num(0.0), drawn[1][best]
+        states, context = (part.half().float().cpu().numpy() for part in drawn)
         return states, context
 
     def _buffer(self, number: int) -> _Buffer:
@@ -176,7 +187,9 @@ class Windows:
         order = np.random.default_rng((self.seed, number)).permutation(len(self._blocks))
         chosen = [self._blocks[i] for i in order[: self._per_buffer]]
         lengths = np.array([block.sizes[TIME] for block in chosen])
-        states = self._together(map(self.layout.to_array, chosen), self.layout.channels, lengths)
+        states = self._together(
+            (self.layout.to_array(block, gaps=self.layout.gappy) for block in chosen), self.layout.channels, lengths
+        )
         context = None
         if self.layout.cycles:
             moving = (self.layout.context_array(block[TIME]) for block in chosen)

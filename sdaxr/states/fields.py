@@ -58,6 +58,8 @@ class StateLayout:
         Static fields, each of shape (*space), normalised.
     cycles
         Cyclic time context, among ``"hour_of_day"`` and ``"day_of_year"``.
+    gappy
+        Whether values are missing at some times only: the network then sees, for each channel, where there are any.
     places
         Latitudes and longitudes of the grid points, of curvilinear grids and of meshes.
     """
@@ -76,6 +78,7 @@ class StateLayout:
     context: dict[str, np.ndarray] = field(default_factory=dict)
     cycles: tuple[str, ...] = ()
     places: dict[str, Places] = field(default_factory=dict)
+    gappy: bool = False
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -101,7 +104,7 @@ class StateLayout:
     def context_channels(self) -> int:
         """Number of channels of `context_tensor`."""
         bounded = sum(not p for p in self.periodic)
-        return 1 + len(self.context) + bounded + 2 * len(self.cycles)
+        return 1 + len(self.context) + bounded + 2 * len(self.cycles) + self.channels * self.gappy
 
     def dims(self, name: str) -> tuple[str, ...]:
         """Dimensions of one state of the variable ``name``."""
@@ -114,7 +117,7 @@ class StateLayout:
 
     # Datasets to tensors
 
-    def to_array(self, data: xr.Dataset) -> np.ndarray:
+    def to_array(self, data: xr.Dataset, *, gaps: bool = False) -> np.ndarray:
         """Normalised values of ``data``.
 
         Parameters
@@ -122,6 +125,8 @@ class StateLayout:
         data
             Has every state variable, with a ``time`` dimension and at most one ensemble dimension, on the points of
             the layout in any order (`conform`).
+        gaps
+            Whether values may be NaN outside the mask.
 
         Returns
         -------
@@ -143,7 +148,7 @@ class StateLayout:
         array: np.ndarray = (np.concatenate(parts, axis=len(head)) - self.mean) / self.std
         if self.mask is not None:
             array = np.where(self.mask, array, 0.0)
-        if not np.isfinite(array).all():
+        if not (gaps and not np.isinf(array).any()) and not np.isfinite(array).all():
             bad = int((~np.isfinite(array)).sum())
             raise DataError(
                 f"found {bad} values that are not finite outside the mask of the prior, expected none; "
@@ -191,7 +196,8 @@ class StateLayout:
         Returns
         -------
         Array of shape (time, context channel, *space), float32. Its channels are: 1 where there are data and 0 on land,
-        the static fields, the position along each bounded dimension from -1 to 1, and sine and cosine of each cycle.
+        the static fields, the position along each bounded dimension from -1 to 1, and sine and cosine of each cycle;
+        and with ``gappy`` 1 where a channel has a value, which is everywhere except on land.
         """
         present = np.ones(self.shape) if self.mask is None else self.mask.any(axis=0).astype(float)
         static = [present, *self.context.values()]
@@ -202,11 +208,14 @@ class StateLayout:
         stacked = np.broadcast_to(np.stack(static), (times.size, len(static), *self.shape))
         phases = [phase(times, name) for name in self.cycles]
         moving = [f(p) for p in phases for f in (np.sin, np.cos)]
-        if not moving:
-            return np.ascontiguousarray(stacked, dtype=np.float32)
-        varying = np.stack(moving, axis=1).reshape(times.size, -1, *[1] * len(self.shape))
-        varying = np.broadcast_to(varying, (*varying.shape[:2], *self.shape))
-        return np.concatenate([stacked, varying], axis=1).astype(np.float32)
+        parts = [stacked]
+        if moving:
+            varying = np.stack(moving, axis=1).reshape(times.size, -1, *[1] * len(self.shape))
+            parts.append(np.broadcast_to(varying, (*varying.shape[:2], *self.shape)))
+        if self.gappy:
+            seen = np.ones((self.channels, *self.shape)) if self.mask is None else self.mask
+            parts.append(np.broadcast_to(seen, (times.size, *seen.shape)))
+        return np.ascontiguousarray(np.concatenate(parts, axis=1), dtype=np.float32)
 
     # Tensors to labels
 
@@ -276,6 +285,8 @@ class StateLayout:
         metadata = {key: getattr(self, key) for key in plain} | {"time": self.time.to_dict()}
         metadata["coord_attrs"] = {d: c.attrs for d, c in self.coords.items()}
         metadata["coord_names"] = {d: c.values.tolist() for d, c in self.coords.items() if d not in numeric}
+        if self.gappy:
+            metadata["gappy"] = True
         if self.places:  # Optional, so that files without places are as they are.
             metadata["places"] = {name: {"dims": p.dims, "attrs": p.attrs} for name, p in self.places.items()}
         return arrays, metadata
@@ -301,6 +312,7 @@ class StateLayout:
             mask=arrays["layout.mask"].astype(bool) if "layout.mask" in arrays else None,
             context={k.removeprefix(prefix): a for k, a in arrays.items() if k.startswith(prefix)},
             cycles=tuple(metadata["cycles"]),
+            gappy=bool(metadata.get("gappy", False)),
             places={
                 name: Places(tuple(p["dims"]), arrays[f"layout.place.{name}"], p["attrs"])
                 for name, p in metadata.get("places", {}).items()

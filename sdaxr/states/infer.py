@@ -23,6 +23,8 @@ _log = logging.getLogger(__name__)
 
 # Over what the mean and the standard deviation of a state are taken.
 NORMALISATIONS = ("channel", "point")
+# What is done with values that are missing at some times only.
+MISSING = ("error", "masked")
 
 
 def infer_layout(
@@ -32,6 +34,7 @@ def infer_layout(
     context: Sequence[str] | str = (),
     cycles: Sequence[str] | None = None,
     normalise: str = "channel",
+    missing: str = "error",
 ) -> StateLayout:
     """Layout and statistics of the states of ``data``.
 
@@ -49,6 +52,8 @@ def infer_layout(
         resolve and cover them.
     normalise
         ``"channel"``: one mean and standard deviation a channel; ``"point"``: one a channel and grid point.
+    missing
+        ``"error"`` refuses points that are NaN at some times only; ``"masked"`` takes them.
 
     Raises
     ------
@@ -61,6 +66,8 @@ def infer_layout(
     """
     if normalise not in NORMALISATIONS:
         raise schema.OptionError(f"normalise={schema.nearest(normalise, NORMALISATIONS)}")
+    if missing not in MISSING:
+        raise schema.OptionError(f"missing={schema.nearest(missing, MISSING)}")
     names = state_variables(data, variables)
     for name in names:
         check_decoded(name, data[name].attrs, "the training data")
@@ -83,7 +90,7 @@ def infer_layout(
     layer = layer_names[0] if layer_names else None
     layered = tuple(v for v in names if layers[v] is not None)
     axes = [d for d in (layer, *space) if d is not None]
-    mean, std, mask = _statistics(data[names], layered, layer, space, normalise)
+    mean, std, mask, gappy = _statistics(data[names], layered, layer, space, normalise, missing)
     time, _ = time_stretches(data)
     return StateLayout(
         variables=tuple(names),
@@ -100,6 +107,7 @@ def infer_layout(
         context={c: _context_field(data, c, space) for c in _context_names(data, context, space)},
         cycles=_default_cycles(data[TIME], time) if cycles is None else tuple(cycles),
         places=places_of(data, space),
+        gappy=gappy,
     )
 
 
@@ -135,9 +143,9 @@ def _default_cycles(times: xr.DataArray, axis: TimeAxis) -> tuple[str, ...]:
 
 
 def _statistics(
-    data: xr.Dataset, layered: tuple[str, ...], layer: str | None, space: tuple[str, ...], normalise: str
-) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
-    """Mean and standard deviation (channel, *space or ones) and mask (channel, *space), in float64."""
+    data: xr.Dataset, layered: tuple[str, ...], layer: str | None, space: tuple[str, ...], normalise: str, missing: str
+) -> tuple[np.ndarray, np.ndarray, np.ndarray | None, bool]:
+    """Mean and standard deviation (channel, *space or ones), mask (channel, *space), and whether there are gaps."""
     from dask.base import compute
 
     lazy, depths = [], []
@@ -156,13 +164,15 @@ def _statistics(
             lazy.append([a.transpose(*[d for d in order if d in a.dims]) for a in found])
             depths.append(data.sizes[layer] if name in layered else 1)
         computed = compute(*lazy)  # type: ignore[no-untyped-call]
-    means, stds, masks = [], [], []
+    means, stds, masks, gappy = [], [], [], False
     for name, depth, (mean, std, count, full) in zip(map(str, data.data_vars), depths, computed, strict=True):
         partly = ((count > 0) & (count < full)).values
-        if partly.any() or not (count > 0).values.any():
+        gappy |= bool(partly.any())
+        if (partly.any() and missing == "error") or not (count > 0).values.any():
             raise DataError(
                 f"'{name}' is NaN at some times only, at {int(partly.sum())} points (or everywhere); expected either "
-                "complete series or points that are NaN at all times (land); fill the gaps, e.g. ds.interpolate_na"
+                "complete series or points that are NaN at all times (land); fill the gaps (ds.interpolate_na), or "
+                'train with statistics={"missing": "masked"}'
             )
         masks.append((count > 0).values.reshape(depth, *[data.sizes[d] for d in space]))
         shape = (depth, *([data.sizes[d] for d in space] if normalise == "point" else [1] * len(space)))
@@ -172,7 +182,7 @@ def _statistics(
             raise DataError(f"'{name}' does not vary at some point or layer; leave it out with variables=[...]")
         stds.append(deviation)
     mask = np.concatenate(masks)
-    return np.concatenate(means), np.concatenate(stds), None if mask.all() else mask
+    return np.concatenate(means), np.concatenate(stds), None if mask.all() else mask, gappy
 
 
 def _context_names(data: xr.Dataset, context: Sequence[str] | str, space: tuple[str, ...]) -> list[str]:
