@@ -49,9 +49,7 @@ def test_the_denoiser_is_unbiased(tmp_path: Path) -> None:
     )  # fmt: skip
     prior = open_prior(tmp_path / "p.safetensors")
     assert prior.layout.gappy and prior.layout.context_channels == 3
-    np.testing.assert_allclose(
-        prior.layout.std[:, 0] if prior.layout.std.ndim > 1 else prior.layout.std, [3, 5], rtol=0.03
-    )
+    np.testing.assert_allclose(prior.layout.std.ravel(), [3, 5], rtol=0.03)
     random = np.random.default_rng(1)
     for r in (0.5, 1.0):
         noisy = COVARIANCE + r**2 * np.eye(2)
@@ -116,10 +114,8 @@ def test_windows_say_where_values_are() -> None:
         layout.to_array(swaths())
 
 
-def test_gaps_are_refused_unless_they_are_masked(tmp_path: Path) -> None:
-    with pytest.raises(
-        DataError, match=r"is NaN at some times only.*train with statistics={'missing': 'masked'}|masked"
-    ):
+def test_gaps_are_refused_unless_they_are_masked() -> None:
+    with pytest.raises(DataError, match="is NaN at some times only.*or train with statistics=.*masked"):
         infer_layout(swaths())
     with pytest.raises(OptionError, match="missing='mask'.*Did you mean 'masked'"):
         infer_layout(swaths(), missing="mask")
