@@ -18,7 +18,8 @@ _SAME = 1e-6  # radians
 # A triangle spans neighbours: the diagonal of a cell is at most 1.5 of its longer side, that of a skewed one 2.
 _LONGEST = 2.0
 _NEIGHBOURS = 6  # of a point of a mesh of triangles
-_CANDIDATES = 32
+# Triangles with the nearest centres that may hold a place; more are looked at where the first few do not.
+_CANDIDATES = (4, 32)
 _AT_ONCE = 20_000
 
 
@@ -81,15 +82,16 @@ def corners(
     if len(triangles):
         inverse = np.linalg.inv(np.swapaxes(points[triangles], 1, 2))
         centres = cKDTree(points[triangles].mean(1))
-        for first in range(0, nearest.size, _AT_ONCE):
-            part = np.arange(first, min(first + _AT_ONCE, nearest.size))
-            part = part[~inside[part]]
-            which, share = _around(places[part], centres, inverse)
-            found = share.min(1) >= -TOLERANCE
-            indices[:, part[found]] = triangles[which[found]].T
-            share = share[found].clip(0.0)
-            weights[:, part[found]] = (share / share.sum(1, keepdims=True)).T
-            inside[part[found]] = True
+        for count in _CANDIDATES:
+            waiting = np.flatnonzero(~inside)
+            for first in range(0, waiting.size, _AT_ONCE):
+                part = waiting[first : first + _AT_ONCE]
+                which, share = _around(places[part], centres, inverse, min(count, len(inverse)))
+                found = share.min(1) >= -TOLERANCE
+                indices[:, part[found]] = triangles[which[found]].T
+                share = share[found].clip(0.0)
+                weights[:, part[found]] = (share / share.sum(1, keepdims=True)).T
+                inside[part[found]] = True
     return Corners(dims, there[indices], weights, inside)
 
 
@@ -137,9 +139,8 @@ def _triangles(points: np.ndarray, reach: np.ndarray) -> np.ndarray:
     return np.asarray(hull.simplices[kept], int)
 
 
-def _around(places: np.ndarray, centres: object, inverse: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _around(places: np.ndarray, centres: object, inverse: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
     """The triangle that holds each place best, and the shares of its corners, shape (n,) and (n, 3)."""
-    count = min(_CANDIDATES, len(inverse))
     candidates = centres.query(places, count)[1].reshape(-1, count)  # type: ignore[attr-defined]
     shares = np.einsum("nkij,nj->nki", inverse[candidates], places)
     best = shares.min(2).argmax(1)
