@@ -123,7 +123,9 @@ def batch_size(guided: Guided, shape: Sequence[int], members: int, device: torch
 def _budget(device: torch.device) -> float:
     """Bytes that a batch may take: a part of the free memory, because other processes need some of it, too."""
     if device.type == "cuda":
-        return 0.6 * float(torch.cuda.mem_get_info(device)[0])
+        # What torch keeps for its own next tensors is free as well.
+        kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return 0.6 * float(torch.cuda.mem_get_info(device)[0] + kept)
     import psutil
 
     return min(CPU_BUDGET, 0.5 * float(psutil.virtual_memory().available))
