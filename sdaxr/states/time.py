@@ -60,27 +60,36 @@ class TimeAxis:
         """The fields that say something, as a prior's file holds them."""
         return {key: value for key, value in vars(self).items() if key not in ("months", "anchor") or value}
 
+    def at(self, origin: Any, numbers: np.ndarray) -> np.ndarray:
+        """The times that lie some steps after ``origin``, or before; shape of ``numbers``, (n,), whole numbers."""
+        if self.months:
+            return months_after(origin, self.months * np.asarray(numbers, int), self.anchor)
+        offsets = np.asarray(numbers) * self.step
+        if self.kind == "float":
+            return np.asarray(np.asarray(origin, float) + offsets)
+        if self.kind == "cftime":
+            return np.array([origin + datetime.timedelta(seconds=float(s)) for s in offsets], dtype=object)
+        later: np.ndarray = origin + (offsets * 1e9).round().astype("timedelta64[ns]")
+        return later
+
     def after(self, start: Any, count: int) -> np.ndarray:
         """``count`` times from ``start`` on, shape (count,)."""
-        if self.months:
-            return months_after(start, self.months * np.arange(count), self.anchor)
-        offsets = np.arange(count) * self.step
-        if self.kind == "float":
-            return np.asarray(np.asarray(start, float) + offsets)
-        if self.kind == "cftime":
-            return np.array([start + datetime.timedelta(seconds=float(s)) for s in offsets], dtype=object)
-        later: np.ndarray = start + (offsets * 1e9).round().astype("timedelta64[ns]")
-        return later
+        return self.at(start, np.arange(count))
+
+    def places(self, times: xr.DataArray, origin: Any) -> np.ndarray:
+        """Number of steps from ``origin``, which is a step, to each of ``times``; not whole between two steps."""
+        apart = elapsed(times, origin)
+        if not self.months or not apart.size:
+            return apart / self.step
+        ends = months_of(np.array([origin, times.values.min(), times.values.max()]))[0]
+        first, last = (ends[1:] - ends[0]) // self.months
+        numbers = np.arange(first - 1, last + 3)
+        steps = xr.DataArray(self.at(origin, numbers), dims=TIME, name=TIME)
+        return np.interp(apart, elapsed(steps, origin), numbers)
 
     def steps(self, first: Any, last: Any) -> float:
         """Number of steps from one time to another; not whole where the latter is no step."""
-        apart = float(elapsed(xr.DataArray(np.array([last]), dims=TIME, name=TIME), first)[0])
-        if not self.months or apart < 0:
-            return apart / self.step
-        index = months_of(np.array([first, last]))[0]
-        count = round((index[1] - index[0]) / self.months)
-        there = self.after(first, count + 1)[-1:]
-        return float(count) + (apart - float(elapsed(xr.DataArray(there, dims=TIME, name=TIME), first)[0])) / self.step
+        return float(self.places(xr.DataArray(np.array([last]), dims=TIME, name=TIME), first)[0])
 
     def same_step(self, other: TimeAxis) -> bool:
         """Whether two axes have the same step, up to `TOLERANCE`."""

@@ -88,8 +88,10 @@ def test_months_of_a_time() -> None:
 def test_a_time_between_two_steps_is_no_whole_number_of_steps() -> None:
     axis = time_axis(labelled(dates("MS", 40, None)))
     first, between, last = (np.datetime64(t, "ns") for t in ("2000-01-01", "2000-02-15", "2000-03-01"))
-    assert axis.steps(first, between) == pytest.approx(1.46, abs=0.02)
-    assert axis.steps(last, first) < 0
+    assert axis.steps(first, between) == pytest.approx(1 + 14 / 29)
+    assert axis.steps(last, first) == -2
+    np.testing.assert_allclose(axis.places(labelled(np.array([first, between, last])).time, last), [-2, -15 / 29, 0])
+    np.testing.assert_array_equal(axis.at(last, np.array([-2, 0])), [first, last])
 
 
 def test_the_text_of_an_axis() -> None:
