@@ -80,12 +80,12 @@ class TimeAxis:
         """Number of steps from ``origin``, which is a step, to each of ``times``; not whole between two steps."""
         apart = elapsed(times, origin)
         if not self.months or not apart.size:
-            return apart / self.step
+            return np.asarray(apart / self.step)
         ends = months_of(np.array([origin, times.values.min(), times.values.max()]))[0]
         first, last = (ends[1:] - ends[0]) // self.months
         numbers = np.arange(first - 1, last + 3)
         steps = xr.DataArray(self.at(origin, numbers), dims=TIME, name=TIME)
-        return np.interp(apart, elapsed(steps, origin), numbers)
+        return np.asarray(np.interp(apart, elapsed(steps, origin), numbers))
 
     def steps(self, first: Any, last: Any) -> float:
         """Number of steps from one time to another; not whole where the latter is no step."""
