@@ -22,6 +22,7 @@ from sdaxr.archives.description import format_facts, provenance, safe_describe
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+    from sdaxr.observations.screening import Screening
     from sdaxr.observations.window import Operators
     from sdaxr.operators import Operator
     from sdaxr.posterior.methods import Method
@@ -97,6 +98,7 @@ class _Accessor:
         background: xr.Dataset | None = None,
         system: str | System | None = None,
         outside: str = "error",
+        screening: Screening | Mapping[str, Any] | None = None,
         batch: int | None = None,
         device: str = "auto",
         precision: str = "auto",
@@ -118,6 +120,7 @@ class _Accessor:
             background=background,
             system=system,
             outside=outside,
+            screening=screening,
             batch=batch,
             device=device,
             precision=precision,

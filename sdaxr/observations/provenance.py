@@ -10,8 +10,8 @@ import numpy as np
 import xarray as xr
 
 from sdaxr.observations.correlation import ATTRIBUTE
-from sdaxr.observations.matching import observed_variables
 from sdaxr.observations.noise import DISTRIBUTION
+from sdaxr.observations.screening import REJECTIONS, USED, counts
 from sdaxr.observations.window import Operators
 
 
@@ -24,11 +24,21 @@ def describe_networks(networks: Mapping[str, xr.Dataset], operator: Operators) -
     }
 
 
-def count_observations(networks: Mapping[str, xr.Dataset], used: Sequence[int]) -> dict[str, list[int]]:
-    """Numbers of values of each network that are used, and that are dropped because they lie outside the window."""
-    given = [sum(int(d[v].notnull().sum()) for v in observed_variables(d)) for d in networks.values()]
-    dropped = [g - u for g, u in zip(given, used, strict=True)]
-    return {"observations_used": list(used), "observations_dropped": dropped}
+def count_observations(statuses: Sequence[Mapping[str, np.ndarray]]) -> dict[str, list[int]]:
+    """Numbers of values that are used, dropped, and dropped for each reason, one number for each network.
+
+    Parameters
+    ----------
+    statuses
+        For each network, the status of the values of each variable (`sdaxr.observations.screening`).
+    """
+    used = [sum(int((s == USED).sum()) for s in status.values()) for status in statuses]
+    reasons = [counts(status) for status in statuses]
+    return {
+        "observations_used": used,
+        "observations_dropped": [sum(found.values()) for found in reasons],
+        **{f"observations_{name}": [found[name] for found in reasons] for name in REJECTIONS.values()},
+    }
 
 
 def fingerprint(datasets: Iterable[xr.Dataset]) -> str:

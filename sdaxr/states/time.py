@@ -31,12 +31,16 @@ class TimeAxis:
         Units of the float model time (``""`` when the data give none), ``"s"`` for the others.
     calendar
         CF calendar; ``""`` for ``"float"`` and ``"timedelta"``.
+    phase
+        Time of the first step after 1970-01-01 00:00, in seconds, for a calendar: 43200 for daily means at noon. Other
+        kinds of time have no origin, and no phase.
     """
 
     kind: str
     step: float
     units: str
     calendar: str = ""
+    phase: float = 0.0
 
 
 def time_kind(times: xr.DataArray) -> str:
@@ -62,14 +66,44 @@ def time_kind(times: xr.DataArray) -> str:
     )
 
 
-def check_kind(times: xr.DataArray, expected: str, *, of: str, like: str) -> None:
-    """Raise `DataError` unless the times of ``of`` are of the kind that ``like`` has."""
+def check_kind(times: xr.DataArray, expected: str, *, of: str, like: str, calendar: str = "") -> None:
+    """Raise `DataError` unless the times of ``of`` are of the kind, and of the calendar, that ``like`` has.
+
+    Parameters
+    ----------
+    times
+        Times of ``of``.
+    expected
+        The kind of the times of ``like`` (`time_kind`).
+    of, like
+        Whose times these are, for errors.
+    calendar
+        The CF calendar of ``like``; ``""`` where it is not known.
+    """
     found = time_kind(times)
     if found != expected:
         raise DataError(
             f"the times of {of} are of kind {found}, those of {like} of kind {expected}, expected the same kind; "
             "convert one of them with ds.assign_coords(time=...)"
         )
+    own = calendar_of(times)
+    if calendar and own != calendar:
+        raise DataError(
+            f"the times of {of} have the calendar {own!r}, those of {like} {calendar!r}, expected the same calendar; "
+            f"convert one of them, ds.convert_calendar({calendar!r})"
+        )
+
+
+def calendar_of(times: xr.DataArray) -> str:
+    """CF calendar of times; ``""`` for numbers and timedeltas."""
+    return str(times.dt.calendar) if time_kind(times) in ("datetime", "cftime") else ""
+
+
+def since_epoch(time: Any) -> float:
+    """Time since 1970-01-01 00:00 in the calendar of ``time``, a datetime64 or a cftime, in seconds."""
+    if isinstance(time, np.datetime64):
+        return float((time - np.datetime64("1970-01-01", "s")) / np.timedelta64(1, "s"))
+    return float((time - type(time)(1970, 1, 1)).total_seconds())
 
 
 def elapsed(times: xr.DataArray, since: Any) -> np.ndarray:
@@ -114,8 +148,8 @@ def time_axis(data: xr.Dataset | xr.DataArray) -> TimeAxis:
             "stretches as separate trajectories"
         )
     units = str(times.attrs.get("units", "")) if kind == "float" else "s"
-    calendar = str(times.dt.calendar) if kind in ("datetime", "cftime") else ""
-    return TimeAxis(kind, step, units, calendar)
+    phase = since_epoch(times.values[0]) % step if kind in ("datetime", "cftime") else 0.0
+    return TimeAxis(kind, step, units, calendar_of(times), phase)
 
 
 def same_step(found: float, expected: float) -> bool:
@@ -150,7 +184,7 @@ def match_times(
     UnitsError
         If they are numbers in different units.
     """
-    check_kind(wanted, time_kind(available), of=of, like=like)
+    check_kind(wanted, time_kind(available), of=of, like=like, calendar=calendar_of(available))
     if time_kind(wanted) == "float":
         schema.check_units(TIME, wanted.attrs.get("units"), available.attrs.get("units"), of)
     try:

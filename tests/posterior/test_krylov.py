@@ -69,7 +69,7 @@ def test_what_is_not_finite_is_never_taken_for_solved(value: float) -> None:
     """In single precision the square of 1e30 is infinite, and every residual is smaller than infinity."""
     b = torch.ones(2, 6)
     b[1, 3] = value
-    with pytest.raises(DivergenceError, match="conjugate gradients: .* right-hand side is (nan|inf), expected a finite"):
+    with pytest.raises(DivergenceError, match="conjugate gradients: .* right-hand side is (nan|inf), expected"):
         conjugate_gradients(lambda v: v, b)
     if not np.isfinite(value):
         with pytest.raises(DivergenceError, match=r"GMRES: the norm of the right-hand side is (nan|inf)"):
