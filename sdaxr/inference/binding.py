@@ -101,7 +101,7 @@ def pointwise(operator: Operator, template: Template, seen: Projection) -> Point
             x = step.function(x)
         return x
 
-    return Pointwise(replace(seen, bound=first.bind(template), sea=None), outer, seen.groups)
+    return Pointwise(replace(seen, bound=first.bind(template), sea=None, sparse=None), outer, seen.groups)
 
 
 def unresolved_variance(seen: Projection, prior: Prior, length: int) -> UnresolvedVariance:

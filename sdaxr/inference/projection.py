@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 import xarray as xr
 from torch import Tensor
 
-from sdaxr.operators import Operator
-from sdaxr.operators.base import Bound
+from sdaxr.operators import Operator, Template, compose
+from sdaxr.operators.base import Bound, steps_of
+from sdaxr.operators.measurements import Measurements
 from sdaxr.operators.sea import SeaPart
 from sdaxr.prior.files import Prior
 from sdaxr.schema import TIME, OperatorError
+
+PLACES = 2**15
+"""Most measurements over whose places moments are taken; the standard error of a variance is then below a percent."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +37,8 @@ class Projection:
         Device of the computation.
     sea
         H over the sea part of coastal cells, where the prior has land and H is an interpolation or an average.
+    sparse
+        H at some of the places, over which means are taken where there are very many places.
     """
 
     prior: Prior
@@ -40,6 +46,7 @@ class Projection:
     where: Mapping[str, np.ndarray]
     device: torch.device
     sea: SeaPart | None = None
+    sparse: Projection | None = None
 
     def __post_init__(self) -> None:
         index = {name: torch.as_tensor(i, device=self.device) for name, i in self.where.items()}
@@ -56,12 +63,15 @@ class Projection:
         device: torch.device,
     ) -> Projection:
         """``operator``, bound as ``bound``, for trajectories of ``prior`` on ``times``."""
-        found = cls(prior, bound, where, device)
+        fewer = thinned(operator)
+        template = Template.from_dataset(prior.layout.template(times))
+        sparse = None if fewer is None else cls.of(fewer, fewer.bind(template), prior, times, {}, device)
+        found = cls(prior, bound, where, device, sparse=sparse)
         if prior.layout.mask is None:
             return found
         blank = torch.zeros(1, times.size, prior.layout.channels, *prior.layout.shape, device=device)
         at_sea = {name: v.isfinite() for name, v in prior.layout.to_fields(found.off_land(blank)).items()}
-        return cls(prior, bound, where, device, SeaPart.of(operator, bound, at_sea))
+        return replace(found, sea=SeaPart.of(operator, bound, at_sea))
 
     @property
     def count(self) -> int:
@@ -94,7 +104,9 @@ class Projection:
         return self.bound(physical) if self.sea is None else self.sea(physical)
 
     def sea_fields(self, x: Tensor) -> dict[str, Tensor]:
-        """H of normalised trajectories at all points, NaN on land: {variable: (batch, *dims)}."""
+        """H of normalised trajectories at all points (or `sparse` ones), NaN on land: {variable: (batch, *dims)}."""
+        if self.sparse is not None:
+            return self.sparse.sea_fields(x)
         if self.sea is None:
             return self.fields(self.off_land(x))
         land = self.sea.on_land()
@@ -107,7 +119,8 @@ class Projection:
 
     def pooled(self, fields: Mapping[str, Tensor]) -> Tensor:
         """Mean of each variable and layer over members, times and places, given at each observed point: (n,)."""
-        return self.flat({name: self.mean(name, v).expand(1, *v.shape[1:]) for name, v in fields.items()})[0]
+        shape = self.bound.template.shape
+        return self.flat({name: self.mean(name, v).expand(1, *shape(name)) for name, v in fields.items()})[0]
 
     def mean(self, name: str, values: Tensor) -> Tensor:
         """Mean over all dimensions except the layers, with these dimensions kept; NaN (land) is left out."""
@@ -163,6 +176,15 @@ class Projection:
         states = torch.as_tensor(self.prior.reference[0], device=self.device).flatten(0, 1)
         pick = torch.as_tensor(np.random.default_rng(0).integers(len(states), size=(draws, length)))
         return states[pick]
+
+
+def thinned(operator: Operator) -> Operator | None:
+    """The operator at places that are drawn at random, where it has more than `PLACES`; else None."""
+    *before, last = steps_of(operator)
+    if not isinstance(last, Measurements) or len(last.labels) <= PLACES:
+        return None
+    rows = np.random.default_rng(0).choice(len(last.labels), PLACES, replace=False)
+    return compose(*before, last.take(np.sort(rows)))
 
 
 def natural_moments(seen: Projection, length: int, draws: int = 4) -> tuple[Tensor, Tensor]:

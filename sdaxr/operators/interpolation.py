@@ -215,18 +215,15 @@ def _interpolate(x: Tensor, axes: tuple[int, ...], indices: Constant, weights: C
 
 def _corners(brackets: Sequence[Bracket], sizes: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
     """Flat indices and weights of the corners of the cell around each position, shape (corner, position) each."""
-    indices, weights = [], []
-    for sides in itertools.product((0, 1), repeat=len(brackets)):
-        index = np.zeros(brackets[0].lower.shape, int)
-        weight = np.ones(brackets[0].lower.shape)
+    shape = (2 ** len(brackets), *brackets[0].lower.shape)
+    indices, weights = np.zeros(shape, int), np.ones(shape)
+    for index, weight, sides in zip(indices, weights, itertools.product((0, 1), repeat=len(brackets)), strict=True):
         for b, size, side in zip(brackets, sizes, sides, strict=True):
-            index = index * size + (b.upper if side else b.lower)
-            weight = weight * (b.weight if side else 1 - b.weight)
-        indices.append(index)
-        weights.append(weight)
-    index, weight = np.stack(indices), np.stack(weights)
+            index *= size
+            index += b.upper if side else b.lower
+            weight *= b.weight if side else 1 - b.weight
     # 0 times NaN is NaN: where a corner has no weight, the index is that of the heaviest corner.
-    heaviest = np.take_along_axis(index, weight.argmax(0)[None], 0)
-    index = np.where(weight == 0, heaviest, index)
-    used = weight.any(1)
-    return index[used], weight[used]
+    heaviest = np.take_along_axis(indices, weights.argmax(0)[None], 0)
+    np.copyto(indices, heaviest, where=weights == 0)
+    used = weights.any(1)
+    return (indices, weights) if used.all() else (indices[used], weights[used])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -73,6 +73,11 @@ class Measurements(Operator):
                 f"{list(self.coords)} along '{self.dim}'; add it with ds.assign_coords, or rename what it is called "
                 f"there, ds.rename({{...: {lost[0]!r}}})"
             )
+
+    def take(self, rows: np.ndarray) -> Measurements:
+        """The operator of some of the measurements, given by their numbers; those outside are left out."""
+        coords = {name: c[rows] for name, c in self.coords.items()}
+        return replace(self, coords=coords, labels=self.labels[rows], needed=self.needed[rows], outside="drop")
 
     def to_dict(self) -> dict[str, Any]:
         """The operator `locations` with the same coordinates."""
