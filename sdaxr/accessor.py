@@ -163,6 +163,19 @@ class _Accessor:
             **options,
         )
 
+    @_delegate("sdaxr.inference.report")
+    def report(
+        self,
+        prior: str | Path | Prior,
+        *,
+        operator: Operators = None,
+        times: Any = None,
+        screening: Screening | Mapping[str, Any] | None = None,
+    ) -> xr.Dataset | xr.DataTree:
+        from sdaxr.inference.report import report
+
+        return report(self._data, prior, operator=operator, times=times, screening=screening)
+
 
 @xr.register_dataset_accessor("sda")
 class DatasetAccessor(_Accessor):
@@ -246,10 +259,11 @@ class DatasetAccessor(_Accessor):
         observations: xr.Dataset,
         *,
         operator: Operator | None = None,
+        screening: Screening | Mapping[str, Any] | None = None,
     ) -> xr.Dataset:
         from sdaxr.observations.innovations import innovations
 
-        return innovations(self._data, observations, operator=operator)
+        return innovations(self._data, observations, operator=operator, screening=screening)
 
     @_delegate("sdaxr.inference.forecast")
     def forecast(

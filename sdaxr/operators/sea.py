@@ -14,10 +14,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from sdaxr.operators.base import Bound, Fields, Operator
+from sdaxr.operators.template import Template
 
 # Shares of the weights nearer to 0 or 1 are rounding errors of single precision.
 _ROUNDING = 1e-5
@@ -63,3 +65,39 @@ class SeaPart:
     def on_land(self) -> dict[str, Tensor]:
         """Where the values of the output depend on land only, by variable."""
         return {name: share == 0 for name, share in self.share.items()}
+
+
+@dataclass(frozen=True, repr=False, eq=False)
+class AtSea(Operator):
+    """An operator over the sea part of coastal cells, NaN on land; operators without a sea part stay as they are.
+
+    Attributes
+    ----------
+    operator
+        H.
+    sea
+        Where each variable has data, dims as in the template that the operator is bound to.
+    """
+
+    operator: Operator
+    sea: Mapping[str, np.ndarray]
+
+    name = "at_sea"
+    saveable = False
+
+    @property
+    def linear(self) -> bool:  # type: ignore[override]
+        """Whether H is linear."""
+        return self.operator.linear
+
+    def bind(self, template: Template) -> Bound:
+        bound = self.operator.bind(template)
+        part = SeaPart.of(self.operator, bound, {n: torch.as_tensor(m) for n, m in self.sea.items()})
+        if part is None:
+            return bound
+        land = part.on_land()
+
+        def function(fields: Fields) -> Fields:
+            return {name: value.masked_fill(land[name], torch.nan) for name, value in part(fields).items()}
+
+        return Bound(bound.template, function)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar
 
@@ -15,7 +15,8 @@ from gaussian import GaussianChain
 import sdaxr
 from sdaxr import operators as op
 from sdaxr.inference import cycle as cycling
-from sdaxr.inference.cycle import as_background
+from sdaxr.inference.cycle import as_background, within
+from sdaxr.observations.screening import Screening
 from sdaxr.prior.files import Prior
 from sdaxr.schema import ArchiveError, DataError, OptionError, PriorError
 from sdaxr.systems.base import System
@@ -305,3 +306,19 @@ def test_a_rest_shorter_than_the_prior_needs_belongs_to_the_last_window(
     assert lengths == [8] * 6 + [12] and found.sizes["time"] == 60
     with pytest.raises(OptionError, match="window=4, expected a whole number of at least 5"):
         sdaxr.cycle(observations, prior, window=4, members=2, **QUICK)
+
+
+def test_measurements_between_two_windows_belong_to_the_first(prior: Prior, truth: xr.Dataset) -> None:
+    """The first window then has one more state, which its analysis leaves out."""
+    times = np.array([0.3, 1.0, 2.75, 3.1])
+    at = {"time": ("obs", times, {"units": "1"})}
+    data = xr.Dataset({"a": ("obs", [281.0] * 4, {"units": "K"}), "a_error": ("obs", [0.4] * 4, {"units": "K"})}, at)
+    axis = truth.time[:12]
+    how = Screening()
+    for part, expected, end in (((0, 6), [0.3, 1.0, 2.75], 7), ((6, 12), [3.1], 12)):
+        chosen, needed = within("o", data, axis, part, how)
+        assert chosen.time.values.tolist() == expected and needed == end
+    nearest = replace(how, time="nearest", tolerance=0.3)
+    assert within("o", data, axis, (6, 12), nearest)[0].time.values.tolist() == [2.75, 3.1]
+    found = sdaxr.cycle(data, prior, window=6, members=3, times=axis, **QUICK)
+    np.testing.assert_allclose(found.time, axis)
