@@ -35,7 +35,7 @@ from sdaxr.inference.assimilate import assimilate, score_method
 from sdaxr.inference.forecast import forecast, open_model
 from sdaxr.observations.matching import ERROR, observed_variables
 from sdaxr.observations.places import OBS
-from sdaxr.observations.provenance import describe_networks, fingerprint
+from sdaxr.observations.provenance import describe_networks, fingerprint, sum_counts
 from sdaxr.observations.screening import Screening
 from sdaxr.observations.window import BACKGROUND, Observations, as_networks, background_network, window_times
 from sdaxr.posterior.methods import describe_method
@@ -159,7 +159,7 @@ def cycle(
         "cycle_times": f"{axis.values[0]} to {axis.values[-1]}", "cycle_window": window, "cycle_carry": _named(model),
         "cycle_background": "none" if background is None else fingerprint([background]), "cycle_members": members,
         "cycle_inflation": float(inflation), "precision": options["precision"], "outside": options["outside"],
-        "screening": json.dumps(how.to_dict(), sort_keys=True, default=str),
+        "screening": json.dumps(how.to_dict(), sort_keys=True),
         "cycle_operators": json.dumps(describe_networks(networks, options["operator"])["operators"]),
         **describe_method(guidance), **describe_sampler(sampler),
     }  # fmt: skip
@@ -202,9 +202,9 @@ def cycle(
             background = as_background(ahead, opened.layout, inflation)
     joined = xr.concat(analyses, TIME, data_vars="minimal", coords="minimal", compat="override", join="override")
     joined = joined.drop_vars(STATUS, errors="ignore")
-    own = (*BOOKKEEPING, "observations_used", "observations_dropped")
-    joined.attrs = {k: v for k, v in analyses[0].attrs.items() if k not in own}
+    joined.attrs = {k: v for k, v in analyses[0].attrs.items() if k not in BOOKKEEPING}
     joined.attrs |= describe_networks(networks, options["operator"]) | about
+    joined.attrs |= sum_counts(list(networks), [analysis.attrs for analysis in analyses])
     if store is None or folder is None:
         return joined.load()
     save(joined, store, overwrite=overwrite)

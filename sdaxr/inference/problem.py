@@ -103,12 +103,11 @@ class Problem:
 
     @cached_property
     def observations(self) -> list[GaussianObservation]:
-        """Likelihood of each network."""
+        """Likelihood of each network that has observations that are used; an error if none has."""
         measured = self.resolved.measured
-        return [
-            likelihood_of(found, self._operator(name), self.times, measured=measured)
-            for name, found in zip(self.networks, self.evidence, strict=True)
-        ]
+        pairs = list(zip(self.networks, self.evidence, strict=True))
+        used = [(name, found) for name, found in pairs if found.points.count] or pairs
+        return [likelihood_of(found, self._operator(name), self.times, measured=measured) for name, found in used]
 
     def _operator(self, name: str) -> Operator:
         """The operator of a network; for a method that needs an augmented prior, on its observed quantities."""

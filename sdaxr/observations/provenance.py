@@ -14,6 +14,9 @@ from sdaxr.observations.noise import DISTRIBUTION
 from sdaxr.observations.screening import REJECTIONS, USED, counts
 from sdaxr.observations.window import Operators
 
+COUNTS = ("observations_used", "observations_dropped", *(f"observations_{name}" for name in REJECTIONS.values()))
+"""Attributes that count observations, one number for each network."""
+
 
 def describe_networks(networks: Mapping[str, xr.Dataset], operator: Operators) -> dict[str, Any]:
     """Provenance of networks of observations: their names, operators and a hash of their values."""
@@ -39,6 +42,18 @@ def count_observations(statuses: Sequence[Mapping[str, np.ndarray]]) -> dict[str
         "observations_dropped": [sum(found.values()) for found in reasons],
         **{f"observations_{name}": [found[name] for found in reasons] for name in REJECTIONS.values()},
     }
+
+
+def sum_counts(networks: Sequence[str], posteriors: Sequence[Mapping[Any, Any]]) -> dict[str, list[int]]:
+    """The sums of `count_observations` over several posteriors, from their attributes, for the networks named."""
+    sums: dict[str, list[int]] = {}
+    for attrs in posteriors:
+        names = list(np.atleast_1d(attrs["networks"]))
+        for key in [k for k in attrs if k in COUNTS]:
+            found = dict(zip(names, np.atleast_1d(attrs[key]), strict=True))
+            before = sums.get(key, [0] * len(networks))
+            sums[key] = [n + int(found.get(name, 0)) for n, name in zip(before, networks, strict=True)]
+    return sums
 
 
 def fingerprint(datasets: Iterable[xr.Dataset]) -> str:

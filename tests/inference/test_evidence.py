@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -132,3 +134,16 @@ def test_an_operator_that_is_not_finite_is_refused(prior: Prior, observations: x
     own = op.function(lambda fields: {name: x / 0 for name, x in fields.items()})
     with pytest.raises(OperatorError, match="gives values that are not finite for held-out states"):
         screen(observations, own, prior, prior.layout.times(0.0, 9), CPU, Screening())
+
+
+def test_a_network_of_which_nothing_is_left_is_counted_beside_others(prior: Prior, observations: xr.Dataset) -> None:
+    flags = ("time", np.full(5, 4, "i1"), {"conventions": "QARTOD"})
+    bad = observations[["a", "a_error"]].assign(a_qc=flags)
+    both = {"bad": bad, "good": observations}
+    found = assimilate(both, prior, members=1, **QUICK)
+    assert found.attrs["observations_used"] == [0, 10] and found.attrs["observations_flagged"] == [5, 0]
+    assert json.loads(found.attrs["screening"])["outside"] == "error"
+    alone = assimilate(observations, prior, members=1, **QUICK)
+    xr.testing.assert_equal(found, alone)
+    with pytest.raises(DataError, match=r"found no finite observation in the window that can be used \(5 flagged\)"):
+        assimilate(bad, prior, members=1, **QUICK)

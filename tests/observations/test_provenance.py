@@ -9,7 +9,7 @@ import pytest
 import xarray as xr
 
 from sdaxr import operators as op
-from sdaxr.observations.provenance import count_observations, describe_networks, fingerprint
+from sdaxr.observations.provenance import count_observations, describe_networks, fingerprint, sum_counts
 from sdaxr.observations.screening import DUPLICATE, FLAGGED, GROSS_ERROR, LAND, MISSING, OFF_STEP, OUTSIDE, USED
 
 
@@ -42,6 +42,12 @@ def test_what_is_left_out_is_counted_by_reason() -> None:
         "observations_duplicate": [0, 1],
         "observations_failed_background_check": [0, 1],
     }
+
+
+def test_counts_of_windows_are_summed_by_network() -> None:
+    first = {"networks": ["background", "b"], "observations_used": [9, 1], "observations_land": [0, 2], "title": "x"}
+    second = {"networks": "a", "observations_used": 4, "observations_land": 1}
+    assert sum_counts(["a", "b"], [first, second]) == {"observations_used": [4, 1], "observations_land": [1, 2]}
 
 
 @pytest.mark.parametrize(
