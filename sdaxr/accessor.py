@@ -22,6 +22,7 @@ from sdaxr.archives.description import format_facts, provenance, safe_describe
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+    from sdaxr.observations.screening import Screening
     from sdaxr.observations.window import Operators
     from sdaxr.operators import Operator
     from sdaxr.posterior.methods import Method
@@ -98,6 +99,7 @@ class _Accessor:
         system: str | System | None = None,
         outside: str = "error",
         units: str = "error",
+        screening: Screening | Mapping[str, Any] | None = None,
         batch: int | None = None,
         device: str = "auto",
         precision: str = "auto",
@@ -120,6 +122,7 @@ class _Accessor:
             system=system,
             outside=outside,
             units=units,
+            screening=screening,
             batch=batch,
             device=device,
             precision=precision,
@@ -161,6 +164,19 @@ class _Accessor:
             progress=progress,
             **options,
         )
+
+    @_delegate("sdaxr.inference.report")
+    def report(
+        self,
+        prior: str | Path | Prior,
+        *,
+        operator: Operators = None,
+        times: Any = None,
+        screening: Screening | Mapping[str, Any] | None = None,
+    ) -> xr.Dataset | xr.DataTree:
+        from sdaxr.inference.report import report
+
+        return report(self._data, prior, operator=operator, times=times, screening=screening)
 
 
 @xr.register_dataset_accessor("sda")
@@ -247,10 +263,11 @@ class DatasetAccessor(_Accessor):
         observations: xr.Dataset,
         *,
         operator: Operator | None = None,
+        screening: Screening | Mapping[str, Any] | None = None,
     ) -> xr.Dataset:
         from sdaxr.observations.innovations import innovations
 
-        return innovations(self._data, observations, operator=operator)
+        return innovations(self._data, observations, operator=operator, screening=screening)
 
     @_delegate("sdaxr.inference.forecast")
     def forecast(

@@ -70,6 +70,11 @@ def nearest(name: str, choices: Iterable[str]) -> str:
     return f"{name!r}; expected one of {', '.join(options)}.{hint}"
 
 
+def others(count: int) -> str:
+    """Text for an error message after the first fault: the number of further faults, if there are any."""
+    return f" (and {count} others)" if count > 1 else " (and another one)" if count else ""
+
+
 def check_least(name: str, value: object, least: int) -> None:
     """Raise `OptionError` unless the option ``name`` is a whole number of at least ``least``."""
     if isinstance(value, bool) or not isinstance(value, Integral) or value < least:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from sdaxr.filters.base import ModelMethod
 from sdaxr.filters.state_space import build_model
 from sdaxr.observations.conversion import in_units
 from sdaxr.observations.provenance import count_observations, describe_networks, fingerprint
+from sdaxr.observations.screening import Screening
 from sdaxr.observations.window import (
     Observations,
     Operators,
@@ -47,6 +49,7 @@ def smooth(
     background: xr.Dataset | None = None,
     outside: str = "error",
     units: str = "error",
+    screening: Screening | Mapping[str, Any] | None = None,
     overwrite: bool = False,
     progress: bool = True,
 ) -> xr.Dataset:
@@ -81,6 +84,9 @@ def smooth(
     units
         ``"error"``, or ``"convert"`` to convert observations and their errors to the units of what the operator gives;
         the attribute ``units_converted`` of the result says which.
+    screening
+        Further options that say which observations are used (`sdaxr.observations.screening.Screening`). Measurements
+        between two steps need ``time="nearest"``; there is no background check.
     overwrite
         Replace an existing archive.
     progress
@@ -109,9 +115,12 @@ def smooth(
         )
     chosen, chain = chosen.resolve(), _chain(system)
     layout = system_layout(chain)
+    how = replace(Screening.of(screening), outside=outside)
+    if how.gross_error is not None:
+        raise OptionError("found gross_error= and system=, expected a prior, whose variance the background check needs")
     networks = as_networks(observations, layout)
-    axis = window_times(networks, layout, times, model=chain.name)
-    operators = {name: operator_of(name, data, operator, outside) for name, data in networks.items()}
+    axis = window_times(networks, layout, times, chain.name, how)
+    operators = {name: operator_of(name, data, operator, how) for name, data in networks.items()}
     networks, converted = in_units(networks, operators, layout.template(axis), units)
     attrs = _provenance(chain, chosen, seed) | describe_networks(networks, operator) | converted
     seen = networks
@@ -119,9 +128,9 @@ def smooth(
         attrs["background_sha256"] = fingerprint([background])
         name = "the background"
         seen, operators = seen | {name: background_network(background, axis)}, operators | {name: identity()}
-    model, used = build_model(seen, operators, chain, axis, outside)
+    model, statuses = build_model(seen, operators, chain, axis, how)
     chosen.check(model, members)
-    attrs |= count_observations(networks, used[: len(networks)])
+    attrs |= count_observations(statuses[: len(networks)])
     template = layout.template(axis, {MEMBER: np.arange(members)})
     ensemble = Ensemble.create(template, attrs, store=store, overwrite=overwrite, finite=True)
     if ensemble.complete:

@@ -21,10 +21,13 @@ from sdaxr import schema
 from sdaxr.archives.provenance import CONVENTIONS
 from sdaxr.observations import masks
 from sdaxr.observations.correlation import ATTRIBUTE, check_scales, correlate
-from sdaxr.observations.matching import ERROR, OBS
+from sdaxr.observations.matching import ERROR, observed_variables
 from sdaxr.observations.noise import DISTRIBUTION, GAUSSIAN, noise_of
-from sdaxr.operators import Operator, Template, from_json, identity, locations
-from sdaxr.operators.locations import write_times
+from sdaxr.observations.places import OBS, labels_of
+from sdaxr.observations.quality import good_values
+from sdaxr.observations.screening import Screening
+from sdaxr.operators import Operator, Template, from_json, identity
+from sdaxr.operators.measurements import Measurements
 from sdaxr.schema import TIME, WINDOW_BOUND, DataError, OptionError
 from sdaxr.states.axes import ensemble_dimension
 from sdaxr.states.coordinates import coordinate_of, onto_grid
@@ -140,12 +143,12 @@ def observe(
     )
 
 
-def operator_for(observations: xr.Dataset, *, outside: str = "error") -> Operator:
+def operator_for(observations: xr.Dataset, screening: Screening | None = None) -> Operator:
     """The operator that observations say they were made with.
 
-    Grid form: the one in the attribute ``operator``, or the identity if there is none. Point form: that operator,
-    and then the state at the time and place of each measurement; ``outside="drop"`` leaves out what lies outside the
-    grid or the window.
+    Grid form: the one in the attribute ``operator``, or the identity if there is none. Point form: that operator, and
+    then the state at the time and place of each measurement. ``screening`` says how measurements between two steps are
+    observed, and what happens to those outside the grid or the window.
 
     Raises
     ------
@@ -158,8 +161,16 @@ def operator_for(observations: xr.Dataset, *, outside: str = "error") -> Operato
     operator = from_json(text) if text is not None else identity()
     if not is_point_form(observations) or _looks_at_points(operator):
         return operator
-    at = _point_coordinates(observations)
-    points = locations(at, OBS, outside=outside)
+    how = Screening() if screening is None else screening
+    points = Measurements(
+        _point_coordinates(observations),
+        OBS,
+        labels_of(observations, OBS),
+        how.outside,
+        how.time,
+        how.tolerance or 0.0,
+        used_rows(observations, how),
+    )
     return operator >> points if text is not None else points
 
 
@@ -279,15 +290,22 @@ def _looks_at_points(operator: Operator) -> bool:
     return any(step["op"] == "locations" for step in operator.to_dict().get("steps", [operator.to_dict()]))
 
 
-def _point_coordinates(observations: xr.Dataset) -> dict[str, Any]:
+def used_rows(observations: xr.Dataset, screening: Screening) -> np.ndarray:
+    """Which measurements of the point form have a value of good quality, shape (obs,)."""
+    used = np.zeros(observations.sizes[OBS], bool)
+    for name in observed_variables(observations):
+        present = observations[name].notnull()
+        good = good_values(observations, name, screening.good_of(name))
+        present = present if good is None else present & good
+        used |= present.any([d for d in present.dims if d != OBS]).values
+    return used
+
+
+def _point_coordinates(observations: xr.Dataset) -> dict[str, xr.DataArray]:
     along = {str(n): c for n, c in observations.coords.items() if c.dims == (OBS,) and str(n) != OBS}
     if TIME not in along:
         raise DataError(
             f"found the coordinates {list(along)} along '{OBS}', expected 'time' and the position of each measurement; "
             f"add them with ds.assign_coords(time=('{OBS}', ...))"
         )
-    if bool(along[TIME].isnull().any()):
-        at = int(along[TIME].isnull().values.argmax())
-        raise DataError(f"'time' of measurement {at} is {along[TIME].values[at]}, expected a time; leave it out")
-    numbers = {n: c for n, c in along.items() if n != TIME and c.dtype.kind in "fiu"}
-    return {TIME: write_times(along[TIME]), **{n: tuple(map(float, c.values)) for n, c in numbers.items()}}
+    return {n: c for n, c in along.items() if n == TIME or c.dtype.kind in "fiu"}

@@ -254,18 +254,16 @@ def _along(dim: str, b: Bracket) -> Corners:
 def _corners(parts: Sequence[Corners], template: Template) -> tuple[np.ndarray, np.ndarray]:
     """Flat indices and weights of the corners of the cell around each position, shape (corner, position) each."""
     sizes = [math.prod(template.sizes[d] for d in part.dims) for part in parts]
-    indices, weights = [], []
-    for sides in itertools.product(*(range(len(part.weights)) for part in parts)):
-        index = np.zeros(parts[0].inside.shape, int)
-        weight = np.ones(parts[0].inside.shape)
-        for part, size, side in zip(parts, sizes, sides, strict=True):
-            index = index * size + part.indices[side]
-            weight = weight * part.weights[side]
-        indices.append(index)
-        weights.append(weight)
-    index, weight = np.stack(indices), np.stack(weights)
+    sides = list(itertools.product(*(range(len(part.weights)) for part in parts)))
+    shape = (len(sides), *parts[0].inside.shape)
+    indices, weights = np.zeros(shape, int), np.ones(shape)
+    for index, weight, chosen in zip(indices, weights, sides, strict=True):
+        for part, size, side in zip(parts, sizes, chosen, strict=True):
+            index *= size
+            index += part.indices[side]
+            weight *= part.weights[side]
     # 0 times NaN is NaN: where a corner has no weight, the index is that of the heaviest corner.
-    heaviest = np.take_along_axis(index, weight.argmax(0)[None], 0)
-    index = np.where(weight == 0, heaviest, index)
-    used = weight.any(1)
-    return index[used], weight[used]
+    heaviest = np.take_along_axis(indices, weights.argmax(0)[None], 0)
+    np.copyto(indices, heaviest, where=weights == 0)
+    used = weights.any(1)
+    return (indices, weights) if used.all() else (indices[used], weights[used])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any, TypeVar
 
@@ -36,6 +36,9 @@ class TimeAxis:
         Units of the float model time (``""`` when the data give none), ``"s"`` for the others.
     calendar
         CF calendar; ``""`` for ``"float"`` and ``"timedelta"``.
+    phase
+        Time of the first step after 1970-01-01 00:00, in seconds, for a calendar: 43200 for daily means at noon. Other
+        kinds of time have no origin, and no phase.
     months
         Months of the calendar from one time to the next, where these are equal and the seconds are not: 1, 3 for
         seasons, 12 for years; ``step`` is then the mean. 0 for all other axes.
@@ -47,6 +50,7 @@ class TimeAxis:
     step: float
     units: str
     calendar: str = ""
+    phase: float = 0.0
     months: int = 0
     anchor: str = ""
 
@@ -58,7 +62,7 @@ class TimeAxis:
 
     def to_dict(self) -> dict[str, Any]:
         """The fields that say something, as a prior's file holds them."""
-        return {key: value for key, value in vars(self).items() if key not in ("months", "anchor") or value}
+        return {key: value for key, value in vars(self).items() if key not in ("phase", "months", "anchor") or value}
 
     def at(self, origin: Any, numbers: np.ndarray) -> np.ndarray:
         """The times that lie some steps after ``origin``, or before; shape of ``numbers``, (n,), whole numbers."""
@@ -86,6 +90,15 @@ class TimeAxis:
         numbers = np.arange(first - 1, last + 3)
         steps = xr.DataArray(self.at(origin, numbers), dims=TIME, name=TIME)
         return np.asarray(np.interp(apart, elapsed(steps, origin), numbers))
+
+    def step_before(self, time: Any) -> Any:
+        """The last step of a calendar that is not later than ``time``, up to `TOLERANCE`."""
+        if self.kind == "datetime":
+            origin = np.datetime64("1970-01-01", "ns") + np.timedelta64(round(self.phase * 1e9), "ns")
+        else:
+            origin = type(time)(1970, 1, 1) + datetime.timedelta(seconds=self.phase)
+        place = self.places(xr.DataArray(np.array([time]), dims=TIME, name=TIME), origin)
+        return self.at(origin, np.floor(place + TOLERANCE).astype(int))[0]
 
     def steps(self, first: Any, last: Any) -> float:
         """Number of steps from one time to another; not whole where the latter is no step."""
@@ -127,14 +140,44 @@ def time_kind(times: xr.DataArray) -> str:
     )
 
 
-def check_kind(times: xr.DataArray, expected: str, *, of: str, like: str) -> None:
-    """Raise `DataError` unless the times of ``of`` are of the kind that ``like`` has."""
+def check_kind(times: xr.DataArray, expected: str, *, of: str, like: str, calendar: str = "") -> None:
+    """Raise `DataError` unless the times of ``of`` are of the kind, and of the calendar, that ``like`` has.
+
+    Parameters
+    ----------
+    times
+        Times of ``of``.
+    expected
+        The kind of the times of ``like`` (`time_kind`).
+    of, like
+        Whose times these are, for errors.
+    calendar
+        The CF calendar of ``like``; ``""`` where it is not known.
+    """
     found = time_kind(times)
     if found != expected:
         raise DataError(
             f"the times of {of} are of kind {found}, those of {like} of kind {expected}, expected the same kind; "
             "convert one of them with ds.assign_coords(time=...)"
         )
+    own = calendar_of(times)
+    if calendar and own != calendar:
+        raise DataError(
+            f"the times of {of} have the calendar {own!r}, those of {like} {calendar!r}, expected the same calendar; "
+            f"convert one of them, ds.convert_calendar({calendar!r})"
+        )
+
+
+def calendar_of(times: xr.DataArray) -> str:
+    """CF calendar of times; ``""`` for numbers and timedeltas."""
+    return str(times.dt.calendar) if time_kind(times) in ("datetime", "cftime") else ""
+
+
+def since_epoch(time: Any) -> float:
+    """Time since 1970-01-01 00:00 in the calendar of ``time``, a datetime64 or a cftime, in seconds."""
+    if isinstance(time, np.datetime64):
+        return float((time - np.datetime64("1970-01-01", "s")) / np.timedelta64(1, "s"))
+    return float((time - type(time)(1970, 1, 1)).total_seconds())
 
 
 def elapsed(times: xr.DataArray, since: Any) -> np.ndarray:
@@ -190,7 +233,6 @@ def time_stretches(data: xr.Dataset | xr.DataArray) -> tuple[TimeAxis, list[slic
     if times.size < 2:
         raise DataError(f"'time' has {times.size} value, expected at least two, so that there is a step")
     units = str(times.attrs.get("units", "")) if kind == "float" else "s"
-    calendar = str(times.dt.calendar) if kind in ("datetime", "cftime") else ""
     steps = np.diff(elapsed(times, times.values[0]))
     if not (steps > 0).all():
         at = int((steps > 0).argmin())
@@ -200,7 +242,7 @@ def time_stretches(data: xr.Dataset | xr.DataArray) -> tuple[TimeAxis, list[slic
         )
     middle = float(np.median(steps))
     gaps, months, anchor = np.abs(steps - middle) > TOLERANCE * middle, 0, ""
-    found = months_between(times.values) if calendar and gaps.any() else None
+    found = months_between(times.values) if calendar_of(times) and gaps.any() else None
     if found is not None:
         usual = int(np.median(found[0]))
         if usual and (found[0] != usual).sum() < gaps.sum():
@@ -213,8 +255,19 @@ def time_stretches(data: xr.Dataset | xr.DataArray) -> tuple[TimeAxis, list[slic
             "(ds.resample, ds.interp)"
         )
     ends = [0, *(np.flatnonzero(gaps) + 1).tolist(), times.size]
-    axis = TimeAxis(kind, float(steps[~gaps].mean()), units, calendar, months, anchor)
+    axis = TimeAxis(kind, float(steps[~gaps].mean()), units, calendar_of(times), 0.0, months, anchor)
+    axis = replace(axis, phase=_phase(axis, times.values[0]))
     return axis, [slice(*pair) for pair in pairwise(ends)]
+
+
+def _phase(axis: TimeAxis, time: Any) -> float:
+    """Time of the first step after 1970-01-01 00:00, in seconds; ``time`` is a step."""
+    if axis.kind not in ("datetime", "cftime"):
+        return 0.0
+    if not axis.months:
+        return since_epoch(time) % axis.step
+    after = int(months_of(np.array([time]))[0][0]) - 12 * 1970
+    return since_epoch(axis.at(time, np.array([-(after // axis.months)]))[0])
 
 
 def same_step(found: float, expected: float) -> bool:
@@ -249,9 +302,10 @@ def match_times(
     UnitsError
         If they are numbers in different units.
     """
-    check_kind(wanted, time_kind(available), of=of, like=like)
+    check_kind(wanted, time_kind(available), of=of, like=like, calendar=calendar_of(available))
     if time_kind(wanted) == "float":
-        schema.check_units(TIME, wanted.attrs.get("units", "1"), available.attrs.get("units"), of)
+        units = available.attrs.get("units")
+        schema.check_units(TIME, wanted.attrs.get("units") or units, units, of)
     try:
         index, distance = nearest_times(wanted.values.ravel(), available.values)
     except TypeError as error:  # cftime refuses to subtract across calendars

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 
 import numpy as np
-import pandas as pd
 import pytest
 import xarray as xr
 from instruments import CALENDARS, aligned, make_truth, soundings
@@ -171,7 +170,7 @@ def test_points_follow_the_operator_they_carry(truth):
     assert operator_for(data).steps[0] == op.saturate()
     drawn = observe(truth, operator_for(soundings(truth)), error=0.1)
     assert is_point_form(drawn)
-    assert operator_for(drawn) == operator_for(soundings(truth))
+    assert operator_for(drawn).to_dict() == operator_for(soundings(truth)).to_dict()
     np.testing.assert_array_equal(aligned(drawn, truth)["u"][0], drawn["u"])
 
 
@@ -179,12 +178,9 @@ def test_points_need_their_time_and_place(truth):
     data = soundings(truth)
     with pytest.raises(DataError, match="expected 'time' and the position"):
         operator_for(data.drop_vars("time"))
-    with pytest.raises(OperatorError, match="'x' of obs 2 is nan"):
+    with pytest.raises(OperatorError, match="'x' of measurement 2 is nan"):
         aligned(data.assign_coords(x=data.x.where(np.arange(20) != 2)), truth)
-    no_time = data.assign_coords(time=("obs", pd.to_datetime(["2020-01-01"] * 19 + ["NaT"])))
-    with pytest.raises(DataError, match="'time' of measurement 19 is NaT"):
-        operator_for(no_time)
-    with pytest.raises(OperatorError, match="no dimension 'lon'"):
+    with pytest.raises(OperatorError, match=r"no position along 'x', found the coordinates \['time', 'y', 'lon'\]"):
         aligned(data.rename(x="lon"), truth)
 
 

@@ -95,8 +95,8 @@ def test_a_time_between_two_steps_is_no_whole_number_of_steps() -> None:
 
 
 def test_the_text_of_an_axis() -> None:
-    assert str(TimeAxis("datetime", 2.6e6, "s", "noleap", 1, "end")) == "1 month"
-    assert str(TimeAxis("datetime", 3.1e7, "s", "noleap", 12, "end")) == "12 months"
+    assert str(TimeAxis("datetime", 2.6e6, "s", "noleap", months=1, anchor="end")) == "1 month"
+    assert str(TimeAxis("datetime", 3.1e7, "s", "noleap", months=12, anchor="end")) == "12 months"
     assert str(TimeAxis("float", 0.2, "d")) == "0.2 d"
     assert TimeAxis("float", 0.2, "d").to_dict() == {"kind": "float", "step": 0.2, "units": "d", "calendar": ""}
 
@@ -122,3 +122,15 @@ def test_gaps_split_a_series(freq: str) -> None:
 def test_series_without_a_step(values: list[float], message: str) -> None:
     with pytest.raises(DataError, match=message):
         time_stretches(labelled(values))
+
+
+@pytest.mark.parametrize("calendar", [None, "noleap", "360_day"])
+@pytest.mark.parametrize("freq", ["MS", "ME", "QS-DEC", "YS", "middle"])
+def test_the_step_before_a_time(freq: str, calendar: str | None) -> None:
+    """The steps of a calendar are those of the training data, wherever a window begins."""
+    values = middles(calendar) if freq == "middle" else dates(freq, 40, calendar)
+    axis = StateLayout.from_file(*infer_layout(labelled(values), cycles=[]).to_file()).time
+    day = np.timedelta64(1, "D") if calendar is None else datetime.timedelta(days=1)
+    for step in (values[0], values[17]):
+        assert axis.step_before(step) == step == axis.step_before(step + 3 * day)
+    assert axis.step_before(values[17] - day) == values[16]
