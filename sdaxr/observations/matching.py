@@ -185,9 +185,8 @@ def _time_places(observations: xr.Dataset, template: Template, outside: str) -> 
         raise DataError("'time' has no coordinate, expected times; add them with ds.assign_coords(time=...)")
     times, grid = observations[TIME], xr.DataArray(template.coordinate(TIME), dims=TIME, name=TIME)
     check_kind(times, time_kind(grid), of="the observations", like="the window")
-    schema.check_units(
-        TIME, times.attrs.get("units", "1"), template.coords[TIME].attrs.get("units"), "the observations"
-    )
+    units = template.coords[TIME].attrs.get("units")
+    schema.check_units(TIME, times.attrs.get("units") or units, units)
     at, distance = nearest_times(times.values, grid.values)
     off = ~(np.abs(distance) <= TOLERANCE)
     beyond = off & (((at == 0) & (distance < 0)) | ((at == grid.size - 1) & (distance > 0)))

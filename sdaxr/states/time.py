@@ -251,7 +251,8 @@ def match_times(
     """
     check_kind(wanted, time_kind(available), of=of, like=like)
     if time_kind(wanted) == "float":
-        schema.check_units(TIME, wanted.attrs.get("units", "1"), available.attrs.get("units"), of)
+        units = available.attrs.get("units")
+        schema.check_units(TIME, wanted.attrs.get("units") or units, units, of)
     try:
         index, distance = nearest_times(wanted.values.ravel(), available.values)
     except TypeError as error:  # cftime refuses to subtract across calendars

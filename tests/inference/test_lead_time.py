@@ -93,7 +93,7 @@ def test_times_of_another_kind_or_step_are_refused(kind: str) -> None:
 
 def test_months_go_on_by_the_calendar() -> None:
     data = ensemble("datetime").assign_coords(time=pd.date_range("2019-11-01", periods=3, freq="MS"))
-    axis = TimeAxis("datetime", 30 * 86400.0, "s", "proleptic_gregorian", 1, "beginning")
+    axis = TimeAxis("datetime", 30 * 86400.0, "s", "proleptic_gregorian", months=1, anchor="beginning")
     check_times(data, axis, "the model")
     found = labels(data.isel(member=0, time=-1, drop=True), data, axis, 3)
     np.testing.assert_array_equal(found.valid_time, pd.date_range("2020-02-01", periods=3, freq="MS"))

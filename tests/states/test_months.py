@@ -95,8 +95,8 @@ def test_a_time_between_two_steps_is_no_whole_number_of_steps() -> None:
 
 
 def test_the_text_of_an_axis() -> None:
-    assert str(TimeAxis("datetime", 2.6e6, "s", "noleap", 1, "end")) == "1 month"
-    assert str(TimeAxis("datetime", 3.1e7, "s", "noleap", 12, "end")) == "12 months"
+    assert str(TimeAxis("datetime", 2.6e6, "s", "noleap", months=1, anchor="end")) == "1 month"
+    assert str(TimeAxis("datetime", 3.1e7, "s", "noleap", months=12, anchor="end")) == "12 months"
     assert str(TimeAxis("float", 0.2, "d")) == "0.2 d"
     assert TimeAxis("float", 0.2, "d").to_dict() == {"kind": "float", "step": 0.2, "units": "d", "calendar": ""}
 
