@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
@@ -181,7 +180,7 @@ def assimilate(
     attrs |= count_observations([found.points.status for found in problem.evidence])
     attrs |= describe_sampler(drawing) | {
         "precision": precision,
-        "screening": json.dumps(how.to_dict(), sort_keys=True),
+        "screening": how.to_json(),
     }
     # The guided denoiser is built before the archive: observations that the method cannot use leave no archive behind.
     attrs |= {"evaluations_per_member": problem.guided.method.cost * problem.algorithm.evaluations}

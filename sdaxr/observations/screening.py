@@ -6,6 +6,7 @@ gives the status of each value; both come from the same decisions.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Real
@@ -89,6 +90,10 @@ class Screening(Options):
             )
         if self.tolerance is not None:
             object.__setattr__(self, "tolerance", _seconds(self.tolerance))
+
+    def to_json(self) -> str:
+        """The options as JSON, for the provenance of a posterior."""
+        return json.dumps(self.to_dict(), sort_keys=True, default=str)
 
     def good_of(self, name: str) -> Sequence[Any] | None:
         """Flags of the variable ``name`` that are good; None where none are given."""
