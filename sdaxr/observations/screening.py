@@ -55,7 +55,8 @@ class Screening(Options):
         Background check: a value y is left out and counted where
         :math:`|y - H(x_b)| > k \sqrt{B + R}` (Lorenc & Hammon 1988, doi:10.1002/qj.49711448012), with the error
         variance R of y, and with the mean :math:`H(x_b)` and the variance B of the observed quantity under the prior,
-        at the place of y. The number k, or a mapping of variables to k. Default: no check.
+        at the place of y; of the first state under the background, where there is one. The number k, or a mapping of
+        variables to k. Default: no check.
     time
         Measurements in the point form between the steps of the prior: ``"linear"``, H interpolates between the two
         steps; ``"nearest"``, H takes the nearest step.
