@@ -311,5 +311,6 @@ def _combines_times(name: str, operator: Operator | None = None) -> OperatorErro
     return OperatorError(
         f"'{name}' is observed{through} at several times jointly, expected an operator that acts on each state by "
         "itself, and errors that are not correlated in time: methods that need a system go forward in time; use a "
-        "score-based method (sda) for such observations"
+        "score-based method (sda) for such observations, or observe measurements between two steps at the nearest one, "
+        "screening={'time': 'nearest', 'tolerance': ...}"
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
@@ -185,8 +184,7 @@ def assimilate(  # noqa: PLR0913 (what is asked of the observations, the prior, 
     problem = Problem(networks, operators, source, axis, guidance, drawing, precision, how, device)
     attrs = _provenance(opened, guidance, seed) | describe_networks(networks, None if operator is None else operators)
     attrs |= count_observations([found.points.status for found in problem.evidence])
-    attrs |= describe_sampler(drawing) | converted
-    attrs |= {"precision": precision, "screening": json.dumps(how.to_dict(), sort_keys=True)}
+    attrs |= describe_sampler(drawing) | converted | {"precision": precision, "screening": how.to_json()}
     # The guided denoiser is built before the archive: observations that the method cannot use leave no archive behind.
     attrs |= {"evaluations_per_member": problem.guided.method.cost * problem.algorithm.evaluations}
     return draw(

@@ -160,7 +160,7 @@ def cycle(
         "cycle_times": f"{axis.values[0]} to {axis.values[-1]}", "cycle_window": window, "cycle_carry": _named(model),
         "cycle_background": "none" if background is None else fingerprint([background]), "cycle_members": members,
         "cycle_inflation": float(inflation), **{key: options[key] for key in ("precision", "outside", "units")},
-        "screening": json.dumps(how.to_dict(), sort_keys=True),
+        "screening": how.to_json(),
         "cycle_operators": json.dumps(describe_networks(networks, options["operator"])["operators"]),
         **describe_method(guidance), **describe_sampler(sampler),
     }  # fmt: skip

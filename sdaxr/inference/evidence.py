@@ -23,6 +23,7 @@ import xarray as xr
 from torch import Tensor
 
 from sdaxr.inference.projection import Projection, local_moments, natural_moments
+from sdaxr.observations.matching import match
 from sdaxr.observations.observed import ObservedPoints
 from sdaxr.observations.screening import GROSS_ERROR, IMPLAUSIBLE, LAND, Screening
 from sdaxr.operators import Operator, Template
@@ -65,6 +66,7 @@ def screen(
     screening: Screening,
     *,
     strict: bool = True,
+    background: xr.Dataset | None = None,
 ) -> Evidence:
     """The observations of one network that are evidence, for trajectories of ``prior`` on ``times``.
 
@@ -80,6 +82,9 @@ def screen(
         Options, which say what is refused, and what is left out.
     strict
         Whether implausible values are an error. Otherwise they are left out, with this status.
+    background
+        The background of the first state, as a network of observations
+        (`sdaxr.observations.window.background_network`), for the background check of observations of this state.
 
     Raises
     ------
@@ -103,7 +108,7 @@ def screen(
     implausible = _implausible(points, mean.cpu().numpy().astype(float), scale.cpu().numpy().astype(float), strict)
     points, seen = _without(points, seen, implausible, IMPLAUSIBLE)
     scale = scale[torch.as_tensor(~implausible, device=device)]
-    failed = _gross_errors(points, seen, times.size, screening)
+    failed = _gross_errors(points, seen, times, screening, background)
     points, seen = _without(points, seen, failed, GROSS_ERROR)
     return Evidence(points, seen, scale[torch.as_tensor(~failed, device=device)])
 
@@ -142,11 +147,34 @@ def _implausible(points: ObservedPoints, mean: np.ndarray, scale: np.ndarray, st
     return np.asarray(far | strange)
 
 
-def _gross_errors(points: ObservedPoints, seen: Projection, length: int, screening: Screening) -> np.ndarray:
+def _gross_errors(
+    points: ObservedPoints,
+    seen: Projection,
+    times: xr.DataArray,
+    screening: Screening,
+    background: xr.Dataset | None,
+) -> np.ndarray:
     if screening.gross_error is None or not points.count:
         return np.zeros(points.count, bool)
     sizes = [len(i) for i in points.where.values()]
     factors = [screening.gross_error_of(name) or np.inf for name in points.where]
-    mean, variance = (a.cpu().numpy() for a in local_moments(seen, length))
+    first = None if background is None else _first_state(background, seen.prior, times, seen.device)
+    mean, variance = (a.cpu().numpy() for a in local_moments(seen, times.size, first=first))
     allowed = np.repeat(factors, sizes) * np.sqrt(variance + points.errors**2)
     return np.asarray(np.abs(points.values - mean) > allowed)
+
+
+def _first_state(
+    background: xr.Dataset, prior: Prior, times: xr.DataArray, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation of the first normalised state, (channel, *space); NaN where nothing is known."""
+    layout = prior.layout
+    matched = match(background, Template.from_dataset(layout.template(times)))
+    found = []
+    for part, offset in ((0, layout.mean), (1, 0.0)):
+        channels = []
+        for name in layout.variables:
+            shape = (layout.depth(name), *layout.shape)
+            channels.append(matched[name][part][0].reshape(shape) if name in matched else np.full(shape, np.nan))
+        found.append(torch.as_tensor((np.concatenate(channels) - offset) / layout.std, dtype=torch.float32).to(device))
+    return found[0], found[1]

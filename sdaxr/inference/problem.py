@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ import xarray as xr
 from sdaxr.inference.binding import likelihood_of
 from sdaxr.inference.evidence import Evidence, screen
 from sdaxr.observations.screening import Screening
+from sdaxr.observations.window import BACKGROUND
 from sdaxr.operators import Operator
 from sdaxr.posterior.guidance.base import GuidedDenoiser, ScoreMethod
 from sdaxr.posterior.likelihood import GaussianObservation
@@ -96,10 +97,14 @@ class Problem:
     @cached_property
     def evidence(self) -> list[Evidence]:
         """The observations of each network that are used, with the status of all."""
-        return [
-            screen(data, self._operator(name), self.opened, self.times, self.target, self.screening)
-            for name, data in self.networks.items()
-        ]
+        first = self.networks.get(BACKGROUND)
+        found = []
+        for name, data in self.networks.items():
+            # The background is what observations are checked against.
+            how = replace(self.screening, gross_error=None) if name == BACKGROUND else self.screening
+            operator = self._operator(name)
+            found.append(screen(data, operator, self.opened, self.times, self.target, how, background=first))
+        return found
 
     @cached_property
     def observations(self) -> list[GaussianObservation]:

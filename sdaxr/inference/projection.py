@@ -210,11 +210,29 @@ def natural_moments(seen: Projection, length: int, draws: int = 4) -> tuple[Tens
     return mean, scale
 
 
-def local_moments(seen: Projection, length: int, draws: int = 32) -> tuple[Tensor, Tensor]:
+def local_moments(
+    seen: Projection, length: int, draws: int = 32, first: tuple[Tensor, Tensor] | None = None
+) -> tuple[Tensor, Tensor]:
     """Mean and variance of each observed quantity at its own place and time, shape (n,) each.
 
-    They are those of ``draws`` trajectories of held-out states. The variance includes the sampling error of the mean.
+    Parameters
+    ----------
+    seen
+        The operator at the observations.
+    length
+        Number of states in a trajectory.
+    draws
+        Number of trajectories of held-out states over which the moments are taken. The variance includes the sampling
+        error of the mean.
+    first
+        Mean and standard deviation of the first normalised state, (channel, *space) each, of which the first states are
+        drawn; NaN where nothing is known.
     """
+    x = seen.draw(length, draws)
+    if first is not None:
+        noise = torch.randn(x[:, 0].shape, generator=torch.Generator().manual_seed(0)).to(x)
+        drawn = first[0] + first[1] * noise
+        x[:, 0] = torch.where(drawn.isfinite(), drawn, x[:, 0])
     with torch.no_grad():
-        values = torch.cat([seen(x[None]) for x in seen.draw(length, draws)]).double()
+        values = torch.cat([seen(one[None]) for one in x]).double()
     return values.mean(0), values.var(0) * (1 + 1 / draws)

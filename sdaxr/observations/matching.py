@@ -174,7 +174,7 @@ def _checked(
             f"'{name}' has the dimensions {tuple(value.dims)}, expected {variable.dims}, those of the operator's "
             "output; select, rename or add what differs"
         )
-    value = value.transpose(*variable.dims)
+    value = value.transpose(*variable.dims).compute()  # once, because what is opened lazily is read at each use
     check_decoded(name, value.attrs, "the observations")
     schema.check_units(name, value.attrs.get("units"), variable.units)
     label = f"{name}{ERROR}"
@@ -188,7 +188,7 @@ def _checked(
     strange = [d for d in error.dims if d not in variable.dims]
     if strange:
         raise DataError(f"'{label}' has the dimensions {strange}, expected some of {variable.dims}")
-    error = error.broadcast_like(value).transpose(*variable.dims)
+    error = error.compute().broadcast_like(value).transpose(*variable.dims)
     good = good_values(observations, name, screening.good_of(name))
     status = np.where(value.isnull().values, MISSING, USED).astype(np.int8)
     if good is not None:

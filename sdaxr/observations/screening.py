@@ -6,6 +6,7 @@ gives the status of each value; both come from the same decisions.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Real
@@ -54,7 +55,8 @@ class Screening(Options):
         Background check: a value y is left out and counted where
         :math:`|y - H(x_b)| > k \sqrt{B + R}` (Lorenc & Hammon 1988, doi:10.1002/qj.49711448012), with the error
         variance R of y, and with the mean :math:`H(x_b)` and the variance B of the observed quantity under the prior,
-        at the place of y. The number k, or a mapping of variables to k. Default: no check.
+        at the place of y; of the first state under the background, where there is one. The number k, or a mapping of
+        variables to k. Default: no check.
     time
         Measurements in the point form between the steps of the prior: ``"linear"``, H interpolates between the two
         steps; ``"nearest"``, H takes the nearest step.
@@ -89,6 +91,10 @@ class Screening(Options):
             )
         if self.tolerance is not None:
             object.__setattr__(self, "tolerance", _seconds(self.tolerance))
+
+    def to_json(self) -> str:
+        """The options as JSON, for the provenance of a posterior."""
+        return json.dumps(self.to_dict(), sort_keys=True, default=str)
 
     def good_of(self, name: str) -> Sequence[Any] | None:
         """Flags of the variable ``name`` that are good; None where none are given."""

@@ -117,7 +117,11 @@ class _Span:
     def of(cls, name: str, data: xr.Dataset, layout: StateLayout, model: str, screening: Screening) -> _Span:
         key = WINDOW if WINDOW in data.coords else TIME
         if key not in data.coords:
-            hint = f"ds.set_coords({TIME!r})" if key in data.data_vars else f"ds.assign_coords({TIME}=...)"
+            hint = f"ds.assign_coords({TIME}=...)"
+            if key in data.data_vars:
+                rows = [str(d) for d in data[key].dims if d != OBS]
+                renamed = f".rename({rows[0]}={OBS!r})" if rows and rows[0] != key else ""
+                hint = f"ds{renamed}.set_coords([{TIME!r}, ...]), with the names of the positions"
             raise DataError(
                 f"'{name}' has neither a 'time' nor a 'window' coordinate, found the coordinates "
                 f"{list(map(str, data.coords))}; set it with {hint}, or pass times= to assimilate it"

@@ -16,7 +16,7 @@ from sdaxr.filters.fourdvar import FourDVar
 from sdaxr.filters.smoothing import smooth
 from sdaxr.observations.observe import observe
 from sdaxr.posterior.methods import names
-from sdaxr.schema import ArchiveError, DataError, GridError, OptionError, UnitsError
+from sdaxr.schema import ArchiveError, DataError, GridError, OperatorError, OptionError, UnitsError
 from sdaxr.systems.linear import Linear
 
 
@@ -199,3 +199,19 @@ def test_errors_that_are_not_gaussian() -> None:
         )
     assert evidence[0] != evidence[1]
     sdaxr.assimilate(seen, method="kalman", **options)
+
+
+def test_measurements_between_two_steps_are_those_of_the_nearest() -> None:
+    at = {"time": ("obs", [0.0, 0.6, 1.5], {"units": "1"})}
+    values = {"x1": ("obs", [0.1, 0.2, 0.3], {"units": "1"}), "x1_error": ("obs", [0.5] * 3, {"units": "1"})}
+    data = xr.Dataset(values, at)
+    options = {"system": TRIPLE, "method": "kalman", "members": 2} | QUIET
+    with pytest.raises(OperatorError, match="at several times jointly.*or observe .* at the nearest one, screening="):
+        data.sda.assimilate(**options)
+    near = {"time": "nearest", "tolerance": 0.2}
+    found = data.sda.assimilate(screening=near, **options)
+    moved = data.assign_coords(time=("obs", [0.0, 0.5, 1.5], {"units": "1"}))
+    xr.testing.assert_equal(found, moved.sda.assimilate(**options))
+    assert found.attrs["observations_used"] == [3]
+    with pytest.raises(OptionError, match="found gross_error= and system=, expected a prior"):
+        data.sda.assimilate(screening=near | {"gross_error": 5}, **options)

@@ -147,3 +147,19 @@ def test_a_network_of_which_nothing_is_left_is_counted_beside_others(prior: Prio
     xr.testing.assert_equal(found, alone)
     with pytest.raises(DataError, match=r"found no finite observation in the window that can be used \(5 flagged\)"):
         assimilate(bad, prior, members=1, **QUICK)
+
+
+def test_the_background_check_of_the_first_state_is_relative_to_the_background(
+    prior: Prior, truth: xr.Dataset, observations: xr.Dataset
+) -> None:
+    """A background of 284 K with an error of 0.3 K excludes 281.5 K at the first time, not at later ones."""
+    data = observations[["a", "a_error"]].copy(deep=True)
+    data["a"].values[:2] = 281.5
+    first = truth.isel(time=0, drop=True).assign(a_error=0.3)[["a", "a_error"]]
+    first["a"] = xr.full_like(first.a, 284.0)
+    how = {"members": 1, "screening": {"gross_error": 4}, **QUICK}
+    assert assimilate(data, prior, **how).attrs["observations_failed_background_check"] == [0]
+    found = assimilate(data, prior, background=first, **how)
+    assert found.attrs["networks"] == ["background", "observations"]
+    assert found.attrs["observations_used"] == [1, 4]
+    assert found.attrs["observations_failed_background_check"] == [0, 1]

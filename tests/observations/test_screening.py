@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ def test_options_are_those_of_each_variable() -> None:
         assert Screening(good=given).good_of("t") == expected
     assert Screening(gross_error=3).gross_error_of("t") == 3.0
     assert Screening.of(how.to_dict()) == how
+    assert json.loads(Screening(good=np.array([1])).to_json())["duplicates"] == "error"
 
 
 @pytest.mark.parametrize(

@@ -212,5 +212,5 @@ def test_observations_that_are_not_there() -> None:
     with pytest.raises(DataError, match="found no observation in 'o', expected at least one"):
         window_times({"o": reports([np.datetime64("2020-01-05", "ns")]).isel(obs=[])}, layout)
     table = reports([np.datetime64("2020-01-05", "ns")]).reset_coords().rename(obs="index")
-    with pytest.raises(DataError, match=r"set it with ds.set_coords\('time'\)"):
+    with pytest.raises(DataError, match=r"set it with ds.rename\(index='obs'\).set_coords\(\['time', ...\]\), with"):
         window_times({"o": table}, layout)
