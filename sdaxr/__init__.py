@@ -25,6 +25,8 @@ Observations
 `operators`             module: observation operators, such as ``coarsen``, ``points`` and ``vorticity``
 `random_mask`           observed places at random
 `strided_mask`          observed places at regular distances
+`report`                the status of every observation: used, or why it is not
+`Screening`             options of `assimilate` and `report`: which observations are used
 `innovations`           observations minus H(posterior)
 ======================  ==========================================================================================
 
@@ -68,9 +70,11 @@ if TYPE_CHECKING:
     from sdaxr.inference.cycle import cycle
     from sdaxr.inference.denoise import denoise
     from sdaxr.inference.forecast import forecast
+    from sdaxr.inference.report import report
     from sdaxr.observations.innovations import innovations
     from sdaxr.observations.masks import random_mask, strided_mask
     from sdaxr.observations.observe import observe
+    from sdaxr.observations.screening import Screening
     from sdaxr.plotting.plot import animate, plot
     from sdaxr.posterior import methods
     from sdaxr.posterior.samplers import registry as samplers
@@ -99,6 +103,8 @@ __all__ = [
     "strided_mask",
     "assimilate",
     "cycle",
+    "report",
+    "Screening",
     "innovations",
     "forecast",
     "denoise",
@@ -132,6 +138,8 @@ _HOMES = {
     "strided_mask": "sdaxr.observations.masks",
     "assimilate": "sdaxr.inference.assimilate",
     "cycle": "sdaxr.inference.cycle",
+    "report": "sdaxr.inference.report",
+    "Screening": "sdaxr.observations.screening",
     "innovations": "sdaxr.observations.innovations",
     "forecast": "sdaxr.inference.forecast",
     "denoise": "sdaxr.inference.denoise",

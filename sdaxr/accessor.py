@@ -22,6 +22,7 @@ from sdaxr.archives.description import format_facts, provenance, safe_describe
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+    from sdaxr.observations.screening import Screening
     from sdaxr.observations.window import Operators
     from sdaxr.operators import Operator
     from sdaxr.posterior.methods import Method
@@ -97,6 +98,8 @@ class _Accessor:
         background: xr.Dataset | None = None,
         system: str | System | None = None,
         outside: str = "error",
+        units: str = "error",
+        screening: Screening | Mapping[str, Any] | None = None,
         batch: int | None = None,
         device: str = "auto",
         precision: str = "auto",
@@ -118,6 +121,8 @@ class _Accessor:
             background=background,
             system=system,
             outside=outside,
+            units=units,
+            screening=screening,
             batch=batch,
             device=device,
             precision=precision,
@@ -160,6 +165,19 @@ class _Accessor:
             **options,
         )
 
+    @_delegate("sdaxr.inference.report")
+    def report(
+        self,
+        prior: str | Path | Prior,
+        *,
+        operator: Operators = None,
+        times: Any = None,
+        screening: Screening | Mapping[str, Any] | None = None,
+    ) -> xr.Dataset | xr.DataTree:
+        from sdaxr.inference.report import report
+
+        return report(self._data, prior, operator=operator, times=times, screening=screening)
+
 
 @xr.register_dataset_accessor("sda")
 class DatasetAccessor(_Accessor):
@@ -172,7 +190,7 @@ class DatasetAccessor(_Accessor):
         *,
         window: int | None = None,
         variables: Sequence[str] | None = None,
-        context: Sequence[str] = (),
+        context: Sequence[str] | str = (),
         statistics: Statistics | Mapping[str, Any] | None = None,
         augment: Mapping[str, Operator] | None = None,
         network: str | Mapping[str, Any] | Network = "auto",
@@ -245,10 +263,11 @@ class DatasetAccessor(_Accessor):
         observations: xr.Dataset,
         *,
         operator: Operator | None = None,
+        screening: Screening | Mapping[str, Any] | None = None,
     ) -> xr.Dataset:
         from sdaxr.observations.innovations import innovations
 
-        return innovations(self._data, observations, operator=operator)
+        return innovations(self._data, observations, operator=operator, screening=screening)
 
     @_delegate("sdaxr.inference.forecast")
     def forecast(

@@ -21,6 +21,8 @@ INIT_TIME = "init_time"
 VALID_TIME = "valid_time"
 WINDOW_BOUND = "bound"
 
+_OBSERVED, _CONVERT = "the observations", ', or pass units="convert"'
+
 SPLITS = ("train", "valid", "test")
 
 
@@ -68,6 +70,11 @@ def nearest(name: str, choices: Iterable[str]) -> str:
     return f"{name!r}; expected one of {', '.join(options)}.{hint}"
 
 
+def others(count: int) -> str:
+    """Text for an error message after the first fault: the number of further faults, if there are any."""
+    return f" (and {count} others)" if count > 1 else " (and another one)" if count else ""
+
+
 def check_least(name: str, value: object, least: int) -> None:
     """Raise `OptionError` unless the option ``name`` is a whole number of at least ``least``."""
     if isinstance(value, bool) or not isinstance(value, Integral) or value < least:
@@ -80,11 +87,19 @@ def check_positive(name: str, value: object, unit: str = "") -> None:
         raise OptionError(f"found {name}={value!r}, expected a positive number{unit}")
 
 
-def check_units(name: str, found: object, expected: object, where: str = "the observation") -> None:
-    """Raise `UnitsError` if both units are given and differ. Units are not converted."""
-    if found is None or expected is None or str(found) == str(expected):
+def check_units(name: str, found: object, expected: object, where: str = _OBSERVED) -> None:
+    """Raise `UnitsError` unless ``found`` are the units ``expected``; nothing is checked where none are expected.
+
+    Missing units are refused: a number without units may be in any. `sdaxr.states.units` converts units.
+    """
+    if not expected or str(found) == str(expected):
         return
+    if not found:
+        raise UnitsError(
+            f"'{name}' has no units in {where}, expected {expected!r}; if its values are in these units, set "
+            f"ds['{name}'].attrs['units'] = {str(expected)!r}"
+        )
     raise UnitsError(
-        f"'{name}' has units {found!r} in {where}, expected {expected!r}; convert it and set "
-        f"ds['{name}'].attrs['units'] = {str(expected)!r}"
+        f"'{name}' has units {found!r} in {where}, expected {expected!r}; convert it, and set "
+        f"ds['{name}'].attrs['units'] = {str(expected)!r}{_CONVERT if where == _OBSERVED else ''}"
     )

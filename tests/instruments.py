@@ -8,6 +8,7 @@ import xarray as xr
 from sdaxr import operators as op
 from sdaxr.observations.matching import match
 from sdaxr.observations.observe import observe, operator_for
+from sdaxr.observations.screening import Screening
 from sdaxr.operators import Template
 
 TURN = 2 * np.pi
@@ -40,8 +41,9 @@ def with_sites(truth):
 
 
 def aligned(observations, truth, **options):
-    bound = operator_for(observations, **options).bind(Template.from_dataset(truth))
-    return match(observations, bound.template, **options)
+    screening = Screening(**options)
+    bound = operator_for(observations, screening).bind(Template.from_dataset(truth))
+    return match(observations, bound.template, screening)
 
 
 def soundings(truth, number=20, seed=0):

@@ -25,6 +25,7 @@ def test_every_function_that_begins_with_data_is_a_method():
         "observe",
         "assimilate",
         "cycle",
+        "report",
         "innovations",
         "forecast",
         "denoise",
@@ -33,7 +34,7 @@ def test_every_function_that_begins_with_data_is_a_method():
         "animate",
     }
     assert {name for accessor, name in METHODS if accessor is DatasetAccessor} == expected
-    assert {name for accessor, name in METHODS if accessor is DataTreeAccessor} == {"assimilate", "cycle"}
+    assert {name for accessor, name in METHODS if accessor is DataTreeAccessor} == {"assimilate", "cycle", "report"}
 
 
 @pytest.mark.parametrize(("accessor", "name"), METHODS)

@@ -18,9 +18,13 @@ def test_errors_can_be_caught_as_the_usual_ones() -> None:
     assert issubclass(schema.ArchiveError, OSError) and issubclass(OptionError, ValueError)
 
 
-def test_units_are_compared_where_both_are_known() -> None:
-    schema.check_units("t", None, "K")
+def test_units_are_those_that_are_expected() -> None:
+    schema.check_units("t", None, None)
+    schema.check_units("t", "K", "")
     schema.check_units("t", "K", "K")
+    for missing in (None, ""):
+        with pytest.raises(UnitsError, match=r"'t' has no units in the observations, expected 'K'; .* set ds\['t'\]"):
+            schema.check_units("t", missing, "K")
     with pytest.raises(UnitsError, match=r"'t' has units 'degC' in the data, expected 'K'.*attrs\['units'\] = 'K'"):
         schema.check_units("t", "degC", "K", "the data")
 

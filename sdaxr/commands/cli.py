@@ -96,7 +96,9 @@ def _run(name: str, quiet: bool, values: dict[str, Any], of_system: dict[str, An
                 f"found --option {key}=, expected an option of the system; '{key}' is a parameter of {name}, which has "
                 "a flag or an argument of its own"
             )
-    given = {key: value for key, value in values.items() if value is not None and value != ()} | (of_system or {})
+    # The value of a flag that may be repeated, and was not given, is empty.
+    given = {key: value for key, value in values.items() if value is not None and value not in ((), {})}
+    given |= of_system or {}
     if "progress" in steps.parameters(name):
         given["progress"] = not quiet
     return steps.STEPS[name](**given)
@@ -138,7 +140,7 @@ def train(quiet: bool, **values: Any) -> None:
     TRAJECTORIES is the file of a simulation or a reanalysis. The same command resumes a run that was interrupted.
     """
     values = with_options(values, "network")
-    _run("train", quiet, values | {key: values[key] or None for key in ("statistics", "optimisation")})
+    _run("train", quiet, values)
 
 
 @main.command()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
+
 from sdaxr.archives.description import describe, provenance, short
 from sdaxr.archives.finished import partial_of
 from sdaxr.schema import ArchiveError
@@ -63,6 +65,9 @@ def _prior_info(name: Path) -> dict[str, str]:
     facts = {"kind": "prior", "summary": repr(prior).strip("<>"), "complete": "yes", "size": _size(path)}
     if _is_name(name):
         facts["path"] = str(path)
+    for grid, places in prior.layout.places.items():
+        ends = f"{np.nanmin(places.values):g} to {np.nanmax(places.values):g}"
+        facts[f"grid.{grid}"] = f"{ends} on ({', '.join(places.dims)})"
     for topic, value in prior.metadata.items():
         # One row for each option: a long text would be cut.
         rows = {f"{topic}.{key}": each for key, each in value.items()} if topic in _OPTIONS else {topic: value}

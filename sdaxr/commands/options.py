@@ -146,7 +146,15 @@ drawing = (
     click.option(
         "--precision", help="Precision of the network: float32, bfloat16, or auto (bfloat16 where it is fast)."
     ),
-    click.option("--outside", help="error or drop: what happens to observations outside the window or off its steps."),
+    click.option(
+        "--outside", help="error or drop: what happens to observations outside the window, off its steps or on land."
+    ),
+    click.option("--units", help="error or convert: what happens to observations in other units than the prior's."),
+    settings(
+        "--screening",
+        "Which observations are used: good=[1,2] (quality flags), duplicates=drop, gross_error=5 (background check), "
+        "time=nearest with tolerance=30min",
+    ),
     click.option("--batch", type=int, help="Number of members computed at once. Default: as many as fit in memory."),
     device,
     overwrite,

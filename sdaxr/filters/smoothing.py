@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,9 @@ from sdaxr.archives.ensemble import Ensemble
 from sdaxr.archives.provenance import provenance_attrs
 from sdaxr.filters.base import ModelMethod
 from sdaxr.filters.state_space import build_model
+from sdaxr.observations.conversion import in_units
 from sdaxr.observations.provenance import count_observations, describe_networks, fingerprint
+from sdaxr.observations.screening import Screening
 from sdaxr.observations.window import (
     Observations,
     Operators,
@@ -45,6 +48,8 @@ def smooth(
     times: Any = None,
     background: xr.Dataset | None = None,
     outside: str = "error",
+    units: str = "error",
+    screening: Screening | Mapping[str, Any] | None = None,
     overwrite: bool = False,
     progress: bool = True,
 ) -> xr.Dataset:
@@ -76,6 +81,12 @@ def smooth(
         is used as an observation of the first state, in addition to the system's distribution of the first state.
     outside
         ``"error"``, or ``"drop"`` to leave out observations that are outside the window or off its steps.
+    units
+        ``"error"``, or ``"convert"`` to convert observations and their errors to the units of what the operator gives;
+        the attribute ``units_converted`` of the result says which.
+    screening
+        Further options that say which observations are used (`sdaxr.observations.screening.Screening`). Measurements
+        between two steps need ``time="nearest"``; there is no background check.
     overwrite
         Replace an existing archive.
     progress
@@ -104,18 +115,22 @@ def smooth(
         )
     chosen, chain = chosen.resolve(), _chain(system)
     layout = system_layout(chain)
-    networks = as_networks(observations)
-    axis = window_times(networks, layout, times, model=chain.name)
-    operators = {name: operator_of(name, data, operator, outside) for name, data in networks.items()}
-    attrs = _provenance(chain, chosen, seed) | describe_networks(networks, operator)
+    how = replace(Screening.of(screening), outside=outside)
+    if how.gross_error is not None:
+        raise OptionError("found gross_error= and system=, expected a prior, whose variance the background check needs")
+    networks = as_networks(observations, layout)
+    axis = window_times(networks, layout, times, chain.name, how)
+    operators = {name: operator_of(name, data, operator, how) for name, data in networks.items()}
+    networks, converted = in_units(networks, operators, layout.template(axis), units)
+    attrs = _provenance(chain, chosen, seed) | describe_networks(networks, operator) | converted
     seen = networks
     if background is not None:
         attrs["background_sha256"] = fingerprint([background])
         name = "the background"
         seen, operators = seen | {name: background_network(background, axis)}, operators | {name: identity()}
-    model, used = build_model(seen, operators, chain, axis, outside)
+    model, statuses = build_model(seen, operators, chain, axis, how)
     chosen.check(model, members)
-    attrs |= count_observations(networks, used[: len(networks)])
+    attrs |= count_observations(statuses[: len(networks)])
     template = layout.template(axis, {MEMBER: np.arange(members)})
     ensemble = Ensemble.create(template, attrs, store=store, overwrite=overwrite, finite=True)
     if ensemble.complete:

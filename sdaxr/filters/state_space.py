@@ -21,9 +21,11 @@ from torch import Tensor
 
 from sdaxr.observations.noise import DISTRIBUTION, GAUSSIAN
 from sdaxr.observations.observed import ObservedPoints
+from sdaxr.observations.screening import Screening
 from sdaxr.operators import Bound, Operator, Template, compose
 from sdaxr.operators.base import steps_of
 from sdaxr.operators.locations import Locations
+from sdaxr.operators.measurements import Measurements
 from sdaxr.posterior.mixture import log_density
 from sdaxr.schema import TIME, DataError, OperatorError, OptionError
 from sdaxr.states.time import nearest_times
@@ -164,13 +166,13 @@ def build_model(
     operators: Mapping[str, Operator],
     system: MarkovChain,
     times: xr.DataArray,
-    outside: str = "error",
-) -> tuple[StateSpaceModel, list[int]]:
+    screening: Screening | None = None,
+) -> tuple[StateSpaceModel, list[Mapping[str, np.ndarray]]]:
     """The state-space model of a system on ``times`` and networks of observations.
 
     Returns
     -------
-    The model, and the number of observations of each network that are used.
+    The model, and for each network the status of its observations by variable.
 
     Raises
     ------
@@ -179,14 +181,15 @@ def build_model(
     OperatorError
         If an operator cannot be applied, or combines several times.
     """
+    how = Screening() if screening is None else screening
     parts: list[list[StateObservation]] = [[] for _ in range(times.size)]
-    used = []
+    statuses = []
     for name, data in networks.items():
-        found = dict(_by_time(name, data, operators[name], system, times, outside))
-        for index, part in found.items():
+        whole = _Network.of(data, operators[name], system, times, how)
+        for index, part in _by_time(name, data, operators[name], whole, times, how):
             parts[index].append(part)
-        used.append(sum(part.values.size for part in found.values()))
-    return StateSpaceModel(system, times, tuple(map(_joined, parts))), used
+        statuses.append(whole.points.status)
+    return StateSpaceModel(system, times, tuple(map(_joined, parts))), statuses
 
 
 def _joined(parts: Sequence[StateObservation]) -> StateObservation | None:
@@ -200,10 +203,10 @@ def _joined(parts: Sequence[StateObservation]) -> StateObservation | None:
 
 
 def _by_time(
-    name: str, data: xr.Dataset, operator: Operator, system: MarkovChain, times: xr.DataArray, outside: str
+    name: str, data: xr.Dataset, operator: Operator, whole: _Network, times: xr.DataArray, screening: Screening
 ) -> Iterator[tuple[int, StateObservation]]:
     """The observations of one network by state: pairs of the index of the state and its observations."""
-    whole = _Network.of(data, operator, system, times, outside)
+    system = whole.system
     if not whole.points.count:
         raise DataError(f"'{name}' has no finite observation in the window; check its times and values")
     observed = whole.places(times.values)
@@ -212,7 +215,7 @@ def _by_time(
         # Two states, because times are compared in units of their step, and one state has no step.
         first = max(0, min(index, times.size - 2))
         pair = times[first : first + 2]
-        seen = _Network.of(data, _dropping(operator), system, pair, "drop")
+        seen = _Network.of(data, _dropping(operator), system, pair, replace(screening, outside="drop"))
         split[index] = seen.select(seen.places(pair.values) == index - first).observation(index - first, pair.size)
     _check_split(name, operator, whole, split, system, times.size)
     yield from split.items()
@@ -220,7 +223,7 @@ def _by_time(
 
 def _dropping(operator: Operator) -> Operator:
     """The operator, with measurements at other times dropped instead of refused."""
-    steps = (replace(s, outside="drop") if isinstance(s, Locations) else s for s in steps_of(operator))
+    steps = (replace(s, outside="drop") if isinstance(s, Locations | Measurements) else s for s in steps_of(operator))
     return compose(*steps)
 
 
@@ -244,11 +247,11 @@ class _Network:
 
     @classmethod
     def of(
-        cls, data: xr.Dataset, operator: Operator, system: MarkovChain, times: xr.DataArray, outside: str
+        cls, data: xr.Dataset, operator: Operator, system: MarkovChain, times: xr.DataArray, screening: Screening
     ) -> _Network:
         """The observations in ``data`` of states at ``times``."""
         bound = operator.bind(Template.from_dataset(system_layout(system).template(times)))
-        return cls(system, bound, ObservedPoints.of(data, bound.template, outside))
+        return cls(system, bound, ObservedPoints.of(data, bound.template, screening, times))
 
     def places(self, times: np.ndarray) -> np.ndarray:
         """Index among ``times`` of each observation, in the order of the variables; shape (n,)."""
@@ -308,5 +311,6 @@ def _combines_times(name: str, operator: Operator | None = None) -> OperatorErro
     return OperatorError(
         f"'{name}' is observed{through} at several times jointly, expected an operator that acts on each state by "
         "itself, and errors that are not correlated in time: methods that need a system go forward in time; use a "
-        "score-based method (sda) for such observations"
+        "score-based method (sda) for such observations, or observe measurements between two steps at the nearest one, "
+        "screening={'time': 'nearest', 'tolerance': ...}"
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,9 @@ from sdaxr.archives.workers import active_client, map_units
 from sdaxr.filters.smoothing import smooth
 from sdaxr.inference.forecast import refuse_beside_a_system
 from sdaxr.inference.problem import Problem
+from sdaxr.observations.conversion import in_units
 from sdaxr.observations.provenance import count_observations, describe_networks
+from sdaxr.observations.screening import Screening
 from sdaxr.observations.window import (
     BACKGROUND,
     Observations,
@@ -40,7 +43,7 @@ from sdaxr.schema import MEMBER, OptionError, check_least
 from sdaxr.systems.base import System
 
 
-def assimilate(
+def assimilate(  # noqa: PLR0913 (what is asked of the observations, the prior, the method and the run)
     observations: Observations,
     prior: str | Path | Prior | None = None,
     *,
@@ -54,6 +57,8 @@ def assimilate(
     background: xr.Dataset | None = None,
     system: str | System | None = None,
     outside: str = "error",
+    units: str = "error",
+    screening: Screening | Mapping[str, Any] | None = None,
     batch: int | None = None,
     device: str = "auto",
     precision: str = "auto",
@@ -100,7 +105,8 @@ def assimilate(
         Observation operator, or one for each network. It replaces the operator in the attributes of the observations.
     times
         Times of the trajectory, at the step of the prior. Default: the window in the coordinates of the observations,
-        else from the first to the last observed time.
+        else the steps of the prior from the first to the last observed time. Measurements between two steps are
+        observed by linear interpolation, or at the nearest step (``screening``).
     background
         An earlier estimate of the state at the first time: state variables and ``<variable>_error``, one standard
         deviation. The background is a further network of observations
@@ -108,7 +114,15 @@ def assimilate(
     system
         Name of a system with Gaussian noise, or a `sdaxr.systems.MarkovChain`; for the methods that need a system.
     outside
-        ``"error"``, or ``"drop"`` to leave out observations that are outside the window or off its steps.
+        ``"error"``, or ``"drop"`` to leave out, and count, observations that are outside the window or the grid, off
+        the steps, or on land.
+    units
+        ``"error"``, or ``"convert"`` to convert observations and their errors to the units of what the operator gives;
+        the attribute ``units_converted`` of the result says which.
+    screening
+        Further options that say which observations are used (`sdaxr.observations.screening.Screening`): an object, or a
+        mapping such as ``{"good": (1, 2), "duplicates": "drop", "gross_error": 5}``. `sdaxr.observations.report` gives
+        the status of each observation.
     batch
         For a prior: number of members that are sampled at once. Default: as many as fit in memory, divided among the
         workers.
@@ -125,7 +139,10 @@ def assimilate(
     Returns
     -------
     Dataset with the variables of the prior on (member, time, ...), in the units of the prior; provenance in the
-    attributes.
+    attributes. ``observations_used`` is the number of values of each network that are used, and
+    ``observations_dropped`` that of values that are not: sum of ``observations_outside``, ``observations_off_step``,
+    ``observations_land``, ``observations_flagged``, ``observations_duplicate`` and
+    ``observations_failed_background_check``.
 
     Raises
     ------
@@ -141,7 +158,8 @@ def assimilate(
         )
         return smooth(
             observations, system, method=method, members=members, seed=seed, store=store, operator=operator,
-            times=times, background=background, outside=outside, overwrite=overwrite, progress=progress,
+            times=times, background=background, outside=outside, units=units, screening=screening,
+            overwrite=overwrite, progress=progress,
         )  # fmt: skip
     if prior is None:
         raise OptionError(_nothing_to_draw_from(method))
@@ -150,9 +168,11 @@ def assimilate(
     drawing = resolve_sampler(opened, sampler)
     for key, value, least in (("members", members, 1), ("seed", seed, 0), ("batch", 1 if batch is None else batch, 1)):
         check_least(key, value, least)
-    networks = as_networks(observations)
-    axis = window_times(networks, opened.layout, times)
-    operators = {name: operator_of(name, data, operator, outside) for name, data in networks.items()}
+    how = replace(Screening.of(screening), outside=outside)
+    networks = as_networks(observations, opened.layout)
+    axis = window_times(networks, opened.layout, times, screening=how)
+    operators = {name: operator_of(name, data, operator, how) for name, data in networks.items()}
+    networks, converted = in_units(networks, operators, opened.layout.template(axis), units)
     if background is not None:
         if BACKGROUND in networks:
             raise OptionError(f"found a network named '{BACKGROUND}' and background=; rename the network")
@@ -161,10 +181,10 @@ def assimilate(
         operators = {BACKGROUND: identity()} | operators
     # Workers open the prior themselves, each once; the weights are not sent with the observations.
     source = opened if active_client() is None else prior
-    problem = Problem(networks, operators, source, axis, guidance, drawing, precision, outside, device)
+    problem = Problem(networks, operators, source, axis, guidance, drawing, precision, how, device)
     attrs = _provenance(opened, guidance, seed) | describe_networks(networks, None if operator is None else operators)
-    attrs |= count_observations(networks, [o.values.shape[-1] for o in problem.observations])
-    attrs |= describe_sampler(drawing) | {"precision": precision}
+    attrs |= count_observations([found.points.status for found in problem.evidence])
+    attrs |= describe_sampler(drawing) | converted | {"precision": precision, "screening": how.to_json()}
     # The guided denoiser is built before the archive: observations that the method cannot use leave no archive behind.
     attrs |= {"evaluations_per_member": problem.guided.method.cost * problem.algorithm.evaluations}
     return draw(

@@ -106,7 +106,7 @@ class PriorForecast:
         about |= describe_method(chosen) | describe_sampler(drawing)
         attrs = provenance(about, f"the prior {prior.name}", {"known": known.cpu().numpy()}, seed)
         blank = layout.template(times[:1])[prior.states].isel({TIME: 0}, drop=True)
-        template = labels(blank, data, layout.time.step, steps)
+        template = labels(blank, data, layout.time, steps)
         return cls(
             prior, guidance, drawing, known, times, steps, held, new, error, variance, seed, batch, template, attrs
         )
@@ -155,8 +155,7 @@ def last_states(prior: Prior, data: xr.Dataset, count: int) -> np.ndarray:
     DataError, GridError, UnitsError
         If variables, grid, units or step are not those of the prior.
     """
-    time = prior.layout.time
-    check_times(data, time.kind, time.step, time.units, f"the prior {prior.name!r}")
+    check_times(data, prior.layout.time, f"the prior {prior.name!r}")
     last = data.isel({TIME: slice(-count, None)})
     return prior.layout.to_array(prior.augmentation.apply(last, prior.states))
 

@@ -16,6 +16,7 @@ import inspect
 import json
 import logging
 from collections.abc import Mapping
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -32,8 +33,10 @@ from sdaxr.archives.stores import check_free, save, written_whole
 from sdaxr.archives.workers import active_client
 from sdaxr.inference.assimilate import assimilate, score_method
 from sdaxr.inference.forecast import forecast, open_model
-from sdaxr.observations.matching import ERROR, OBS, observed_variables
-from sdaxr.observations.provenance import describe_networks, fingerprint
+from sdaxr.observations.matching import ERROR, observed_variables
+from sdaxr.observations.places import OBS
+from sdaxr.observations.provenance import describe_networks, fingerprint, sum_counts
+from sdaxr.observations.screening import Screening
 from sdaxr.observations.window import BACKGROUND, Observations, as_networks, background_network, window_times
 from sdaxr.posterior.methods import describe_method
 from sdaxr.posterior.samplers.registry import describe_sampler, resolve_sampler
@@ -49,6 +52,7 @@ from sdaxr.schema import (
     check_positive,
     nearest,
 )
+from sdaxr.states.coordinates import TOLERANCE
 from sdaxr.states.fields import StateLayout
 from sdaxr.states.time import elapsed
 from sdaxr.systems.base import System
@@ -60,7 +64,7 @@ _LEAST = 1e-2
 # Parameters of `assimilate` that `cycle` passes on, with their defaults.
 _PASSED_ON = {
     key: inspect.signature(assimilate).parameters[key].default
-    for key in ("method", "sampler", "operator", "outside", "batch", "device", "precision")
+    for key in ("method", "sampler", "operator", "outside", "units", "screening", "batch", "device", "precision")
 }
 
 
@@ -115,8 +119,9 @@ def cycle(
     progress
         Show a progress bar for each window.
     **options
-        Further parameters of `sdaxr.assimilate`: ``method``, ``sampler``, ``operator``, ``outside``, ``batch``,
-        ``device`` and ``precision``.
+        Further parameters of `sdaxr.assimilate`: ``method``, ``sampler``, ``operator``, ``outside``, ``units``,
+        ``screening``,
+        ``batch``, ``device`` and ``precision``.
 
     Returns
     -------
@@ -144,16 +149,18 @@ def cycle(
             check_least(key, value, least)
     check_positive("inflation", inflation)
     guidance, sampler = score_method(opened, options["method"]), resolve_sampler(opened, options["sampler"])
-    options |= {"method": guidance, "sampler": sampler}
-    networks = as_networks(observations)
-    axis = window_times(networks, opened.layout, times)
+    how = replace(Screening.of(options["screening"]), outside=options["outside"])
+    options |= {"method": guidance, "sampler": sampler, "screening": how}
+    networks = as_networks(observations, opened.layout)
+    axis = window_times(networks, opened.layout, times, screening=how)
     model = opened if carry is None else _carrier(carry, opened, axis.values[0])
     of_carrier = {} if isinstance(model, System) else {key: options[key] for key in ("batch", "device")}
     about = {
         "prior_sha256": opened.sha256, "seed": seed, "observations_sha256": fingerprint(networks.values()),
         "cycle_times": f"{axis.values[0]} to {axis.values[-1]}", "cycle_window": window, "cycle_carry": _named(model),
         "cycle_background": "none" if background is None else fingerprint([background]), "cycle_members": members,
-        "cycle_inflation": float(inflation), "precision": options["precision"], "outside": options["outside"],
+        "cycle_inflation": float(inflation), **{key: options[key] for key in ("precision", "outside", "units")},
+        "screening": how.to_json(),
         "cycle_operators": json.dumps(describe_networks(networks, options["operator"])["operators"]),
         **describe_method(guidance), **describe_sampler(sampler),
     }  # fmt: skip
@@ -163,14 +170,19 @@ def cycle(
     starts = list(range(0, axis.size, window))
     if len(starts) > 1 and axis.size - starts[-1] < needed:
         starts.pop()
-    parts = [axis.isel({TIME: slice(*ends)}) for ends in pairwise([*starts, axis.size])]
+    parts = list(pairwise([*starts, axis.size]))
     folder = None if store is None else _windows_folder(store, about, overwrite)
     # An opened prior keeps what is measured on its held-out states, for all windows. Workers open the prior themselves.
     source = opened if active_client() is None else prior
     analyses = []
-    for number, part in enumerate(parts):
-        seen = {n: d for n, data in networks.items() if (d := within(n, data, part, opened.layout.time.step))}
-        how = options
+    for number, (first, end) in enumerate(parts):
+        seen: dict[str, xr.Dataset] = {}
+        last = end
+        for name, data in networks.items():
+            chosen, reach = within(name, data, axis, (first, end), how)
+            seen |= {} if chosen is None else {name: chosen}
+            last = max(last, reach)
+        part, arguments = axis.isel({TIME: slice(first, last)}), options
         _log.info("window %d of %d: %d networks of observations", number + 1, len(parts), len(seen))
         if not seen:
             if background is None:
@@ -180,21 +192,20 @@ def cycle(
                 )
             seen, background = {BACKGROUND: background_network(background, part)}, None
             # The background is observed through the identity, and not through the operator of the observations.
-            how = options | {"operator": None}
-        analyses.append(
-            assimilate(
-                seen, source, times=part, members=members, seed=unit_seed(seed, number), background=background,
-                store=folder and folder / f"{number:05d}.zarr", progress=progress, **how,
-            )
+            arguments = options | {"operator": None}
+        analysis = assimilate(
+            seen, source, times=part, members=members, seed=unit_seed(seed, number), background=background,
+            store=folder and folder / f"{number:05d}.zarr", progress=progress, **arguments,
         )  # fmt: skip
-        if part is not parts[-1]:
+        analyses.append(analysis.isel({TIME: slice(0, end - first)}))
+        if end < axis.size:
             ahead = forecast(analyses[-1], model, steps=1, seed=unit_seed(seed, number), progress=False, **of_carrier)
             background = as_background(ahead, opened.layout, inflation)
     joined = xr.concat(analyses, TIME, data_vars="minimal", coords="minimal", compat="override", join="override")
     joined = joined.drop_vars(STATUS, errors="ignore")
-    own = (*BOOKKEEPING, "observations_used", "observations_dropped")
-    joined.attrs = {k: v for k, v in analyses[0].attrs.items() if k not in own}
+    joined.attrs = {k: v for k, v in analyses[0].attrs.items() if k not in BOOKKEEPING}
     joined.attrs |= describe_networks(networks, options["operator"]) | about
+    joined.attrs |= sum_counts(list(networks), [analysis.attrs for analysis in analyses])
     if store is None or folder is None:
         return joined.load()
     save(joined, store, overwrite=overwrite)
@@ -261,19 +272,43 @@ def _check_same(where: str | Path, recorded: Mapping[Any, Any], about: Mapping[s
         )
 
 
-def within(name: str, data: xr.Dataset, times: xr.DataArray, step: float) -> xr.Dataset | None:
-    """The observations of a network at these times; None if there is none."""
+def within(
+    name: str, data: xr.Dataset, axis: xr.DataArray, part: tuple[int, int], screening: Screening
+) -> tuple[xr.Dataset | None, int]:
+    """The observations of a network that belong to a window, the states ``part[0]`` to ``part[1] - 1`` of ``axis``.
+
+    Measurements between the last state of a window and the next state belong to the window, which then has this state,
+    too. The first and the last window have all observations that lie before and after ``axis``.
+
+    Returns
+    -------
+    data, end
+        The observations, None if there is none; and the number of the first state that the window does not need.
+    """
     dim = OBS if OBS in data.dims else TIME
     if TIME not in data.coords or data[TIME].dims != (dim,):
         raise OptionError(
             f"the network '{name}' has no times of its own (dimensions {tuple(map(str, data.dims))}), expected the "
             "time of each observation, by which the network is split into windows; assimilate this network as a whole"
         )
-    offsets = elapsed(data[TIME], times.values[0]) / step
-    chosen = data.isel({dim: np.flatnonzero((offsets > -0.5) & (offsets < times.size - 0.5))})
-    if not any(bool(np.isfinite(chosen[v]).any()) for v in observed_variables(chosen)):
-        return None
-    return chosen.drop_vars("window", errors="ignore")
+    first, end = part
+    place = _places(data[TIME], axis)
+    between = dim == OBS and screening.time == "linear"
+    number = np.floor(place + TOLERANCE) if between else np.round(place)
+    chosen = ((number >= first) | (first == 0)) & ((number < end) | (end == axis.size))
+    found = data.isel({dim: np.flatnonzero(chosen)})
+    if not any(bool(np.isfinite(found[v]).any()) for v in observed_variables(found)):
+        return None, end
+    beyond = between and end < axis.size and bool((place[chosen] > end - 1 + TOLERANCE).any())
+    return found.drop_vars("window", errors="ignore"), end + beyond
+
+
+def _places(times: xr.DataArray, axis: xr.DataArray) -> np.ndarray:
+    """Numbers of the steps of ``axis`` at ``times``, not whole between two steps; below 0 before the first one."""
+    apart, steps = elapsed(times, axis.values[0]), elapsed(axis, axis.values[0])
+    mean = steps[-1] / (steps.size - 1) if steps.size > 1 else 1.0
+    place = np.interp(apart, steps, np.arange(steps.size))
+    return np.asarray(place + np.where(apart < 0, apart, (apart - steps[-1]).clip(min=0.0)) / mean)
 
 
 def as_background(ahead: xr.Dataset, layout: StateLayout, inflation: float) -> xr.Dataset:

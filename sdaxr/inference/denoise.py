@@ -58,6 +58,7 @@ from sdaxr.prior.hardware import choose_device
 from sdaxr.schema import MEMBER, TIME, DataError, DivergenceError, OptionError, check_least, nearest
 from sdaxr.states.axes import ensemble_dimension
 from sdaxr.states.fields import StateLayout
+from sdaxr.states.names import named_time
 
 ROUTES = ("posterior", "langevin")
 # Values of the fields in one batch, where no batch is given: a few hundred megabytes in the network.
@@ -144,13 +145,14 @@ def denoise(
     ensemble = ensemble_dimension(noisy)
     if members > 1 and ensemble == MEMBER:
         raise OptionError(f"members={members}, expected 1 for fields that have a dimension 'member'; rename it")
+    noisy = named_time(noisy)
     if TIME not in noisy.dims or TIME not in noisy.coords:
         raise DataError(
             f"found the dimensions {tuple(map(str, noisy.dims))}, expected 'time' with its coordinate; for a single "
             "field, use ds.expand_dims('time')"
         )
     noisy = layout.conform(noisy)
-    check_times(noisy, layout.time.kind, layout.time.step, layout.time.units, f"the prior {prior.name!r}")
+    check_times(noisy, layout.time, f"the prior {prior.name!r}")
     y = torch.as_tensor(layout.to_array(noisy), device=target)
     y = y if ensemble is not None else y[None]
     ratio = _noise_ratio(layout, error)

@@ -36,7 +36,7 @@ from sdaxr.schema import (
     nearest,
 )
 from sdaxr.states.coordinates import coordinate_of, onto_grid
-from sdaxr.states.time import time_kind
+from sdaxr.states.time import TimeAxis, time_kind
 from sdaxr.systems.base import System
 from sdaxr.systems.registry import open_system, systems
 
@@ -204,7 +204,7 @@ def open_model(model: str | Path | System | Prior, ensemble: xr.Dataset) -> Syst
     data = with_time(ensemble)
     found = _resolve(model, {}, data)
     if isinstance(found, System):
-        _system_step(found, data)
+        _system_time(found, data)
         _check_grid(found, data)
     else:
         from sdaxr.inference.continuation import last_states
@@ -228,14 +228,14 @@ class _SystemForecast:
     @classmethod
     def of(cls, system: System, data: xr.Dataset, steps: int, seed: int) -> _SystemForecast:
         """The forecast of an ensemble, after checks that the ensemble fits the system."""
-        step = _system_step(system, data)
+        time = _system_time(system, data)
         initial = _check_grid(system, data.isel({TIME: [-1]})).isel({TIME: 0}, drop=True)
         states, dims = {}, (MEMBER,)
         for name, variable in system.template().data_vars.items():
             states[str(name)] = initial[name].transpose(*dims, *variable.dims).values.astype(variable.dtype)
             if not np.isfinite(states[str(name)]).all():
                 raise DataError(f"'{name}' has values that are not finite at the last time, expected a complete state")
-        template = labels(system.template(), data, step, steps)
+        template = labels(system.template(), data, time, steps)
         about = {"model": system.name, "model_options": json.dumps(system.options(), sort_keys=True)}
         return cls(
             system, states, steps, seed, template, provenance(about, f"integration of {system.name}", states, seed)
@@ -287,8 +287,8 @@ def _resolve(model: Any, options: Mapping[str, Any], data: xr.Dataset) -> System
         ) from error
 
 
-def _system_step(system: System, data: xr.Dataset) -> float:
-    """Step of the system in units of the ensemble's time: model time for float times, seconds for other times."""
+def _system_time(system: System, data: xr.Dataset) -> TimeAxis:
+    """Time axis of the system in units of the ensemble's time: model time for float times, seconds for others."""
     kind = time_kind(data[TIME])
     units = str(system.time_attrs.get("units", "1"))
     if kind != "float" and units not in _SECONDS:
@@ -297,8 +297,9 @@ def _system_step(system: System, data: xr.Dataset) -> float:
             "time in these units: ds.assign_coords(time=...)"
         )
     step = system.step if kind == "float" else system.step * _SECONDS[units]
-    check_times(data, kind, step, units, system.name)
-    return step
+    time = TimeAxis(kind, step, units if kind == "float" else "s")
+    check_times(data, time, system.name)
+    return time
 
 
 def _check_grid(system: System, data: xr.Dataset) -> xr.Dataset:

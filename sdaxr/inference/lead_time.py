@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
 import hashlib
 from collections.abc import Mapping
 from typing import Any
@@ -13,7 +12,8 @@ import xarray as xr
 from sdaxr.archives.provenance import provenance_attrs
 from sdaxr.schema import INIT_TIME, LEAD_TIME, MEMBER, TIME, VALID_TIME, DataError
 from sdaxr.states.axes import ensemble_dimension
-from sdaxr.states.time import same_step, time_axis, time_kind
+from sdaxr.states.names import named_time
+from sdaxr.states.time import TimeAxis, elapsed, time_axis, time_kind
 
 
 def with_time(ensemble: xr.Dataset) -> xr.Dataset:
@@ -24,6 +24,7 @@ def with_time(ensemble: xr.Dataset) -> xr.Dataset:
     DataError
         If there is no time.
     """
+    ensemble = named_time(ensemble)
     if TIME not in ensemble.coords:
         raise DataError(
             f"found the coordinates {list(map(str, ensemble.coords))}, expected 'time', the time from which the "
@@ -40,36 +41,33 @@ def with_time(ensemble: xr.Dataset) -> xr.Dataset:
     return data if MEMBER in data.coords else data.assign_coords({MEMBER: np.arange(data.sizes[MEMBER])})
 
 
-def check_times(data: xr.Dataset, kind: str, step: float, units: str, model: str) -> None:
-    """Raise `DataError` unless the time of the ensemble has this kind (see `sdaxr.states.time.time_kind`) and step."""
+def check_times(data: xr.Dataset, time: TimeAxis, model: str) -> None:
+    """Raise `DataError` unless the time of the ensemble has the kind and the step of ``time``."""
     found = time_kind(data[TIME])
-    if found != kind:
-        raise DataError(f"'time' of the ensemble is {found}, the time of {model} is {kind}; convert one of them")
+    if found != time.kind:
+        raise DataError(f"'time' of the ensemble is {found}, the time of {model} is {time.kind}; convert one of them")
     if data.sizes[TIME] < 2:
         return
     axis = time_axis(data)
-    if not same_step(axis.step, step):
+    if not time.fits(data[TIME]):
         raise DataError(
-            f"the ensemble has the step {axis.step:g} {axis.units}, {model} has {step:g} {units}; pass "
+            f"the ensemble has the step {axis}, {model} has {time}; pass "
             f"step={axis.step:g} where the model is a system, take a model with this step, or "
             "select one time: ds.isel(time=[-1])"
         )
 
 
-def labels(state: xr.Dataset, data: xr.Dataset, step: float, steps: int) -> xr.Dataset:
+def labels(state: xr.Dataset, data: xr.Dataset, time: TimeAxis, steps: int) -> xr.Dataset:
     """The forecast without its values, from the labels of one state.
 
     The values are views of a single zero, so that no memory of the size of the forecast is used.
     """
     times, start = data[TIME], data[TIME].values[-1]
     kind = time_kind(times)
-    offsets = np.arange(1, steps + 1) * step
     units = {"units": times.attrs.get("units", "1")} if kind == "float" else {}
-    lead = offsets if kind == "float" else (offsets * 1e9).round().astype("timedelta64[ns]")
-    if kind == "cftime":
-        valid = np.array([start + datetime.timedelta(seconds=float(s)) for s in offsets], dtype=object)
-    else:
-        valid = start + lead
+    valid = time.after(start, steps + 1)[1:]
+    offsets = elapsed(xr.DataArray(valid, dims=TIME, name=TIME), start)
+    lead = np.arange(1, steps + 1) * time.step if kind == "float" else (offsets * 1e9).round().astype("timedelta64[ns]")
     reference = {"standard_name": "forecast_reference_time", "long_name": "time of the initial state"}
     known = {} if kind == "float" else {"standard_name": "time"}
     coords = {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,10 @@ from typing import Any
 import torch
 import xarray as xr
 
-from sdaxr.inference.binding import bind_observations
+from sdaxr.inference.binding import likelihood_of
+from sdaxr.inference.evidence import Evidence, screen
+from sdaxr.observations.screening import Screening
+from sdaxr.observations.window import BACKGROUND
 from sdaxr.operators import Operator
 from sdaxr.posterior.guidance.base import GuidedDenoiser, ScoreMethod
 from sdaxr.posterior.likelihood import GaussianObservation
@@ -40,8 +43,8 @@ class Problem:
         The method of guidance, and the sampler.
     precision
         Precision of the layers of the neural network.
-    outside
-        ``"error"``, or ``"drop"`` to leave out observations outside the window.
+    screening
+        Which observations are used.
     device
         Device of the computation; ``"auto"`` is a GPU where there is one.
     """
@@ -53,7 +56,7 @@ class Problem:
     method: ScoreMethod
     sampler: Sampler
     precision: str
-    outside: str
+    screening: Screening
     device: str
 
     def __getstate__(self) -> dict[str, Any]:
@@ -92,20 +95,24 @@ class Problem:
         return self.method.resolve(self.opened, self.times, self.target)
 
     @cached_property
+    def evidence(self) -> list[Evidence]:
+        """The observations of each network that are used, with the status of all."""
+        first = self.networks.get(BACKGROUND)
+        found = []
+        for name, data in self.networks.items():
+            # The background is what observations are checked against.
+            how = replace(self.screening, gross_error=None) if name == BACKGROUND else self.screening
+            operator = self._operator(name)
+            found.append(screen(data, operator, self.opened, self.times, self.target, how, background=first))
+        return found
+
+    @cached_property
     def observations(self) -> list[GaussianObservation]:
-        """Likelihood of each network."""
-        return [
-            bind_observations(
-                data,
-                self._operator(name),
-                self.opened,
-                self.times,
-                self.target,
-                self.outside,
-                measured=self.resolved.measured,
-            )
-            for name, data in self.networks.items()
-        ]
+        """Likelihood of each network that has observations that are used; an error if none has."""
+        measured = self.resolved.measured
+        pairs = list(zip(self.networks, self.evidence, strict=True))
+        used = [(name, found) for name, found in pairs if found.points.count] or pairs
+        return [likelihood_of(found, self._operator(name), self.times, measured=measured) for name, found in used]
 
     def _operator(self, name: str) -> Operator:
         """The operator of a network; for a method that needs an augmented prior, on its observed quantities."""

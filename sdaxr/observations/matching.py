@@ -5,30 +5,25 @@ Times and points are matched by their labels; nothing is interpolated, converted
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
+
 import numpy as np
+import pandas as pd
 import xarray as xr
 
 from sdaxr import schema
+from sdaxr.observations.places import OBS, Places, places_along
+from sdaxr.observations.quality import flags_of, good_values
+from sdaxr.observations.screening import DUPLICATE, FLAGGED, MISSING, USED, Screening
 from sdaxr.operators import Template
-from sdaxr.schema import TIME, DataError, GridError, OptionError
-from sdaxr.states.coordinates import (
-    TOLERANCE,
-    describe_points,
-    match_points,
-    separation,
-    spacing_of,
-    turn_of,
-    unrolled,
-    wrapped,
-)
-from sdaxr.states.time import check_kind, nearest_times, time_kind
+from sdaxr.schema import DataError
+from sdaxr.states import places as grids
+from sdaxr.states.coordinates import turn_of
+from sdaxr.states.names import auxiliary
+from sdaxr.states.units import check_decoded
 
-OBS = "obs"
 ERROR = "_error"
-
-_QUALITY = "_qc"
-# Stations have no spacing to compare with. Text files give their positions with four digits or more.
-_POSITION = 1e-4  # of the largest value of the coordinate, at least of 1
 
 
 class Matched(dict[str, tuple[np.ndarray, np.ndarray]]):
@@ -36,20 +31,70 @@ class Matched(dict[str, tuple[np.ndarray, np.ndarray]]):
 
     Attributes
     ----------
-    dropped
-        Number of values of each variable that lie outside and are left out; only with ``outside="drop"``.
+    status
+        Status of each value of the observations (`sdaxr.observations.screening`), int8, by variable; dimensions in the
+        order of the template.
     """
 
-    dropped: dict[str, int]
+    status: dict[str, np.ndarray]
 
 
-def validate(observations: xr.Dataset, template: Template, *, outside: str = "error") -> None:
-    """Raise what `match` raises if ``observations`` do not fit the operator's output ``template``."""
-    match(observations, template, outside=outside)
+@dataclass(frozen=True)
+class Found:
+    """The values of one variable that have a place in the operator's output.
+
+    Attributes
+    ----------
+    where
+        Their flat indices in the output, increasing, shape (n,).
+    source
+        Their flat indices in the observations, dimensions in the order of the template, shape (n,).
+    values, errors
+        Measured values and standard deviations of their errors, shape (n,).
+    status
+        Status of every value of the observations, int8, dimensions in the order of the template.
+    """
+
+    where: np.ndarray
+    source: np.ndarray
+    values: np.ndarray
+    errors: np.ndarray
+    status: np.ndarray
 
 
-def match(observations: xr.Dataset, template: Template, *, outside: str = "error") -> Matched:
-    """Observations and their errors as arrays with the labels of an operator's output.
+def validate(observations: xr.Dataset, template: Template, screening: Screening | None = None) -> None:
+    """Raise what `find` raises if ``observations`` do not fit the operator's output ``template``."""
+    find(observations, template, screening)
+
+
+def match(observations: xr.Dataset, template: Template, screening: Screening | None = None) -> Matched:
+    """Observations and their errors as arrays with the labels of an operator's output; parameters and errors of `find`.
+
+    Returns
+    -------
+    Matched
+        For each observed variable, values and errors of shape ``template.shape(name)``.
+    """
+    out = Matched()
+    out.status = {}
+    for name, found in find(observations, template, screening).items():
+        pair = []
+        for values in (found.values, found.errors):
+            full = np.full(template.shape(name), np.nan, np.result_type(values.dtype, np.float32))
+            full.reshape(-1)[found.where] = values
+            pair.append(full)
+        out[name] = (pair[0], pair[1])
+        out.status[name] = found.status
+    return out
+
+
+def find(
+    observations: xr.Dataset,
+    template: Template,
+    screening: Screening | None = None,
+    steps: xr.DataArray | None = None,
+) -> dict[str, Found]:
+    """The places of observations in an operator's output, by variable.
 
     Parameters
     ----------
@@ -57,52 +102,48 @@ def match(observations: xr.Dataset, template: Template, *, outside: str = "error
         Grid or point form: some of the template's variables, at some of its times and points, in any order.
     template
         Labels of the operator's output on the assimilated window (``Bound.template``).
-    outside
-        ``"error"``, or ``"drop"`` for times outside the window and points outside the grid.
-
-    Returns
-    -------
-    Matched
-        For each observed variable, values and errors of shape ``template.shape(name)``.
+    screening
+        What happens to values that lie outside, are flagged or are there twice; by default, `Screening` with its
+        defaults.
+    steps
+        Times of the states, by which measurements outside the window are told from those off its steps.
 
     Raises
     ------
     DataError
         If a variable or dimension is unknown, an error is missing or not positive, a time is outside the window or
-        between its steps, or a label is repeated.
+        between its steps, a value is there twice, or it is not known whether a flag is good.
     GridError
         If points are not among those of the template.
     UnitsError
         If units differ.
-    OptionError
-        If ``outside`` is unknown.
     """
-    if outside not in ("error", "drop"):
-        raise OptionError(f"outside is {schema.nearest(outside, ('error', 'drop'))}")
-    out, places = Matched(), {}
-    out.dropped = {}
+    how = Screening() if screening is None else screening
+    found: dict[str, Found] = {}
+    places: dict[str, Places] = {}
     for name in observed_variables(observations):
         if name not in template.variables:
             raise DataError(
                 f"the operator gives no variable {schema.nearest(name, template.variables)} Rename it, or drop it with "
                 f"ds.drop_vars({name!r})"
             )
-        value, error = _checked(observations, name, template)
+        value, error, status = _checked(observations, name, template, how)
         for dim in map(str, value.dims):
             if dim not in places:
-                places[dim] = _places(observations, dim, template, outside)
-        kept, at = zip(*(places[str(d)] for d in value.dims), strict=True) if value.dims else ((), ())
-        pair = []
-        for source in (value, error):
-            full = np.full(template.shape(name), np.nan, np.result_type(value.dtype, np.float32))
-            full[np.ix_(*at)] = source.values[np.ix_(*kept)]
-            pair.append(full)
-        pair[1][np.isnan(pair[0])] = np.nan
-        out[name] = (pair[0], pair[1])
-        lost = int(np.isfinite(value.values).sum() - np.isfinite(pair[0]).sum())
-        if lost:
-            out.dropped[name] = lost
-    return out
+                needed = _needed(value, status, dim)
+                places[dim] = places_along(observations, dim, template, how, steps, needed)
+        found[name] = _found(name, template, how, value, error, status, places)
+    _check_grids(observations, template)
+    return found
+
+
+def _check_grids(observations: xr.Dataset, template: Template) -> None:
+    # Rows of a curvilinear grid have no labels; their latitudes and longitudes tell whether they are the same rows.
+    known = {
+        n: grids.Places(c.dims, c.values, c.attrs) for n, c in template.coords.items() if c.dims and c.values.ndim > 1
+    }
+    whole = {n: p for n, p in known.items() if all(observations.sizes.get(d) == template.sizes[d] for d in p.dims)}
+    grids.check_places(observations, whole, of="the observations", like="the operator's output")
 
 
 def observed_variables(observations: xr.Dataset) -> list[str]:
@@ -114,24 +155,28 @@ def observed_variables(observations: xr.Dataset) -> list[str]:
         If there is none.
     """
     names = [str(n) for n in observations.data_vars]
-    aside = {n for n in names if any(n == f"{m}{end}" for m in names for end in (ERROR, _QUALITY))}
+    aside = {f"{n}{ERROR}" for n in names} | {flag for n in names for flag in flags_of(observations, n)}
     aside |= {a for n in names for a in str(observations[n].attrs.get("ancillary_variables", "")).split()}
+    aside |= auxiliary(observations)
     found = [n for n in names if n not in aside]
     if not found:
         raise DataError(f"found the variables {names}, expected at least one measured variable and its '<name>_error'")
     return found
 
 
-def _checked(observations: xr.Dataset, name: str, template: Template) -> tuple[xr.DataArray, xr.DataArray]:
-    # Value and broadcast error of one variable, dims in the template's order.
+def _checked(
+    observations: xr.Dataset, name: str, template: Template, screening: Screening
+) -> tuple[xr.DataArray, xr.DataArray, np.ndarray]:
+    # Value and broadcast error of one variable, dims in the template's order, and the status: used, missing, flagged.
     value, variable = observations[name], template.variables[name]
     if set(value.dims) != set(variable.dims):
         raise DataError(
             f"'{name}' has the dimensions {tuple(value.dims)}, expected {variable.dims}, those of the operator's "
             "output; select, rename or add what differs"
         )
-    value = value.transpose(*variable.dims)
-    schema.check_units(name, value.attrs.get("units"), variable.units or None)
+    value = value.transpose(*variable.dims).compute()  # once, because what is opened lazily is read at each use
+    check_decoded(name, value.attrs, "the observations")
+    schema.check_units(name, value.attrs.get("units"), variable.units)
     label = f"{name}{ERROR}"
     if label not in observations:
         raise DataError(
@@ -139,102 +184,107 @@ def _checked(observations: xr.Dataset, name: str, template: Template) -> tuple[x
             f"set ds[{label!r}] = ... (a number, or values along some of {variable.dims})"
         )
     error = observations[label]
-    schema.check_units(label, error.attrs.get("units"), variable.units or None)
+    schema.check_units(label, error.attrs.get("units") or variable.units, variable.units)
     strange = [d for d in error.dims if d not in variable.dims]
     if strange:
         raise DataError(f"'{label}' has the dimensions {strange}, expected some of {variable.dims}")
-    error = error.broadcast_like(value).transpose(*variable.dims)
-    if np.isinf(value.values).any():
-        raise DataError(
-            f"'{name}' has {int(np.isinf(value.values).sum())} infinite values; set them to NaN to leave them out"
-        )
-    bad = np.isfinite(value.values) & ~(np.isfinite(error.values) & (error.values > 0))
+    error = error.compute().broadcast_like(value).transpose(*variable.dims)
+    good = good_values(observations, name, screening.good_of(name))
+    status = np.where(value.isnull().values, MISSING, USED).astype(np.int8)
+    if good is not None:
+        passed = good.broadcast_like(value).transpose(*variable.dims).values
+        status[(status == USED) & ~passed] = FLAGGED
+    infinite = np.isinf(value.values) & (status == USED)
+    if infinite.any():
+        raise DataError(f"'{name}' has {int(infinite.sum())} infinite values; set them to NaN to leave them out")
+    bad = (status == USED) & ~(np.isfinite(error.values) & (error.values > 0))
     if bad.any():
         raise DataError(
             f"'{label}' is {error.values[bad][0]} where '{name}' has a value, {int(bad.sum())} times; expected a "
             "finite standard deviation above 0; correct it, or set the value to NaN to leave it out"
         )
-    return value, error
+    return value, error, status
 
 
-def _places(observations: xr.Dataset, dim: str, template: Template, outside: str) -> tuple[np.ndarray, np.ndarray]:
-    # Positions along `dim` in the observations that are kept, and where they go in the template.
-    if dim == TIME:
-        kept, at = _time_places(observations, template, outside)
-    else:
-        kept, at = _grid_places(observations, dim, template, outside)
-    if len(np.unique(at)) != len(at):
-        twice = kept[np.flatnonzero(np.bincount(at)[at] > 1)[0]]
-        label = observations[dim].values[twice]
-        raise DataError(f"the label {label} of '{dim}' is there more than once; average the values, or keep one")
-    if dim != TIME:
-        _check_positions(observations, dim, template, kept, at)
-    return kept, at
+def _needed(value: xr.DataArray, status: np.ndarray, dim: str) -> np.ndarray:
+    # Labels along `dim` that have a value. Those without one may lie anywhere.
+    axis = value.get_axis_num(dim)
+    return np.asarray((status == USED).any(tuple(a for a in range(status.ndim) if a != axis)))
 
 
-def _time_places(observations: xr.Dataset, template: Template, outside: str) -> tuple[np.ndarray, np.ndarray]:
-    if TIME not in observations.coords:
-        raise DataError("'time' has no coordinate, expected times; add them with ds.assign_coords(time=...)")
-    times, grid = observations[TIME], xr.DataArray(template.coordinate(TIME), dims=TIME, name=TIME)
-    check_kind(times, time_kind(grid), of="the observations", like="the window")
-    schema.check_units(TIME, times.attrs.get("units"), template.coords[TIME].attrs.get("units"), "the observations")
-    at, distance = nearest_times(times.values, grid.values)
-    off = ~(np.abs(distance) <= TOLERANCE)
-    beyond = off & (((at == 0) & (distance < 0)) | ((at == grid.size - 1) & (distance > 0)))
-    for bad, what in ((off & ~beyond, "is off the steps of the window"), (beyond, "lies outside the window")):
-        if bad.any() and not (outside == "drop" and bad is beyond):
-            first = int(bad.argmax())
-            hint = ', or pass outside="drop" to leave them out' if bad is beyond else ""
-            raise DataError(
-                f"the time {times.values[first]} {what} ({grid.values[0]} to {grid.values[-1]}), {int(bad.sum())} of "
-                f"{times.size} do; the nearest step is {grid.values[at[first]]}; select or move the times{hint}"
-            )
-    kept = np.flatnonzero(~off)
-    return kept, at[kept]
+def _found(
+    name: str,
+    template: Template,
+    screening: Screening,
+    value: xr.DataArray,
+    error: xr.DataArray,
+    status: np.ndarray,
+    places: Mapping[str, Places],
+) -> Found:
+    along = [places[str(d)] for d in value.dims]
+    for axis, place in enumerate(along):
+        lost = place.status.reshape([-1 if a == axis else 1 for a in range(status.ndim)])
+        status = np.where((status == USED) & (lost != USED), lost, status)
+    kept = np.ix_(*(p.kept for p in along))
+    there = status[kept] == USED
+    flat = np.arange(status.size).reshape(status.shape)[kept][there]
+    at = np.arange(int(np.prod(template.shape(name), dtype=int))).reshape(template.shape(name))[
+        np.ix_(*(p.at for p in along))
+    ]
+    where = at[there]
+    order = np.argsort(where, kind="stable")
+    where, flat = where[order], flat[order]
+    twice = _repeated(template, name, where)
+    if twice.any() and (screening.duplicates == "error" or (screening.duplicates == "keep" and OBS not in value.dims)):
+        raise DataError(_twice(name, template, where, flat, twice))
+    if screening.duplicates != "keep":
+        status.reshape(-1)[flat[twice]] = DUPLICATE
+        where, flat = where[~twice], flat[~twice]
+    values, errors = (a.values.reshape(-1)[flat] for a in (value, error))
+    return Found(where, flat, values, errors, status)
 
 
-def _grid_places(observations: xr.Dataset, dim: str, template: Template, outside: str) -> tuple[np.ndarray, np.ndarray]:
-    own = dim in template.coords and template.coords[dim].dims is None
-    grid = template.coords[dim].values if own else np.arange(template.sizes[dim])
-    named = dim in observations.coords
-    if own and not named and dim != OBS and observations.sizes[dim] == grid.size:
-        return np.arange(grid.size), np.arange(grid.size)
-    labels = observations[dim].values if named else np.arange(observations.sizes[dim])
-    turn = template.turn(dim)
-    at = match_points(labels, grid, turn)
-    beyond = np.full(at.shape, labels.dtype.kind != "f")  # names and numbers of stations are there, or are not
-    if labels.dtype.kind == "f" and grid.dtype.kind in "fiu" and template.period(dim) is None:
-        beyond = ~_within(labels, unrolled(grid, turn), turn)
-    bad = (at < 0) & ~(beyond & (outside == "drop"))
-    if bad.any():
-        raise GridError(
-            f"'{dim}' of the observations ({describe_points(labels)}) has {int(bad.sum())} labels, "
-            f"{labels[bad.argmax()]} the first, that are not on the grid of the operator's output "
-            f"({describe_points(grid)}); interpolate to it, or observe the prior's grid with the operator that the "
-            "observations were made with"
-        )
-    kept = np.flatnonzero(at >= 0)
-    return kept, at[kept]
+def _keys(template: Template, name: str, where: np.ndarray) -> pd.DataFrame:
+    # What tells places of the output apart: its index, and for measurements their coordinates in place of the number.
+    dims = template.variables[name].dims
+    columns: dict[str, np.ndarray] = {"": where}
+    if dims:
+        columns = dict(zip(dims, np.unravel_index(where, template.shape(name)), strict=True))
+    if OBS in columns:
+        number = columns.pop(OBS)
+        listed = {n: c.values for n, c in template.coords.items() if c.dims == (OBS,)}
+        if not listed:
+            return pd.DataFrame(columns | {OBS: number})
+        for label, values in listed.items():
+            turn = turn_of(label, template.coords[label].attrs)
+            columns[label] = values[number] if turn is None else np.round(values[number] % turn, 9)
+    return pd.DataFrame(columns)
 
 
-def _within(labels: np.ndarray, grid: np.ndarray, turn: float | None) -> np.ndarray:
-    slack, labels = TOLERANCE * spacing_of(grid), wrapped(labels, grid, turn)
-    return np.asarray((labels >= grid.min() - slack) & (labels <= grid.max() + slack))
+def _repeated(template: Template, name: str, where: np.ndarray) -> np.ndarray:
+    # Which places are there before, shape (n,).
+    return np.asarray(_keys(template, name, where).duplicated())
 
 
-def _check_positions(observations: xr.Dataset, dim: str, template: Template, kept: np.ndarray, at: np.ndarray) -> None:
-    # Stations are matched by number; their positions must then be the same.
-    for name, coord in template.coords.items():
-        if coord.dims != (dim,) or coord.values.dtype.kind not in "fiu" or name not in observations.coords:
-            continue
-        there = observations[name]
-        if there.dims != (dim,) or there.dtype.kind not in "fiu":
-            continue
-        apart = separation(there.values[kept].astype(float), coord.values[at], turn_of(name, coord.attrs))
-        bad = apart > _POSITION * max(1.0, float(np.abs(coord.values).max(initial=0.0)))
-        if bad.any():
-            i = int(bad.argmax())
-            raise GridError(
-                f"{dim} {observations[dim].values[kept[i]]} has {name}={there.values[kept[i]]} in the observations, "
-                f"but the operator looks at {name}={coord.values[at[i]]}; give both the same {dim}s in the same order"
-            )
+def _twice(name: str, template: Template, where: np.ndarray, source: np.ndarray, twice: np.ndarray) -> str:
+    keys = _keys(template, name, where)
+    second = int(twice.argmax())
+    first = int((keys == keys.iloc[second]).all(axis=1).argmax())
+    return (
+        f"'{name}' is there twice at {describe_place(template, name, where[second])}: observations {source[first]} and "
+        f"{source[second]}{schema.others(int(twice.sum()) - 1)}; average them, or pass "
+        "screening={'duplicates': 'drop'} to use the first of each"
+    )
+
+
+def describe_place(template: Template, name: str, where: int) -> str:
+    """Time and position of the value of ``name`` with the flat index ``where`` in the output, for messages."""
+    dims, parts = template.variables[name].dims, []
+    index = dict(zip(dims, np.unravel_index(int(where), template.shape(name)), strict=True)) if dims else {}
+    for label, coord in template.coords.items():
+        along = coord.dims or (label,)
+        if set(along) <= set(index) and label != OBS:
+            value = coord.values[tuple(index[d] for d in along)]
+            shown = np.datetime_as_string(value, "auto") if isinstance(value, np.datetime64) else value
+            parts.append(f"{label}={shown}")
+    return ", ".join(parts) or "the same place"

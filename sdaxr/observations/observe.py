@@ -21,13 +21,17 @@ from sdaxr import schema
 from sdaxr.archives.provenance import CONVENTIONS
 from sdaxr.observations import masks
 from sdaxr.observations.correlation import ATTRIBUTE, check_scales, correlate
-from sdaxr.observations.matching import ERROR, OBS
+from sdaxr.observations.matching import ERROR, observed_variables
 from sdaxr.observations.noise import DISTRIBUTION, GAUSSIAN, noise_of
-from sdaxr.operators import Operator, Template, from_json, identity, locations
-from sdaxr.operators.locations import write_times
+from sdaxr.observations.places import OBS, labels_of
+from sdaxr.observations.quality import good_values
+from sdaxr.observations.screening import Screening
+from sdaxr.operators import Operator, Template, from_json, identity
+from sdaxr.operators.measurements import Measurements
 from sdaxr.schema import TIME, WINDOW_BOUND, DataError, OptionError
 from sdaxr.states.axes import ensemble_dimension
 from sdaxr.states.coordinates import coordinate_of, onto_grid
+from sdaxr.states.names import auxiliary, named_time
 from sdaxr.states.time import onto_times
 
 WINDOW = "window"
@@ -104,7 +108,7 @@ def observe(
     transform = noise_of(noise)
     if correlation is not None and noise != GAUSSIAN:
         raise OptionError(f"found correlation= beside noise={noise!r}, expected {GAUSSIAN!r}; leave one of them out")
-    truth = _one_trajectory(truth)
+    truth = _one_trajectory(named_time(truth))
     _check_gaps(truth)
     clean = operator.apply(truth)
     if TIME in clean.dims:
@@ -139,26 +143,34 @@ def observe(
     )
 
 
-def operator_for(observations: xr.Dataset, *, outside: str = "error") -> Operator:
+def operator_for(observations: xr.Dataset, screening: Screening | None = None) -> Operator:
     """The operator that observations say they were made with.
 
-    Grid form: the one in the attribute ``operator``, or the identity if there is none. Point form: that operator,
-    and then the state at the time and place of each measurement; ``outside="drop"`` leaves out what lies outside the
-    grid or the window.
+    Grid form: the one in the attribute ``operator``, or the identity if there is none. Point form: that operator, and
+    then the state at the time and place of each measurement. ``screening`` says how measurements between two steps are
+    observed, and what happens to those outside the grid or the window.
 
     Raises
     ------
     OperatorError
         If the attribute cannot be read, or holds a Python function.
     DataError
-        If measurements in point form have no time, or a coordinate that is not finite.
+        If measurements in point form have no time.
     """
     text = observations.attrs.get("operator")
     operator = from_json(text) if text is not None else identity()
     if not is_point_form(observations) or _looks_at_points(operator):
         return operator
-    at = _point_coordinates(observations)
-    points = locations(at, OBS, outside=outside)
+    how = Screening() if screening is None else screening
+    points = Measurements(
+        _point_coordinates(observations),
+        OBS,
+        labels_of(observations, OBS),
+        how.outside,
+        how.time,
+        how.tolerance or 0.0,
+        used_rows(observations, how),
+    )
     return operator >> points if text is not None else points
 
 
@@ -184,7 +196,8 @@ def _one_trajectory(truth: xr.Dataset) -> xr.Dataset:
             f"the truth has the dimensions {list(truth.sizes)}, expected 'time' with a coordinate; name it with "
             "ds.rename(...) or ds.assign_coords(time=...)"
         )
-    moving = [n for n, v in truth.data_vars.items() if TIME in v.dims and v.dtype.kind in "fiu"]
+    aside = auxiliary(truth)
+    moving = [n for n, v in truth.data_vars.items() if TIME in v.dims and v.dtype.kind in "fiu" and n not in aside]
     if not moving:
         raise DataError(f"the truth has the variables {list(truth.data_vars)}, expected numbers along 'time'")
     return truth[moving].load()
@@ -220,7 +233,8 @@ def _errors(error: Any, clean: xr.Dataset) -> dict[str, xr.DataArray]:
 
 def _error_of(name: str, error: Any, value: xr.DataArray) -> xr.DataArray:
     array = error.load() if isinstance(error, xr.DataArray) else xr.DataArray(np.asarray(error, float))
-    schema.check_units(f"{name}{ERROR}", array.attrs.get("units"), value.attrs.get("units"), "error=")
+    units = value.attrs.get("units")
+    schema.check_units(f"{name}{ERROR}", array.attrs.get("units") or units, units, "error=")
     strange = [d for d in array.dims if d not in value.dims]
     if strange:
         raise DataError(f"the error of '{name}' has the dimensions {strange}, expected some of {list(value.dims)}")
@@ -276,17 +290,22 @@ def _looks_at_points(operator: Operator) -> bool:
     return any(step["op"] == "locations" for step in operator.to_dict().get("steps", [operator.to_dict()]))
 
 
-def _point_coordinates(observations: xr.Dataset) -> dict[str, Any]:
+def used_rows(observations: xr.Dataset, screening: Screening) -> np.ndarray:
+    """Which measurements of the point form have a value of good quality, shape (obs,)."""
+    used = np.zeros(observations.sizes[OBS], bool)
+    for name in observed_variables(observations):
+        present = observations[name].notnull()
+        good = good_values(observations, name, screening.good_of(name))
+        present = present if good is None else present & good
+        used |= present.any([d for d in present.dims if d != OBS]).values
+    return used
+
+
+def _point_coordinates(observations: xr.Dataset) -> dict[str, xr.DataArray]:
     along = {str(n): c for n, c in observations.coords.items() if c.dims == (OBS,) and str(n) != OBS}
     if TIME not in along:
         raise DataError(
             f"found the coordinates {list(along)} along '{OBS}', expected 'time' and the position of each measurement; "
             f"add them with ds.assign_coords(time=('{OBS}', ...))"
         )
-    numbers = {n: c for n, c in along.items() if n == TIME or c.dtype.kind in "fiu"}
-    for name, coord in numbers.items():
-        if bool(coord.isnull().any()):
-            at = int(coord.isnull().values.argmax())
-            raise DataError(f"'{name}' of measurement {at} is {coord.values[at]}, expected a value; leave it out")
-    places = {name: tuple(map(float, coord.values)) for name, coord in numbers.items() if name != TIME}
-    return {TIME: write_times(along[TIME]), **places}
+    return {n: c for n, c in along.items() if n == TIME or c.dtype.kind in "fiu"}

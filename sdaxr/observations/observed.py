@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from itertools import accumulate
 
 import numpy as np
 import xarray as xr
 
 from sdaxr.observations.correlation import error_correlation
-from sdaxr.observations.matching import match
+from sdaxr.observations.matching import describe_place, find
 from sdaxr.observations.noise import family_of
+from sdaxr.observations.screening import Screening
 from sdaxr.operators import Template
 
 
@@ -28,6 +30,12 @@ class ObservedPoints:
         For each variable, the observed points as indices of its flattened output.
     values, errors
         Measured values and their standard deviations, shape (n,), float64.
+    source
+        For each variable, the observed points as indices of the flattened observations, dimensions in the order of the
+        template.
+    status
+        For each variable, the status of all observations (`sdaxr.observations.screening`), int8, dimensions in the
+        order of the template.
     """
 
     data: xr.Dataset
@@ -35,17 +43,24 @@ class ObservedPoints:
     where: Mapping[str, np.ndarray]
     values: np.ndarray
     errors: np.ndarray
+    source: Mapping[str, np.ndarray]
+    status: Mapping[str, np.ndarray]
 
     @classmethod
-    def of(cls, data: xr.Dataset, template: Template, outside: str = "error") -> ObservedPoints:
-        """The observations in ``data`` of the output with these labels; errors and ``outside`` as of `match`."""
-        matched = match(data, template, outside=outside)
-        where = {name: np.flatnonzero(np.isfinite(values)) for name, (values, _) in matched.items()}
-        values, errors = (
-            np.concatenate([pair[i].reshape(-1)[where[name]] for name, pair in matched.items()]).astype(float)
-            for i in (0, 1)
+    def of(
+        cls,
+        data: xr.Dataset,
+        template: Template,
+        screening: Screening | None = None,
+        steps: xr.DataArray | None = None,
+    ) -> ObservedPoints:
+        """The observations in ``data`` of the output with these labels; parameters and errors of `find`."""
+        found = find(data, template, screening, steps)
+        values, errors = (np.concatenate([getattr(f, key) for f in found.values()]) for key in ("values", "errors"))
+        where, source, status = (
+            {name: getattr(f, key) for name, f in found.items()} for key in ("where", "source", "status")
         )
-        return cls(data, template, where, values, errors)
+        return cls(data, template, where, values.astype(float), errors.astype(float), source, status)
 
     @property
     def count(self) -> int:
@@ -62,9 +77,37 @@ class ObservedPoints:
         """Correlation of the errors, shape (n, n); None where they are independent."""
         return error_correlation(self.data, self.template, self.where)
 
+    @property
+    def names(self) -> np.ndarray:
+        """The variable of each observation, shape (n,)."""
+        return np.repeat(list(self.where), [len(i) for i in self.where.values()])
+
     def select(self, chosen: np.ndarray) -> ObservedPoints:
         """The observations for which ``chosen``, shape (n,), is true."""
-        ends = np.cumsum([len(i) for i in self.where.values()])[:-1]
-        parts = zip(self.where.items(), np.split(chosen, ends), strict=True)
-        where = {name: index[part] for (name, index), part in parts}
-        return replace(self, where=where, values=self.values[chosen], errors=self.errors[chosen])
+        parts = dict(zip(self.where, np.split(chosen, self._ends), strict=True))
+        where, source = ({n: index[parts[n]] for n, index in part.items()} for part in (self.where, self.source))
+        return replace(self, where=where, source=source, values=self.values[chosen], errors=self.errors[chosen])
+
+    def reject(self, bad: np.ndarray, reason: int) -> ObservedPoints:
+        """Without the observations for which ``bad``, shape (n,), is true; ``reason`` becomes their status."""
+        if not bad.any():
+            return self
+        status = {}
+        for (name, source), part in zip(self.source.items(), np.split(bad, self._ends), strict=True):
+            status[name] = self.status[name].copy()
+            status[name].reshape(-1)[source[part]] = reason
+        return replace(self.select(~bad), status=status)
+
+    def describe(self, index: int) -> str:
+        """Number, value, time and place of the observation ``index``, for messages."""
+        ends = [0, *self._ends]
+        name = str(self.names[index])
+        within = index - ends[list(self.where).index(name)]
+        units = self.template.variables[name].units
+        place = describe_place(self.template, name, int(self.where[name][within]))
+        unit = f" {units}" if units and units != "1" else ""
+        return f"observation {self.source[name][within]}, {name} = {self.values[index]:.6g}{unit} at {place},"
+
+    @property
+    def _ends(self) -> list[int]:
+        return list(accumulate(len(i) for i in self.where.values()))[:-1]

@@ -10,9 +10,12 @@ import numpy as np
 import xarray as xr
 
 from sdaxr.observations.correlation import ATTRIBUTE
-from sdaxr.observations.matching import observed_variables
 from sdaxr.observations.noise import DISTRIBUTION
+from sdaxr.observations.screening import REJECTIONS, USED, counts
 from sdaxr.observations.window import Operators
+
+COUNTS = ("observations_used", "observations_dropped", *(f"observations_{name}" for name in REJECTIONS.values()))
+"""Attributes that count observations, one number for each network."""
 
 
 def describe_networks(networks: Mapping[str, xr.Dataset], operator: Operators) -> dict[str, Any]:
@@ -24,11 +27,33 @@ def describe_networks(networks: Mapping[str, xr.Dataset], operator: Operators) -
     }
 
 
-def count_observations(networks: Mapping[str, xr.Dataset], used: Sequence[int]) -> dict[str, list[int]]:
-    """Numbers of values of each network that are used, and that are dropped because they lie outside the window."""
-    given = [sum(int(d[v].notnull().sum()) for v in observed_variables(d)) for d in networks.values()]
-    dropped = [g - u for g, u in zip(given, used, strict=True)]
-    return {"observations_used": list(used), "observations_dropped": dropped}
+def count_observations(statuses: Sequence[Mapping[str, np.ndarray]]) -> dict[str, list[int]]:
+    """Numbers of values that are used, dropped, and dropped for each reason, one number for each network.
+
+    Parameters
+    ----------
+    statuses
+        For each network, the status of the values of each variable (`sdaxr.observations.screening`).
+    """
+    used = [sum(int((s == USED).sum()) for s in status.values()) for status in statuses]
+    reasons = [counts(status) for status in statuses]
+    return {
+        "observations_used": used,
+        "observations_dropped": [sum(found.values()) for found in reasons],
+        **{f"observations_{name}": [found[name] for found in reasons] for name in REJECTIONS.values()},
+    }
+
+
+def sum_counts(networks: Sequence[str], posteriors: Sequence[Mapping[Any, Any]]) -> dict[str, list[int]]:
+    """The sums of `count_observations` over several posteriors, from their attributes, for the networks named."""
+    sums: dict[str, list[int]] = {}
+    for attrs in posteriors:
+        names = list(np.atleast_1d(attrs["networks"]))
+        for key in [k for k in attrs if k in COUNTS]:
+            found = dict(zip(names, np.atleast_1d(attrs[key]), strict=True))
+            before = sums.get(key, [0] * len(networks))
+            sums[key] = [n + int(found.get(name, 0)) for n, name in zip(before, networks, strict=True)]
+    return sums
 
 
 def fingerprint(datasets: Iterable[xr.Dataset]) -> str:

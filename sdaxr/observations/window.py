@@ -2,28 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import datetime
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import xarray as xr
 
 from sdaxr.observations.matching import ERROR, observed_variables
-from sdaxr.observations.observe import operator_for
+from sdaxr.observations.observe import WINDOW, operator_for, used_rows
+from sdaxr.observations.places import OBS
+from sdaxr.observations.screening import Screening
 from sdaxr.operators import Operator, identity
-from sdaxr.schema import TIME, DataError, OptionError, nearest
+from sdaxr.schema import TIME, DataError, OptionError, nearest, others
 from sdaxr.states.axes import ensemble_dimension
 from sdaxr.states.coordinates import TOLERANCE
 from sdaxr.states.fields import StateLayout
-from sdaxr.states.time import check_kind, elapsed, nearest_times, same_step, time_axis, time_kind
+from sdaxr.states.names import recognised
+from sdaxr.states.time import TimeAxis, calendar_of, check_kind, nearest_times, since_epoch, time_axis, time_kind
 
 Observations = xr.Dataset | Mapping[str, xr.Dataset] | xr.DataTree
 Operators = Operator | Mapping[str, Operator] | None
 BACKGROUND = "background"
 
 
-def as_networks(observations: Observations) -> dict[str, xr.Dataset]:
-    """Observations as a mapping from the name of a network to its Dataset."""
+def as_networks(observations: Observations, layout: StateLayout | None = None) -> dict[str, xr.Dataset]:
+    """Observations as a mapping from the name of a network to its Dataset, with the coordinate names of ``layout``."""
+    like = {} if layout is None else layout.coordinate_attrs
+    return {name: recognised(data, like) for name, data in _networks(observations).items()}
+
+
+def _networks(observations: Observations) -> dict[str, xr.Dataset]:
     if isinstance(observations, xr.Dataset):
         return {"observations": observations}
     if isinstance(observations, xr.DataTree):
@@ -34,10 +44,10 @@ def as_networks(observations: Observations) -> dict[str, xr.Dataset]:
     return dict(observations)
 
 
-def operator_of(name: str, data: xr.Dataset, operator: Operators, outside: str) -> Operator:
+def operator_of(name: str, data: xr.Dataset, operator: Operators, screening: Screening | None = None) -> Operator:
     """The operator of one network: from ``operator``, or the one that its observations carry where that is None."""
     if operator is None:
-        return operator_for(data, outside=outside)
+        return operator_for(data, screening)
     if isinstance(operator, Mapping):
         if name not in operator:
             raise OptionError(f"operator= has none for the network {nearest(name, operator)}")
@@ -46,14 +56,23 @@ def operator_of(name: str, data: xr.Dataset, operator: Operators, outside: str) 
 
 
 def window_times(
-    networks: Mapping[str, xr.Dataset], layout: StateLayout, times: Any = None, model: str = "the prior"
+    networks: Mapping[str, xr.Dataset],
+    layout: StateLayout,
+    times: Any = None,
+    model: str = "the prior",
+    screening: Screening | None = None,
 ) -> xr.DataArray:
-    """Times of the trajectory, shape (time,), at the step of ``layout``.
+    """Times of the trajectory, shape (time,), at the steps of ``layout``.
+
+    The steps of a calendar are those of the training data: 00, 06, 12 and 18 o'clock, say. Model time has no origin:
+    its steps begin at the first observation in the grid form, or at the first measurement where there is none.
+    Measurements between two steps are observations of both (``time="linear"``), or of the nearest one
+    (``time="nearest"``).
 
     Parameters
     ----------
     networks
-        Observations, whose first and last time are the ends of the window where ``times`` is None. A coordinate
+        Observations. The window covers those whose values are of good quality, where ``times`` is None. A coordinate
         ``window`` replaces a network's times.
     layout
         Layout of the states.
@@ -61,33 +80,135 @@ def window_times(
         Times wanted, at the step of the layout.
     model
         Whose layout it is, for errors.
+    screening
+        Options of the observations; by default, `Screening` with its defaults.
 
     Raises
     ------
     DataError
-        If times are of another kind or step.
+        If times are of another kind, calendar or step, or off the steps; if there is no observation.
     """
     if times is not None:
-        axis = times if isinstance(times, xr.DataArray) else xr.DataArray(np.asarray(times), dims=TIME, name=TIME)
-        axis = axis.rename(TIME).drop_vars([c for c in axis.coords if c != TIME])
-        if axis.size == 1 and time_kind(axis) == layout.time.kind:
-            return layout.times(axis.values[0], 1)
-        found = time_axis(xr.Dataset(coords={TIME: (TIME, axis.values, axis.attrs)}))
-        if found.kind != layout.time.kind or not same_step(found.step, layout.time.step):
+        return _times_given(times, layout, model)
+    how = Screening() if screening is None else screening
+    spans = [_Span.of(name, data, layout, model, how) for name, data in networks.items()]
+    spans = [span for span in spans if span.times.size]
+    if not spans:
+        raise DataError(f"found no observation in {', '.join(map(repr, networks))}, expected at least one finite value")
+    origin = _origin(spans, layout)
+    ends = [span.steps(origin, layout.time, how, model) for span in spans]
+    reached = np.concatenate(ends)
+    if not reached.size:
+        raise DataError("found no observation on the steps of the window, expected at least one; interpolate them")
+    first = int(reached.min())
+    start = origin if first == 0 else layout.time.at(origin, np.array([first]))[0]
+    return layout.times(start, int(reached.max()) - first + 1)
+
+
+@dataclass(frozen=True)
+class _Span:
+    """The observed times of one network; ``between`` says whether they may lie between two steps."""
+
+    name: str
+    times: xr.DataArray
+    between: bool
+
+    @classmethod
+    def of(cls, name: str, data: xr.Dataset, layout: StateLayout, model: str, screening: Screening) -> _Span:
+        key = WINDOW if WINDOW in data.coords else TIME
+        if key not in data.coords:
+            hint = f"ds.assign_coords({TIME}=...)"
+            if key in data.data_vars:
+                rows = [str(d) for d in data[key].dims if d != OBS]
+                renamed = f".rename({rows[0]}={OBS!r})" if rows and rows[0] != key else ""
+                hint = f"ds{renamed}.set_coords([{TIME!r}, ...]), with the names of the positions"
             raise DataError(
-                f"times= has the step {found.step:g} ({found.kind}), expected {model}'s {layout.time.step:g} "
-                f"{layout.time.units} ({layout.time.kind})"
+                f"'{name}' has neither a 'time' nor a 'window' coordinate, found the coordinates "
+                f"{list(map(str, data.coords))}; set it with {hint}, or pass times= to assimilate it"
             )
-        return layout.times(axis.values[0], axis.size)
-    ends = [_ends(name, data, layout, model) for name, data in networks.items()]
-    first, last = min(e[0] for e in ends), max(e[1] for e in ends)
-    length = float(elapsed(xr.DataArray(np.array([last]), name=TIME), first)[0]) / layout.time.step
-    if abs(length - round(length)) > TOLERANCE:
+        times = data[key]
+        points = key == TIME and times.dims == (OBS,)
+        if points:
+            times = times.isel({OBS: used_rows(data, screening)})
+        if times.size:
+            of = f"the network '{name}' ('{key}')"
+            check_times(times, of)
+            times = xr.DataArray(times.values.reshape(-1), dims=TIME, name=key)
+            check_kind(times, layout.time.kind, of=of, like=model, calendar=layout.time.calendar)
+        return cls(name, times, points)
+
+    def steps(self, origin: Any, axis: TimeAxis, screening: Screening, model: str) -> np.ndarray:
+        """Numbers of the first and the last step that are needed, counted from ``origin``; none, or two of them."""
+        place = axis.places(self.times, origin)
+        if self.between and screening.time == "linear":
+            return np.array([np.floor(place.min() + TOLERANCE), np.ceil(place.max() - TOLERANCE)])
+        number = np.round(place)
+        allowed = (screening.tolerance or 0.0) / axis.step if self.between else 0.0
+        off = np.abs(place - number) > max(allowed, TOLERANCE)
+        if off.any() and screening.outside == "error":
+            first = int(off.argmax())
+            raise DataError(
+                f"the time {self.times.values[first]} of the network '{self.name}' is off the steps of "
+                f"{model}{others(int(off.sum()) - 1)}; the nearest step is "
+                f"{axis.at(origin, number[[first]])[0]}; move or interpolate them, "
+                'or pass outside="drop" to leave them out'
+            )
+        number = number[~off]
+        return np.array([number.min(), number.max()]) if number.size else number
+
+
+def _origin(spans: Sequence[_Span], layout: StateLayout) -> Any:
+    """A time that is a step: near the first observation."""
+    if layout.time.kind in ("datetime", "cftime"):
+        first = min(span.times.values.min() for span in spans)
+        if layout.time.months:
+            return layout.time.step_before(first)
+        apart = (since_epoch(first) - layout.time.phase) % layout.time.step
+        # The number of seconds since 1970 has an error of a microsecond.
+        return first if min(apart, layout.time.step - apart) < 1e-5 else _later(first, -apart)
+    exact = [span for span in spans if not span.between] or spans
+    return min(span.times.values.min() for span in exact)
+
+
+def _later(time: Any, by: float) -> Any:
+    """``time`` and a distance in seconds, or in model time where time is a number."""
+    if isinstance(time, np.datetime64 | np.timedelta64):
+        return time + np.timedelta64(round(by * 1e6), "us")
+    return time + by if isinstance(time, int | float | np.number) else time + datetime.timedelta(seconds=float(by))
+
+
+def _times_given(times: Any, layout: StateLayout, model: str) -> xr.DataArray:
+    axis = times if isinstance(times, xr.DataArray) else xr.DataArray(np.asarray(times), dims=TIME, name=TIME)
+    axis = axis.rename(TIME).drop_vars([c for c in axis.coords if c != TIME])
+    check_times(axis, "times=")
+    check_kind(axis, layout.time.kind, of="times=", like=model, calendar=layout.time.calendar)
+    if axis.size == 1:
+        return layout.times(axis.values[0], 1)
+    found = time_axis(xr.Dataset(coords={TIME: (TIME, axis.values, axis.attrs)}))
+    if not layout.time.fits(axis):
         raise DataError(
-            f"the observations span {length:g} steps of {model} ({layout.time.step:g} {layout.time.units}), "
-            "expected a whole number; move them to the nearest step, or pass times="
+            f"times= has the step {found} ({found.kind}), expected {model}'s {layout.time} ({layout.time.kind})"
         )
-    return layout.times(first, round(length) + 1)
+    return layout.times(axis.values[0], axis.size)
+
+
+def check_times(times: xr.DataArray, of: str) -> None:
+    """Raise `DataError` unless all times of ``of`` are there, and without a time zone."""
+    # Reading the values of pandas' times with a zone would drop the zone.
+    zone = getattr(times.dtype, "tz", None)
+    if zone is None and times.dtype.kind == "O" and times.size:
+        zone = getattr(times.values.ravel()[0], "tzinfo", None)
+    if zone is not None:
+        raise DataError(
+            f"the times of {of} have the time zone {zone}, expected UTC without a zone; convert them with "
+            "pandas.to_datetime(times, utc=True).tz_localize(None)"
+        )
+    absent = times.isnull().values.ravel()
+    if absent.any():
+        raise DataError(
+            f"time {int(absent.argmax())} of {of} is missing "
+            f"(NaT){others(int(absent.sum()) - 1)}; expected a time for each observation; leave these observations out"
+        )
 
 
 def background_network(background: xr.Dataset, times: xr.DataArray) -> xr.Dataset:
@@ -121,7 +242,9 @@ def background_network(background: xr.Dataset, times: xr.DataArray) -> xr.Datase
         raise DataError(f"the background has {background.sizes[TIME]} times, expected one; select ds.isel(time=[0])")
     if TIME in background.coords:
         found = np.atleast_1d(background[TIME].values)[0]
-        check_kind(background[TIME], time_kind(times), of="the background", like="the window")
+        check_kind(
+            background[TIME], time_kind(times), of="the background", like="the window", calendar=calendar_of(times)
+        )
         index, distance = nearest_times(np.atleast_1d(found), times.values)
         if index[0] != 0 or abs(distance[0]) > TOLERANCE:
             raise DataError(
@@ -132,11 +255,3 @@ def background_network(background: xr.Dataset, times: xr.DataArray) -> xr.Datase
     data = background[names].drop_attrs(deep=False)
     data = data if TIME in data.dims else data.drop_vars(TIME, errors="ignore").expand_dims(TIME)
     return data.assign_coords({TIME: times[:1]}).assign_attrs(operator=identity().to_json())
-
-
-def _ends(name: str, data: xr.Dataset, layout: StateLayout, model: str) -> tuple[Any, Any]:
-    key = "window" if "window" in data.coords else TIME
-    if key not in data.coords or data[key].size == 0:
-        raise DataError(f"'{name}' has neither a 'time' nor a 'window' coordinate; pass times= to assimilate it")
-    check_kind(data[key], layout.time.kind, of=f"the network '{name}' ('{key}')", like=model)
-    return data[key].values.min(), data[key].values.max()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -12,8 +13,10 @@ from torch import Tensor
 
 from sdaxr import schema
 from sdaxr.operators.base import Bound, Constant, Fields, Operator, axis_of, check_dimensions, register
+from sdaxr.operators.mesh import Corners, corners
 from sdaxr.operators.template import CoordTemplate, Template, without_period
 from sdaxr.schema import OperatorError
+from sdaxr.states.axes import is_latitude, is_longitude
 from sdaxr.states.coordinates import TOLERANCE, spacing_of, wrapped
 
 OUTSIDE = ("error", "drop")
@@ -22,10 +25,13 @@ OUTSIDE = ("error", "drop")
 def points(coords: Mapping[str, Sequence[float]], dim: str = "station", *, outside: str = "error") -> Operator:
     """Values at stations, by bilinear interpolation, also across the seam of a periodic grid.
 
+    On curvilinear grids, and on the cells of a mesh, the interpolation is linear in triangles.
+
     Parameters
     ----------
     coords
-        Positions of the stations: one sequence for each dimension of the grid, all of equal length. Longitudes may be
+        Positions of the stations: one sequence for each dimension of the grid, all of equal length; or latitudes and
+        longitudes, where the points of the grid have these as coordinates (`sdaxr.operators.mesh`). Longitudes may be
         counted from -180 or from 0 degrees, whichever the grid has.
     dim
         Name of the new dimension.
@@ -53,17 +59,19 @@ class Points(Operator):
         check_outside("points", self.outside)
 
     def bind(self, template: Template) -> Bound:
-        dims = tuple(self.coords)
-        check_dimensions("points", dims, template)
-        where = {d: np.asarray(v) for d, v in self.coords.items()}
-        brackets = {d: bracket(template, d, where[d]) for d in dims}
-        inside = np.logical_and.reduce([b.inside for b in brackets.values()])
+        names = {d: named_place(d, template) or d for d in self.coords}
+        check_dimensions("points", tuple(d for d in names.values() if d not in template.coords), template)
+        where = {names[d]: np.asarray(v) for d, v in self.coords.items()}
+        mesh = on_mesh(template, where)
+        brackets = {d: bracket(template, d, v) for d, v in where.items() if d in template.sizes}
+        inside = np.logical_and.reduce([b.inside for b in brackets.values()] + [m.inside for m in mesh])
         if self.outside == "error":
             refuse_outside("points", self.dim, where, template, inside)
         kept = np.flatnonzero(inside)
-        labels = {d: CoordTemplate(where[d][kept], place_attrs(template, d), (self.dim,)) for d in dims}
+        labels = {d: CoordTemplate(v[kept], place_attrs(template, d), (self.dim,)) for d, v in where.items()}
         labels[self.dim] = CoordTemplate(kept, {"long_name": f"number of the {self.dim}"})
-        return gather(template, {d: b.take(kept) for d, b in brackets.items()}, self.dim, labels, inside.size)
+        around = [m.take(kept) for m in mesh]
+        return gather(template, {d: b.take(kept) for d, b in brackets.items()}, self.dim, labels, inside.size, around)
 
 
 @dataclass(frozen=True)
@@ -119,24 +127,25 @@ def gather(
     dim: str,
     labels: Mapping[str, CoordTemplate],
     asked: int,
+    mesh: Sequence[Corners] = (),
 ) -> Bound:
-    """The bound operator that replaces the dimensions of ``brackets`` by ``dim``, the last dimension.
+    """The bound operator that replaces the dimensions of ``brackets`` and ``mesh`` by ``dim``, the last dimension.
 
     ``labels`` are the coordinates along ``dim``. ``asked`` counts all positions, those that were dropped included.
     """
-    replaced = set(brackets)
+    joint = [d for m in mesh for d in m.dims]
+    replaced = {*brackets, *joint}
     plans: dict[str, tuple[tuple[int, ...], Constant, Constant]] = {}
     variables = {}
     for name, variable in template.variables.items():
-        here = tuple(d for d in variable.dims if d in replaced)
+        here = (*(d for d in variable.dims if d in brackets), *(d for d in joint if d in variable.dims))
         if here and len(here) < len(replaced):
             raise OperatorError(
                 f"'{name}' has the dimensions {variable.dims}, expected all or none of {sorted(replaced)}"
             )
         variables[name] = variable
         if here:
-            sizes = [template.sizes[d] for d in here]
-            indices, weights = _corners([brackets[d] for d in here], sizes)
+            indices, weights = _corners([_along(d, brackets[d]) for d in here if d in brackets] + [*mesh], template)
             plans[name] = (
                 tuple(axis_of(variable.dims, d) for d in here),
                 Constant(indices),
@@ -144,7 +153,7 @@ def gather(
             )
             rest = tuple(d for d in variable.dims if d not in replaced)
             variables[name] = replace(variable, dims=(*rest, dim))
-    size = len(next(iter(brackets.values())).lower)
+    size = len(next(iter(labels.values())).values)
     coords = {n: c for n, c in template.coords.items() if not replaced & set((n,) if c.dims is None else c.dims)}
     attrs = {**template.attrs, **({f"{dim}_outside_grid": asked - size} if asked > size else {})}
     out = Template(variables, {**coords, **labels}, {**template.sizes, dim: size}, attrs)
@@ -163,20 +172,21 @@ def refuse_outside(
         return
     bad = np.flatnonzero(~inside)
     position = ", ".join(f"{d}={v[bad[0]]:g}" for d, v in where.items())
-    grid = ", ".join(f"{d} from {template.coordinate(d).min():g} to {template.coordinate(d).max():g}" for d in where)
+    ends = {d: (np.nanmin(c), np.nanmax(c)) for d in where for c in [template.coords[d].values]}
+    grid = ", ".join(f"{d} from {low:g} to {high:g}" for d, (low, high) in ends.items())
     raise OperatorError(
         f"{operator}: {dim} {bad[0]} ({position}) lies outside the grid ({grid}), and so do {bad.size - 1} others of "
         f'{inside.size}; correct the positions, or pass outside="drop" to leave them out'
     )
 
 
-def positions(operator: str, coords: object) -> dict[str, tuple[float, ...]]:
+def positions(operator: str, coords: object, *, finite: bool = True) -> dict[str, tuple[float, ...]]:
     """Positions as tuples of floats.
 
     Raises
     ------
     OperatorError
-        If there are none, they are not finite numbers, or their counts differ.
+        If there are none, they are not numbers, not ``finite`` ones, or their counts differ.
     """
     if not isinstance(coords, Mapping) or not coords:
         raise OperatorError(f"{operator}: found coords={coords!r}, expected {{dimension: positions}}")
@@ -190,11 +200,35 @@ def positions(operator: str, coords: object) -> dict[str, tuple[float, ...]]:
             f"{operator}: found {lengths} positions, expected one number, at least 1, for all dimensions"
         )
     for dim, values in out.items():
-        if not np.isfinite(values).all():
+        if finite and not np.isfinite(values).all():
             raise OperatorError(
                 f"{operator}: position {np.flatnonzero(~np.isfinite(values))[0]} of '{dim}' is not finite"
             )
     return out
+
+
+def named_place(name: str, template: Template) -> str | None:
+    """The dimension, or the latitude or longitude of grid points, that ``name`` is: by name, else by what it is."""
+    grids = {n for n, c in template.coords.items() if c.dims and all(d in template.sizes for d in c.dims)}
+    if name in template.sizes or name in grids:
+        return name
+    found = []
+    for role in (r for r in (is_latitude, is_longitude) if r(name)):
+        found += [n for n, c in template.coords.items() if role(n, c.attrs) and (n in template.sizes or n in grids)]
+    return found[0] if len(found) == 1 else None
+
+
+def on_mesh(template: Template, where: Mapping[str, np.ndarray]) -> list[Corners]:
+    """Grid points around places on a grid whose points have latitudes and longitudes: one `Corners`, or none."""
+    given = {n: template.coords[n] for n in where if n not in template.sizes and n in template.coords}
+    north = [n for n, c in given.items() if is_latitude(n, c.attrs)]
+    east = [n for n, c in given.items() if is_longitude(n, c.attrs)]
+    if not given:
+        return []
+    if len(north) != 1 or len(east) != 1 or given[north[0]].dims != given[east[0]].dims:
+        raise OperatorError(f"found places along {list(given)}, expected a latitude and a longitude of the same points")
+    latitude, longitude = given[north[0]], given[east[0]]
+    return [corners(latitude.dims or (), latitude.values, longitude.values, where[north[0]], where[east[0]])]
 
 
 def place_attrs(template: Template, dim: str) -> dict[Any, Any]:
@@ -213,20 +247,23 @@ def _interpolate(x: Tensor, axes: tuple[int, ...], indices: Constant, weights: C
     return (flat[..., indices.like(x)] * weights.like(x)).sum(-2)
 
 
-def _corners(brackets: Sequence[Bracket], sizes: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+def _along(dim: str, b: Bracket) -> Corners:
+    return Corners((dim,), np.stack([b.lower, b.upper]), np.stack([1 - b.weight, b.weight]), b.inside)
+
+
+def _corners(parts: Sequence[Corners], template: Template) -> tuple[np.ndarray, np.ndarray]:
     """Flat indices and weights of the corners of the cell around each position, shape (corner, position) each."""
-    indices, weights = [], []
-    for sides in itertools.product((0, 1), repeat=len(brackets)):
-        index = np.zeros(brackets[0].lower.shape, int)
-        weight = np.ones(brackets[0].lower.shape)
-        for b, size, side in zip(brackets, sizes, sides, strict=True):
-            index = index * size + (b.upper if side else b.lower)
-            weight = weight * (b.weight if side else 1 - b.weight)
-        indices.append(index)
-        weights.append(weight)
-    index, weight = np.stack(indices), np.stack(weights)
+    sizes = [math.prod(template.sizes[d] for d in part.dims) for part in parts]
+    sides = list(itertools.product(*(range(len(part.weights)) for part in parts)))
+    shape = (len(sides), *parts[0].inside.shape)
+    indices, weights = np.zeros(shape, int), np.ones(shape)
+    for index, weight, chosen in zip(indices, weights, sides, strict=True):
+        for part, size, side in zip(parts, sizes, chosen, strict=True):
+            index *= size
+            index += part.indices[side]
+            weight *= part.weights[side]
     # 0 times NaN is NaN: where a corner has no weight, the index is that of the heaviest corner.
-    heaviest = np.take_along_axis(index, weight.argmax(0)[None], 0)
-    index = np.where(weight == 0, heaviest, index)
-    used = weight.any(1)
-    return index[used], weight[used]
+    heaviest = np.take_along_axis(indices, weights.argmax(0)[None], 0)
+    np.copyto(indices, heaviest, where=weights == 0)
+    used = weights.any(1)
+    return (indices, weights) if used.all() else (indices[used], weights[used])

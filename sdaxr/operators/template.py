@@ -205,7 +205,7 @@ class Template:
             axis = _axis(name, coord, dim)
             if axis is not None:
                 points = self.line(dim) if name == dim and coord.values.dtype.kind in "fiu" else coord.values
-                values = _block_mean(points, axis, factor)
+                values = _block_mean(points, axis, factor, None if name == dim else turn_of(name, coord.attrs))
                 if values is None:
                     continue
                 coord = replace(coord, values=values)
@@ -242,12 +242,17 @@ def _axis(name: str, coord: CoordTemplate, dim: str) -> int | None:
     return dims.index(dim) if dim in dims else None
 
 
-def _block_mean(values: np.ndarray, axis: int, factor: int) -> np.ndarray | None:
+def _block_mean(values: np.ndarray, axis: int, factor: int, turn: float | None = None) -> np.ndarray | None:
     kind = values.dtype.kind
     if kind not in "fiubMmO" or (kind == "O" and not hasattr(values.flat[0], "calendar")):
         return None
     shape = (*values.shape[:axis], values.shape[axis] // factor, factor, *values.shape[axis + 1 :])
     blocks = values.reshape(shape)
+    if kind in "fiu" and turn is not None:
+        # Labels of a circle are averaged the shorter way round, counted from the first of each block.
+        start = np.take(blocks, [0], axis + 1).astype(float)
+        around = (blocks - start + turn / 2) % turn - turn / 2
+        return np.asarray((start + around.mean(axis + 1, keepdims=True)).squeeze(axis + 1))
     if kind in "fiub":
         return np.asarray(blocks.mean(axis + 1))
     # Times cannot be added, distances in time can: those from the first time of each block.

@@ -44,11 +44,12 @@ def conjugate_gradients(product: Product, b: Tensor, limit: int = 500, tolerance
     Raises
     ------
     DivergenceError
-        If, after ``limit`` steps, the norm of the residual is not below a thousandth of the norm of b, or twice
-        ``tolerance`` where this is larger.
+        If the square of b or of a residual is not finite; if, after ``limit`` steps, the norm of the residual is not
+        below a thousandth of the norm of b, or twice ``tolerance`` where this is larger.
     """
     x, residual, direction = torch.zeros_like(b), b, b
     square = start = b.square().sum(dim=1)
+    check_finite(start, "conjugate gradients: the square of the right-hand side")
     target = (100 * torch.finfo(b.dtype).eps if tolerance is None else tolerance) ** 2 * start
     for _ in range(limit):
         going = square > target
@@ -59,6 +60,8 @@ def conjugate_gradients(product: Product, b: Tensor, limit: int = 500, tolerance
         step = torch.where(going, square / (direction * image).sum(dim=1), 0.0)[:, None]
         x, residual = x + step * direction, residual - step * image
         before, square = square, residual.square().sum(dim=1)
+        # A comparison with NaN is false: a residual that is not finite would count as solved.
+        check_finite(square, "conjugate gradients: the square of the residual")
         direction = residual + torch.where(going, square / before, 0.0)[:, None] * direction
     worst = float((square / start.clamp_min(1e-30)).max().sqrt())
     if not worst < max(1e-3, 2 * (tolerance or 0.0)):
@@ -89,8 +92,14 @@ def gmres(product: Product, b: Tensor, steps: int) -> Tensor:
     Returns
     -------
     Coefficients of x in the orthonormal basis, shape (batch, steps).
+
+    Raises
+    ------
+    DivergenceError
+        If b or the solution is not finite.
     """
     length = b.norm(dim=1, dtype=torch.float64)
+    check_finite(length, "GMRES: the norm of the right-hand side")
     basis = [_unit(b, length, torch.zeros_like(length))]
     h = torch.zeros(len(b), steps + 1, steps, dtype=torch.float64, device=b.device)
     for j in range(steps):
@@ -110,7 +119,19 @@ def gmres(product: Product, b: Tensor, steps: int) -> Tensor:
     single = torch.zeros_like(best)
     single[:, 0] = length / h[:, 0, 0].clamp_min(1.0)
     sound = best.norm(dim=1) <= 1.001 * length  # a thousandth more for rounding
-    return torch.where(sound[:, None], best, single).to(b.dtype)
+    found = torch.where(sound[:, None], best, single)
+    check_finite(found, "GMRES: the solution")
+    return found.to(b.dtype)
+
+
+def check_finite(values: Tensor, what: str) -> None:
+    """Raise `DivergenceError` unless all values are finite; ``what`` says what the values are."""
+    finite = values.isfinite()
+    if not bool(finite.all()):
+        raise DivergenceError(
+            f"{what} is {float(values[~finite][0])}, expected a finite number: a value, an error or a state is far too "
+            "large; check the observations and their errors"
+        )
 
 
 def _unit(vector: Tensor, length: Tensor, least: Tensor) -> Tensor:

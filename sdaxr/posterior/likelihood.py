@@ -14,7 +14,8 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from sdaxr.schema import DataError
+from sdaxr.posterior.krylov import check_finite
+from sdaxr.schema import DataError, DivergenceError
 
 
 @dataclass(frozen=True)
@@ -131,9 +132,22 @@ class GaussianObservation:
 
 
 def solve_positive(matrix: Tensor, values: Tensor) -> Tensor:
-    """matrix^-1 times values (batch, n), for a symmetric positive definite matrix (n, n), in double precision."""
-    root = torch.linalg.cholesky(matrix.double())
+    """matrix^-1 times values (batch, n), for a symmetric positive definite matrix (n, n), in double precision.
+
+    Raises
+    ------
+    DivergenceError
+        If the values or the solution are not finite, or the matrix is not positive definite.
+    """
+    check_finite(values, "the right-hand side of a linear system")
+    root, failed = torch.linalg.cholesky_ex(matrix.double())
+    if int(failed):
+        raise DivergenceError(
+            "the covariance of the innovations is not positive definite or not finite, expected finite variances above "
+            "0; check the observations and their errors"
+        )
     solved: Tensor = torch.cholesky_solve(values.double().T, root)
+    check_finite(solved, "the solution of a linear system")
     return solved.T.to(values.dtype)
 
 

@@ -188,8 +188,8 @@ class Prior:
         grid = " x ".join(map(str, self.layout.shape)) or "vector"
         count = sum(p.numel() for p in self.network.parameters())
         return (
-            f"<sdaxr.Prior {self.name!r}: {', '.join(self.layout.variables)} on {grid}, step {self.layout.time.step:g} "
-            f"{self.layout.time.units}, window {self.window}, {about['network']['name']} with {count:,} parameters>"
+            f"<sdaxr.Prior {self.name!r}: {', '.join(self.layout.variables)} on {grid}, step {self.layout.time}, "
+            f"window {self.window}, {about['network']['name']} with {count:,} parameters>"
         )
 
 

@@ -115,7 +115,8 @@ class DenoisingNetwork(nn.Module):
         context
             Shape (1 or batch, time, context channel, *space).
         valid
-            Shape (channel, *space), 1 where there are data; None where there are data everywhere.
+            Shape (channel, *space), or that of x, 1 where there are data; None where there are data everywhere. The
+            errors of these data alone count.
 
         Returns
         -------
@@ -128,7 +129,9 @@ class DenoisingNetwork(nn.Module):
         square = ((xhat - x) / expected).square()
         if valid is None:
             return square.flatten(1).mean(1)
-        return (square * valid).flatten(1).sum(1) / valid.expand_as(square[:1]).sum()
+        # Of all windows: each value counts alike, whatever else is missing beside it.
+        count = valid.expand_as(square if valid.ndim == square.ndim else square[:1]).flatten(1).sum(1).mean()
+        return (square * valid).flatten(1).sum(1) / count.clamp_min(1.0)
 
     def _log(self, r: Tensor) -> Tensor:
         return r.log().clamp(math.log(self.levels[0]), math.log(self.levels[1]))

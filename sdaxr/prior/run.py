@@ -85,6 +85,7 @@ class TrainingRun:
         self.loss = torch.compile(loss, dynamic=False) if options.compile else loss
         self.weighting = WEIGHTINGS[options.weighting](options.levels, device)
         self.valid = None if layout.mask is None else torch.as_tensor(layout.mask, device=device).float()
+        self.gappy, self.channels = layout.gappy, layout.channels
         self.step, self.seconds = 0, 0.0
         # The running mean of the training loss; NaN before the first step.
         self.running = torch.tensor(math.nan, device=device)
@@ -130,7 +131,7 @@ class TrainingRun:
             decay = (1 + math.cos(math.pi * self.done)) / 2
             group["lr"] = options.learning_rate * min(1.0, (self.step + 1) / _WARM_UP) * decay
         with torch.autocast(self.device.type, torch.bfloat16, enabled=options.precision == "bfloat16"):
-            errors = self.loss(states, r, noise, context, self.valid)
+            errors = self.loss(states, r, noise, context, self._valid(context))
         self.optimiser.zero_grad(set_to_none=True)
         (errors * self.weighting(r, errors.detach())).mean().backward()
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), _LARGEST_GRADIENT)
@@ -174,7 +175,15 @@ class TrainingRun:
         if x.device.type != "cpu":  # Numbers by the million are drawn where they are needed.
             generator = torch.Generator(x.device).manual_seed(generator.initial_seed())
         noise = torch.randn(x.shape, generator=generator, device=x.device)
+        if self.gappy:
+            seen = context[:, :, -x.shape[2] :]
+            # Neither value nor noise: what is not known is not seen either.
+            return x.nan_to_num(0.0), r.to(x.device), noise * seen, context
         return x, r.to(x.device), noise if self.valid is None else noise * self.valid, context
+
+    def _valid(self, context: torch.Tensor) -> torch.Tensor | None:
+        """Where there are values, 1 or 0; None where there are values everywhere."""
+        return context[:, :, -self.channels :] if self.gappy else self.valid
 
     def _show(self, bar: tqdm[Any], loss: float) -> None:
         if not math.isfinite(loss):
@@ -195,7 +204,7 @@ class TrainingRun:
         for number in range(_VALIDATED):
             drawn = self.held_out.batch(number, self.settings.optimisation.batch)
             batch = self._noisy(*drawn, _generator(self.settings.seed + 1, number))
-            losses.append(self.averaged.loss(*batch, self.valid).mean())
+            losses.append(self.averaged.loss(*batch, self._valid(batch[-1])).mean())
         return float(torch.stack(losses).mean())
 
 

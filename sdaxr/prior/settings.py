@@ -13,7 +13,7 @@ from sdaxr.prior.networks.base import NETWORKS, Network, choose_network
 from sdaxr.prior.preconditioning import PARAMETERISATIONS
 from sdaxr.prior.weighting import WEIGHTINGS
 from sdaxr.schema import OptionError, nearest
-from sdaxr.states.infer import NORMALISATIONS
+from sdaxr.states.infer import MISSING, NORMALISATIONS
 from sdaxr.states.registry import Options
 from sdaxr.states.time import CYCLES
 
@@ -43,17 +43,24 @@ class Statistics(Options):
         ``{"flip": ["x"], "shift": {"y": 8}, "negate": ["u"]}``: dimensions that are flipped, periodic dimensions and
         the number of grid points by which they are shifted, variables that change sign. Windows are transformed at
         random; see `sdaxr.prior.symmetries`.
+    missing
+        What is done with values that are NaN at some times only (clouds, swaths): ``"error"``, or ``"masked"``. Then
+        the network is shown zeros there, and where there are values; the loss is that of the values alone. Whether a
+        value is missing must not depend on the value (Daras et al. 2023, arXiv:2305.19256).
     """
 
     normalise: str = "channel"
     cycles: tuple[str, ...] | None = None
     homogeneous: tuple[str, ...] = ()
     symmetries: tuple[Mapping[str, Any], ...] = ()
+    missing: str = "error"
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.normalise not in NORMALISATIONS:
             raise OptionError(f"normalise={nearest(self.normalise, NORMALISATIONS)}")
+        if self.missing not in MISSING:
+            raise OptionError(f"missing={nearest(self.missing, MISSING)}")
         for cycle in self.cycles or ():
             if cycle not in CYCLES:
                 raise OptionError(f"cycles={nearest(cycle, CYCLES)}")

@@ -26,12 +26,12 @@ from sdaxr.prior.networks.base import Network
 from sdaxr.prior.preconditioning import DenoisingNetwork
 from sdaxr.prior.run import TrainingRun
 from sdaxr.prior.settings import Optimisation, Settings, Statistics
-from sdaxr.prior.windows import Windows, split
+from sdaxr.prior.windows import Windows, split, stretches
 from sdaxr.schema import ArchiveError, DataError, OptionError
 from sdaxr.states.axes import space_dimensions
 from sdaxr.states.fields import StateLayout
 from sdaxr.states.infer import infer_layout, state_variables
-from sdaxr.states.time import same_step
+from sdaxr.states.names import named_time
 
 
 def train(
@@ -40,7 +40,7 @@ def train(
     *,
     window: int | None = None,
     variables: Sequence[str] | None = None,
-    context: Sequence[str] = (),
+    context: Sequence[str] | str = (),
     statistics: Statistics | Mapping[str, Any] | None = None,
     augment: Mapping[str, Operator] | None = None,
     network: str | Mapping[str, Any] | Network = "auto",
@@ -64,7 +64,7 @@ def train(
         optional layer dimension and an optional ensemble dimension. A coordinate ``split`` says which trajectories
         train and which validate (``train``, ``valid``); where none validates, those of the training do, and a warning
         is logged. Without the coordinate the last tenth of the times validates, or the last window where a tenth is
-        shorter.
+        shorter. Windows do not cross gaps in the times; variables that only describe others are no states.
     store
         Path of the ``.safetensors`` file. A run that was killed continues from ``<store>.checkpoint`` beside it.
     window
@@ -74,7 +74,8 @@ def train(
     variables
         State variables. Default: every variable with a ``time`` dimension.
     context
-        Static fields that the network sees beside the states, such as topography or a land mask.
+        Static fields that the network sees beside the states, such as topography or a land mask; ``"auto"`` for every
+        variable that has the horizontal dimensions and no others.
     statistics
         What is known of the statistics of the states: normalisation, cycles in time, homogeneous dimensions,
         symmetries. A `sdaxr.Statistics`, or a mapping of its options.
@@ -148,6 +149,7 @@ def train(
     }  # fmt: skip
     before = None if start is None else open_prior(start)
     design = design if before is None else _design_of(before, design)
+    data = named_time(data)
     names = state_variables(data, design["variables"])
     augmentation = Augmentation.of(design["augment"], data[names])
     data, target = augmentation.apply(data, names), choose_device(device)
@@ -159,6 +161,7 @@ def train(
     layout = infer_layout(
         parts[0], variables=[*names, *augmentation.variables], context=design["context"],
         cycles=settings.statistics.cycles, normalise=settings.statistics.normalise,
+        missing=settings.statistics.missing,
     )  # fmt: skip
     layout = layout if before is None else _layout_of(before, layout)
     settings = replace(settings, statistics=replace(settings.statistics, cycles=layout.cycles))
@@ -180,13 +183,18 @@ def train(
 
 
 def fingerprint(data: xr.Dataset, layout: StateLayout) -> dict[str, Any]:
-    """Where the training data came from: provenance attributes, sizes, and a hash of all arrays of the layout."""
+    """Where the training data came from: provenance attributes, sizes, and a hash of all arrays of the layout.
+
+    ``stretches`` are the numbers of times between gaps, where there are gaps.
+    """
     digest = hashlib.sha256()
     for name, array in sorted(layout.to_file()[0].items()):
         digest.update(name.encode() + np.ascontiguousarray(array).tobytes())
     sizes = {str(k): int(v) for k, v in data.sizes.items()}
+    parts = [part.stop - part.start for part in stretches(data)]
+    about = {"sizes": sizes} | ({"stretches": parts} if len(parts) > 1 else {})
     known = {str(k): v for k, v in data.attrs.items() if str(k).startswith("sdaxr_") or k in ("title", "source")}
-    found: dict[str, Any] = json.loads(json.dumps({"sizes": sizes, "sha256": digest.hexdigest(), **known}, default=str))
+    found: dict[str, Any] = json.loads(json.dumps({**about, "sha256": digest.hexdigest(), **known}, default=str))
     return found
 
 
@@ -235,10 +243,10 @@ def _design_of(before: Prior, given: Mapping[str, Any]) -> dict[str, Any]:
 def _layout_of(before: Prior, found: StateLayout) -> StateLayout:
     """The layout of a prior, whose normalisation its weights have learnt; its time step has to be that of the data."""
     layout = before.layout
-    if layout.time.kind != found.time.kind or not same_step(found.time.step, layout.time.step):
+    if layout.time.kind != found.time.kind or not layout.time.same_step(found.time):
         raise DataError(
-            f"the trajectories have the time step {found.time.step:g} {found.time.units}, expected that of the prior "
-            f"{before.name!r}, {layout.time.step:g} {layout.time.units}; train from the beginning"
+            f"the trajectories have the time step {found.time}, expected that of the prior {before.name!r}, "
+            f"{layout.time}; train from the beginning"
         )
     return layout
 

@@ -11,6 +11,7 @@ import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,7 @@ from sdaxr.prior.symmetries import Symmetry, bind_symmetries, transform
 from sdaxr.schema import TIME, DataError, OptionError, nearest
 from sdaxr.states.axes import ensemble_dimension
 from sdaxr.states.fields import StateLayout
-from sdaxr.states.time import time_axis
+from sdaxr.states.time import time_stretches
 
 _log = logging.getLogger(__name__)
 
@@ -98,10 +99,11 @@ class Windows:
         renew: int = 64,
         device: torch.device = _CPU,
     ) -> None:
-        if data.sizes[TIME] < length:
+        longest = max(part.stop - part.start for part in stretches(data))
+        if longest < length:
             raise DataError(
-                f"found {data.sizes[TIME]} states a trajectory, expected at least the window of {length}; train with a "
-                "shorter window or generate longer trajectories"
+                f"found {longest} states a trajectory, expected at least the window of {length} without a gap; train "
+                "with a shorter window or generate longer trajectories"
             )
         self._symmetries = [*_shifts(layout, homogeneous), *bind_symmetries(layout, symmetries)]
         self.layout = layout
@@ -129,7 +131,8 @@ class Windows:
         -------
         states, context
             States (size, length, channel, *space) and their context (size, length, context channel, *space), float32.
-            The context has a leading dimension of 1 where it is the same for all windows.
+            The context has a leading dimension of 1 where it is the same for all windows. States are NaN where a
+            value is missing; the context says where values are.
         """
         held = self._buffer(number // self._renew if self.streams else 0)
         draw = np.random.default_rng((self.seed, number))
@@ -139,7 +142,12 @@ class Windows:
         index = torch.as_tensor(first[:, None] + np.arange(self.length), device=self.device)
         moves = [(symmetry, draw.integers(symmetry.order, size=size)) for symmetry in self._symmetries]
         states = transform(held.states[index], moves) if moves else held.states[index]
-        return states, self._context if held.context is None else held.context[index]
+        context = self._context if held.context is None else held.context[index]
+        if not self.layout.gappy:
+            return states, context
+        seen = states.isfinite() & (context[:, :, -self.layout.channels :] > 0)
+        known = context[:, :, : -self.layout.channels]
+        return states, torch.cat([known.expand(size, *known.shape[1:]), seen.to(context.dtype)], dim=2)
 
     def sample(self, together: int) -> Iterator[Tensor]:
         """Batches of 16 windows of states, enough to measure the covariance of ``together`` numbers.
@@ -150,16 +158,21 @@ class Windows:
         wanted = max(4, 40 * together // (_SAMPLE_BATCH * self.length))
         # At most 64 batches, and 2^27 numbers (half a gigabyte), which takes seconds.
         for number in range(int(np.clip(_SAMPLE // states.numel(), wanted, 64))):
-            yield self.batch(number, _SAMPLE_BATCH)[0]
+            yield self.batch(number, _SAMPLE_BATCH)[0].nan_to_num(0.0)
 
     def reference(self) -> tuple[np.ndarray, np.ndarray]:
         """A few windows and their context, for the prior's file: 4 to 256, and some 2^16 numbers (128 kB).
 
         The numbers are rounded to half precision, as in the file: a prior that has just been trained is the one that
-        is opened.
+        is opened. Where values are missing at some times, these are the windows with the fewest gaps of four times as
+        many; the gaps are filled with the mean.
         """
         count = int(np.clip(_REFERENCE // self.batch(0, 1)[0].numel(), 4, 256))
-        states, context = (part.half().float().cpu().numpy() for part in self.batch(0, count))
+        drawn = self.batch(0, count * (4 if self.layout.gappy else 1))
+        if self.layout.gappy:
+            best = drawn[0].isnan().flatten(1).sum(1).argsort(stable=True)[:count]
+            drawn = drawn[0][best].nan_to_num(0.0), drawn[1][best]
+        states, context = (part.half().float().cpu().numpy() for part in drawn)
         return states, context
 
     def _buffer(self, number: int) -> _Buffer:
@@ -174,7 +187,9 @@ class Windows:
         order = np.random.default_rng((self.seed, number)).permutation(len(self._blocks))
         chosen = [self._blocks[i] for i in order[: self._per_buffer]]
         lengths = np.array([block.sizes[TIME] for block in chosen])
-        states = self._together(map(self.layout.to_array, chosen), self.layout.channels, lengths)
+        states = self._together(
+            (self.layout.to_array(block, gaps=self.layout.gappy) for block in chosen), self.layout.channels, lengths
+        )
         context = None
         if self.layout.cycles:
             moving = (self.layout.context_array(block[TIME]) for block in chosen)
@@ -193,13 +208,20 @@ def split(data: xr.Dataset, least: int) -> tuple[xr.Dataset, xr.Dataset]:
     """The data of the training and of the validation.
 
     A coordinate ``split`` decides; where it has no ``valid``, the training data validate, too, and a warning is logged.
-    Without it the last tenth of the times validates, and at least ``least`` states.
+    Without it the last tenth of the times validates, and at least ``least`` states without a gap between them.
 
     Raises
     ------
     DataError
-        If nothing is left to train on, or the times are not regular.
+        If nothing is left to train on, or the times have no regular step.
     """
+    whole = stretches(data)
+    if len(whole) > 1:
+        short = sum(part.stop - part.start < least for part in whole)
+        _log.warning(
+            "the times have %d gaps, which no window crosses; %d of %d stretches are shorter than %d states",
+            len(whole) - 1, short, len(whole), least,
+        )  # fmt: skip
     if "split" in data.coords:
         dim = data["split"].dims[0]
         parts = [data.isel({dim: np.flatnonzero(data["split"].values == part)}) for part in ("train", "valid")]
@@ -209,9 +231,14 @@ def split(data: xr.Dataset, least: int) -> tuple[xr.Dataset, xr.Dataset]:
             _log.warning("no '%s' has the split 'valid': the training data validate, too", dim)
             return parts[0], parts[0]
         return parts[0], parts[1]
-    time_axis(data)
-    end = max(1, min(round(0.9 * data.sizes[TIME]), data.sizes[TIME] - least))
+    last = next((part.stop for part in reversed(whole) if part.stop - part.start >= least), data.sizes[TIME])
+    end = max(1, min(round(0.9 * data.sizes[TIME]), last - least))
     return data.isel({TIME: slice(None, end)}), data.isel({TIME: slice(end, None)})
+
+
+def stretches(data: xr.Dataset) -> list[slice]:
+    """Stretches of the times of ``data`` without a gap; a single time is one."""
+    return time_stretches(data)[1] if data.sizes[TIME] > 1 else [slice(0, data.sizes[TIME])]
 
 
 def cut(states: Tensor, context: Tensor, pieces: int) -> tuple[Tensor, Tensor]:
@@ -258,13 +285,13 @@ def _state_bytes(layout: StateLayout) -> int:
 
 
 def _blocks(data: xr.Dataset, layout: StateLayout, length: int, memory: float) -> list[xr.Dataset]:
-    """Stretches of one trajectory each, none larger than an eighth of the memory."""
+    """Parts of one trajectory each, without a gap, none larger than an eighth of the memory."""
     ensemble = ensemble_dimension(data)
     members = [data.isel({ensemble: i}) for i in range(data.sizes[ensemble])] if ensemble is not None else [data]
     longest = max(length, min(data.sizes[TIME], int(memory / 8 // _state_bytes(layout))))
     blocks = []
-    for member in members:
-        # Neighbouring stretches overlap by one state less than a window, so that every window is in a stretch.
-        starts = range(0, max(1, data.sizes[TIME] - length + 1), longest - length + 1)
-        blocks += [member.isel({TIME: slice(start, start + longest)}) for start in starts]
+    for member, part in product(members, stretches(data)):
+        # Neighbouring blocks overlap by one state less than a window, so that every window of a stretch is in a block.
+        starts = range(part.start, part.stop - length + 1, longest - length + 1)
+        blocks += [member.isel({TIME: slice(start, min(start + longest, part.stop))}) for start in starts]
     return blocks

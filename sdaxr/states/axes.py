@@ -18,11 +18,13 @@ _Dim = TypeVar("_Dim", bound=Hashable)
 _CRITERIA = {"latitude": ("latitude",), "longitude": ("longitude",), "vertical": ("vertical", "Z"), "time": ("T",)}
 _STANDARD_NAMES = {"time": ("forecast_period", "forecast_reference_time"), "ensemble": ("realization",)}
 _NAMES = {
-    "latitude": {"lat", "latitude"},
-    "longitude": {"lon", "longitude"},
+    "latitude": {"lat", "latitude", "nav_lat"},
+    "longitude": {"lon", "longitude", "nav_lon"},
     "vertical": {
-        *("layer", "level", "lev", "plev", "pressure_level", "model_level", "hybrid", "s_rho", "isobaricinhpa"),
-        *("height", "heightaboveground", "altitude", "depth"),
+        *("layer", "level", "lev", "plev", "pressure", "pressure_level", "isobaricinhpa", "isobaricinpa"),
+        *("model_level", "hybrid", "sigma", "s_rho", "s_w", "bottom_top", "pfull", "phalf"),
+        *("height", "heightaboveground", "heightabovesea", "altitude"),
+        *("depth", "deptht", "depthu", "depthv", "nav_lev", "z_t", "z_l", "st_ocean"),
     },
     "time": {TIME, LEAD_TIME, INIT_TIME, VALID_TIME},
     "ensemble": {TRAJECTORY, MEMBER, "realization", "ensemble", "number"},
@@ -37,6 +39,11 @@ def is_latitude(name: Hashable, attrs: Mapping[Any, Any] = {}) -> bool:
 def is_longitude(name: Hashable, attrs: Mapping[Any, Any] = {}) -> bool:
     """Whether a coordinate is longitude, by its name or its CF attributes."""
     return _is("longitude", name, attrs)
+
+
+def is_vertical(name: Hashable, attrs: Mapping[Any, Any] = {}) -> bool:
+    """Whether a coordinate is a level, a height or a depth, by its name or its CF attributes."""
+    return _is("vertical", name, attrs)
 
 
 def ensemble_dimension(data: xr.Dataset | xr.DataArray) -> Hashable | None:

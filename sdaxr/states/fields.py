@@ -19,7 +19,10 @@ from sdaxr import schema
 from sdaxr.schema import TIME, DataError, GridError
 from sdaxr.states.axes import ensemble_dimension
 from sdaxr.states.coordinates import Coordinate, onto_grid
+from sdaxr.states.names import recognised
+from sdaxr.states.places import Places, check_places
 from sdaxr.states.time import TimeAxis, phase
+from sdaxr.states.units import check_decoded
 
 if TYPE_CHECKING:
     import torch
@@ -55,6 +58,10 @@ class StateLayout:
         Static fields, each of shape (*space), normalised.
     cycles
         Cyclic time context, among ``"hour_of_day"`` and ``"day_of_year"``.
+    gappy
+        Whether values are missing at some times only: the network then sees, for each channel, where there are any.
+    places
+        Latitudes and longitudes of the grid points, of curvilinear grids and of meshes.
     """
 
     variables: tuple[str, ...]
@@ -70,6 +77,8 @@ class StateLayout:
     mask: np.ndarray | None = None
     context: dict[str, np.ndarray] = field(default_factory=dict)
     cycles: tuple[str, ...] = ()
+    places: dict[str, Places] = field(default_factory=dict)
+    gappy: bool = False
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -87,10 +96,15 @@ class StateLayout:
         return tuple(d in self.coords and self.coords[d].period is not None for d in self.space)
 
     @property
+    def coordinate_attrs(self) -> dict[Hashable, dict[str, Any]]:
+        """Attributes of the coordinates of a state, by name."""
+        return {name: c.attrs for name, c in (self.coords | self.places).items()}
+
+    @property
     def context_channels(self) -> int:
         """Number of channels of `context_tensor`."""
         bounded = sum(not p for p in self.periodic)
-        return 1 + len(self.context) + bounded + 2 * len(self.cycles)
+        return 1 + len(self.context) + bounded + 2 * len(self.cycles) + self.channels * self.gappy
 
     def dims(self, name: str) -> tuple[str, ...]:
         """Dimensions of one state of the variable ``name``."""
@@ -103,7 +117,7 @@ class StateLayout:
 
     # Datasets to tensors
 
-    def to_array(self, data: xr.Dataset) -> np.ndarray:
+    def to_array(self, data: xr.Dataset, *, gaps: bool = False) -> np.ndarray:
         """Normalised values of ``data``.
 
         Parameters
@@ -111,6 +125,8 @@ class StateLayout:
         data
             Has every state variable, with a ``time`` dimension and at most one ensemble dimension, on the points of
             the layout in any order (`conform`).
+        gaps
+            Whether values may be NaN outside the mask.
 
         Returns
         -------
@@ -132,7 +148,7 @@ class StateLayout:
         array: np.ndarray = (np.concatenate(parts, axis=len(head)) - self.mean) / self.std
         if self.mask is not None:
             array = np.where(self.mask, array, 0.0)
-        if not np.isfinite(array).all():
+        if not (gaps and not np.isinf(array).any()) and not np.isfinite(array).all():
             bad = int((~np.isfinite(array)).sum())
             raise DataError(
                 f"found {bad} values that are not finite outside the mask of the prior, expected none; "
@@ -158,17 +174,21 @@ class StateLayout:
         DataError, GridError, UnitsError
             If variables, dimensions, units or points are not those of the layout.
         """
+        data = recognised(data, self.coordinate_attrs)
         missing = [v for v in self.variables if v not in data.data_vars]
         if missing:
             raise DataError(f"variable {schema.nearest(missing[0], map(str, data.data_vars))}")
         for name in self.variables:
             found = data[name]
+            check_decoded(name, found.attrs, "the data")
             schema.check_units(name, found.attrs.get("units"), self.attrs[name].get("units"), "the data")
             known = {*self.dims(name), TIME, str(ensemble_dimension(data))}
             if set(self.dims(name)) - set(map(str, found.dims)) or set(map(str, found.dims)) - known:
                 raise GridError(f"'{name}' has dimensions {found.dims}, expected {self.dims(name)} besides time")
         grid = {d: self.coords.get(d, size) for d, size in self.sizes.items()}
-        return onto_grid(data, grid, of="the data", like=model)
+        data = onto_grid(data, grid, of="the data", like=model)
+        check_places(data, self.places, of="the data", like=model)
+        return data
 
     def context_array(self, times: xr.DataArray) -> np.ndarray:
         """Context of the network, besides the state.
@@ -176,7 +196,8 @@ class StateLayout:
         Returns
         -------
         Array of shape (time, context channel, *space), float32. Its channels are: 1 where there are data and 0 on land,
-        the static fields, the position along each bounded dimension from -1 to 1, and sine and cosine of each cycle.
+        the static fields, the position along each bounded dimension from -1 to 1, and sine and cosine of each cycle;
+        and with ``gappy`` 1 where a channel has a value, which is everywhere except on land.
         """
         present = np.ones(self.shape) if self.mask is None else self.mask.any(axis=0).astype(float)
         static = [present, *self.context.values()]
@@ -187,11 +208,14 @@ class StateLayout:
         stacked = np.broadcast_to(np.stack(static), (times.size, len(static), *self.shape))
         phases = [phase(times, name) for name in self.cycles]
         moving = [f(p) for p in phases for f in (np.sin, np.cos)]
-        if not moving:
-            return np.ascontiguousarray(stacked, dtype=np.float32)
-        varying = np.stack(moving, axis=1).reshape(times.size, -1, *[1] * len(self.shape))
-        varying = np.broadcast_to(varying, (*varying.shape[:2], *self.shape))
-        return np.concatenate([stacked, varying], axis=1).astype(np.float32)
+        parts = [stacked]
+        if moving:
+            varying = np.stack(moving, axis=1).reshape(times.size, -1, *[1] * len(self.shape))
+            parts.append(np.broadcast_to(varying, (*varying.shape[:2], *self.shape)))
+        if self.gappy:
+            seen = np.ones((self.channels, *self.shape)) if self.mask is None else self.mask
+            parts.append(np.broadcast_to(seen, (times.size, *seen.shape)))
+        return np.ascontiguousarray(np.concatenate(parts, axis=1), dtype=np.float32)
 
     # Tensors to labels
 
@@ -234,24 +258,17 @@ class StateLayout:
         coords: dict[Hashable, Any] = {TIME: times.variable}
         coords |= {d: (d, c.values, c.attrs) for d, c in self.coords.items()}
         coords |= {d: (d, np.asarray(v)) for d, v in (head or {}).items()}
+        coords |= {name: (p.dims, p.values, p.attrs) for name, p in self.places.items()}
         return xr.Dataset(data, coords)
 
     def times(self, start: Any, count: int) -> xr.DataArray:
         """A time coordinate of ``count`` steps of this layout, from ``start`` on."""
-        offsets = np.arange(count) * self.time.step
         attrs: dict[str, Any] = {"long_name": "time", "axis": "T"}
         if self.time.kind == "float":
-            values = np.asarray(start, float) + offsets
             attrs |= {"units": self.time.units} if self.time.units else {}
-        elif self.time.kind == "cftime":
-            import datetime
-
-            values = np.array([start + datetime.timedelta(seconds=float(s)) for s in offsets], dtype=object)
+        elif self.time.kind != "timedelta":
             attrs["standard_name"] = "time"
-        else:
-            values = start + (offsets * 1e9).round().astype("timedelta64[ns]")
-            attrs |= {"standard_name": "time"} if self.time.kind == "datetime" else {}
-        return xr.DataArray(values, dims=TIME, name=TIME, attrs=attrs)
+        return xr.DataArray(self.time.after(start, count), dims=TIME, name=TIME, attrs=attrs)
 
     # Files
 
@@ -261,12 +278,17 @@ class StateLayout:
         numeric = {d: c.values for d, c in self.coords.items() if c.values.dtype.kind == "f"}
         arrays |= {f"layout.coord.{d}": values for d, values in numeric.items()}
         arrays |= {f"layout.context.{n}": a for n, a in self.context.items()}
+        arrays |= {f"layout.place.{name}": p.values for name, p in self.places.items()}
         if self.mask is not None:
             arrays["layout.mask"] = self.mask.astype(np.uint8)
         plain = ("variables", "attrs", "layered", "layer", "space", "sizes", "cycles")
-        metadata = {key: getattr(self, key) for key in plain} | {"time": vars(self.time)}
+        metadata = {key: getattr(self, key) for key in plain} | {"time": self.time.to_dict()}
         metadata["coord_attrs"] = {d: c.attrs for d, c in self.coords.items()}
         metadata["coord_names"] = {d: c.values.tolist() for d, c in self.coords.items() if d not in numeric}
+        if self.gappy:
+            metadata["gappy"] = True
+        if self.places:  # Optional, so that files without places are as they are.
+            metadata["places"] = {name: {"dims": p.dims, "attrs": p.attrs} for name, p in self.places.items()}
         return arrays, metadata
 
     @classmethod
@@ -290,4 +312,9 @@ class StateLayout:
             mask=arrays["layout.mask"].astype(bool) if "layout.mask" in arrays else None,
             context={k.removeprefix(prefix): a for k, a in arrays.items() if k.startswith(prefix)},
             cycles=tuple(metadata["cycles"]),
+            gappy=bool(metadata.get("gappy", False)),
+            places={
+                name: Places(tuple(p["dims"]), arrays[f"layout.place.{name}"], p["attrs"])
+                for name, p in metadata.get("places", {}).items()
+            },
         )

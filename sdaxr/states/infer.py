@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import warnings
 from collections.abc import Sequence
 
@@ -13,19 +14,27 @@ from sdaxr.schema import TIME, DataError
 from sdaxr.states.axes import layer_dimension, space_dimensions
 from sdaxr.states.coordinates import coordinate_of, plain_attrs
 from sdaxr.states.fields import StateLayout
-from sdaxr.states.time import CYCLES, TimeAxis, time_axis
+from sdaxr.states.names import auxiliary
+from sdaxr.states.places import places_of
+from sdaxr.states.time import CYCLES, TimeAxis, time_stretches
+from sdaxr.states.units import check_decoded, check_given
+
+_log = logging.getLogger(__name__)
 
 # Over what the mean and the standard deviation of a state are taken.
 NORMALISATIONS = ("channel", "point")
+# What is done with values that are missing at some times only.
+MISSING = ("error", "masked")
 
 
 def infer_layout(
     data: xr.Dataset,
     *,
     variables: Sequence[str] | None = None,
-    context: Sequence[str] = (),
+    context: Sequence[str] | str = (),
     cycles: Sequence[str] | None = None,
     normalise: str = "channel",
+    missing: str = "error",
 ) -> StateLayout:
     """Layout and statistics of the states of ``data``.
 
@@ -36,23 +45,33 @@ def infer_layout(
     variables
         Names of the state variables; by default all with a ``time`` dimension.
     context
-        Names of static fields, variables or coordinates on the horizontal dimensions, that the network sees.
+        Names of static fields, variables or coordinates on the horizontal dimensions, that the network sees; ``"auto"``
+        for every variable that has these dimensions and no others.
     cycles
         Cyclic time context; by default ``hour_of_day`` and ``day_of_year`` where time is a calendar and the data
         resolve and cover them.
     normalise
         ``"channel"``: one mean and standard deviation a channel; ``"point"``: one a channel and grid point.
+    missing
+        ``"error"`` refuses points that are NaN at some times only; ``"masked"`` takes them.
 
     Raises
     ------
     DataError
-        If dimensions do not fit together, values are missing at some times only, or a variable is constant.
+        If dimensions do not fit together, values are packed or missing at some times only, or a variable is constant.
+    UnitsError
+        If a variable has no units.
     OptionError
         If ``normalise`` is unknown.
     """
     if normalise not in NORMALISATIONS:
         raise schema.OptionError(f"normalise={schema.nearest(normalise, NORMALISATIONS)}")
+    if missing not in MISSING:
+        raise schema.OptionError(f"missing={schema.nearest(missing, MISSING)}")
     names = state_variables(data, variables)
+    for name in names:
+        check_decoded(name, data[name].attrs, "the training data")
+        check_given(name, data[name].attrs, "the training data")
     space = tuple(map(str, space_dimensions(data[names[0]])))
     layers = {v: layer_dimension(data[v]) for v in names}
     layer_names = sorted({str(d) for d in layers.values() if d is not None})
@@ -71,8 +90,8 @@ def infer_layout(
     layer = layer_names[0] if layer_names else None
     layered = tuple(v for v in names if layers[v] is not None)
     axes = [d for d in (layer, *space) if d is not None]
-    mean, std, mask = _statistics(data[names], layered, layer, space, normalise)
-    time = time_axis(data)
+    mean, std, mask, gappy = _statistics(data[names], layered, layer, space, normalise, missing)
+    time, _ = time_stretches(data)
     return StateLayout(
         variables=tuple(names),
         attrs={v: plain_attrs(data[v].attrs) for v in names},
@@ -85,20 +104,26 @@ def infer_layout(
         mean=mean,
         std=std,
         mask=mask,
-        context={c: _context_field(data, c, space) for c in context},
+        context={c: _context_field(data, c, space) for c in _context_names(data, context, space)},
         cycles=_default_cycles(data[TIME], time) if cycles is None else tuple(cycles),
+        places=places_of(data, space),
+        gappy=gappy,
     )
 
 
 def state_variables(data: xr.Dataset, variables: Sequence[str] | None = None) -> list[str]:
     """Names of the state variables: ``variables``, else every variable with a ``time`` dimension.
 
+    Variables that only describe others, such as ``time_bnds``, are no states (`sdaxr.states.names.auxiliary`).
+
     Raises
     ------
     DataError
         If a name is unknown, or there is no such variable.
     """
-    names = list(variables) if variables else [str(v) for v in data.data_vars if TIME in data[v].dims]
+    aside = auxiliary(data)
+    moving = [str(v) for v in data.data_vars if TIME in data[v].dims and v not in aside]
+    names = list(variables) if variables else moving
     for name in names:
         if name not in data.data_vars:
             raise DataError(f"variable {schema.nearest(name, map(str, data.data_vars))}")
@@ -118,9 +143,9 @@ def _default_cycles(times: xr.DataArray, axis: TimeAxis) -> tuple[str, ...]:
 
 
 def _statistics(
-    data: xr.Dataset, layered: tuple[str, ...], layer: str | None, space: tuple[str, ...], normalise: str
-) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
-    """Mean and standard deviation (channel, *space or ones) and mask (channel, *space), in float64."""
+    data: xr.Dataset, layered: tuple[str, ...], layer: str | None, space: tuple[str, ...], normalise: str, missing: str
+) -> tuple[np.ndarray, np.ndarray, np.ndarray | None, bool]:
+    """Mean and standard deviation (channel, *space or ones), mask (channel, *space), and whether there are gaps."""
     from dask.base import compute
 
     lazy, depths = [], []
@@ -139,13 +164,15 @@ def _statistics(
             lazy.append([a.transpose(*[d for d in order if d in a.dims]) for a in found])
             depths.append(data.sizes[layer] if name in layered else 1)
         computed = compute(*lazy)  # type: ignore[no-untyped-call]
-    means, stds, masks = [], [], []
+    means, stds, masks, gappy = [], [], [], False
     for name, depth, (mean, std, count, full) in zip(map(str, data.data_vars), depths, computed, strict=True):
         partly = ((count > 0) & (count < full)).values
-        if partly.any() or not (count > 0).values.any():
+        gappy |= bool(partly.any())
+        if (partly.any() and missing == "error") or not (count > 0).values.any():
             raise DataError(
                 f"'{name}' is NaN at some times only, at {int(partly.sum())} points (or everywhere); expected either "
-                "complete series or points that are NaN at all times (land); fill the gaps, e.g. ds.interpolate_na"
+                "complete series or points that are NaN at all times (land); fill the gaps (ds.interpolate_na), or "
+                'train with statistics={"missing": "masked"}'
             )
         masks.append((count > 0).values.reshape(depth, *[data.sizes[d] for d in space]))
         shape = (depth, *([data.sizes[d] for d in space] if normalise == "point" else [1] * len(space)))
@@ -155,7 +182,18 @@ def _statistics(
             raise DataError(f"'{name}' does not vary at some point or layer; leave it out with variables=[...]")
         stds.append(deviation)
     mask = np.concatenate(masks)
-    return np.concatenate(means), np.concatenate(stds), None if mask.all() else mask
+    return np.concatenate(means), np.concatenate(stds), None if mask.all() else mask, gappy
+
+
+def _context_names(data: xr.Dataset, context: Sequence[str] | str, space: tuple[str, ...]) -> list[str]:
+    names = [context] if isinstance(context, str) else list(context)
+    if names != ["auto"]:
+        return names
+    aside = auxiliary(data)
+    numbers = [str(n) for n, v in data.data_vars.items() if v.dtype.kind in "fiub" and n not in aside]
+    found = [n for n in numbers if space and set(map(str, data[n].dims)) == set(space)]
+    _log.info("static fields in the context of the network: %s", ", ".join(found) or "none")
+    return found
 
 
 def _context_field(data: xr.Dataset, name: str, space: tuple[str, ...]) -> np.ndarray:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import datetime
+from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any, TypeVar
 
 import numpy as np
@@ -11,8 +13,11 @@ import xarray as xr
 from sdaxr import schema
 from sdaxr.schema import TIME, DataError, GridError
 from sdaxr.states.coordinates import TOLERANCE, describe_points, nearest_points
+from sdaxr.states.months import months_after, months_between, months_of
 
 CYCLES = ("hour_of_day", "day_of_year")
+# A series in which more of the steps are gaps has no step.
+_MOST_GAPS = 0.2
 
 _Labelled = TypeVar("_Labelled", xr.Dataset, xr.DataArray)
 
@@ -31,12 +36,85 @@ class TimeAxis:
         Units of the float model time (``""`` when the data give none), ``"s"`` for the others.
     calendar
         CF calendar; ``""`` for ``"float"`` and ``"timedelta"``.
+    phase
+        Time of the first step after 1970-01-01 00:00, in seconds, for a calendar: 43200 for daily means at noon. Other
+        kinds of time have no origin, and no phase.
+    months
+        Months of the calendar from one time to the next, where these are equal and the seconds are not: 1, 3 for
+        seasons, 12 for years; ``step`` is then the mean. 0 for all other axes.
+    anchor
+        From where the place of a time in its month is counted (`sdaxr.states.months.ANCHORS`).
     """
 
     kind: str
     step: float
     units: str
     calendar: str = ""
+    phase: float = 0.0
+    months: int = 0
+    anchor: str = ""
+
+    def __str__(self) -> str:
+        """The step with its units."""
+        if self.months:
+            return f"{self.months} month{'s' if self.months > 1 else ''}"
+        return f"{self.step:g} {self.units}".rstrip()
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields that say something, as a prior's file holds them."""
+        return {key: value for key, value in vars(self).items() if key not in ("phase", "months", "anchor") or value}
+
+    def at(self, origin: Any, numbers: np.ndarray) -> np.ndarray:
+        """The times that lie some steps after ``origin``, or before; shape of ``numbers``, (n,), whole numbers."""
+        if self.months:
+            return months_after(origin, self.months * np.asarray(numbers, int), self.anchor)
+        offsets = np.asarray(numbers) * self.step
+        if self.kind == "float":
+            return np.asarray(np.asarray(origin, float) + offsets)
+        if self.kind == "cftime":
+            return np.array([origin + datetime.timedelta(seconds=float(s)) for s in offsets], dtype=object)
+        later: np.ndarray = origin + (offsets * 1e9).round().astype("timedelta64[ns]")
+        return later
+
+    def after(self, start: Any, count: int) -> np.ndarray:
+        """``count`` times from ``start`` on, shape (count,)."""
+        return self.at(start, np.arange(count))
+
+    def places(self, times: xr.DataArray, origin: Any) -> np.ndarray:
+        """Number of steps from ``origin``, which is a step, to each of ``times``; not whole between two steps."""
+        apart = elapsed(times, origin)
+        if not self.months or not apart.size:
+            return np.asarray(apart / self.step)
+        ends = months_of(np.array([origin, times.values.min(), times.values.max()]))[0]
+        first, last = (ends[1:] - ends[0]) // self.months
+        numbers = np.arange(first - 1, last + 3)
+        steps = xr.DataArray(self.at(origin, numbers), dims=TIME, name=TIME)
+        return np.asarray(np.interp(apart, elapsed(steps, origin), numbers))
+
+    def step_before(self, time: Any) -> Any:
+        """The last step of a calendar that is not later than ``time``, up to `TOLERANCE`."""
+        if self.kind == "datetime":
+            origin = np.datetime64("1970-01-01", "ns") + np.timedelta64(round(self.phase * 1e9), "ns")
+        else:
+            origin = type(time)(1970, 1, 1) + datetime.timedelta(seconds=self.phase)
+        place = self.places(xr.DataArray(np.array([time]), dims=TIME, name=TIME), origin)
+        return self.at(origin, np.floor(place + TOLERANCE).astype(int))[0]
+
+    def steps(self, first: Any, last: Any) -> float:
+        """Number of steps from one time to another; not whole where the latter is no step."""
+        return float(self.places(xr.DataArray(np.array([last]), dims=TIME, name=TIME), first)[0])
+
+    def same_step(self, other: TimeAxis) -> bool:
+        """Whether two axes have the same step, up to `TOLERANCE`."""
+        return self.months == other.months and (self.months > 0 or same_step(other.step, self.step))
+
+    def fits(self, times: xr.DataArray) -> bool:
+        """Whether ``times``, shape (n,), are consecutive times of this axis, up to `TOLERANCE`."""
+        if time_kind(times) != self.kind:
+            return False
+        expected = xr.DataArray(self.after(times.values[0], times.size), dims=TIME, name=TIME)
+        apart = np.diff(elapsed(times, times.values[0]) - elapsed(expected, times.values[0]))
+        return bool((np.abs(apart) <= TOLERANCE * self.step).all())
 
 
 def time_kind(times: xr.DataArray) -> str:
@@ -62,14 +140,44 @@ def time_kind(times: xr.DataArray) -> str:
     )
 
 
-def check_kind(times: xr.DataArray, expected: str, *, of: str, like: str) -> None:
-    """Raise `DataError` unless the times of ``of`` are of the kind that ``like`` has."""
+def check_kind(times: xr.DataArray, expected: str, *, of: str, like: str, calendar: str = "") -> None:
+    """Raise `DataError` unless the times of ``of`` are of the kind, and of the calendar, that ``like`` has.
+
+    Parameters
+    ----------
+    times
+        Times of ``of``.
+    expected
+        The kind of the times of ``like`` (`time_kind`).
+    of, like
+        Whose times these are, for errors.
+    calendar
+        The CF calendar of ``like``; ``""`` where it is not known.
+    """
     found = time_kind(times)
     if found != expected:
         raise DataError(
             f"the times of {of} are of kind {found}, those of {like} of kind {expected}, expected the same kind; "
             "convert one of them with ds.assign_coords(time=...)"
         )
+    own = calendar_of(times)
+    if calendar and own != calendar:
+        raise DataError(
+            f"the times of {of} have the calendar {own!r}, those of {like} {calendar!r}, expected the same calendar; "
+            f"convert one of them, ds.convert_calendar({calendar!r})"
+        )
+
+
+def calendar_of(times: xr.DataArray) -> str:
+    """CF calendar of times; ``""`` for numbers and timedeltas."""
+    return str(times.dt.calendar) if time_kind(times) in ("datetime", "cftime") else ""
+
+
+def since_epoch(time: Any) -> float:
+    """Time since 1970-01-01 00:00 in the calendar of ``time``, a datetime64 or a cftime, in seconds."""
+    if isinstance(time, np.datetime64):
+        return float((time - np.datetime64("1970-01-01", "s")) / np.timedelta64(1, "s"))
+    return float((time - type(time)(1970, 1, 1)).total_seconds())
 
 
 def elapsed(times: xr.DataArray, since: Any) -> np.ndarray:
@@ -93,6 +201,28 @@ def time_axis(data: xr.Dataset | xr.DataArray) -> TimeAxis:
     DataError
         If there is no ``time`` coordinate, fewer than two times, or the spacing is not regular.
     """
+    axis, stretches = time_stretches(data)
+    if len(stretches) > 1:
+        at = stretches[0].stop - 1
+        step = elapsed(data[TIME][at : at + 2], data[TIME].values[at])[1]
+        raise DataError(
+            f"'time' is not regular: the step after {data[TIME].values[at]} is {step:g}, the others are {axis}; "
+            "expected equal steps, so fill the gap or resample (ds.resample, ds.interp), or pass the regular "
+            "stretches as separate trajectories"
+        )
+    return axis
+
+
+def time_stretches(data: xr.Dataset | xr.DataArray) -> tuple[TimeAxis, list[slice]]:
+    """The time axis of ``data``, and its regular stretches, in order: one where there is no gap.
+
+    Times are regular in seconds (or model time), else in the months of their calendar.
+
+    Raises
+    ------
+    DataError
+        If there is no ``time`` coordinate, fewer than two times, times that do not increase, or no common step.
+    """
     if TIME not in data.coords or TIME not in data.dims:
         raise DataError(
             f"found the dimensions {tuple(map(str, data.dims))}, expected a 'time' dimension with a coordinate; "
@@ -102,20 +232,42 @@ def time_axis(data: xr.Dataset | xr.DataArray) -> TimeAxis:
     kind = time_kind(times)
     if times.size < 2:
         raise DataError(f"'time' has {times.size} value, expected at least two, so that there is a step")
-    offsets = elapsed(times, times.values[0])
-    steps = np.diff(offsets)
-    step = float(offsets[-1] / (times.size - 1))
-    odd = np.flatnonzero(np.abs(steps - step) > TOLERANCE * abs(step))
-    if step <= 0 or odd.size:
-        at = int(np.abs(steps - np.median(steps)).argmax()) if odd.size else 0
-        raise DataError(
-            f"'time' is not regular: the step after {times.values[at]} is {steps[at]:g}, the mean step is {step:g}; "
-            "expected equal steps, so fill the gap or resample (ds.resample, ds.interp), or pass the regular "
-            "stretches as separate trajectories"
-        )
     units = str(times.attrs.get("units", "")) if kind == "float" else "s"
-    calendar = str(times.dt.calendar) if kind in ("datetime", "cftime") else ""
-    return TimeAxis(kind, step, units, calendar)
+    steps = np.diff(elapsed(times, times.values[0]))
+    if not (steps > 0).all():
+        at = int((steps > 0).argmin())
+        raise DataError(
+            f"'time' is not regular: the step after {times.values[at]} is {steps[at]:g}, expected times that increase; "
+            "sort them (ds.sortby('time')), and keep one of equal times (ds.drop_duplicates('time'))"
+        )
+    middle = float(np.median(steps))
+    gaps, months, anchor = np.abs(steps - middle) > TOLERANCE * middle, 0, ""
+    found = months_between(times.values) if calendar_of(times) and gaps.any() else None
+    if found is not None:
+        usual = int(np.median(found[0]))
+        if usual and (found[0] != usual).sum() < gaps.sum():
+            gaps, months, anchor = found[0] != usual, usual, found[1]
+    if gaps.sum() > max(1, _MOST_GAPS * steps.size):
+        at = int(np.abs(steps - middle).argmax())
+        raise DataError(
+            f"'time' is not regular: the step after {times.values[at]} is {steps[at]:g}, the median step is "
+            f"{middle:g}, and {int(gaps.sum())} of {steps.size} steps differ; expected equal steps: resample "
+            "(ds.resample, ds.interp)"
+        )
+    ends = [0, *(np.flatnonzero(gaps) + 1).tolist(), times.size]
+    axis = TimeAxis(kind, float(steps[~gaps].mean()), units, calendar_of(times), 0.0, months, anchor)
+    axis = replace(axis, phase=_phase(axis, times.values[0]))
+    return axis, [slice(*pair) for pair in pairwise(ends)]
+
+
+def _phase(axis: TimeAxis, time: Any) -> float:
+    """Time of the first step after 1970-01-01 00:00, in seconds; ``time`` is a step."""
+    if axis.kind not in ("datetime", "cftime"):
+        return 0.0
+    if not axis.months:
+        return since_epoch(time) % axis.step
+    after = int(months_of(np.array([time]))[0][0]) - 12 * 1970
+    return since_epoch(axis.at(time, np.array([-(after // axis.months)]))[0])
 
 
 def same_step(found: float, expected: float) -> bool:
@@ -150,9 +302,10 @@ def match_times(
     UnitsError
         If they are numbers in different units.
     """
-    check_kind(wanted, time_kind(available), of=of, like=like)
+    check_kind(wanted, time_kind(available), of=of, like=like, calendar=calendar_of(available))
     if time_kind(wanted) == "float":
-        schema.check_units(TIME, wanted.attrs.get("units"), available.attrs.get("units"), of)
+        units = available.attrs.get("units")
+        schema.check_units(TIME, wanted.attrs.get("units") or units, units, of)
     try:
         index, distance = nearest_times(wanted.values.ravel(), available.values)
     except TypeError as error:  # cftime refuses to subtract across calendars

@@ -1,17 +1,77 @@
-"""Units of powers and quotients, in the spelling of the CF conventions: ``m s-1``.
+"""Units: which are given, how one is converted to another, and those of powers and quotients.
 
-Other spellings of UDUNITS are read: ``m/s``, ``m.s-1``, ``m s**-1`` and ``m s^-1``. Symbols are not converted: km and m
-stay two units. What cannot be read is kept in brackets. Units that are ``""`` are unknown, and so is what follows from
-them; those of a number are ``"1"``.
+Powers and quotients have the spelling of the CF conventions: ``m s-1``. Other spellings of UDUNITS are read: ``m/s``,
+``m.s-1``, ``m s**-1`` and ``m s^-1``. Their symbols stay: km and m are two units there. What cannot be read
+is kept in brackets. Units that are ``""`` are unknown, and so is what follows from them; those of a number are ``"1"``.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
+from typing import Any
 
+import numpy as np
+
+from sdaxr.schema import DataError, UnitsError
+
+# Attributes that say how a variable is stored; opening a file with decoding removes them.
+_STORAGE = ("scale_factor", "add_offset", "_FillValue", "missing_value")
 # A slash, or what stands between slashes, spaces and those full stops that are not in a number.
 _SEPARATORS = re.compile(r"(/)|\s+|(?<!\d)\.|\.(?!\d)")
 _FACTOR = re.compile(r"((?:[^\W\d]|[%°])+)(?:(?:\*\*|\^)?([+-]?\d+))?")
+
+
+def check_given(name: str, attrs: Mapping[Any, Any], where: str) -> None:
+    """Raise `UnitsError` unless ``attrs``, those of the variable ``name``, have units."""
+    if not attrs.get("units"):
+        raise UnitsError(
+            f"'{name}' has no units in {where}, expected some, such as 'K', or '1' for a number without dimension; set "
+            f"them, ds['{name}'].attrs['units'] = ..."
+        )
+
+
+def check_decoded(name: str, attrs: Mapping[Any, Any], where: str) -> None:
+    """Raise `DataError` if ``attrs``, those of the variable ``name``, say that its values are packed."""
+    packed = [key for key in _STORAGE if key in attrs]
+    if packed:
+        raise DataError(
+            f"'{name}' has the attribute '{packed[0]}' ({attrs[packed[0]]}) in {where}, expected decoded values; open "
+            "the file with decoding (mask_and_scale=True), use xr.decode_cf(ds), or remove the attribute from values "
+            "that are decoded"
+        )
+
+
+def conversion(name: str, found: str, expected: str) -> tuple[float, float]:
+    """Scale a and offset b with which a x + b is in the units ``expected`` where x is in ``found``.
+
+    The registry of cf-xarray reads the units (pint, with the spellings of UDUNITS).
+
+    Raises
+    ------
+    UnitsError
+        If units cannot be read, are of different dimensions, or are not linear in each other. ``name`` is the variable.
+    """
+    if found == expected:
+        return 1.0, 0.0
+    import pint
+    from cf_xarray.units import units as registry
+
+    try:
+        unit = registry.parse_units(found)
+        values = registry.Quantity(np.arange(3.0), unit).to(registry.parse_units(expected)).magnitude
+    except (pint.PintError, ValueError, TypeError, AssertionError) as error:
+        raise UnitsError(
+            f"'{name}' has units {found!r}, which cannot be converted to {expected!r} ({error}); convert its values, "
+            f"and set ds['{name}'].attrs['units'] = {expected!r}"
+        ) from error
+    scale, offset = float(values[1] - values[0]), float(values[0])
+    if not np.isclose(values[2], 2 * scale + offset, rtol=1e-9):
+        raise UnitsError(
+            f"'{name}' has units {found!r}, which are not linear in {expected!r}, so that errors cannot be converted; "
+            "convert values and errors first"
+        )
+    return scale, offset
 
 
 def power(units: str, exponent: int) -> str:

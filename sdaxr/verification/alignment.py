@@ -14,6 +14,8 @@ import xarray as xr
 from sdaxr.schema import INIT_TIME, LEAD_TIME, TIME, VALID_TIME, DataError, GridError, check_units
 from sdaxr.states.axes import ensemble_dimension
 from sdaxr.states.coordinates import coordinate_of, onto_grid
+from sdaxr.states.names import recognised
+from sdaxr.states.places import check_places, places_of
 from sdaxr.states.time import match_times
 
 _TIME_DIMS = (TIME, LEAD_TIME, INIT_TIME)
@@ -45,12 +47,14 @@ def align(data: xr.Dataset, truth: xr.Dataset) -> tuple[xr.Dataset, xr.Dataset]:
     UnitsError
         If a variable, or the time, has different units in ``data`` and ``truth``.
     """
-    truth = single(truth)
+    truth = single(recognised(truth, {n: c.attrs for n, c in data.coords.items()}))
     data, truth = _common_variables(data, truth)
     data, truth = _common_times(data, truth)
     truth = _on_one_grid(data, truth)
     for name in data.data_vars:
-        check_units(str(name), data[name].attrs.get("units"), truth[name].attrs.get("units"), "the estimate")
+        units = data[name].attrs.get("units"), truth[name].attrs.get("units")
+        check_units(str(name), *units, "the estimate")
+        check_units(str(name), units[1], units[0], "the truth")
     shared = {d: data[d] for d in truth.dims if d in data.coords}
     return data, truth.reset_coords(drop=True).drop_vars(list(truth.indexes)).assign_coords(shared)
 
@@ -149,4 +153,6 @@ def _on_one_grid(data: xr.Dataset, truth: xr.Dataset) -> xr.Dataset:
             )
     space = [d for d in truth.dims if d not in _TIME_DIMS]
     grid = {d: coordinate_of(data[d]) if d in data.coords else data.sizes[d] for d in space}
-    return onto_grid(truth, grid, of="the truth", like="the estimate")
+    truth = onto_grid(truth, grid, of="the truth", like="the estimate")
+    check_places(truth, places_of(data, tuple(map(str, space))), of="the truth", like="the estimate")
+    return truth

@@ -95,7 +95,7 @@ def log_likelihood(states: xr.Dataset, observations: Observations, *, operator: 
     total = np.zeros(())
     ensemble = ensemble_dimension(states)
     for name, data in as_networks(observations).items():
-        projected = operator_of(name, data, operator, "error").apply(states)
+        projected = operator_of(name, data, operator).apply(states)
         one = projected if ensemble is None else projected.isel({ensemble: 0}, drop=True)
         for variable, (values, errors) in match(data, Template.from_dataset(one)).items():
             leading = [] if ensemble is None else [ensemble]

@@ -265,7 +265,7 @@ def test_cycle_is_the_function(chain, tmp_path):
 def test_assimilate_by_a_system_is_the_function(chain, tmp_path):
     settings = ("assimilate", chain / "obs.nc", "--members", 2, "--seed", 3, "--quiet")
     system = ("--system", "lorenz63", "--option", "spin_up=10", "--option", "noise=2")
-    background = xr.Dataset({"b": 1.0, "b_error": 2.0})
+    background = xr.Dataset({"b": ((), 1.0, {"units": "1"}), "b_error": 2.0})
     save(background, tmp_path / "background.nc")
     filtered = ("--method", "ffbs", "--method-option", "particles=500", "--background", tmp_path / "background.nc")
     run(*settings, *system, *filtered, "--store", tmp_path / "ffbs.zarr")

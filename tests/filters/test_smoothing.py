@@ -16,7 +16,7 @@ from sdaxr.filters.fourdvar import FourDVar
 from sdaxr.filters.smoothing import smooth
 from sdaxr.observations.observe import observe
 from sdaxr.posterior.methods import names
-from sdaxr.schema import ArchiveError, DataError, GridError, OptionError, UnitsError
+from sdaxr.schema import ArchiveError, DataError, GridError, OperatorError, OptionError, UnitsError
 from sdaxr.systems.linear import Linear
 
 
@@ -96,7 +96,8 @@ def test_networks_points_and_windows_are_what_they_are_together(observations: xr
 
 @pytest.mark.parametrize("method", ["kalman", "ffbs", "bpf", "4dvar"])
 def test_a_background_is_an_observation_of_the_first_state(observations: xr.Dataset, method: str) -> None:
-    background = xr.Dataset({"x1": 1.5, "x1_error": 0.3, "x3": -1.0, "x3_error": 0.4})
+    one = {"units": "1"}
+    background = xr.Dataset({"x1": ((), 1.5, one), "x1_error": 0.3, "x3": ((), -1.0, one), "x3_error": 0.4})
     matrix = np.zeros((5, LENGTH, 3))
     matrix[[0, 1, 2], [0, 2, 4], 1] = 1
     matrix[[3, 4], 0, [0, 2]] = 1
@@ -156,7 +157,7 @@ def test_backgrounds_and_first_guesses_that_do_not_fit(observations: xr.Dataset)
         smooth(observations, TRIPLE, method="kalman", background=xr.Dataset(variables), **QUIET)
 
     with pytest.raises(DataError, match="'x1' has no 'x1_error'"):
-        with_background(x1=1.0)
+        with_background(x1=((), 1.0, {"units": "1"}))
     with pytest.raises(UnitsError, match="'x1' has units 'K'"):
         with_background(x1=((), 1.0, {"units": "K"}), x1_error=0.1)
     with pytest.raises(DataError, match="the background has 2 times, expected one"):
@@ -198,3 +199,19 @@ def test_errors_that_are_not_gaussian() -> None:
         )
     assert evidence[0] != evidence[1]
     sdaxr.assimilate(seen, method="kalman", **options)
+
+
+def test_measurements_between_two_steps_are_those_of_the_nearest() -> None:
+    at = {"time": ("obs", [0.0, 0.6, 1.5], {"units": "1"})}
+    values = {"x1": ("obs", [0.1, 0.2, 0.3], {"units": "1"}), "x1_error": ("obs", [0.5] * 3, {"units": "1"})}
+    data = xr.Dataset(values, at)
+    options = {"system": TRIPLE, "method": "kalman", "members": 2} | QUIET
+    with pytest.raises(OperatorError, match="at several times jointly.*or observe .* at the nearest one, screening="):
+        data.sda.assimilate(**options)
+    near = {"time": "nearest", "tolerance": 0.2}
+    found = data.sda.assimilate(screening=near, **options)
+    moved = data.assign_coords(time=("obs", [0.0, 0.5, 1.5], {"units": "1"}))
+    xr.testing.assert_equal(found, moved.sda.assimilate(**options))
+    assert found.attrs["observations_used"] == [3]
+    with pytest.raises(OptionError, match="found gross_error= and system=, expected a prior"):
+        data.sda.assimilate(screening=near | {"gross_error": 5}, **options)

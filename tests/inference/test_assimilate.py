@@ -62,6 +62,20 @@ def test_labels_are_those_of_the_prior(prior: Prior, truth: xr.Dataset, observat
     assert attrs["observations_used"] == [10] and attrs["observations_dropped"] == [0]
 
 
+def test_units_are_converted_where_that_is_asked(prior: Prior, observations: xr.Dataset) -> None:
+    celsius = observations.assign({n: (observations[n] - 273.15).assign_attrs(units="degC") for n in ("a", "b")})
+    with pytest.raises(UnitsError, match="'a' has units 'degC' in the observations, expected 'K'"):
+        assimilate(celsius, prior, members=2, **QUICK)
+    found = assimilate(celsius, prior, members=2, seed=5, units="convert", **QUICK)
+    expected = assimilate(observations, prior, members=2, seed=5, **QUICK)
+    assert_close(found, expected)
+    assert found.attrs["units_converted"] == ["a: degC to K", "b: degC to K"]
+    assert "units_converted" not in expected.attrs
+    bare = observations.assign(a=observations.a.drop_attrs())
+    with pytest.raises(UnitsError, match="'a' has no units in the observations, expected 'K'"):
+        assimilate(bare, prior, members=2, **QUICK)
+
+
 def test_archive_and_memory_hold_the_same(prior: Prior, observations: xr.Dataset, tmp_path: Path) -> None:
     options = {"members": 5, "batch": 2, "seed": 5} | QUICK
     memory = assimilate(observations, prior, **options)
@@ -176,9 +190,9 @@ def test_members_are_drawn_by_worker_processes(tmp_path: Path) -> None:
     ):
         there = assimilate(seen, tmp_path / "own.safetensors", **options)
         stored = assimilate(seen, "lorenz63", store=tmp_path / "p.zarr", **options)
-        far = seen.assign(a=(1e6 * seen.a).assign_attrs(seen.a.attrs))
+        exact = seen.assign(a_error=(1e-5 * seen.a_error).assign_attrs(seen.a.attrs))
         with pytest.raises(DivergenceError, match="diverged at noise level"):
-            assimilate(far, "lorenz63", **(options | {"method": {"variance": 0.0}}))
+            assimilate(exact, "lorenz63", **(options | {"method": {"variance": 0.0}}))
     assert_close(there, here)
     assert_close(stored, here)
 
@@ -272,7 +286,7 @@ def test_operators_by_network(prior: Prior, truth: xr.Dataset) -> None:
 
 
 def test_an_own_function_is_an_operator(prior: Prior, truth: xr.Dataset) -> None:
-    own = observe(truth, op.identity(), error=0.4).drop_attrs(deep=False)
+    own = observe(truth, WARM, error=0.4).drop_attrs(deep=False)
     found = assimilate(own, prior, members=1, operator=WARM, method={"variance": 0.1}, **QUICK)
     assert "function" in found.attrs["operators"][0]
 
@@ -346,10 +360,10 @@ def test_a_network_named_background_is_renamed(prior: Prior, truth: xr.Dataset, 
 
 def test_times_that_do_not_fit(prior: Prior, observations: xr.Dataset) -> None:
     moved = observations.drop_vars("window").assign_coords(time=[0.0, 1.2, 2.0, 3.0, 4.0])
-    with pytest.raises(DataError, match="is off the steps of the window"):
+    with pytest.raises(DataError, match="time 1.2 of the network 'observations' is off the steps of the prior"):
         assimilate(moved, prior, **QUICK)
     stretched = observations.drop_vars("window").assign_coords(time=1.1 * observations.time)
-    with pytest.raises(DataError, match="span 8.8 steps of the prior.*expected a whole number"):
+    with pytest.raises(DataError, match=r"time 1.1 .* off the steps of the prior \(and 3 others\); the nearest"):
         assimilate(stretched, prior, **QUICK)
     with pytest.raises(DataError, match=r"times= has the step 1 .*expected the prior's 0.5"):
         assimilate(observations, prior, times=np.arange(5.0), **QUICK)

@@ -10,6 +10,7 @@ import torch
 import xarray as xr
 from families import quadrature
 from gaussian import GaussianChain
+from white import white_prior
 
 from sdaxr import operators as op
 from sdaxr.inference.binding import bind_observations
@@ -18,7 +19,6 @@ from sdaxr.posterior.likelihood import GaussianObservation
 from sdaxr.posterior.mixture import MixtureObservation
 from sdaxr.prior.files import Prior
 from sdaxr.schema import DataError, GridError, OperatorError, UnitsError
-from sdaxr.states.infer import infer_layout
 
 CPU = torch.device("cpu")
 LENGTH = 8
@@ -89,27 +89,6 @@ def test_quantities_without_time() -> None:
     row = np.zeros(2 * LENGTH)
     row[[-2, 0]] = 1, -1
     np.testing.assert_allclose(found.unresolved(1.0), 4 * row @ gap @ row, rtol=0.2)
-
-
-class _Unknowing(torch.nn.Module):
-    """Denoises white noise of unit variance, and says what it was asked."""
-
-    levels = (0.01, 100.0)
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.network, self.window = torch.nn.Module(), None
-        self.asked: list[torch.Tensor] = []
-
-    def forward(self, z: torch.Tensor, r: torch.Tensor, context: torch.Tensor) -> torch.Tensor:
-        self.asked.append(z)
-        return z / (1 + r.reshape(-1, *[1] * (z.ndim - 1)) ** 2)
-
-
-def white_prior(data: xr.Dataset) -> Prior:
-    layout = infer_layout(data)
-    states = layout.to_array(data).reshape(-1, 5, layout.channels, *layout.shape)
-    return Prior(layout, _Unknowing(), (states, layout.context_array(data.time)[None, :5]), {"window": 5})
 
 
 def white(levels: int = 2) -> xr.Dataset:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar
 
@@ -16,6 +16,7 @@ import sdaxr
 from sdaxr import operators as op
 from sdaxr.inference import cycle as cycling
 from sdaxr.inference.cycle import as_background, within
+from sdaxr.observations.screening import Screening
 from sdaxr.prior.files import Prior
 from sdaxr.schema import ArchiveError, DataError, OptionError, PriorError
 from sdaxr.systems.base import System
@@ -64,7 +65,8 @@ def test_what_comes_out_is_one_ensemble_of_all_times(prior: Prior, truth: xr.Dat
     np.testing.assert_allclose(found.time, truth.time)
     assert found.attrs["cycle_window"] == 7
     # Of all windows, not of the first one.
-    assert found.attrs["networks"] == ["observations"] and "observations_used" not in found.attrs
+    assert found.attrs["networks"] == ["observations"]
+    assert found.attrs["observations_used"] == [int(observations.a.notnull().sum())]
     again = observations.sda.cycle(prior, window=7, members=3, seed=5, **QUICK)
     xr.testing.assert_identical(found, again)
     assert abs(found - sdaxr.cycle(observations, prior, window=7, members=3, seed=6, **QUICK)).a.max() > 0.1
@@ -77,10 +79,10 @@ def test_the_past_helps_and_the_ensemble_knows_its_error(prior: Prior):
         truth = CHAIN.truth(seed)
         observations = sdaxr.observe(truth, op.select("a"), every=3, start=2, error=0.4, seed=seed)
         cycled = sdaxr.cycle(observations, prior, window=6, members=40, times=truth.time, **QUICK)
-        parts = [truth.time[i : i + 6] for i in range(0, 60, 6)]
+        parts = [observations.isel(time=slice(i, i + 2)).drop_vars("window") for i in range(0, 20, 2)]
         alone = [
-            sdaxr.assimilate(within("o", observations, p, 0.5), prior, times=p, members=40, seed=i, **QUICK)
-            for i, p in enumerate(parts)
+            sdaxr.assimilate(part, prior, times=truth.time[6 * i : 6 * i + 6], members=40, seed=i, **QUICK)
+            for i, part in enumerate(parts)
         ]
         errors = [f.mean("member") - truth for f in (cycled, xr.concat(alone, "time"))]
         squares.append([float((e**2).to_dataarray()[:, 6:].mean()) for e in errors])
@@ -305,3 +307,19 @@ def test_a_rest_shorter_than_the_prior_needs_belongs_to_the_last_window(
     assert lengths == [8] * 6 + [12] and found.sizes["time"] == 60
     with pytest.raises(OptionError, match="window=4, expected a whole number of at least 5"):
         sdaxr.cycle(observations, prior, window=4, members=2, **QUICK)
+
+
+def test_measurements_between_two_windows_belong_to_the_first(prior: Prior, truth: xr.Dataset) -> None:
+    """The first window then has one more state, which its analysis leaves out."""
+    times = np.array([0.3, 1.0, 2.75, 3.1])
+    at = {"time": ("obs", times, {"units": "1"})}
+    data = xr.Dataset({"a": ("obs", [281.0] * 4, {"units": "K"}), "a_error": ("obs", [0.4] * 4, {"units": "K"})}, at)
+    axis = truth.time[:12]
+    how = Screening()
+    for part, expected, end in (((0, 6), [0.3, 1.0, 2.75], 7), ((6, 12), [3.1], 12)):
+        chosen, needed = within("o", data, axis, part, how)
+        assert chosen.time.values.tolist() == expected and needed == end
+    nearest = replace(how, time="nearest", tolerance=0.3)
+    assert within("o", data, axis, (6, 12), nearest)[0].time.values.tolist() == [2.75, 3.1]
+    found = sdaxr.cycle(data, prior, window=6, members=3, times=axis, **QUICK)
+    np.testing.assert_allclose(found.time, axis)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
 import xarray as xr
 
 from sdaxr.inference.lead_time import check_times, labels, provenance, with_time
 from sdaxr.schema import DataError
+from sdaxr.states.time import TimeAxis
 
 HOURS = np.arange(3) * np.timedelta64(6, "h")
 # Times of an ensemble, the step in the units of its kind, and the two times after the last one.
@@ -38,7 +40,8 @@ def ensemble(kind: str = "float", members: int = 2) -> xr.Dataset:
 def test_every_kind_of_time_goes_on(kind: str) -> None:
     _, step, expected = KINDS[kind]
     data = ensemble(kind)
-    found = labels(data.isel(member=0, time=-1, drop=True), data, step, 2)
+    axis = TimeAxis(kind, step, "h" if kind == "float" else "s")
+    found = labels(data.isel(member=0, time=-1, drop=True), data, axis, 2)
     assert found.t.dims == ("member", "lead_time", "x") and found.t.attrs == {"units": "K"}
     np.testing.assert_array_equal(found.member, [4, 9])
     np.testing.assert_array_equal(found.valid_time, expected)
@@ -78,13 +81,26 @@ def test_ensembles_without_a_start_are_refused() -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_times_of_another_kind_or_step_are_refused(kind: str) -> None:
     data, step = ensemble(kind), KINDS[kind][1]
-    check_times(data, kind, step * (1 + 5e-4), "s", "the model")
+    check_times(data, TimeAxis(kind, step * (1 + 5e-4), "s"), "the model")
     other = "float" if kind == "datetime" else "datetime"
     with pytest.raises(DataError, match=f"'time' of the ensemble is {kind}, the time of the model is {other}; convert"):
-        check_times(data, other, step, "s", "the model")
+        check_times(data, TimeAxis(other, step, "s"), "the model")
+    twice = TimeAxis(kind, 2 * step, "s")
     with pytest.raises(DataError, match=f"the ensemble has the step {step:g} .*, the model has {2 * step:g} s;"):
-        check_times(data, kind, 2 * step, "s", "the model")
-    check_times(data.isel(time=[-1]), kind, 2 * step, "s", "the model")  # one state has no step
+        check_times(data, twice, "the model")
+    check_times(data.isel(time=[-1]), twice, "the model")  # one state has no step
+
+
+def test_months_go_on_by_the_calendar() -> None:
+    data = ensemble("datetime").assign_coords(time=pd.date_range("2019-11-01", periods=3, freq="MS"))
+    axis = TimeAxis("datetime", 30 * 86400.0, "s", "proleptic_gregorian", months=1, anchor="beginning")
+    check_times(data, axis, "the model")
+    found = labels(data.isel(member=0, time=-1, drop=True), data, axis, 3)
+    np.testing.assert_array_equal(found.valid_time, pd.date_range("2020-02-01", periods=3, freq="MS"))
+    np.testing.assert_array_equal(found.lead_time, np.array([31, 60, 91], "m8[D]").astype("m8[ns]"))
+    weekly = data.assign_coords(time=pd.date_range("2019-11-01", periods=3, freq="7D"))
+    with pytest.raises(DataError, match="the ensemble has the step 604800 s, the model has 1 month;"):
+        check_times(weekly, axis, "the model")
 
 
 def test_the_states_are_recorded_by_their_values_and_names() -> None:

@@ -21,6 +21,7 @@ from sdaxr import operators as op
 from sdaxr.inference.assimilate import assimilate
 from sdaxr.inference.problem import Problem
 from sdaxr.observations.observe import observe
+from sdaxr.observations.screening import Screening
 from sdaxr.posterior.covariance.trajectory import TrajectoryCovariance
 from sdaxr.posterior.methods import METHODS, Bounded, Independent, Measured, Method, Scalar, names
 from sdaxr.posterior.samplers.registry import resolve_sampler
@@ -34,7 +35,7 @@ def problem_of(
     times = CHAIN.prior().layout.times(0.0, CHAIN.length) if isinstance(prior, Prior) else observations.time
     networks, operators = {"o": observations}, {"o": op.identity()}
     sampler = resolve_sampler(open_prior(prior), options)
-    return Problem(networks, operators, prior, times, METHODS.build(method), sampler, "auto", "error", "cpu")
+    return Problem(networks, operators, prior, times, METHODS.build(method), sampler, "auto", Screening(), "cpu")
 
 
 def test_only_what_it_is_made_of_travels(
@@ -182,6 +183,8 @@ def test_what_a_prior_records_for_one_method_does_not_disturb_another(prior: Pri
 def test_options_of_methods(
     prior: Prior, observations: xr.Dataset, tmp_path: Path, options: dict, message: str
 ) -> None:
+    if "operator" in options:
+        observations = observe(CHAIN.truth(1), options["operator"], error=0.1).drop_attrs(deep=False)
     with pytest.raises(OptionError, match=message):
         assimilate(observations, prior, **(QUICK | {"store": tmp_path / "p.zarr"} | options))
     assert list(tmp_path.iterdir()) == []

@@ -12,7 +12,7 @@ from sdaxr.inference.assimilate import assimilate
 from sdaxr.observations.innovations import innovations
 from sdaxr.observations.observe import observe
 from sdaxr.prior.files import Prior
-from sdaxr.schema import DataError, GridError
+from sdaxr.schema import DataError, GridError, OperatorError
 
 
 @pytest.fixture(scope="module")
@@ -65,3 +65,25 @@ def test_innovations_on_another_grid(truth: xr.Dataset, observations: xr.Dataset
     seen = observe(grid, op.identity(), error=1.0)
     with pytest.raises(GridError, match="'x' of the observations"):
         innovations(grid.assign_coords(x=grid.x + 0.5), seen)
+
+
+def test_measurements_keep_their_coordinates_and_those_outside_are_left_out(truth: xr.Dataset) -> None:
+    at = {"time": ("obs", [0.0, 9.0, 0.75]), "station": ("obs", list("xyz")), "elevation": ("obs", [1.0, 2.0, np.nan])}
+    data = xr.Dataset({"a": ("obs", [280.0] * 3, {"units": "K"}), "a_error": ("obs", [1.0] * 3)}, at)
+    with pytest.raises(OperatorError, match="'time' of obs 1 is 9.0 and lies outside"):
+        innovations(truth, data)
+    found = innovations(truth, data, screening={"outside": "drop"})
+    assert found.station.values.tolist() == ["x", "z"] and found.elevation.values[0] == 1.0
+    expected = 280 - np.array([truth.a.values[0], (truth.a.values[1] + truth.a.values[2]) / 2])
+    np.testing.assert_allclose(found.a_innovation, expected, rtol=1e-5)
+
+
+def test_a_coastal_cell_is_its_sea_part() -> None:
+    field = np.array([[1.0, np.nan, np.nan], [3.0, np.nan, np.nan]])
+    fields = {"t": (("member", "time", "x"), np.stack([field, field + 1])[:, :, :])}
+    sea = xr.Dataset(fields, {"time": [0.0, 1.0], "x": [0.0, 1.0, 2.0]})
+    at = {"time": ("obs", [0.0, 0.5]), "x": ("obs", [0.6, 0.0])}
+    data = xr.Dataset({"t": ("obs", [1.0, 1.0]), "t_error": 1.0}, at)
+    np.testing.assert_allclose(innovations(sea, data).t_innovation, [[0.0, -1.0], [-1.0, -2.0]], atol=1e-6)
+    land = innovations(sea, data.assign_coords(x=("obs", [1.5, 0.0])))
+    np.testing.assert_allclose(land.t_innovation, [[np.nan, -1.0], [np.nan, -2.0]], atol=1e-6)

@@ -170,7 +170,7 @@ def test_points_follow_the_operator_they_carry(truth):
     assert operator_for(data).steps[0] == op.saturate()
     drawn = observe(truth, operator_for(soundings(truth)), error=0.1)
     assert is_point_form(drawn)
-    assert operator_for(drawn) == operator_for(soundings(truth))
+    assert operator_for(drawn).to_dict() == operator_for(soundings(truth)).to_dict()
     np.testing.assert_array_equal(aligned(drawn, truth)["u"][0], drawn["u"])
 
 
@@ -178,10 +178,18 @@ def test_points_need_their_time_and_place(truth):
     data = soundings(truth)
     with pytest.raises(DataError, match="expected 'time' and the position"):
         operator_for(data.drop_vars("time"))
-    with pytest.raises(DataError, match="'x' of measurement 2 is nan"):
-        operator_for(data.assign_coords(x=data.x.where(np.arange(20) != 2)))
-    with pytest.raises(OperatorError, match="no dimension 'lon'"):
+    with pytest.raises(OperatorError, match="'x' of measurement 2 is nan"):
+        aligned(data.assign_coords(x=data.x.where(np.arange(20) != 2)), truth)
+    with pytest.raises(OperatorError, match=r"no position along 'x', found the coordinates \['time', 'y', 'lon'\]"):
         aligned(data.rename(x="lon"), truth)
+
+
+@pytest.mark.parametrize("values", [np.arange(20.0), np.full(20, np.nan), np.arange(20)])
+def test_what_else_is_known_of_a_station_is_no_place(truth, values: np.ndarray) -> None:
+    data = soundings(truth)
+    with_height = aligned(data.assign_coords(elevation=("obs", values)), truth)
+    for found, expected in zip(with_height.values(), aligned(data, truth).values(), strict=True):
+        np.testing.assert_array_equal(found, expected)
 
 
 def test_an_error_field_is_matched_by_its_labels(truth: xr.Dataset) -> None:

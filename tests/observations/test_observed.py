@@ -7,6 +7,7 @@ import pytest
 import xarray as xr
 
 from sdaxr.observations.observed import ObservedPoints
+from sdaxr.observations.screening import GROSS_ERROR, MISSING, USED, Screening
 from sdaxr.operators import Template
 from sdaxr.schema import DataError
 
@@ -56,4 +57,20 @@ def test_what_lies_outside_is_refused_or_left_out() -> None:
     late = network().assign_coords(time=[0.0, 5.0])
     with pytest.raises(DataError, match="lies outside the window"):
         ObservedPoints.of(late, template())
-    assert ObservedPoints.of(late, template(), "drop").values.tolist() == [1.0]
+    assert ObservedPoints.of(late, template(), Screening(outside="drop")).values.tolist() == [1.0]
+
+
+def test_what_is_rejected_has_a_reason() -> None:
+    points = ObservedPoints.of(network(), template())
+    left = points.reject(np.array([False, True, False, True]), GROSS_ERROR)
+    assert left.values.tolist() == [1.0, 4.0]
+    assert left.status["a"].tolist() == [[USED, MISSING], [GROSS_ERROR, USED]]
+    assert left.status["b"].tolist() == [MISSING, GROSS_ERROR]
+    assert points.status["b"].tolist() == [MISSING, USED], "the original is left as it is"
+    assert points.reject(np.zeros(4, bool), GROSS_ERROR) is points
+
+
+def test_an_observation_is_described_by_number_value_and_place() -> None:
+    points = ObservedPoints.of(network(), template())
+    assert points.describe(2) == "observation 3, a = 4 at time=2.0, site=1,"
+    assert points.describe(3) == "observation 1, b = 7 at time=2.0,"

@@ -9,7 +9,8 @@ import pytest
 import xarray as xr
 
 from sdaxr import operators as op
-from sdaxr.observations.provenance import count_observations, describe_networks, fingerprint
+from sdaxr.observations.provenance import count_observations, describe_networks, fingerprint, sum_counts
+from sdaxr.observations.screening import DUPLICATE, FLAGGED, GROSS_ERROR, LAND, MISSING, OFF_STEP, OUTSIDE, USED
 
 
 def network(value: float = 1.0, **attrs: str) -> xr.Dataset:
@@ -28,11 +29,25 @@ def test_networks_are_named_with_the_operator_that_was_used() -> None:
     assert given["observations_sha256"] == own["observations_sha256"]
 
 
-def test_what_is_left_out_is_counted() -> None:
-    assert count_observations({"one": network(), "two": network()}, [2, 1]) == {
+def test_what_is_left_out_is_counted_by_reason() -> None:
+    first = {"a": np.array([USED, MISSING, LAND], np.int8), "b": np.array([[USED, LAND], [OUTSIDE, OFF_STEP]], np.int8)}
+    second = {"a": np.array([USED, FLAGGED, DUPLICATE, GROSS_ERROR], np.int8)}
+    assert count_observations([first, second]) == {
         "observations_used": [2, 1],
-        "observations_dropped": [0, 1],
+        "observations_dropped": [4, 3],
+        "observations_outside": [1, 0],
+        "observations_off_step": [1, 0],
+        "observations_land": [2, 0],
+        "observations_flagged": [0, 1],
+        "observations_duplicate": [0, 1],
+        "observations_failed_background_check": [0, 1],
     }
+
+
+def test_counts_of_windows_are_summed_by_network() -> None:
+    first = {"networks": ["background", "b"], "observations_used": [9, 1], "observations_land": [0, 2], "title": "x"}
+    second = {"networks": "a", "observations_used": 4, "observations_land": 1}
+    assert sum_counts(["a", "b"], [first, second]) == {"observations_used": [4, 1], "observations_land": [1, 2]}
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from sdaxr.schema import OperatorError
 
 
 @pytest.mark.parametrize("kind", ["float", "timedelta", "datetime", "cftime"])
-def test_locations_are_exact_in_time(kind):
+def test_locations_are_exact_at_the_times_of_the_state(kind):
     data = plane(layers=2)
     times = {
         "float": data.time.values,
@@ -30,10 +30,30 @@ def test_locations_are_exact_in_time(kind):
     np.testing.assert_array_equal(found.time, data.time[[3, 1]])
 
 
-def test_locations_refuse_times_off_the_step_and_outside():
+def test_locations_are_linear_in_time():
+    data = plane()
+    at = {"x": data.x.values[[2, 2, 2]], "y": data.y.values[[3, 3, 3]]}
+    series = data["u"].isel(x=2, y=3).values
+    found = op.locations({"time": [0.25, 0.2, 0.2000001], **at}).apply(data)["u"].values
+    np.testing.assert_allclose(found, [0.75 * series[1] + 0.25 * series[2], series[1], series[1]], rtol=1e-6)
+
+
+def test_locations_take_the_nearest_time_within_the_tolerance():
+    data = plane()
+    at = {"time": [0.25, 0.38], "x": data.x.values[[2, 2]], "y": data.y.values[[3, 3]]}
+    series = data["u"].isel(x=2, y=3).values
+    found = op.locations(at, time="nearest", tolerance=0.06).apply(data)["u"].values
+    np.testing.assert_allclose(found, series[[1, 2]], rtol=1e-6)
+    with pytest.raises(OperatorError, match=r"'time' of obs 0 is 0.25 and is further than the tolerance"):
+        op.locations(at, time="nearest", tolerance=0.04).apply(data)
+    dropped = op.locations(at, time="nearest", tolerance=0.04, outside="drop").apply(data)
+    assert dropped.attrs == {"obs_outside_grid": 1} and dropped.obs.values.tolist() == [1]
+    with pytest.raises(OperatorError, match="time is 'cubic'; expected one of linear, nearest"):
+        op.locations(at, time="cubic")
+
+
+def test_locations_refuse_times_outside():
     at = {"x": [1.0, 1.0], "y": [2.0, 2.0]}
-    with pytest.raises(OperatorError, match=r"time 0.3 of measurement 1 is not a step .* nearest step is 0\.2"):
-        op.locations({"time": [0.2, 0.3], **at}).apply(plane())
     outside = {"time": [0.2, 0.8], **at}
     with pytest.raises(OperatorError, match=r"'time' of obs 1 is 0\.8"):
         op.locations(outside).apply(plane())

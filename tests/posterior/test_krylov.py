@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 
@@ -61,3 +62,22 @@ def test_gmres_does_not_follow_an_indefinite_system() -> None:
     assert float(unguarded.max()) > 1.5
     for steps in (1, 3, 6):
         assert float((run_gmres(matrix, b, steps).norm(dim=1) / b.norm(dim=1)).max()) <= 1.001
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), 1e30])
+def test_what_is_not_finite_is_never_taken_for_solved(value: float) -> None:
+    """In single precision the square of 1e30 is infinite, and every residual is smaller than infinity."""
+    b = torch.ones(2, 6)
+    b[1, 3] = value
+    with pytest.raises(DivergenceError, match="conjugate gradients: .* right-hand side is (nan|inf), expected"):
+        conjugate_gradients(lambda v: v, b)
+    if not np.isfinite(value):
+        with pytest.raises(DivergenceError, match=r"GMRES: the norm of the right-hand side is (nan|inf)"):
+            gmres(lambda v: v, b, 2)
+
+
+def test_a_matrix_that_is_not_finite_is_not_solved() -> None:
+    with pytest.raises(DivergenceError, match="the square of the residual is nan"):
+        conjugate_gradients(lambda v: v * torch.tensor([1.0, float("nan")]), torch.ones(1, 2))
+    with pytest.raises(DivergenceError, match="GMRES: the solution is nan"):
+        gmres(lambda v: v * torch.tensor([1.0, float("nan")]), torch.ones(1, 2), 1)

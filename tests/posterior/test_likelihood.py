@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from sdaxr.posterior.likelihood import GaussianObservation
+from sdaxr.posterior.likelihood import GaussianObservation, solve_positive
+from sdaxr.schema import DivergenceError
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -29,3 +30,16 @@ def test_innovations_are_weighed_and_whitened_with_their_covariance(dtype: torch
         assert white.dtype == dtype
         distance = np.einsum("bi,bi->b", values, np.linalg.solve(covariance, values.T).T)
         np.testing.assert_allclose(white.square().sum(1), distance, rtol=tolerance)
+
+
+@pytest.mark.parametrize(
+    ("diagonal", "value", "message"),
+    [
+        ([1.0, 1.0], float("inf"), "right-hand side of a linear system is inf"),
+        ([1.0, float("nan")], 1.0, "not positive definite or not finite"),
+        ([1.0, -1.0], 1.0, "not positive definite or not finite"),
+    ],
+)
+def test_systems_without_a_finite_solution_are_refused(diagonal: list[float], value: float, message: str) -> None:
+    with pytest.raises(DivergenceError, match=message):
+        solve_positive(torch.diag(torch.tensor(diagonal)), torch.full((1, 2), value))

@@ -337,7 +337,8 @@ def test_posterior_of_observations_with_such_errors(truth: xr.Dataset, family: s
     mean = np.average(draws, axis=0, weights=weights)
     deviation = np.sqrt(np.average((draws - mean) ** 2, axis=0, weights=weights))
     distance = []
-    for data in (seen, seen.drop_attrs().assign_attrs(seen.attrs)):
+    gaussian = seen.assign({f"{name}_error": seen[f"{name}_error"].drop_attrs() for name in "ab"})
+    for data in (seen, gaussian):
         found = sdaxr.assimilate(data, CHAIN.prior(samples=1000), members=400, progress=False)
         samples = (np.stack([found["a"], found["b"]], axis=-1) - 280) / 2
         distance.append(np.sqrt((((samples.mean(0) - mean) / deviation) ** 2).mean()))

@@ -79,6 +79,24 @@ def test_without_a_split_the_end_of_the_series_validates(states: int, least: int
     xr.testing.assert_identical(xr.concat([first, last], "time"), data)
 
 
+@pytest.mark.parametrize("memory", [4e9, 4 * 16 * 8])
+def test_no_window_crosses_a_gap(memory: float, caplog: pytest.LogCaptureFixture) -> None:
+    data, _ = numbered(3, 60)
+    kept = data.isel(time=[*range(20), *range(24, 45), *range(50, 60)])
+    layout = infer_layout(kept)
+    windows = Windows(kept, layout, 7, seed=0, memory=memory, renew=2)
+    seen = [windows.batch(n, 32)[0] for n in range(140)]
+    assert_stretches(layout, np.concatenate(seen))
+    firsts = {round(float(s)) % 1000 for batch in seen for s in physical(layout, batch)[:, 0]}
+    assert firsts == {*range(14), *range(24, 39), *range(50, 54)}
+    _, last = split(kept, 12)
+    assert "the times have 2 gaps, which no window crosses; 1 of 3 stretches are shorter than 12 states" in caplog.text
+    np.testing.assert_array_equal(last.time, [*range(33, 45), *range(50, 60)])
+    Windows(last, layout, 12, seed=0)
+    with pytest.raises(DataError, match="found 21 states a trajectory, expected at least the window of 22 without a"):
+        Windows(kept, layout, 22, seed=0)
+
+
 def test_a_split_decides_which_trajectories_validate(caplog: pytest.LogCaptureFixture) -> None:
     data = autoregressive(5, 12)
     first, last = split(data, 5)
@@ -102,7 +120,7 @@ def test_windows_are_shifted_along_homogeneous_dimensions() -> None:
     """Of a ring of six points, all six shifts are drawn, and no other change is."""
     values = np.random.default_rng(0).normal(size=(5, 6))
     x = ("x", np.arange(6.0), {"period": 6.0})
-    data = xr.Dataset({"a": (("time", "x"), values)}, {"time": np.arange(5.0), "x": x})
+    data = xr.Dataset({"a": (("time", "x"), values, {"units": "m"})}, {"time": np.arange(5.0), "x": x})
     layout = infer_layout(data)
     states, _ = Windows(data, layout, 5, seed=0, homogeneous=["x"]).batch(0, 200)
     shifts = np.stack([np.roll(layout.to_array(data), shift, -1) for shift in range(6)])
@@ -112,7 +130,8 @@ def test_windows_are_shifted_along_homogeneous_dimensions() -> None:
 
 @pytest.mark.parametrize(("dim", "message"), [("y", "'y'; expected one of x"), ("x", "it has to be periodic")])
 def test_what_is_not_homogeneous(dim: str, message: str) -> None:
-    data = xr.Dataset({"a": (("time", "x"), np.random.default_rng(0).normal(size=(5, 6)))}, {"time": np.arange(5.0)})
+    states = (("time", "x"), np.random.default_rng(0).normal(size=(5, 6)), {"units": "m"})
+    data = xr.Dataset({"a": states}, {"time": np.arange(5.0)})
     with pytest.raises(OptionError, match=message):
         Windows(data, infer_layout(data), 3, seed=0, homogeneous=[dim])
 
@@ -128,7 +147,7 @@ def test_what_is_not_homogeneous(dim: str, message: str) -> None:
 def test_what_would_stay_where_it_is_does_not_vary(options: dict[str, Any], land: bool, message: str) -> None:
     """Only the states are rolled; what is the same all along the dimension may stay."""
     y, x = ("y", np.arange(4.0)), ("x", np.arange(6.0), {"period": 6.0})
-    states = (("time", "y", "x"), np.random.default_rng(0).normal(size=(5, 4, 6)))
+    states = (("time", "y", "x"), np.random.default_rng(0).normal(size=(5, 4, 6)), {"units": "m"})
     fields = {"a": states, "h": (("y", "x"), np.ones((4, 1)) * np.arange(6.0))}
     data = xr.Dataset(fields, {"time": np.arange(5.0), "y": y, "x": x})
     coast = data.assign(a=data.a.where(data.x > 3)) if land else data
@@ -158,7 +177,7 @@ def test_the_reference_is_as_the_file_holds_it() -> None:
 
 def numbered(number: int, steps: int) -> tuple[xr.Dataset, StateLayout]:
     values = 1000.0 * np.arange(number)[:, None] + np.arange(steps)
-    data = xr.Dataset({"a": (("trajectory", "time"), values)}, {"time": np.arange(float(steps))})
+    data = xr.Dataset({"a": (("trajectory", "time"), values, {"units": "m"})}, {"time": np.arange(float(steps))})
     return data, infer_layout(data)
 
 

@@ -54,12 +54,11 @@ def test_ensembles_come_first_wherever_they_are(trajectories: xr.Dataset) -> Non
 
 
 def test_vectors_and_lines() -> None:
-    vector = xr.Dataset({v: ("time", RANDOM.normal(size=9)) for v in "abc"}, {"time": np.arange(9.0)})
+    vector = xr.Dataset({v: ("time", RANDOM.normal(size=9), {"units": "1"}) for v in "abc"}, {"time": np.arange(9.0)})
     layout = infer_layout(vector)
     assert layout.space == () and layout.to_array(vector).shape == (9, 3)
-    line = xr.Dataset(
-        {"x": (("time", "site"), RANDOM.normal(size=(9, 5)))}, {"time": np.arange(9.0), "site": np.arange(5)}
-    )
+    values = (("time", "site"), RANDOM.normal(size=(9, 5)), {"units": "1"})
+    line = xr.Dataset({"x": values}, {"time": np.arange(9.0), "site": np.arange(5)})
     layout = infer_layout(line)
     assert layout.space == ("site",) and layout.to_array(line).shape == (9, 1, 5)
     back = there_and_back(layout, line)

@@ -7,7 +7,7 @@ import pytest
 import xarray as xr
 from weather import HOURLY, RANDOM, weather
 
-from sdaxr.schema import DataError, OptionError
+from sdaxr.schema import DataError, OptionError, UnitsError
 from sdaxr.states.fields import StateLayout
 from sdaxr.states.infer import infer_layout
 
@@ -55,10 +55,32 @@ def test_gaps_and_constants_are_refused() -> None:
         layout.to_array(data.assign(sp=data.sp.where(data.time > HOURLY[1])))
 
 
+def test_units_and_decoded_values_are_needed() -> None:
+    data = weather()
+    with pytest.raises(UnitsError, match="'sp' has no units in the training data"):
+        infer_layout(data.assign(sp=data.sp.drop_attrs()))
+    packed = ((data.t - 250) / 0.01).round().astype("i2").assign_attrs(units="K", scale_factor=0.01, add_offset=250.0)
+    with pytest.raises(DataError, match="'t' has the attribute 'scale_factor' .0.01. in the training data"):
+        infer_layout(data.assign(t=packed))
+    with pytest.raises(DataError, match="'t' has the attribute 'scale_factor' .0.01. in the data"):
+        infer_layout(data).to_array(data.assign(t=packed))
+
+
+def test_static_fields_are_context_where_asked() -> None:
+    data = weather().assign(lsm=(("lat", "lon"), np.eye(4, 6)), axis=("lat", np.arange(4.0)))
+    data["lat_bnds"] = (("lat", "lon"), np.zeros((4, 6)))
+    assert list(infer_layout(data, context="auto").context) == ["orography", "lsm"]
+    assert list(infer_layout(data, context=["auto"]).context) == ["orography", "lsm"]
+    assert list(infer_layout(data, context="lsm").context) == ["lsm"]
+    assert infer_layout(data).context == {} and infer_layout(data.drop_vars("lsm")[["t"]], context="auto").context == {}
+
+
 def test_cycles_are_found_where_the_data_go_through_them() -> None:
     def found(step: str, count: int) -> tuple[str, ...]:
         times = np.datetime64("2019-01-01", "ns") + np.arange(count) * np.timedelta64(pd_hours(step), "h")
-        return infer_layout(xr.Dataset({"a": ("time", RANDOM.normal(size=count))}, {"time": times})).cycles
+        return infer_layout(
+            xr.Dataset({"a": ("time", RANDOM.normal(size=count), {"units": "m"})}, {"time": times})
+        ).cycles
 
     def pd_hours(step: str) -> int:
         return {"h": 1, "D": 24, "6h": 6}[step]
@@ -74,7 +96,7 @@ def test_cycles_are_found_where_the_data_go_through_them() -> None:
 def test_times_are_made_exactly(step: int, unit: str) -> None:
     """To the nanosecond: xarray aligns times that are equal, and drops all the others."""
     times = np.datetime64("2019-01-01", "ns") + np.arange(1460) * np.timedelta64(step, unit)
-    layout = infer_layout(xr.Dataset({"a": ("time", RANDOM.normal(size=1460))}, {"time": times}))
+    layout = infer_layout(xr.Dataset({"a": ("time", RANDOM.normal(size=1460), {"units": "m"})}, {"time": times}))
     np.testing.assert_array_equal(layout.times(times[0], 1460), times)
 
 
@@ -87,7 +109,7 @@ def test_dimensions_that_do_not_fit_together() -> None:
     with pytest.raises(DataError, match="found no variable with a 'time' dimension"):
         infer_layout(data[["orography"]])
     with pytest.raises(DataError, match="at most two horizontal ones"):
-        infer_layout(data[["t"]].rename(level="z3").drop_attrs())
+        infer_layout(data[["t"]].drop_vars("level").rename(level="z3"))
     with pytest.raises(DataError, match=r"context field 'orografy'.*Did you mean 'orography'"):
         infer_layout(data, context=["orografy"])
     with pytest.raises(DataError, match="context field 't' has dimensions"):

@@ -97,7 +97,7 @@ def test_times_that_cannot_be_compared() -> None:
     with pytest.raises(UnitsError, match="'time' has units 'h' in the estimate, expected 's'"):
         match_times(times([0.0], units="h"), times([0.0], units="s"))
     other = xr.date_range("2001-02-27", periods=6, freq="12h", calendar="360_day", use_cftime=True).values
-    with pytest.raises(DataError, match="the estimate and the truth have different calendars"):
+    with pytest.raises(DataError, match="the estimate have the calendar '360_day', those of the truth 'noleap'"):
         match_times(times(other), times(KINDS["cftime"]))
 
 
@@ -109,3 +109,13 @@ def test_data_at_some_of_their_times() -> None:
     np.testing.assert_array_equal(found.time, wanted)
     with pytest.raises(GridError, match="where= has 4 points from 0.0 to 0.6 in time, expected 0.7 among them"):
         onto_times(data, times([0.7]), of="where=", like="the observations")
+
+
+@pytest.mark.parametrize("calendar", ["standard", "noleap", "360_day"])
+def test_a_calendar_has_a_phase(calendar: str) -> None:
+    """Daily means at noon, and six-hourly fields from three o'clock on."""
+    for start, freq, expected in (("1999-12-31T12:00", "D", 43200.0), ("2001-02-03T03:00", "6h", 10800.0)):
+        start = start.replace("12-31", "12-30")
+        values = xr.date_range(start, periods=4, freq=freq, calendar=calendar, use_cftime=calendar != "standard")
+        assert time_axis(xr.Dataset(coords={"time": values})).phase == expected
+    assert time_axis(xr.Dataset(coords={"time": [0.3, 0.5, 0.7]})).phase == 0.0

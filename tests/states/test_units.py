@@ -4,7 +4,50 @@ from __future__ import annotations
 
 import pytest
 
-from sdaxr.states.units import power, quotient
+from sdaxr.schema import DataError, UnitsError
+from sdaxr.states.units import check_decoded, check_given, conversion, power, quotient
+
+
+@pytest.mark.parametrize(
+    ("found", "expected", "scale", "offset"),
+    [
+        ("K", "K", 1.0, 0.0),
+        ("degC", "K", 1.0, 273.15),
+        ("degF", "K", 5 / 9, 459.67 * 5 / 9),
+        ("hPa", "Pa", 100.0, 0.0),
+        ("km h-1", "m/s", 1 / 3.6, 0.0),
+        ("%", "1", 0.01, 0.0),
+        ("g kg**-1", "kg kg-1", 1e-3, 0.0),
+        ("psu", "1", 1.0, 0.0),
+    ],
+)
+def test_conversion(found: str, expected: str, scale: float, offset: float):
+    assert conversion("v", found, expected) == pytest.approx((scale, offset), rel=1e-12)
+
+
+@pytest.mark.parametrize("found", ["m", "degrees_celsius?", "0.001", "dB", "some nonsense"])
+def test_units_that_cannot_be_converted(found: str):
+    with pytest.raises(UnitsError, match="'v' has units .*, which (cannot be converted to|are not linear in) 'K'"):
+        conversion("v", found, "K")
+
+
+def test_units_that_are_not_linear():
+    with pytest.raises(UnitsError, match="'z' has units 'dBZ?', which are not linear in '1'"):
+        conversion("z", "dB", "1")
+
+
+@pytest.mark.parametrize("attrs", [{}, {"units": ""}])
+def test_missing_units(attrs: dict):
+    check_given("t", {"units": "1"}, "the data")
+    with pytest.raises(UnitsError, match=r"'t' has no units in the data.*'1' for a number without dimension; set them"):
+        check_given("t", attrs, "the data")
+
+
+@pytest.mark.parametrize("key", ["scale_factor", "add_offset", "_FillValue", "missing_value"])
+def test_packed_values(key: str):
+    check_decoded("t", {"units": "K"}, "the data")
+    with pytest.raises(DataError, match=f"'t' has the attribute '{key}' .0.01. in the data, expected decoded values"):
+        check_decoded("t", {key: 0.01}, "the data")
 
 
 @pytest.mark.parametrize("spelling", ["m s-1", "m/s", "m s**-1", "m s^-1", "m.s-1", "m / s", "m s+1/s2"])

@@ -129,3 +129,19 @@ def test_grids_and_units_that_differ() -> None:
         align(estimate, truth.isel(lat=0))
     with pytest.raises(UnitsError, match="'t' has units 'K' in the estimate, expected 'degC'"):
         align(estimate, truth.assign(t=truth.t.assign_attrs(units="degC")))
+    with pytest.raises(UnitsError, match="'t' has no units in the truth, expected 'K'"):
+        align(estimate, truth.assign(t=truth.t.drop_attrs()))
+    with pytest.raises(UnitsError, match="'t' has no units in the estimate, expected 'K'"):
+        align(estimate.assign(t=estimate.t.drop_attrs()), truth)
+
+
+def test_other_names_and_rows_of_curvilinear_grids() -> None:
+    estimate, truth = globe()
+    other = truth.rename(time="valid_time", lat="latitude", lon="longitude").isel(latitude=slice(None, None, -1))
+    xr.testing.assert_identical(align(estimate, other)[1], align(estimate, truth)[1])
+    north = xr.DataArray(np.arange(60.0).reshape(5, 12), dims=("lat", "lon"))
+    curved = [d.drop_vars(["lat", "lon"]).rename(lat="y", lon="x") for d in (estimate, truth)]
+    curved = [d.assign_coords(nav_lat=north.rename(lat="y", lon="x")) for d in curved]
+    align(*curved)
+    with pytest.raises(GridError, match="'nav_lat' at {'y': 0, 'x': 0} is 48 in the truth and 0 in the estimate"):
+        align(curved[0], curved[1].isel(y=slice(None, None, -1)))

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from sdaxr.posterior.guidance.base import GuidedDenoiser, ScoreMethod
+from sdaxr.posterior.krylov import check_finite
 from sdaxr.posterior.linear import Likelihood
 
 
@@ -44,6 +45,7 @@ class DPS(ScoreMethod):
             xhat = posterior.denoiser(z, r)
             residual = torch.cat([o.innovation(xhat) / o.scale for o in posterior.likelihood.networks], dim=1)
             square = residual.square().sum(dim=1)
+        check_finite(square.detach(), "the square of the residual")
         (slope,) = torch.autograd.grad(square.sum(), z)
         norm = square.detach().sqrt().clamp_min(1e-12).reshape(-1, *[1] * (z.ndim - 1))
         return xhat.detach() - r**2 * self.zeta * slope / norm

@@ -1,0 +1,77 @@
+"""The status of every single observation, as `sdaxr.assimilate` decides it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+import xarray as xr
+
+from sdaxr.archives.provenance import CONVENTIONS
+from sdaxr.inference.evidence import Evidence, screen
+from sdaxr.observations.provenance import count_observations
+from sdaxr.observations.screening import Screening, flag_attrs
+from sdaxr.observations.window import Observations, Operators, as_networks, operator_of, window_times
+from sdaxr.prior.files import Prior, open_prior
+
+
+def report(
+    observations: Observations,
+    prior: str | Path | Prior,
+    *,
+    operator: Operators = None,
+    times: Any = None,
+    screening: Screening | Mapping[str, Any] | None = None,
+) -> xr.Dataset | xr.DataTree:
+    """The status of every single observation: used, or why it is not.
+
+    Nothing is refused that can be told by a status: observations outside, off the steps, on land, or implausible are
+    errors of `sdaxr.assimilate`, and a status here. Duplicates after the first have a status.
+
+    Parameters
+    ----------
+    observations, prior, operator, times
+        As of `sdaxr.assimilate`.
+    screening
+        Options that say which observations are used (`sdaxr.observations.screening.Screening`).
+
+    Returns
+    -------
+    xarray.Dataset
+        For each observed variable its values, with all coordinates, and ``<variable>_status``, a CF flag variable:
+        used, missing, outside, off_step, land, flagged, duplicate, failed_background_check or implausible. The
+        attributes count them, as in `sdaxr.assimilate`. A DataTree for several networks.
+
+    Raises
+    ------
+    DataError, GridError, UnitsError, OperatorError, PriorError
+        If observations and prior do not fit together in another way.
+    """
+    opened, given = open_prior(prior), Screening.of(screening)
+    how = replace(given, outside="drop", duplicates="keep" if given.duplicates == "keep" else "drop")
+    networks = as_networks(observations)
+    axis = window_times(networks, opened.layout, times, screening=how)
+    found = {}
+    for name, data in networks.items():
+        chosen = operator_of(name, data, operator, how)
+        evidence = screen(data, chosen, opened, axis, torch.device("cpu"), how, strict=False)
+        found[name] = _labelled(data, evidence, opened)
+    if isinstance(observations, xr.Dataset):
+        return next(iter(found.values()))
+    return xr.DataTree.from_dict({f"/{name}": data for name, data in found.items()})
+
+
+def _labelled(data: xr.Dataset, evidence: Evidence, prior: Prior) -> xr.Dataset:
+    points, statuses = evidence.points, {}
+    for name, status in points.status.items():
+        label = f"{name}_status"
+        dims = points.template.variables[name].dims
+        statuses[name] = data[name].assign_attrs(ancillary_variables=label)
+        statuses[label] = xr.DataArray(status, dims=dims, attrs=flag_attrs(name)).transpose(*data[name].dims)
+    out = xr.Dataset(statuses).assign_coords(data.coords)
+    about = {"Conventions": CONVENTIONS, "title": f"status of observations for the prior {prior.name!r}"}
+    numbers = {key: value[0] for key, value in count_observations([points.status]).items()}
+    return out.drop_vars("window", errors="ignore").assign_attrs(about | numbers)

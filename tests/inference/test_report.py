@@ -1,0 +1,77 @@
+"""The status of every observation, which is what an assimilation counts."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import xarray as xr
+from assimilated import QUICK
+
+import sdaxr
+from sdaxr.inference.assimilate import assimilate
+from sdaxr.inference.report import report
+from sdaxr.observations.screening import STATUS
+from sdaxr.prior.files import Prior
+from sdaxr.schema import DataError
+
+
+def reports(values: list[float], times: list[float]) -> xr.Dataset:
+    """Measurements of the variable a of the Gaussian chain, whose mean is 280 and standard deviation 2."""
+    data = {"a": ("obs", values, {"units": "K"}), "a_error": ("obs", np.full(len(values), 0.4), {"units": "K"})}
+    return xr.Dataset(
+        data, {"time": ("obs", times, {"units": "1"}), "station": ("obs", list("abcdefgh")[: len(values)])}
+    )
+
+
+def words(found: xr.Dataset, name: str = "a") -> list[str]:
+    return [STATUS[code] for code in found[f"{name}_status"].values.tolist()]
+
+
+@pytest.fixture
+def mixed() -> xr.Dataset:
+    data = reports([281, np.nan, 279, 281, 282, 295, -9999, 280], [0.0, 0.0, 9.0, 0.0, 0.5, 1.0, 1.5, 1.1])
+    return data.assign(a_qc=("obs", np.array([1, 1, 1, 1, 4, 1, 1, 1], "i1"), {"conventions": "QARTOD"}))
+
+
+OPTIONS = {"gross_error": {"a": 4}, "time": "nearest", "tolerance": 0.05}
+EXPECTED = ["used", "missing", "outside", "duplicate", "flagged", "failed_background_check", "implausible", "off_step"]
+
+
+def test_every_observation_has_a_status(prior: Prior, mixed: xr.Dataset) -> None:
+    found = sdaxr.observations.report(mixed, prior, times=0.5 * np.arange(6), screening=OPTIONS)
+    assert words(found) == EXPECTED
+    assert found.a_status.dtype == np.int8 and found.a_status.attrs["flag_values"].dtype == np.int8
+    assert found.a_status.attrs["flag_meanings"].split() == list(STATUS.values())
+    assert found.station.values.tolist() == list("abcdefgh") and found.a.attrs["ancillary_variables"] == "a_status"
+    assert found.attrs["observations_used"] == 1 and found.attrs["observations_duplicate"] == 1
+
+
+def test_an_assimilation_counts_the_same(prior: Prior, mixed: xr.Dataset) -> None:
+    plausible = mixed.isel(obs=[0, 1, 2, 3, 4, 5, 7])
+    options = {"times": 0.5 * np.arange(6), "screening": OPTIONS | {"duplicates": "drop"}}
+    posterior = assimilate(plausible, prior, members=1, outside="drop", **options, **QUICK)
+    found = report(plausible, prior, **options)
+    counted = {key: value for key, value in found.attrs.items() if key.startswith("observations_")}
+    assert counted == {key: posterior.attrs[key][0] for key in counted}
+    assert counted["observations_dropped"] == 5 and len(counted) == 8
+    with pytest.raises(DataError, match=r"observation 6, a = -9999 K at time=1.5, is 3.*e\+03 standard deviations"):
+        assimilate(mixed, prior, members=1, outside="drop", **options, **QUICK)
+
+
+def test_several_networks_have_a_tree(prior: Prior, mixed: xr.Dataset) -> None:
+    both = {"one": mixed.isel(obs=[0]), "two": mixed.isel(obs=[0, 3])}
+    found = report(both, prior, screening={"duplicates": "keep"})
+    assert isinstance(found, xr.DataTree)
+    assert words(found["one"].to_dataset()) == ["used"] and words(found["two"].to_dataset()) == ["used", "used"]
+
+
+def test_a_report_survives_a_file(prior: Prior, mixed: xr.Dataset, tmp_path) -> None:
+    found = report(mixed, prior, times=0.5 * np.arange(6), screening=OPTIONS)
+    found.to_netcdf(tmp_path / "status.nc")
+    with xr.open_dataset(tmp_path / "status.nc") as again:
+        assert words(again) == EXPECTED
+
+
+def test_there_is_nothing_else_in_the_room() -> None:
+    with pytest.raises(AttributeError, match="no attribute 'reports'"):
+        sdaxr.observations.reports  # noqa: B018

@@ -1,0 +1,67 @@
+"""Observations in other units than those of the states."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import xarray as xr
+from weather import weather
+
+from sdaxr import operators as op
+from sdaxr.observations.conversion import in_units
+from sdaxr.schema import DataError, OptionError, UnitsError
+from sdaxr.states.infer import infer_layout
+
+
+def states() -> xr.Dataset:
+    return infer_layout(weather()).template(weather().time)
+
+
+def network(**attrs: str) -> xr.Dataset:
+    error = attrs.pop("error", None)
+    sizes = {"time": 12, "lat": 4, "lon": 6}
+    data = weather()[["sp"]].assign(sp=xr.ones_like(weather().sp.drop_attrs().astype(float)).assign_attrs(attrs))
+    return data.assign(sp_error=((), 0.5, {} if error is None else {"units": error})).transpose(*sizes)
+
+
+@pytest.mark.parametrize(("error", "expected"), [(None, 50.0), ("hPa", 50.0), ("Pa", 0.5)])
+def test_values_and_errors_are_converted_and_recorded(error: str | None, expected: float) -> None:
+    given = network(units="hPa") if error is None else network(units="hPa", error=error)
+    found, record = in_units({"buoys": given}, {"buoys": op.select("sp")}, states(), "convert")
+    assert record == {"units_converted": ["sp: hPa to Pa"]}
+    np.testing.assert_allclose(found["buoys"].sp, 100.0)
+    assert float(found["buoys"].sp_error) == pytest.approx(expected)
+    assert found["buoys"].sp.attrs["units"] == found["buoys"].sp_error.attrs["units"] == "Pa"
+    assert given.sp.attrs["units"] == "hPa"
+
+
+def test_an_offset_is_no_part_of_an_error() -> None:
+    given = weather()[["t"]].assign(t=weather().t * 0 + 12.0)
+    given = given.assign(t=given.t.assign_attrs(units="degC"), t_error=((), 2.0, {"units": "degC"}))
+    found, _ = in_units({"all": given}, {"all": op.identity()}, states(), "convert")
+    np.testing.assert_allclose(found["all"].t, 285.15, rtol=1e-6)
+    assert float(found["all"].t_error) == 2.0
+
+
+def test_nothing_is_converted_unless_asked() -> None:
+    given = {"all": network(units="hPa")}
+    found, record = in_units(given, {"all": op.identity()}, states(), "error")
+    assert record == {} and found["all"].identical(given["all"])
+    same = in_units({"all": network(units="Pa")}, {"all": op.identity()}, states(), "convert")
+    assert same[1] == {} and same[0]["all"].sp.identical(network(units="Pa").sp)
+
+
+def test_what_cannot_be_converted() -> None:
+    def convert(data: xr.Dataset, units: str = "convert") -> None:
+        in_units({"all": data}, {"all": op.identity()}, states(), units)
+
+    with pytest.raises(UnitsError, match="'sp' has no units in the observations"):
+        convert(network())
+    with pytest.raises(UnitsError, match="'sp' has units 'K', which cannot be converted to 'Pa'"):
+        convert(network(units="K"))
+    packed = network(units="hPa")
+    packed.sp.attrs["scale_factor"] = 0.1
+    with pytest.raises(DataError, match="'sp' has the attribute 'scale_factor'"):
+        convert(packed)
+    with pytest.raises(OptionError, match="units='converted'.*Did you mean 'convert'"):
+        convert(network(units="hPa"), "converted")
