@@ -13,6 +13,7 @@ from zarr.storage import LocalStore
 from sdaxr.archives.chunks import CheckedStore, chunk_counts, holds_every_chunk, missing_chunks, missing_error
 from sdaxr.archives.finished import PARTIAL, is_unfinished, partial_of, windows_of
 from sdaxr.archives.format import STATUS, STORED, UNIT, is_consolidated, own_attrs
+from sdaxr.archives.paths import local_path
 from sdaxr.archives.units import complete_units, shortfall
 from sdaxr.schema import ArchiveError
 
@@ -41,7 +42,7 @@ def open_archive(path: str | PathLike[str], *, allow_incomplete: bool = False) -
     ArchiveError
         If there is nothing at ``path``, it is neither Zarr nor NetCDF, or it is unfinished or damaged.
     """
-    final = Path(path)
+    final = local_path(path)
     if final.is_file() and not is_unfinished(final):
         return _with_labels_loaded(_opened(final, _open_netcdf, "a NetCDF file"))
     where = _find(final)
@@ -53,11 +54,11 @@ def open_archive(path: str | PathLike[str], *, allow_incomplete: bool = False) -
             raise _left_behind(where)
         if not allow_incomplete:
             raise ArchiveError(f"{shortfall(where)}, or pass allow_incomplete=True")
-        return _open_units(where, own[UNIT], allow_incomplete=True)
+        return open_units(where, own[UNIT], allow_incomplete=True)
     if not holds_every_chunk(where):
         return _with_labels_loaded(_opened(where, _open_zarr, "a Zarr archive"))
     if own is not None:
-        return _open_units(where, own[UNIT], allow_incomplete=allow_incomplete)
+        return open_units(where, own[UNIT], allow_incomplete=allow_incomplete)
     for name, index in missing_chunks(where, chunk_counts(where)):
         raise missing_error(where, name, index)
     return _with_labels_loaded(_opened(where, _open_checked, "a Zarr archive"))
@@ -88,7 +89,7 @@ def _left_behind(path: Path) -> ArchiveError:
     )
 
 
-def _open_units(path: Path, unit: str, *, allow_incomplete: bool) -> xr.Dataset:
+def open_units(path: Path, unit: str, *, allow_incomplete: bool = False) -> xr.Dataset:
     """An archive of sdaxr in units of work: all of them, or those that are complete."""
     with warnings.catch_warnings():
         # The reasons of failed units lie beside the arrays.
@@ -114,6 +115,7 @@ def _with_labels_loaded(data: xr.Dataset) -> xr.Dataset:
 
 def _open_netcdf(path: Path) -> xr.Dataset:
     data: xr.Dataset = xr.open_dataset(path, chunks={})
+    data.attrs.pop(STORED, None)
     return data
 
 
@@ -137,4 +139,4 @@ def _opened(path: Path, opener: Callable[[Path], xr.Dataset], kind: str) -> xr.D
     except ArchiveError:
         raise
     except Exception as error:  # the libraries below raise whatever they like on a broken file
-        raise ArchiveError(f"{str(path)!r} cannot be read as {kind}: {error}") from error
+        raise ArchiveError(f"{str(path)!r} cannot be read as {kind}: {' '.join(str(error).split())}") from error

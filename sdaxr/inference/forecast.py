@@ -21,6 +21,7 @@ import xarray as xr
 
 from sdaxr import schema
 from sdaxr.archives.ensemble import Ensemble
+from sdaxr.archives.paths import local_path
 from sdaxr.archives.seeds import unit_seed
 from sdaxr.archives.workers import active_client, map_units
 from sdaxr.inference.lead_time import check_times, labels, provenance, with_time
@@ -277,7 +278,7 @@ def _resolve(model: Any, options: Mapping[str, Any], data: xr.Dataset) -> System
         return open_system(model, **(recorded | dict(options)))
     from sdaxr.prior.files import open_prior, priors
 
-    if isinstance(model, str) and not Path(model).exists() and model not in priors() and not Path(model).suffix:
+    if isinstance(model, str) and not local_path(model).exists() and model not in priors() and not Path(model).suffix:
         raise OptionError(f"model={nearest(model, {*systems(), *priors()})} (or the path of a prior)")
     try:
         return open_prior(model)

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 import xarray as xr
 
+from sdaxr.archives.paths import local_path
 from sdaxr.inference.binding import bind_observations
 from sdaxr.operators import Operator
 from sdaxr.posterior.guidance.base import GuidedDenoiser, ScoreMethod
@@ -59,8 +60,8 @@ class Problem:
     def __getstate__(self) -> dict[str, Any]:
         state = {field.name: getattr(self, field.name) for field in fields(self)}
         state["networks"] = {name: data.compute() for name, data in self.networks.items()}
-        if not isinstance(self.prior, Prior) and Path(self.prior).exists():
-            state["prior"] = Path(self.prior).resolve()  # A worker may have another working directory.
+        if not isinstance(self.prior, Prior) and local_path(self.prior).exists():
+            state["prior"] = local_path(self.prior).resolve()  # A worker may have another working directory.
         return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:

@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import xarray as xr
 
+from sdaxr.archives.format import storage_errors
+from sdaxr.archives.paths import local_path
 from sdaxr.plotting import maps
 from sdaxr.plotting.panels import (
     Panel,
@@ -78,11 +80,13 @@ def plot(
     OptionError
         If matplotlib does not write files with the ending of ``path``.
     """
-    if path is not None:
-        _check_ending(Path(path))
+    target = None if path is None else local_path(path)
+    if target is not None:
+        _check_ending(target)
     figure, _ = _draw(data, truth, observations, variable, times, members)
-    if path is not None:
-        figure.savefig(path, dpi=150)
+    if target is not None:
+        with storage_errors("write", str(target)):
+            figure.savefig(target, dpi=150)
     return figure
 
 
@@ -116,7 +120,7 @@ def animate(
     DataError
         If ``path`` does not end in ``.gif`` or ``fps`` is not positive; else as `plot`.
     """
-    target = Path(path)
+    target = local_path(path)
     if target.suffix.lower() != ".gif":
         raise DataError(f"cannot write an animation to '{target.name}', expected a name that ends in .gif")
     if fps <= 0:

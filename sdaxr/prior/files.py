@@ -20,6 +20,7 @@ import xarray as xr
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_bytes
 
+from sdaxr.archives.paths import local_path
 from sdaxr.archives.stores import written_whole
 from sdaxr.prior.augmentation import Augmentation
 from sdaxr.prior.blanket import TrajectoryDenoiser
@@ -164,7 +165,7 @@ class Prior:
         ArchiveError
             If the file cannot be written.
         """
-        path = Path(path)
+        path = local_path(path)
         arrays, layout = self.layout.to_file()
         learned = set(dict(self.network.named_parameters()))
         if self.augmentation.operators:
@@ -239,7 +240,7 @@ def prior_path(prior: str | Path) -> Path:
     PriorError
         If there is neither.
     """
-    path = _shipped().get(str(prior), Path(prior))
+    path = _shipped().get(str(prior)) or local_path(prior)
     if not path.exists():
         raise PriorError(f"found neither a file nor a shipped prior named {nearest(str(prior), _shipped())}")
     return path

@@ -16,6 +16,7 @@ import xarray as xr
 from sdaxr import schema
 from sdaxr.archives.finished import remove, workspace
 from sdaxr.archives.format import storage_errors
+from sdaxr.archives.paths import store_path
 from sdaxr.archives.reading import open_archive
 from sdaxr.operators.base import Operator
 from sdaxr.prior.augmentation import Augmentation
@@ -135,7 +136,7 @@ def train(
     ...     optimisation=sdaxr.Optimisation(batch=4, weighting="relative"),
     ... )  # doctest: +SKIP
     """
-    store = Path(store)
+    store = store_path(store, (".safetensors",))
     data = trajectories if isinstance(trajectories, xr.Dataset) else open_archive(trajectories)
     names = state_variables(data, variables)
     augmentation = Augmentation.of(augment, data[names])

@@ -171,7 +171,10 @@ def test_the_statistics_are_read_once(states: int, monkeypatch: pytest.MonkeyPat
 
     infer = training.infer_layout
     monkeypatch.setattr(training, "infer_layout", counted)
-    trained(autoregressive(3, states).isel(trajectory=0, drop=True).drop_vars("split", errors="ignore"), tmp_path / "p")
+    trained(
+        autoregressive(3, states).isel(trajectory=0, drop=True).drop_vars("split", errors="ignore"),
+        tmp_path / "p.safetensors",
+    )
     assert len(calls) == 1
 
 
