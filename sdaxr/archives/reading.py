@@ -16,6 +16,10 @@ from sdaxr.archives.format import STATUS, STORED, UNIT, is_consolidated, own_att
 from sdaxr.archives.paths import local_path
 from sdaxr.archives.units import complete_units, shortfall
 from sdaxr.schema import ArchiveError
+from sdaxr.states.attributes import with_typed_flags
+
+# What an encoding says about the values; the rest is the layout of one file.
+_ENCODING = ("units", "calendar", "dtype", "scale_factor", "add_offset", "_FillValue", "missing_value")
 
 
 def open_archive(path: str | PathLike[str], *, allow_incomplete: bool = False) -> xr.Dataset:
@@ -44,7 +48,7 @@ def open_archive(path: str | PathLike[str], *, allow_incomplete: bool = False) -
     """
     final = local_path(path)
     if final.is_file() and not is_unfinished(final):
-        return _with_labels_loaded(_opened(final, _open_netcdf, "a NetCDF file"))
+        return _ready(_opened(final, _open_netcdf, "a NetCDF file"))
     where = _find(final)
     if not (where / "zarr.json").exists() and not (where / ".zgroup").exists():
         raise ArchiveError(f"{str(where)!r} is a directory without Zarr metadata; expected a Zarr archive")
@@ -56,12 +60,12 @@ def open_archive(path: str | PathLike[str], *, allow_incomplete: bool = False) -
             raise ArchiveError(f"{shortfall(where)}, or pass allow_incomplete=True")
         return open_units(where, own[UNIT], allow_incomplete=True)
     if not holds_every_chunk(where):
-        return _with_labels_loaded(_opened(where, _open_zarr, "a Zarr archive"))
+        return _ready(_opened(where, _open_zarr, "a Zarr archive"))
     if own is not None:
         return open_units(where, own[UNIT], allow_incomplete=allow_incomplete)
     for name, index in missing_chunks(where, chunk_counts(where)):
         raise missing_error(where, name, index)
-    return _with_labels_loaded(_opened(where, _open_checked, "a Zarr archive"))
+    return _ready(_opened(where, _open_checked, "a Zarr archive"))
 
 
 def _find(final: Path) -> Path:
@@ -94,7 +98,7 @@ def open_units(path: Path, unit: str, *, allow_incomplete: bool = False) -> xr.D
     with warnings.catch_warnings():
         # The reasons of failed units lie beside the arrays.
         warnings.filterwarnings("ignore", message=".*not recognized as a component")
-        data = _with_labels_loaded(_opened(path, _open_checked, "a Zarr archive"))
+        data = _ready(_opened(path, _open_checked, "a Zarr archive"))
     done = complete_units(path, data[STATUS].values)
     if len(done) == data.sizes[unit]:
         return data
@@ -103,8 +107,15 @@ def open_units(path: Path, unit: str, *, allow_incomplete: bool = False) -> xr.D
     return data.isel({unit: done})
 
 
-def _with_labels_loaded(data: xr.Dataset) -> xr.Dataset:
-    """Small coordinates in memory, texts as objects: zarr's own string type is not known everywhere yet."""
+def _ready(data: xr.Dataset) -> xr.Dataset:
+    """``data`` as it is worked with.
+
+    Small coordinates are in memory, texts as objects: zarr's own string type is not known everywhere yet. The layout of
+    the file is forgotten, so that the data can be rechunked, and written in another format.
+    """
+    for variable in data.variables.values():
+        variable.encoding = {key: value for key, value in variable.encoding.items() if key in _ENCODING}
+        variable.attrs = with_typed_flags(variable.attrs, variable.dtype)
     labels = {name: c.variable for name, c in data.coords.items() if c.ndim <= 1 and name not in data.xindexes}
     loaded = {}
     for name, variable in labels.items():

@@ -17,6 +17,7 @@ from sdaxr.archives.finished import publish, workspace
 from sdaxr.archives.format import STORED, UNIT, VARIABLES, is_netcdf, open_group, shapes_attr, storage_errors
 from sdaxr.archives.paths import local_path, store_path
 from sdaxr.schema import ArchiveError
+from sdaxr.states.attributes import plain
 
 _log = logging.getLogger(__name__)
 
@@ -55,9 +56,9 @@ def save(data: xr.Dataset, store: str | Path, *, overwrite: bool = False) -> xr.
     """
     with written_whole(store, overwrite=overwrite) as unfinished:
         if is_netcdf(unfinished):
-            to_netcdf(data, unfinished)
+            to_netcdf(plain(data), unfinished)
         else:
-            _to_zarr(data, unfinished)
+            _to_zarr(plain(data), unfinished)
     _log.info("wrote %s", store)
     return data
 

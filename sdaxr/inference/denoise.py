@@ -58,12 +58,15 @@ from sdaxr.prior.hardware import choose_device
 from sdaxr.schema import MEMBER, TIME, DataError, DivergenceError, OptionError, check_least, nearest
 from sdaxr.states.axes import ensemble_dimension
 from sdaxr.states.fields import StateLayout
+from sdaxr.states.inputs import as_dataset
+from sdaxr.states.isolation import isolated
 
 ROUTES = ("posterior", "langevin")
 # Values of the fields in one batch, where no batch is given: a few hundred megabytes in the network.
 _ELEMENTS = 2**20
 
 
+@isolated()
 def denoise(
     noisy: xr.Dataset,
     prior: str | Path | Prior,
@@ -129,6 +132,7 @@ def denoise(
     DivergenceError
         If a sample is not finite.
     """
+    noisy = as_dataset(noisy, "the noisy fields")
     prior = open_prior(prior)
     layout, target = prior.layout, choose_device(device)
     if method not in ROUTES:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -59,10 +59,13 @@ class Problem:
 
     def __getstate__(self) -> dict[str, Any]:
         state = {field.name: getattr(self, field.name) for field in fields(self)}
-        state["networks"] = {name: data.compute() for name, data in self.networks.items()}
         if not isinstance(self.prior, Prior) and local_path(self.prior).exists():
             state["prior"] = local_path(self.prior).resolve()  # A worker may have another working directory.
         return state
+
+    def loaded(self) -> Problem:
+        """The same problem with its observations in memory: a client cannot compute them while it sends them."""
+        return replace(self, networks={name: data.compute() for name, data in self.networks.items()})
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import xarray as xr
 
+from sdaxr.archives.provenance import CONVENTIONS
 from sdaxr.observations.matching import match
 from sdaxr.observations.observe import operator_for
 from sdaxr.operators import Operator, Template
 from sdaxr.states.axes import ensemble_dimension
+from sdaxr.states.inputs import as_dataset
+from sdaxr.states.isolation import isolated
 
 
+@isolated()
 def innovations(posterior: xr.Dataset, observations: xr.Dataset, *, operator: Operator | None = None) -> xr.Dataset:
     """Innovations y - H(x) of observations y and a posterior, in observation space.
 
@@ -35,6 +39,7 @@ def innovations(posterior: xr.Dataset, observations: xr.Dataset, *, operator: Op
     DataError, GridError, UnitsError, OperatorError
         If the observations do not fit the posterior.
     """
+    posterior, observations = as_dataset(posterior, "the posterior"), as_dataset(observations, "the observations")
     chosen = operator or operator_for(observations)
     ensemble = ensemble_dimension(posterior)
     projected = chosen.apply(posterior)
@@ -51,4 +56,5 @@ def innovations(posterior: xr.Dataset, observations: xr.Dataset, *, operator: Op
         rms = (normalised**2).mean(dims) ** 0.5
         rms.attrs = {"units": "1", "long_name": f"rms innovation of {name} over the observation error"}
         result[f"{name}_normalised_rms"] = rms
-    return result
+    about = {"Conventions": CONVENTIONS, "title": "Innovations: observations minus H(posterior)"}
+    return result.assign_attrs(result.attrs | about)

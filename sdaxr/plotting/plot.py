@@ -31,6 +31,7 @@ from sdaxr.plotting.panels import (
 )
 from sdaxr.schema import DataError, OptionError
 from sdaxr.states.axes import space_dimensions
+from sdaxr.states.inputs import as_dataset
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -158,6 +159,9 @@ def _draw(
     *,
     animated: bool = False,
 ) -> tuple[Figure, _Update]:
+    data = as_dataset(data, "what is drawn")
+    truth = None if truth is None else as_dataset(truth, "the truth")
+    observations = None if observations is None else as_dataset(observations, "the observations")
     name = choose_variable(data, variable)
     source = data[name] if name in data.data_vars else data[next(iter(data.data_vars))]
     space = space_dimensions(source)

@@ -31,6 +31,7 @@ from sdaxr.prior.networks.base import Inputs, choose_network
 from sdaxr.prior.preconditioning import DenoisingNetwork
 from sdaxr.schema import PriorError, nearest
 from sdaxr.states.fields import StateLayout
+from sdaxr.states.isolation import isolated
 
 FORMAT = "sdaxr prior 2"
 _VECTORS = "modes.vectors"
@@ -194,6 +195,7 @@ class Prior:
         )
 
 
+@isolated()
 def open_prior(prior: str | Path | Prior) -> Prior:
     """Open a prior.
 

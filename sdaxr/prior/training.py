@@ -32,8 +32,11 @@ from sdaxr.schema import ArchiveError
 from sdaxr.states.axes import space_dimensions
 from sdaxr.states.fields import StateLayout
 from sdaxr.states.infer import infer_layout, state_variables
+from sdaxr.states.inputs import as_dataset
+from sdaxr.states.isolation import isolated
 
 
+@isolated()
 def train(
     trajectories: xr.Dataset | str | Path,
     store: str | Path,
@@ -137,7 +140,8 @@ def train(
     ... )  # doctest: +SKIP
     """
     store = store_path(store, (".safetensors",))
-    data = trajectories if isinstance(trajectories, xr.Dataset) else open_archive(trajectories)
+    opened = open_archive(trajectories) if isinstance(trajectories, str | Path) else trajectories
+    data = as_dataset(opened, "the trajectories")
     names = state_variables(data, variables)
     augmentation = Augmentation.of(augment, data[names])
     data, target = augmentation.apply(data, names), choose_device(device)
@@ -193,7 +197,8 @@ def _initial(
     layout: StateLayout, about: Mapping[str, Any], windows: Windows, seed: int, device: torch.device
 ) -> DenoisingNetwork:
     """The untrained network, whose modes are those of the training data."""
-    torch.manual_seed(seed)
+    # Not torch.manual_seed, which seeds the generators of all devices. Those of the CPU are put back (`isolated`).
+    torch.default_generator.manual_seed(seed)
     model = assemble(layout, about).to(device)
     if model.modes is not None:
         together = model.modes.variances.shape[-1]

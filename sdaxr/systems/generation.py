@@ -50,7 +50,7 @@ def generate(
     system
         Name of a system (`sdaxr.systems.systems()`) or a `System`.
     store
-        Directory of the archive. Its name is ``<store>.partial`` until it is complete.
+        Path of the archive, ``.zarr`` or ``.nc``. Its name is ``<store>.partial`` until it is complete.
     trajectories
         Number of trajectories.
     steps

@@ -19,6 +19,7 @@ from sdaxr.archives.format import COMPLETE
 from sdaxr.schema import MEMBER, TIME, TRAJECTORY, DataError, check_units
 from sdaxr.states.axes import ensemble_dimension, is_latitude, is_longitude, space_dimensions
 from sdaxr.states.coordinates import gathered, period_of, turn_of, unrolled, wrapped
+from sdaxr.states.inputs import as_dataset
 from sdaxr.states.time import elapsed, time_kind
 from sdaxr.verification.alignment import single, valid_times
 
@@ -94,6 +95,7 @@ def interpolate(observations: xr.Dataset, like: xr.Dataset) -> xr.Dataset:
     UnitsError
         If the units differ.
     """
+    observations, like = as_dataset(observations, "the observations"), as_dataset(like, "like=")
     _check_direct(observations)
     like = single(like)
     names = [n for n in like.data_vars if n in observations.data_vars]

@@ -10,7 +10,7 @@ import pytest
 import torch
 import xarray as xr
 from score_networks import small
-from small_training import TINY, assert_same, autoregressive, trained, weights
+from small_training import TINY, assert_same, autoregressive, killed_training, trained, weights
 
 from sdaxr.prior import training
 from sdaxr.prior.files import open_prior
@@ -249,3 +249,16 @@ def test_a_trained_prior_is_the_one_that_is_opened(tmp_path: Path) -> None:
     assert opened.metadata["network"] == {"name": "convolutional", "dilation": 1, **TINY}
     for a, b in zip(opened.reference, prior.reference, strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+def test_attributes_that_no_file_holds_neither_end_the_training_nor_its_continuation(monkeypatch, tmp_path):
+    data = autoregressive(3, 60)
+    odd = {"created": np.datetime64("2020-01-01"), "checked": True, "by": None, "how": {"a": float}, "raw": b"m"}
+    for part in (data, data.a, data.time):
+        part.attrs |= odd
+    store = tmp_path / "p.safetensors"
+    killed_training(monkeypatch, data, store, after=1)
+    prior = trained(data, store)
+    attrs = open_prior(store).layout.attrs["a"]
+    assert attrs == prior.layout.attrs["a"] and attrs["created"] == "2020-01-01" and attrs["how"] == '{"a": "float"}'
+    assert (attrs["checked"], attrs["raw"], "by" in attrs) == (1, "m", False)
