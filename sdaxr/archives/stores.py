@@ -94,7 +94,8 @@ def to_netcdf(data: xr.Dataset, path: Path, *, whole: bool = False) -> None:
     dropped = () if whole else (HASH, UNIT, VARIABLES)
     data = data.drop_encoding().assign_attrs(bookkeeping)
     data.attrs = {key: value for key, value in data.attrs.items() if key not in dropped}
-    data.to_netcdf(path, engine="netcdf4")
+    # xarray marks gaps in all floats; CF has none in coordinates.
+    data.to_netcdf(path, engine="netcdf4", encoding={name: {"_FillValue": None} for name in data.coords})
 
 
 def _to_zarr(data: xr.Dataset, path: Path) -> None:

@@ -44,6 +44,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from sdaxr.archives.ensemble import member_attrs
+from sdaxr.archives.provenance import provenance_attrs
 from sdaxr.archives.seeds import unit_seed
 from sdaxr.inference.lead_time import check_times
 from sdaxr.posterior.covariance.variance import Measured
@@ -174,7 +175,10 @@ def denoise(
             guidance,
         )  # fmt: skip
     samples = _sample(route, denoiser, y, members, seed, batch, progress)
-    about = {"prior": prior.name, "prior_sha256": prior.sha256, "denoising": method, "seed": seed} | _options(route)
+    about = provenance_attrs(
+        f"fields denoised with the prior {prior.name!r}", f"denoising, {method}", prior=prior.name,
+        prior_sha256=prior.sha256, denoising=method, seed=seed, **_options(route),
+    )  # fmt: skip
     return _labelled(samples, noisy, layout, ensemble, members).assign_attrs(noisy.attrs | about)
 
 

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import datetime
 import json
 import math
 from collections.abc import Mapping
 from typing import Any
 
-import cftime
 import numpy as np
 import xarray as xr
 
@@ -62,7 +60,7 @@ def _scalar(value: Any) -> Any:
 
 
 def _text(value: Any) -> str:
-    if isinstance(value, datetime.datetime | datetime.date | cftime.datetime):
+    if hasattr(value, "isoformat"):  # dates and times of Python, pandas and cftime
         return str(value.isoformat())
     if isinstance(value, type):
         return value.__name__

@@ -239,7 +239,7 @@ class StateLayout:
     def times(self, start: Any, count: int) -> xr.DataArray:
         """A time coordinate of ``count`` steps of this layout, from ``start`` on."""
         offsets = np.arange(count) * self.time.step
-        attrs: dict[str, Any] = {"long_name": "time", "axis": "T"}
+        attrs: dict[str, Any] = {"long_name": "time"} | ({"axis": "T"} if self.time.calendar else {})
         if self.time.kind == "float":
             values = np.asarray(start, float) + offsets
             attrs |= {"units": self.time.units} if self.time.units else {}

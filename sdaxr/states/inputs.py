@@ -9,8 +9,16 @@ from typing import Any
 import xarray as xr
 from xarray.indexes import PandasMultiIndex
 
-from sdaxr.schema import DataError
+from sdaxr.schema import TIME, DataError
 from sdaxr.states.attributes import plain
+
+_LATITUDE = {"standard_name": "latitude", "units": "degrees_north"}
+_LONGITUDE = {"standard_name": "longitude", "units": "degrees_east"}
+_COORDINATES = {
+    TIME: {"standard_name": "time", "long_name": "time"},
+    **dict.fromkeys(("lat", "latitude"), _LATITUDE),
+    **dict.fromkeys(("lon", "longitude"), _LONGITUDE),
+}
 
 
 def as_dataset(data: Any, what: str) -> xr.Dataset:
@@ -42,7 +50,20 @@ def as_dataset(data: Any, what: str) -> xr.Dataset:
                 f"{what}: '{index.dim}' has several labels, {list(index.index.names)}, expected one; make them "
                 f"dimensions with ds.unstack('{index.dim}'), or coordinates with ds.reset_index('{index.dim}')"
             )
-    return plain(data)
+    return _named(plain(data))
+
+
+def _named(data: xr.Dataset) -> xr.Dataset:
+    """The Dataset, in which time, latitude and longitude of other people's files say what they are (CF conventions)."""
+    for name, attrs in _COORDINATES.items():
+        if name in data.coords and (name != TIME or _are_dates(data[name])):
+            data[name].attrs = attrs | data[name].attrs
+    return data
+
+
+def _are_dates(times: xr.DataArray) -> bool:
+    first = times.values.flat[0] if times.dtype == object and times.size else None
+    return times.dtype.kind == "M" or hasattr(first, "calendar")  # the latter of cftime
 
 
 def _type(data: Any) -> str:
