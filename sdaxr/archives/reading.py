@@ -12,7 +12,7 @@ from zarr.storage import LocalStore
 
 from sdaxr.archives.chunks import CheckedStore, chunk_counts, holds_every_chunk, missing_chunks, missing_error
 from sdaxr.archives.finished import PARTIAL, is_unfinished, partial_of, windows_of
-from sdaxr.archives.format import STATUS, STORED, UNIT, is_consolidated, own_attrs
+from sdaxr.archives.format import STATUS, STORED, UNIT, is_consolidated, own_attrs, read_metadata
 from sdaxr.archives.paths import local_path
 from sdaxr.archives.units import complete_units, shortfall
 from sdaxr.schema import ArchiveError
@@ -52,6 +52,8 @@ def open_archive(path: str | PathLike[str], *, allow_incomplete: bool = False) -
     where = _find(final)
     if not (where / "zarr.json").exists() and not (where / ".zgroup").exists():
         raise ArchiveError(f"{str(where)!r} is a directory without Zarr metadata; expected a Zarr archive")
+    if (where / "zarr.json").exists() and read_metadata(where).get("node_type") != "group":
+        raise ArchiveError(f"the metadata of {str(where)!r} are damaged, or not those of a Zarr group; copy it again")
     own = own_attrs(where)
     if is_unfinished(where):
         if own is None:

@@ -56,7 +56,7 @@ from sdaxr.posterior.samplers.registry import resolve_sampler
 from sdaxr.posterior.states import channel_variance, observe_states
 from sdaxr.prior.files import Prior, open_prior
 from sdaxr.prior.hardware import choose_device
-from sdaxr.schema import MEMBER, TIME, DataError, DivergenceError, OptionError, check_least, nearest
+from sdaxr.schema import MEMBER, TIME, DataError, DivergenceError, OptionError, check_least, check_positive, nearest
 from sdaxr.states.axes import ensemble_dimension
 from sdaxr.states.fields import StateLayout
 from sdaxr.states.inputs import as_dataset
@@ -329,8 +329,7 @@ def _noise_ratio(layout: StateLayout, error: float | Mapping[str, float]) -> np.
     if missing:
         raise OptionError(f"error has no value for {missing}, expected one for each of {list(layout.variables)}")
     for name, value in given.items():
-        if not 0 < value < np.inf:
-            raise OptionError(f"error of '{name}' is {value}, expected a positive number in the units of the data")
+        check_positive(f"error of '{name}'", value, " in the units of the data")
     depth = [layout.sizes[layout.layer] if layout.layer and v in layout.layered else 1 for v in layout.variables]
     stds = np.repeat([float(given[v]) for v in layout.variables], depth)
     ratio: np.ndarray = stds.reshape(-1, *[1] * len(layout.space)) / layout.std

@@ -83,7 +83,7 @@ def window_times(
     ends = [_ends(name, data, layout, model) for name, data in networks.items()]
     first, last = min(e[0] for e in ends), max(e[1] for e in ends)
     length = float(elapsed(xr.DataArray(np.array([last]), name=TIME), first)[0]) / layout.time.step
-    if abs(length - round(length)) > TOLERANCE:
+    if not np.isfinite(length) or abs(length - round(length)) > TOLERANCE:
         raise DataError(
             f"the observations span {length:g} steps of {model} ({layout.time.step:g} {layout.time.units}), "
             "expected a whole number; move them to the nearest step, or pass times="

@@ -248,11 +248,17 @@ def _choose_times(
     if times is None:
         return np.arange(stamps.size)
     if not isinstance(times, int | np.integer):
-        wanted = xr.DataArray(np.asarray(times, dtype=stamps.dtype), dims=TIME, name=TIME)
+        try:
+            wanted = xr.DataArray(np.asarray(times, dtype=stamps.dtype), dims=TIME, name=TIME)
+        except (TypeError, ValueError) as error:
+            raise DataError(
+                f"found times={times!r}, expected a number of times, or some of those of the data"
+            ) from error
         found = match_times(wanted, stamps, of="times=", like="the data")
         if (found < 0).any():
             raise DataError(
-                f"found no data at the time {wanted.values[found < 0][0]}, expected times among {stamps.values}"
+                f"found no data at the time {wanted.values[found < 0][0]}, expected times "
+                f"from {stamps.values[0]} to {stamps.values[-1]}, at the steps of the data"
             )
         return found
     chosen = np.unique(np.linspace(0, stamps.size - 1, min(int(times), stamps.size)).round().astype(int))

@@ -30,7 +30,7 @@ from sdaxr.plotting.panels import (
     point_coordinates,
     positions,
 )
-from sdaxr.schema import DataError, OptionError
+from sdaxr.schema import DataError, OptionError, check_least
 from sdaxr.states.axes import space_dimensions
 from sdaxr.states.inputs import as_dataset
 from sdaxr.verification.alignment import valid_times
@@ -88,6 +88,9 @@ def plot(
     target = None if path is None else local_path(path)
     if target is not None:
         _check_ending(target)
+    check_least("members", members, 1)
+    if isinstance(times, int):
+        check_least("times", times, 1)
     figure, _ = _draw(data, truth, observations, variable, times, members)
     if target is not None:
         with storage_errors("write", str(target)):
@@ -133,7 +136,8 @@ def animate(
     figure, update = _draw(data, truth, observations, variable, None, 1, animated=True)
     frames = update.frames
     step = -(-frames // _FRAMES)
-    _write_gif((_render(figure, update, i) for i in range(0, frames, step)), target, fps)
+    with storage_errors("write", str(target)):
+        _write_gif((_render(figure, update, i) for i in range(0, frames, step)), target, fps)
     return target
 
 
