@@ -7,6 +7,8 @@ there, the archive is consolidated and renamed to ``<name>`` (`sdaxr.archives.fi
 stays until then. Running the same job again resumes it: only units that are not complete are done, and a different
 configuration is refused. The same holds for a finished archive that has lost units or chunks.
 
+An archive whose name ends in ``.nc`` is Zarr, too, until it is complete, and is then written as one NetCDF file.
+
 The directory itself is the lock: writers share it, and whoever finishes or replaces the archive holds it alone, so the
 directory is never pulled away under a writer.
 """
