@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 import xarray as xr
 
 from sdaxr.archives.description import format_facts, provenance, safe_describe
+from sdaxr.states.inputs import as_dataset
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -391,6 +392,14 @@ class DatasetAccessor(_Accessor):
 
     def _facts(self) -> dict[str, dict[str, str]]:
         return {"sdaxr": safe_describe(self._data) | provenance(self._data)}
+
+
+@xr.register_dataarray_accessor("sda")
+class DataArrayAccessor(DatasetAccessor):
+    """The methods of `DatasetAccessor`, of the Dataset that holds this DataArray alone; the DataArray needs a name."""
+
+    def __init__(self, data: xr.DataArray) -> None:
+        super().__init__(as_dataset(data, ".sda"))
 
 
 @xr.register_datatree_accessor("sda")

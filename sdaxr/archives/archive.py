@@ -7,6 +7,8 @@ there, the archive is consolidated and renamed to ``<name>`` (`sdaxr.archives.fi
 stays until then. Running the same job again resumes it: only units that are not complete are done, and a different
 configuration is refused. The same holds for a finished archive that has lost units or chunks.
 
+An archive whose name ends in ``.nc`` is Zarr, too, until it is complete, and is then written as one NetCDF file.
+
 The directory itself is the lock: writers share it, and whoever finishes or replaces the archive holds it alone, so the
 directory is never pulled away under a writer.
 """
@@ -39,11 +41,15 @@ from sdaxr.archives.format import (
     STATUS,
     UNIT,
     VARIABLES,
+    is_netcdf,
     open_group,
     own_attrs,
     status_of,
     storage_errors,
 )
+from sdaxr.archives.paths import store_path
+from sdaxr.archives.reading import open_units
+from sdaxr.archives.stores import to_netcdf
 from sdaxr.archives.template import check_template, write_template
 from sdaxr.archives.units import check_unit, complete_units, shortfall, unit_count
 from sdaxr.schema import ArchiveError
@@ -91,7 +97,8 @@ class Archive:
         Parameters
         ----------
         path
-            Directory of the finished archive.
+            The finished archive: a Zarr directory (``.zarr``), or a NetCDF file (``.nc``), which is made when all units
+            are complete.
         template
             The whole archive: dimensions, coordinates, attributes, dtypes. The values of its data variables are
             not looked at, so they should be lazy (``dask.array.zeros``).
@@ -114,10 +121,12 @@ class Archive:
             write, or no space.
         DataError
             If the template cannot be an archive of this unit (`sdaxr.archives.template.check_template`).
+        OptionError
+            If ``path`` ends neither in ``.zarr`` nor in ``.nc``.
         """
         check_template(template, unit)
         about = config_attrs(config)
-        archive = cls(os.path.abspath(path), unit, about[HASH], finite)
+        archive = cls(os.path.abspath(store_path(path)), unit, about[HASH], finite)
         with storage_errors("create", archive.path):
             if overwrite or not archive.complete:
                 archive._check_config(about, overwrite=overwrite)
@@ -223,7 +232,12 @@ class Archive:
             with workspace(self._final) as own:
                 # An archive of the name is one that may be replaced, or `create` had refused it.
                 replace = self._attrs_of(self._final) is not None
-                publish(self._partial, self._final, own, replace=replace)
+                if is_netcdf(self._final):
+                    to_netcdf(open_units(self._partial, self.unit), own / self._final.name, whole=True)
+                    publish(own / self._final.name, self._final, own, replace=replace)
+                    os.rename(self._partial, own / "units")
+                else:
+                    publish(self._partial, self._final, own, replace=replace)
         return self._final
 
     @property
@@ -241,7 +255,7 @@ class Archive:
     def _attrs_of(self, where: Path) -> dict[str, Any] | None:
         """Attributes of an archive in units of work, None for anything else, such as what was made of a part of it."""
         attrs = own_attrs(where)
-        return attrs if attrs is None or where == self._partial or holds_every_chunk(where) else None
+        return attrs if attrs is None or where == self._partial or where.is_file() or holds_every_chunk(where) else None
 
     def _check_config(self, about: Mapping[str, str], *, overwrite: bool) -> None:
         """Raise `ArchiveError` unless nothing is there, or what is there may be resumed or replaced."""
@@ -275,7 +289,7 @@ class Archive:
 
     def _resume_damaged(self) -> None:
         """Take the name from a finished archive that has lost units, so that they are done anew."""
-        if not self.complete:
+        if not self.complete or self._final.is_file():
             return
         variables = (own_attrs(self._final) or {})[VARIABLES]
         labels = {name: count for name, count in chunk_counts(self._final).items() if name not in variables}

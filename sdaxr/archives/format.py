@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import xarray as xr
 
 from sdaxr.archives.configuration import CONFIG, HASH
 from sdaxr.schema import ArchiveError
@@ -45,6 +46,9 @@ def open_group(path: Path, mode: str = "r") -> Any:
 
 def status_of(path: Path) -> np.ndarray:
     """Status of every unit, int8 ``(unit,)``."""
+    if path.is_file():
+        with xr.open_dataset(path, decode_cf=False) as data:
+            return np.asarray(data[STATUS].values)
     return np.asarray(open_group(path)[STATUS][:])
 
 
@@ -57,9 +61,28 @@ def read_metadata(path: Path) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
+def is_netcdf(path: Path) -> bool:
+    """Whether a file of this name is NetCDF."""
+    return path.suffix == ".nc"
+
+
+def shapes_attr(data: xr.Dataset) -> dict[str, str]:
+    """The attribute `STORED` of a NetCDF file that holds all of ``data``: the shape of each variable."""
+    return {STORED: json.dumps({str(name): list(v.shape) for name, v in data.variables.items()}, sort_keys=True)}
+
+
+def whole_netcdf_attrs(path: Path) -> dict[str, Any]:
+    """Attributes of a NetCDF file that says what it holds, and holds it; empty for anything else."""
+    try:
+        with xr.open_dataset(path, engine="netcdf4", decode_cf=False) as data:
+            return dict(data.attrs) if data.attrs.get(STORED) == shapes_attr(data)[STORED] else {}
+    except (OSError, ValueError):
+        return {}
+
+
 def own_attrs(path: Path) -> dict[str, Any] | None:
     """Attributes of an archive in units of work, finished or not; None for anything else."""
-    attrs = dict(read_metadata(path).get("attributes", {}))
+    attrs = whole_netcdf_attrs(path) if path.is_file() else dict(read_metadata(path).get("attributes", {}))
     return attrs if {CONFIG, HASH, UNIT, VARIABLES} <= set(attrs) else None
 
 

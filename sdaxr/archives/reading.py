@@ -12,9 +12,14 @@ from zarr.storage import LocalStore
 
 from sdaxr.archives.chunks import CheckedStore, chunk_counts, holds_every_chunk, missing_chunks, missing_error
 from sdaxr.archives.finished import PARTIAL, is_unfinished, partial_of, windows_of
-from sdaxr.archives.format import STATUS, STORED, UNIT, is_consolidated, own_attrs
+from sdaxr.archives.format import STATUS, STORED, UNIT, is_consolidated, own_attrs, read_metadata
+from sdaxr.archives.paths import local_path
 from sdaxr.archives.units import complete_units, shortfall
 from sdaxr.schema import ArchiveError
+from sdaxr.states.attributes import with_typed_flags
+
+# What an encoding says about the values; the rest is the layout of one file.
+_ENCODING = ("units", "calendar", "dtype", "scale_factor", "add_offset", "_FillValue", "missing_value")
 
 # Bytes of a NetCDF file that is read as a whole when it is opened.
 _HELD = 32e6
@@ -44,26 +49,28 @@ def open_archive(path: str | PathLike[str], *, allow_incomplete: bool = False) -
     ArchiveError
         If there is nothing at ``path``, it is neither Zarr nor NetCDF, or it is unfinished or damaged.
     """
-    final = Path(path)
+    final = local_path(path)
     if final.is_file() and not is_unfinished(final):
-        return _with_labels_loaded(_opened(final, _open_netcdf, "a NetCDF file"))
+        return _ready(_opened(final, _open_netcdf, "a NetCDF file"))
     where = _find(final)
     if not (where / "zarr.json").exists() and not (where / ".zgroup").exists():
         raise ArchiveError(f"{str(where)!r} is a directory without Zarr metadata; expected a Zarr archive")
+    if (where / "zarr.json").exists() and read_metadata(where).get("node_type") != "group":
+        raise ArchiveError(f"the metadata of {str(where)!r} are damaged, or not those of a Zarr group; copy it again")
     own = own_attrs(where)
     if is_unfinished(where):
         if own is None:
             raise _left_behind(where)
         if not allow_incomplete:
             raise ArchiveError(f"{shortfall(where)}, or pass allow_incomplete=True")
-        return _open_units(where, own[UNIT], allow_incomplete=True)
+        return open_units(where, own[UNIT], allow_incomplete=True)
     if not holds_every_chunk(where):
-        return _with_labels_loaded(_opened(where, _open_zarr, "a Zarr archive"))
+        return _ready(_opened(where, _open_zarr, "a Zarr archive"))
     if own is not None:
-        return _open_units(where, own[UNIT], allow_incomplete=allow_incomplete)
+        return open_units(where, own[UNIT], allow_incomplete=allow_incomplete)
     for name, index in missing_chunks(where, chunk_counts(where)):
         raise missing_error(where, name, index)
-    return _with_labels_loaded(_opened(where, _open_checked, "a Zarr archive"))
+    return _ready(_opened(where, _open_checked, "a Zarr archive"))
 
 
 def _find(final: Path) -> Path:
@@ -91,12 +98,12 @@ def _left_behind(path: Path) -> ArchiveError:
     )
 
 
-def _open_units(path: Path, unit: str, *, allow_incomplete: bool) -> xr.Dataset:
+def open_units(path: Path, unit: str, *, allow_incomplete: bool = False) -> xr.Dataset:
     """An archive of sdaxr in units of work: all of them, or those that are complete."""
     with warnings.catch_warnings():
         # The reasons of failed units lie beside the arrays.
         warnings.filterwarnings("ignore", message=".*not recognized as a component")
-        data = _with_labels_loaded(_opened(path, _open_checked, "a Zarr archive"))
+        data = _ready(_opened(path, _open_checked, "a Zarr archive"))
     done = complete_units(path, data[STATUS].values)
     if len(done) == data.sizes[unit]:
         return data
@@ -105,8 +112,15 @@ def _open_units(path: Path, unit: str, *, allow_incomplete: bool) -> xr.Dataset:
     return data.isel({unit: done})
 
 
-def _with_labels_loaded(data: xr.Dataset) -> xr.Dataset:
-    """Small coordinates in memory, texts as objects: zarr's own string type is not known everywhere yet."""
+def _ready(data: xr.Dataset) -> xr.Dataset:
+    """``data`` as it is worked with.
+
+    Small coordinates are in memory, texts as objects: zarr's own string type is not known everywhere yet. The layout of
+    the file is forgotten, so that the data can be rechunked, and written in another format.
+    """
+    for variable in data.variables.values():
+        variable.encoding = {key: value for key, value in variable.encoding.items() if key in _ENCODING}
+        variable.attrs = with_typed_flags(variable.attrs, variable.dtype)
     labels = {name: c.variable for name, c in data.coords.items() if c.ndim <= 1 and name not in data.xindexes}
     loaded = {}
     for name, variable in labels.items():
@@ -120,6 +134,7 @@ def _open_netcdf(path: Path) -> xr.Dataset:
     if path.is_file() and path.stat().st_size <= _HELD:
         return xr.load_dataset(path).chunk()
     data: xr.Dataset = xr.open_dataset(path, chunks={})
+    data.attrs.pop(STORED, None)
     return data
 
 
@@ -143,4 +158,4 @@ def _opened(path: Path, opener: Callable[[Path], xr.Dataset], kind: str) -> xr.D
     except ArchiveError:
         raise
     except Exception as error:  # the libraries below raise whatever they like on a broken file
-        raise ArchiveError(f"{str(path)!r} cannot be read as {kind}: {error}") from error
+        raise ArchiveError(f"{str(path)!r} cannot be read as {kind}: {' '.join(str(error).split())}") from error

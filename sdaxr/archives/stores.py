@@ -14,8 +14,10 @@ import xarray as xr
 from sdaxr.archives.chunks import chunk_encoding, stored_attr
 from sdaxr.archives.configuration import HASH
 from sdaxr.archives.finished import publish, workspace
-from sdaxr.archives.format import STORED, UNIT, VARIABLES, open_group, storage_errors
-from sdaxr.schema import ArchiveError, OptionError
+from sdaxr.archives.format import STORED, UNIT, VARIABLES, is_netcdf, open_group, shapes_attr, storage_errors
+from sdaxr.archives.paths import local_path, store_path
+from sdaxr.schema import ArchiveError
+from sdaxr.states.attributes import plain
 
 _log = logging.getLogger(__name__)
 
@@ -24,11 +26,10 @@ def check_free(store: str | Path | None, overwrite: bool) -> None:
     """Raise `ArchiveError` if ``store`` exists and may not be replaced, `OptionError` if it has no known suffix."""
     if store is None:
         return
-    if Path(store).suffix not in (".zarr", ".nc"):
-        raise OptionError(f"found store='{store}', expected a name that ends in .zarr or .nc")
-    if Path(store).exists() and not overwrite:
+    path = store_path(store)
+    if path.exists() and not overwrite:
         raise ArchiveError(f"'{store}' exists; give another store, or overwrite it (overwrite, --overwrite)")
-    if Path(store).is_dir() and not (Path(store) / "zarr.json").exists():
+    if path.is_dir() and not (path / "zarr.json").exists():
         raise ArchiveError(f"'{store}' is a directory, but no Zarr archive, so it is not overwritten; move it away")
 
 
@@ -54,10 +55,10 @@ def save(data: xr.Dataset, store: str | Path, *, overwrite: bool = False) -> xr.
         If the file cannot be written, or another process has written one of this name in the meantime.
     """
     with written_whole(store, overwrite=overwrite) as unfinished:
-        if Path(store).suffix == ".nc":
-            data.to_netcdf(unfinished, engine="netcdf4")
+        if is_netcdf(unfinished):
+            to_netcdf(plain(data), unfinished)
         else:
-            _to_zarr(data, unfinished)
+            _to_zarr(plain(data), unfinished)
     _log.info("wrote %s", store)
     return data
 
@@ -81,10 +82,20 @@ def written_whole(store: str | Path, *, overwrite: bool) -> Iterator[Path]:
     ArchiveError
         If the file cannot be written, or there is one of this name that may not be replaced.
     """
-    final = Path(os.path.abspath(store))
+    final = Path(os.path.abspath(local_path(store)))
     with storage_errors("write", str(store)), workspace(final) as own:
         yield own / final.name
         publish(own / final.name, final, own, replace=overwrite)
+
+
+def to_netcdf(data: xr.Dataset, path: Path, *, whole: bool = False) -> None:
+    """Write a NetCDF file; ``whole`` notes in it that it holds a whole archive in units of work, and which."""
+    bookkeeping = shapes_attr(data) if whole else {}
+    dropped = () if whole else (HASH, UNIT, VARIABLES)
+    data = data.drop_encoding().assign_attrs(bookkeeping)
+    data.attrs = {key: value for key, value in data.attrs.items() if key not in dropped}
+    # xarray marks gaps in all floats; CF has none in coordinates.
+    data.to_netcdf(path, engine="netcdf4", encoding={name: {"_FillValue": None} for name in data.coords})
 
 
 def _to_zarr(data: xr.Dataset, path: Path) -> None:

@@ -11,6 +11,7 @@ import xarray as xr
 from sdaxr.archives.chunks import chunk_encoding
 from sdaxr.archives.format import PENDING, STATUS, STATUS_NAMES
 from sdaxr.schema import DataError
+from sdaxr.states.attributes import plain
 
 # Chunks of at most 64 MiB: several fit in the memory of a small worker.
 _CHUNK_BYTES = 2**26
@@ -34,7 +35,7 @@ def write_template(path: Path, template: xr.Dataset, unit: str, attrs: dict[str,
     }
     status = np.full(template.sizes[unit], PENDING, np.int8)
     template = template.assign_coords({STATUS: (unit, status, status_attrs)})
-    template = template.assign_attrs(attrs).drop_encoding()
+    template = plain(template.assign_attrs(attrs)).drop_encoding()
     encoding = chunk_encoding(template.variables)
     # One unit to a chunk, so that writers lose nothing of each other. Pending is the fill value, so no chunk is stored.
     encoding[STATUS] |= {"chunks": (1,), "write_empty_chunks": False}

@@ -7,10 +7,13 @@ arguments travel to the workers, so pass paths and indices, not arrays or models
 from __future__ import annotations
 
 import sys
+import warnings
 from collections.abc import Callable, Generator, Iterable, Iterator
 from typing import Any
 
-__all__ = ["active_client", "map_units"]
+from sdaxr.schema import ArchiveError, PriorError
+
+__all__ = ["active_client", "map_units", "send"]
 
 
 def active_client() -> Any | None:
@@ -23,6 +26,22 @@ def active_client() -> Any | None:
     except ValueError:
         return None
     return client if client.status == "running" else None
+
+
+def send(client: Any, value: Any) -> Any:
+    """A future of ``value`` for `map_units`, which the workers share.
+
+    The scheduler keeps the value as a task, unlike one that is scattered: when the worker that holds the value dies,
+    another gets it.
+    """
+    with warnings.catch_warnings():
+        # Of values above 10 MB, which are to be scattered in its opinion.
+        warnings.filterwarnings("ignore", message="Sending large graph")
+        return client.submit(_received, value, pure=False)
+
+
+def _received(value: Any) -> Any:
+    return value
 
 
 def map_units(
@@ -76,6 +95,20 @@ def _local(function: Callable[..., Any], units: list[int], args: tuple[Any, ...]
         yield index, result
 
 
+def _on_worker(function: Callable[..., Any], index: int, *args: Any) -> Any:
+    """Call ``function``; an error about a file says on which worker, whose file system may be another one."""
+    from distributed import get_worker
+
+    try:
+        return function(index, *args)
+    except (ArchiveError, PriorError) as error:
+        reason = str(error).rstrip(".")
+        raise type(error)(
+            f"on the worker {get_worker().address}: {reason}; prior and store have to be on a file system that all "
+            "workers share"
+        ) from error
+
+
 def _remote(
     client: Any, function: Callable[..., Any], units: list[int], args: tuple[Any, ...], resource: str | None
 ) -> Iterator[tuple[int, Any]]:
@@ -87,7 +120,9 @@ def _remote(
     declared = resource is not None and any(resource in worker.get("resources", {}) for worker in workers)
     needed = {resource: 1} if declared else None
     arguments = [[argument] * len(units) for argument in args]
-    futures = client.map(function, units, *arguments, pure=False, retries=2, resources=needed)
+    futures = client.map(
+        _on_worker, [function] * len(units), units, *arguments, pure=False, retries=2, resources=needed
+    )
     index_of = {future.key: index for index, future in zip(units, futures, strict=True)}
     try:
         for future in as_completed(futures):  # type: ignore[no-untyped-call]

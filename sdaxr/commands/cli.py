@@ -119,8 +119,8 @@ def _run(name: str, quiet: bool, values: dict[str, Any], of_system: dict[str, An
 def generate(quiet: bool, option: dict[str, Any], **values: Any) -> None:
     """Simulate trajectories of a dynamical system.
 
-    SYSTEM is lorenz63, lorenz96, linear, kolmogorov or quasigeostrophic. The result is a Zarr archive. The same command
-    resumes a run that was interrupted.
+    SYSTEM is lorenz63, lorenz96, linear, kolmogorov or quasigeostrophic. The result is an archive, .zarr or .nc. The
+    same command resumes a run that was interrupted.
     """
     _run("generate", quiet, values, option)
 
@@ -195,7 +195,7 @@ def observe(quiet: bool, **values: Any) -> None:
 def assimilate(quiet: bool, option: dict[str, Any], **values: Any) -> None:
     """Draw a posterior ensemble given observations.
 
-    OBSERVATIONS are files, one for each network of observations. The result is a Zarr archive of trajectories on
+    OBSERVATIONS are files, one for each network of observations. The result is an archive of trajectories on
     (member, time, ...). The same command resumes a run that was interrupted.
     """
     _run("assimilate", quiet, with_options(values, "method", "sampler"), option)

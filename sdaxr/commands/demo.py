@@ -11,6 +11,7 @@ import numpy as np
 import xarray as xr
 
 from sdaxr import operators as op
+from sdaxr.archives.paths import local_path
 from sdaxr.inference.assimilate import assimilate
 from sdaxr.observations.innovations import innovations
 from sdaxr.observations.observe import observe
@@ -71,7 +72,7 @@ def run(
     OptionError
         If ``members`` or ``length`` is below 1.
     """
-    folder = Path(directory)
+    folder = local_path(directory)
     gpu = choose_device("auto").type == "cuda"
     members = (32 if gpu else 8) if members is None else members
     length = (65 if gpu else 32) if length is None else length

@@ -8,6 +8,7 @@ import numpy as np
 
 from sdaxr.archives.description import describe, provenance, short
 from sdaxr.archives.finished import partial_of
+from sdaxr.archives.paths import local_path
 from sdaxr.schema import ArchiveError
 
 # Metadata of a prior that hold the options of an object.
@@ -35,7 +36,7 @@ def info(path: str | Path) -> dict[str, str]:
     """
     from sdaxr.archives.reading import open_archive
 
-    path = Path(path)
+    path = local_path(path)
     if path.suffix == ".safetensors" or _is_name(path):
         return _prior_info(path)
     if path.suffix in (".yaml", ".yml"):

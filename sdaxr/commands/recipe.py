@@ -28,6 +28,7 @@ import yaml
 import sdaxr
 from sdaxr.archives.configuration import difference
 from sdaxr.archives.finished import partial_of, windows_of
+from sdaxr.archives.paths import local_path
 from sdaxr.archives.stores import written_whole
 from sdaxr.commands import checks, steps
 from sdaxr.commands.values import Loader, typed
@@ -92,7 +93,7 @@ def run(recipe: str | Path, *, overwrite: bool = False, progress: bool = True) -
     ArchiveError
         If an output exists that this recipe, with its present parameters, did not make, and ``overwrite`` is false.
     """
-    path = Path(recipe)
+    path = local_path(recipe)
     plan = read(path)
     state = _State(path)
     todo = [step for step in plan if not state.done(step)]
@@ -121,7 +122,7 @@ def read(recipe: str | Path) -> list[Step]:
     OptionError
         If the recipe is not valid; the message names the step.
     """
-    path = Path(recipe)
+    path = local_path(recipe)
     plan: list[Step] = []
     for number, (name, given) in enumerate(_entries(path), start=1):
         try:
@@ -133,7 +134,7 @@ def read(recipe: str | Path) -> list[Step]:
 
 def status(recipe: str | Path) -> dict[str, str]:
     """Description of a recipe for `sdaxr info`: its steps, and which of them are done."""
-    path = Path(recipe)
+    path = local_path(recipe)
     plan, state = read(path), _State(path)
     done = {f"{n} {s.name}": "done" if state.done(s) else "to do" for n, s in enumerate(plan, start=1)}
     complete = "yes" if set(done.values()) <= {"done"} else "no; continue with: sdaxr run"
@@ -230,14 +231,14 @@ def _resolve(values: dict[str, Any], base: Path) -> dict[str, Path]:
     for key, value in values.items():
         is_file = key in (*steps.INPUTS, *steps.OUTPUTS)
         if is_file and isinstance(value, list):
-            values[key] = [str(base / item) for item in value]
+            values[key] = [str(base / local_path(item)) for item in value]
             files |= {f"{key}[{i}]": Path(item) for i, item in enumerate(values[key])}
         elif isinstance(value, str) and (is_file or value.endswith(".safetensors")):
-            files[key] = base / value
+            files[key] = base / local_path(value)
             values[key] = str(files[key])
         elif key == "method" and isinstance(value, dict):
             given = {k: value[k] for k in checks.files_of_method(values) if value.get(k) is not None}
-            named = {k: base / typed(f"{key}.{k}", text, "str") for k, text in given.items()}
+            named = {k: base / local_path(typed(f"{key}.{k}", text, "str")) for k, text in given.items()}
             files |= {f"{key}.{k}": file for k, file in named.items()}
             values[key] = value | {k: str(file) for k, file in named.items()}
     models = {*sdaxr.systems.systems(), *sdaxr.priors()}

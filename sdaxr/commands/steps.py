@@ -17,6 +17,7 @@ from typing import Any
 import xarray as xr
 
 import sdaxr
+from sdaxr.archives.paths import local_path
 from sdaxr.archives.stores import check_free, save, written_whole
 from sdaxr.schema import TRAJECTORY, DataError, OperatorError, OptionError, nearest
 
@@ -155,7 +156,7 @@ def plot(
 
     matplotlib.pyplot.close(figure)
     _log.info("wrote %s", path)
-    return Path(path)
+    return local_path(path)
 
 
 def animate(
@@ -172,7 +173,7 @@ def animate(
     with written_whole(path, overwrite=True) as unfinished:
         sdaxr.animate(opened, unfinished, **options)
     _log.info("wrote %s", path)
-    return Path(path)
+    return local_path(path)
 
 
 STEPS: dict[str, Callable[..., Any]] = {

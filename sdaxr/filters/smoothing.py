@@ -70,7 +70,7 @@ def smooth(
     seed
         Seed of all random numbers. The members are drawn together, so that each member depends on ``members``.
     store
-        Path of a Zarr archive to which the members are written.
+        Path of an archive (``.zarr`` or ``.nc``) to which the members are written.
     operator
         Observation operator, or one for each network. It replaces the operator in the attributes of the observations.
     times

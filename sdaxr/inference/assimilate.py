@@ -16,7 +16,7 @@ from tqdm.auto import tqdm
 from sdaxr.archives.archive import Archive
 from sdaxr.archives.ensemble import Ensemble
 from sdaxr.archives.provenance import provenance_attrs
-from sdaxr.archives.workers import active_client, map_units
+from sdaxr.archives.workers import active_client, map_units, send
 from sdaxr.filters.smoothing import smooth
 from sdaxr.inference.forecast import refuse_beside_a_system
 from sdaxr.inference.problem import Problem
@@ -40,9 +40,11 @@ from sdaxr.posterior.samplers.base import Sampler
 from sdaxr.posterior.samplers.registry import describe_sampler, resolve_sampler
 from sdaxr.prior.files import Prior, open_prior, priors
 from sdaxr.schema import MEMBER, OptionError, check_least
+from sdaxr.states.isolation import isolated
 from sdaxr.systems.base import System
 
 
+@isolated()
 def assimilate(  # noqa: PLR0913 (what is asked of the observations, the prior, the method and the run)
     observations: Observations,
     prior: str | Path | Prior | None = None,
@@ -100,7 +102,8 @@ def assimilate(  # noqa: PLR0913 (what is asked of the observations, the prior, 
         Seed of the random numbers. A member depends on ``seed`` and its own number only, not on the number of members
         or the size of the batches; `sdaxr.methods` that need a system draw all members together.
     store
-        Path of a Zarr archive to which the members are written. A killed run resumes when it is run again.
+        Path of an archive (``.zarr`` or ``.nc``) to which the members are written. A killed run resumes when it is
+        run again.
     operator
         Observation operator, or one for each network. It replaces the operator in the attributes of the observations.
     times
@@ -242,8 +245,8 @@ def draw(
     batches = [range(first, min(first + size, members)) for first in range(0, members, size)]
     batches = [b for b in batches if ensemble.waiting.intersection(b)]
     if client is not None:
-        # The problem is scattered once; as a plain argument, the observations would be sent with every batch.
-        sent = client.scatter([problem], hash=False)[0]
+        # The problem is sent once; as a plain argument, the observations would be sent with every batch.
+        sent = send(client, problem.loaded())
         drawn = map_units(
             draw_batch, range(len(batches)), sent, batches, seed, ensemble.archive,
             progress=progress, description="assimilating", resource="GPU",
@@ -263,6 +266,7 @@ def draw(
     return ensemble.dataset()
 
 
+@isolated()
 def draw_batch(
     number: int,
     problem: Problem,

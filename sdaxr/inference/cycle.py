@@ -27,6 +27,7 @@ import xarray as xr
 from sdaxr.archives.configuration import difference
 from sdaxr.archives.finished import remove, windows_of
 from sdaxr.archives.format import BOOKKEEPING, STATUS
+from sdaxr.archives.paths import store_path
 from sdaxr.archives.reading import open_archive
 from sdaxr.archives.seeds import unit_seed
 from sdaxr.archives.stores import check_free, save, written_whole
@@ -164,7 +165,8 @@ def cycle(
         "cycle_operators": json.dumps(describe_networks(networks, options["operator"])["operators"]),
         **describe_method(guidance), **describe_sampler(sampler),
     }  # fmt: skip
-    if store is not None and Path(store).exists() and not overwrite:
+    store = None if store is None else store_path(store)
+    if store is not None and store.exists() and not overwrite:
         return _finished(store, about)
     check_free(store, overwrite)
     starts = list(range(0, axis.size, window))

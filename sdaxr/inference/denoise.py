@@ -44,6 +44,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from sdaxr.archives.ensemble import member_attrs
+from sdaxr.archives.provenance import provenance_attrs
 from sdaxr.archives.seeds import unit_seed
 from sdaxr.inference.lead_time import check_times
 from sdaxr.posterior.covariance.variance import Measured
@@ -55,9 +56,11 @@ from sdaxr.posterior.samplers.registry import resolve_sampler
 from sdaxr.posterior.states import channel_variance, observe_states
 from sdaxr.prior.files import Prior, open_prior
 from sdaxr.prior.hardware import choose_device
-from sdaxr.schema import MEMBER, TIME, DataError, DivergenceError, OptionError, check_least, nearest
+from sdaxr.schema import MEMBER, TIME, DataError, DivergenceError, OptionError, check_least, check_positive, nearest
 from sdaxr.states.axes import ensemble_dimension
 from sdaxr.states.fields import StateLayout
+from sdaxr.states.inputs import as_dataset
+from sdaxr.states.isolation import isolated
 from sdaxr.states.names import named_time
 
 ROUTES = ("posterior", "langevin")
@@ -65,6 +68,7 @@ ROUTES = ("posterior", "langevin")
 _ELEMENTS = 2**20
 
 
+@isolated()
 def denoise(
     noisy: xr.Dataset,
     prior: str | Path | Prior,
@@ -130,6 +134,7 @@ def denoise(
     DivergenceError
         If a sample is not finite.
     """
+    noisy = as_dataset(noisy, "the noisy fields")
     prior = open_prior(prior)
     layout, target = prior.layout, choose_device(device)
     if method not in ROUTES:
@@ -172,7 +177,10 @@ def denoise(
             guidance,
         )  # fmt: skip
     samples = _sample(route, denoiser, y, members, seed, batch, progress)
-    about = {"prior": prior.name, "prior_sha256": prior.sha256, "denoising": method, "seed": seed} | _options(route)
+    about = provenance_attrs(
+        f"fields denoised with the prior {prior.name!r}", f"denoising, {method}", prior=prior.name,
+        prior_sha256=prior.sha256, denoising=method, seed=seed, **_options(route),
+    )  # fmt: skip
     return _labelled(samples, noisy, layout, ensemble, members).assign_attrs(noisy.attrs | about)
 
 
@@ -323,8 +331,7 @@ def _noise_ratio(layout: StateLayout, error: float | Mapping[str, float]) -> np.
     if missing:
         raise OptionError(f"error has no value for {missing}, expected one for each of {list(layout.variables)}")
     for name, value in given.items():
-        if not 0 < value < np.inf:
-            raise OptionError(f"error of '{name}' is {value}, expected a positive number in the units of the data")
+        check_positive(f"error of '{name}'", value, " in the units of the data")
     depth = [layout.sizes[layout.layer] if layout.layer and v in layout.layered else 1 for v in layout.variables]
     stds = np.repeat([float(given[v]) for v in layout.variables], depth)
     ratio: np.ndarray = stds.reshape(-1, *[1] * len(layout.space)) / layout.std

@@ -21,8 +21,9 @@ import xarray as xr
 
 from sdaxr import schema
 from sdaxr.archives.ensemble import Ensemble
+from sdaxr.archives.paths import local_path
 from sdaxr.archives.seeds import unit_seed
-from sdaxr.archives.workers import active_client, map_units
+from sdaxr.archives.workers import active_client, map_units, send
 from sdaxr.inference.lead_time import check_times, labels, provenance, with_time
 from sdaxr.schema import (
     MEMBER,
@@ -36,6 +37,8 @@ from sdaxr.schema import (
     nearest,
 )
 from sdaxr.states.coordinates import coordinate_of, onto_grid
+from sdaxr.states.inputs import as_dataset
+from sdaxr.states.isolation import isolated
 from sdaxr.states.time import TimeAxis, time_kind
 from sdaxr.systems.base import System
 from sdaxr.systems.registry import open_system, systems
@@ -52,6 +55,7 @@ _SECONDS = {
 }  # fmt: skip
 
 
+@isolated()
 def forecast(
     ensemble: xr.Dataset,
     model: str | Path | System | Prior,
@@ -93,7 +97,8 @@ def forecast(
     seed
         Seed of the random numbers. Member m depends on ``seed`` and m only.
     store
-        Path of a Zarr archive to which the members are written. A killed run resumes when it is run again.
+        Path of an archive (``.zarr`` or ``.nc``) to which the members are written. A killed run resumes when it is
+        run again.
     context, block
         For a prior: the largest number k of states that condition a block (default: half the window of the prior), and
         the number b of new states in a block (default: the rest of the window).
@@ -129,7 +134,7 @@ def forecast(
     """
     for key, value, least in (("steps", steps, 1), ("seed", seed, 0), ("batch", 1 if batch is None else batch, 1)):
         check_least(key, value, least)
-    data = with_time(ensemble)
+    data = with_time(as_dataset(ensemble, "the ensemble"))
     found = _resolve(model, options, data)
     if isinstance(found, System):
         given = {"context": context, "block": block, "error": error, "method": method, "sampler": sampler}
@@ -244,8 +249,8 @@ class _SystemForecast:
     def members(self, waiting: list[int], progress: bool) -> Iterator[tuple[int, Any]]:
         """The pending members, each with its fields {variable: (steps, *space)}, or with the error of its forecast."""
         client = active_client()
-        # The states are scattered once; as a plain argument, the states of all members would be sent with each member.
-        states = self.states if client is None else client.scatter([self.states], hash=False)[0]
+        # The states are sent once; as a plain argument, the states of all members would be sent with each member.
+        states = self.states if client is None else send(client, self.states)
         yield from map_units(
             advance_member, waiting, self.system, states, self.steps, self.seed,
             progress=progress, description=f"forecast {self.system.name}",
@@ -277,7 +282,7 @@ def _resolve(model: Any, options: Mapping[str, Any], data: xr.Dataset) -> System
         return open_system(model, **(recorded | dict(options)))
     from sdaxr.prior.files import open_prior, priors
 
-    if isinstance(model, str) and not Path(model).exists() and model not in priors() and not Path(model).suffix:
+    if isinstance(model, str) and not local_path(model).exists() and model not in priors() and not Path(model).suffix:
         raise OptionError(f"model={nearest(model, {*systems(), *priors()})} (or the path of a prior)")
     try:
         return open_prior(model)

@@ -69,10 +69,12 @@ def labels(state: xr.Dataset, data: xr.Dataset, time: TimeAxis, steps: int) -> x
     offsets = elapsed(xr.DataArray(valid, dims=TIME, name=TIME), start)
     lead = np.arange(1, steps + 1) * time.step if kind == "float" else (offsets * 1e9).round().astype("timedelta64[ns]")
     reference = {"standard_name": "forecast_reference_time", "long_name": "time of the initial state"}
+    # CF knows periods in units of time only, and model time may have none.
+    period = {} if units.get("units") == "1" else {"standard_name": "forecast_period"}
     known = {} if kind == "float" else {"standard_name": "time"}
     coords = {
         MEMBER: (MEMBER, data[MEMBER].values),
-        LEAD_TIME: (LEAD_TIME, lead, {"standard_name": "forecast_period", "long_name": "lead time", **units}),
+        LEAD_TIME: (LEAD_TIME, lead, {**period, "long_name": "lead time", **units}),
         VALID_TIME: (LEAD_TIME, valid, {**known, "long_name": "time that is forecast", **units}),
         INIT_TIME: ((), np.array(start), {**reference, **units}),
     }

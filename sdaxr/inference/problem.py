@@ -11,6 +11,7 @@ from typing import Any
 import torch
 import xarray as xr
 
+from sdaxr.archives.paths import local_path
 from sdaxr.inference.binding import likelihood_of
 from sdaxr.inference.evidence import Evidence, screen
 from sdaxr.observations.screening import Screening
@@ -61,10 +62,13 @@ class Problem:
 
     def __getstate__(self) -> dict[str, Any]:
         state = {field.name: getattr(self, field.name) for field in fields(self)}
-        state["networks"] = {name: data.compute() for name, data in self.networks.items()}
-        if not isinstance(self.prior, Prior) and Path(self.prior).exists():
-            state["prior"] = Path(self.prior).resolve()  # A worker may have another working directory.
+        if not isinstance(self.prior, Prior) and local_path(self.prior).exists():
+            state["prior"] = local_path(self.prior).resolve()  # A worker may have another working directory.
         return state
+
+    def loaded(self) -> Problem:
+        """The same problem with its observations in memory: a client cannot compute them while it sends them."""
+        return replace(self, networks={name: data.compute() for name, data in self.networks.items()})
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from sdaxr.archives.provenance import CONVENTIONS
 from sdaxr.observations.matching import match
 from sdaxr.observations.observe import operator_for
 from sdaxr.observations.places import OBS, labels_of
@@ -16,9 +17,12 @@ from sdaxr.observations.screening import Screening
 from sdaxr.operators import Operator, Template
 from sdaxr.operators.sea import AtSea
 from sdaxr.states.axes import ensemble_dimension
+from sdaxr.states.inputs import as_dataset
+from sdaxr.states.isolation import isolated
 from sdaxr.states.names import recognised
 
 
+@isolated()
 def innovations(
     posterior: xr.Dataset,
     observations: xr.Dataset,
@@ -54,6 +58,7 @@ def innovations(
     DataError, GridError, UnitsError, OperatorError
         If the observations do not fit the posterior.
     """
+    posterior, observations = as_dataset(posterior, "the posterior"), as_dataset(observations, "the observations")
     how = Screening.of(screening)
     observations = recognised(observations, {n: c.attrs for n, c in posterior.coords.items()})
     chosen = _at_sea(operator or operator_for(observations, how), posterior)
@@ -72,7 +77,8 @@ def innovations(
         rms = (normalised**2).mean(dims) ** 0.5
         rms.attrs = {"units": "1", "long_name": f"rms innovation of {name} over the observation error"}
         result[f"{name}_normalised_rms"] = rms
-    return _with_coordinates(result, observations)
+    about = {"Conventions": CONVENTIONS, "title": "Innovations: observations minus H(posterior)"}
+    return _with_coordinates(result, observations).assign_attrs(result.attrs | about)
 
 
 def _at_sea(operator: Operator, posterior: xr.Dataset) -> Operator:

@@ -31,12 +31,15 @@ from sdaxr.operators.measurements import Measurements
 from sdaxr.schema import TIME, WINDOW_BOUND, DataError, OptionError
 from sdaxr.states.axes import ensemble_dimension
 from sdaxr.states.coordinates import coordinate_of, onto_grid
+from sdaxr.states.inputs import as_dataset
+from sdaxr.states.isolation import isolated
 from sdaxr.states.names import auxiliary, named_time
 from sdaxr.states.time import onto_times
 
 WINDOW = "window"
 
 
+@isolated()
 def observe(
     truth: xr.Dataset,
     operator: Operator,
@@ -108,7 +111,7 @@ def observe(
     transform = noise_of(noise)
     if correlation is not None and noise != GAUSSIAN:
         raise OptionError(f"found correlation= beside noise={noise!r}, expected {GAUSSIAN!r}; leave one of them out")
-    truth = _one_trajectory(named_time(truth))
+    truth = _one_trajectory(named_time(as_dataset(truth, "the truth")))
     _check_gaps(truth)
     clean = operator.apply(truth)
     if TIME in clean.dims:

@@ -19,6 +19,7 @@ from sdaxr.schema import TIME, DataError, OptionError, nearest, others
 from sdaxr.states.axes import ensemble_dimension
 from sdaxr.states.coordinates import TOLERANCE
 from sdaxr.states.fields import StateLayout
+from sdaxr.states.inputs import as_dataset
 from sdaxr.states.names import recognised
 from sdaxr.states.time import TimeAxis, calendar_of, check_kind, nearest_times, since_epoch, time_axis, time_kind
 
@@ -34,14 +35,14 @@ def as_networks(observations: Observations, layout: StateLayout | None = None) -
 
 
 def _networks(observations: Observations) -> dict[str, xr.Dataset]:
-    if isinstance(observations, xr.Dataset):
-        return {"observations": observations}
     if isinstance(observations, xr.DataTree):
         nodes = [node for node in observations.subtree if node.data_vars] or [observations]
-        return {node.path.strip("/") or "observations": node.to_dataset() for node in nodes}
+        observations = {node.path.strip("/") or "observations": node.to_dataset() for node in nodes}
+    if isinstance(observations, xr.Dataset) or not isinstance(observations, Mapping):
+        return {"observations": as_dataset(observations, "the observations")}
     if not observations:
         raise DataError("found no network of observations, expected at least one Dataset")
-    return dict(observations)
+    return {str(name): as_dataset(data, f"the network '{name}'") for name, data in observations.items()}
 
 
 def operator_of(name: str, data: xr.Dataset, operator: Operators, screening: Screening | None = None) -> Operator:
@@ -232,6 +233,7 @@ def background_network(background: xr.Dataset, times: xr.DataArray) -> xr.Datase
     DataError
         If there is more than one time or state, or the time is not the first of the window.
     """
+    background = as_dataset(background, "the background")
     ensemble = ensemble_dimension(background)
     if ensemble is not None:
         raise DataError(

@@ -261,8 +261,8 @@ def operator_from_dict(description: object) -> Operator:
     if not isinstance(description, Mapping) or "op" not in description:
         raise OperatorError(f'found {description!r}, expected an operator such as {{"op": "coarsen", "factor": 8}}')
     name = description["op"]
-    if name not in REGISTRY:
-        raise OperatorError(f"there is no operator {schema.nearest(name, REGISTRY)}")
+    if not isinstance(name, str) or name not in REGISTRY:
+        raise OperatorError(f"there is no operator {schema.nearest(str(name), REGISTRY)}")
     return REGISTRY[name].from_dict({k: v for k, v in description.items() if k != "op"})
 
 

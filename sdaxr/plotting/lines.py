@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import xarray as xr
 
+from sdaxr.plotting.flags import meanings
 from sdaxr.plotting.panels import Panel, Quantity, laid_out, positions, top_layer
 from sdaxr.schema import TIME, TRAJECTORY, DataError
 from sdaxr.states.axes import ensemble_dimension, space_dimensions
@@ -53,6 +54,9 @@ def draw_lines(
             _error_bars(axes, observations, name)
         units = str(data[name].attrs.get("units", "1"))
         axes.set_ylabel(name if units in ("", "1") else f"{name} [{units}]")
+        known = meanings(data[name])
+        if known:
+            axes.set_yticks(list(known), labels=list(known.values()))
         axes.spines[["top", "right"]].set_visible(False)
     _time_label(panels[-1].xaxis, panels[-1].set_xlabel, stamps)
     handles, labels = _unique(panels)

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from sdaxr.plotting import flags
 from sdaxr.schema import TIME, TRAJECTORY, DataError, GridError, OperatorError, nearest
 from sdaxr.states.axes import ensemble_dimension, is_latitude, is_longitude, layer_dimension, space_dimensions, upright
 from sdaxr.states.coordinates import gathered, spacing_of, turn_of, unrolled, wrapped
@@ -34,11 +35,14 @@ class Quantity:
         Text of the colour bar.
     spread
         Whether it is a spread, whose colours start at zero.
+    flags
+        What its values 0, 1, ... mean, where they are numbered flags.
     """
 
     name: str
     units: str
     spread: bool = False
+    flags: tuple[str, ...] = ()
 
     @property
     def label(self) -> str:
@@ -123,11 +127,11 @@ def make_panels(
         data = data.isel({member: slice(members)})
     field = quantity_of(data, variable).load()
     field = field.rename({d: TIME for d in field.dims if d == "lead_time"})
-    quantity = Quantity(variable, str(field.attrs.get("units", "1")))
+    field, quantity = _categorised(field, variable)
     panels: list[Panel] = []
     if truth is not None:
         there = _at_times(single(truth), stamps, variable)
-        panels += [] if there is None else [Panel("truth", there, quantity)]
+        panels += [] if there is None else [Panel("truth", _categorised(there, variable)[0], quantity)]
     if observations is not None:
         seen = _observed(observations, stamps, variable, quantity)
         # A panel with a colour bar of its own goes on top: the rows of each colour bar are then neighbours.
@@ -140,7 +144,7 @@ def make_panels(
         shown = range(min(members, field.sizes[member]))
         labels = field[member].values if member in field.coords else np.arange(field.sizes[member])
         panels += [Panel(f"{member} {labels[i]}", field.isel({member: i}, drop=True), quantity) for i in shown]
-        if member != TRAJECTORY and field.sizes[member] > 1:
+        if member != TRAJECTORY and field.sizes[member] > 1 and not quantity.flags:
             spread = Quantity(f"spread of {variable}", quantity.units, spread=True)
             panels.append(Panel("mean", field.mean(member), quantity))
             panels.append(Panel("spread", field.std(member, ddof=1), spread))
@@ -244,11 +248,17 @@ def _choose_times(
     if times is None:
         return np.arange(stamps.size)
     if not isinstance(times, int | np.integer):
-        wanted = xr.DataArray(np.asarray(times, dtype=stamps.dtype), dims=TIME, name=TIME)
+        try:
+            wanted = xr.DataArray(np.asarray(times, dtype=stamps.dtype), dims=TIME, name=TIME)
+        except (TypeError, ValueError) as error:
+            raise DataError(
+                f"found times={times!r}, expected a number of times, or some of those of the data"
+            ) from error
         found = match_times(wanted, stamps, of="times=", like="the data")
         if (found < 0).any():
             raise DataError(
-                f"found no data at the time {wanted.values[found < 0][0]}, expected times among {stamps.values}"
+                f"found no data at the time {wanted.values[found < 0][0]}, expected times "
+                f"from {stamps.values[0]} to {stamps.values[-1]}, at the steps of the data"
             )
         return found
     chosen = np.unique(np.linspace(0, stamps.size - 1, min(int(times), stamps.size)).round().astype(int))
@@ -287,7 +297,17 @@ def _observed(observations: xr.Dataset, stamps: xr.DataArray, variable: str, qua
         quantity = Quantity(f"observed {name}", str(field.attrs.get("units", "1")))
     elif str(field.attrs.get("units", "1")) != quantity.units:
         quantity = Quantity(f"observed {quantity.name}", str(field.attrs.get("units", "1")))
-    return [Panel("observation", field, quantity)]
+    field, own = _categorised(field, quantity.name)
+    return [Panel("observation", field, own if own.flags else quantity)]
+
+
+def _categorised(field: xr.DataArray, name: str) -> tuple[xr.DataArray, Quantity]:
+    """The field and what it is; flags are numbered."""
+    known = flags.meanings(field)
+    if not known:
+        return field, Quantity(name, str(field.attrs.get("units", "1")))
+    texts = tuple(text for _, text in sorted(known.items()))
+    return flags.numbered(field), Quantity(name, "1", flags=texts)
 
 
 def _shown(data: xr.Dataset) -> list[str]:

@@ -16,7 +16,10 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import xarray as xr
 
-from sdaxr.plotting import maps
+from sdaxr.archives.format import storage_errors
+from sdaxr.archives.paths import local_path
+from sdaxr.observations.places import OBS
+from sdaxr.plotting import flags, maps, points
 from sdaxr.plotting.panels import (
     Panel,
     Quantity,
@@ -27,13 +30,16 @@ from sdaxr.plotting.panels import (
     point_coordinates,
     positions,
 )
-from sdaxr.schema import DataError, OptionError
+from sdaxr.schema import DataError, OptionError, check_least
 from sdaxr.states.axes import space_dimensions
+from sdaxr.states.inputs import as_dataset
+from sdaxr.verification.alignment import valid_times
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _Extent = tuple[float, float, float, float]
+_DOT = 14.0  # area of a point, in squares of 1/72 inch
 _FRAMES = 400  # most frames of an animation, 50 s at the default rate; of more times, every n-th is drawn
 
 
@@ -52,7 +58,8 @@ def plot(
     Parameters
     ----------
     data
-        A posterior ``(member, time, ...)``, a forecast, trajectories, observations or a single field.
+        A posterior ``(member, time, ...)``, a forecast, trajectories, observations or a single field. Measurements in
+        point form are drawn at the nearest of the times shown, flags (CF ``flag_meanings``) as categories.
     truth, observations
         Drawn above ``data``, at the same times.
     variable
@@ -78,11 +85,16 @@ def plot(
     OptionError
         If matplotlib does not write files with the ending of ``path``.
     """
-    if path is not None:
-        _check_ending(Path(path))
+    target = None if path is None else local_path(path)
+    if target is not None:
+        _check_ending(target)
+    check_least("members", members, 1)
+    if isinstance(times, int):
+        check_least("times", times, 1)
     figure, _ = _draw(data, truth, observations, variable, times, members)
-    if path is not None:
-        figure.savefig(path, dpi=150)
+    if target is not None:
+        with storage_errors("write", str(target)):
+            figure.savefig(target, dpi=150)
     return figure
 
 
@@ -116,7 +128,7 @@ def animate(
     DataError
         If ``path`` does not end in ``.gif`` or ``fps`` is not positive; else as `plot`.
     """
-    target = Path(path)
+    target = local_path(path)
     if target.suffix.lower() != ".gif":
         raise DataError(f"cannot write an animation to '{target.name}', expected a name that ends in .gif")
     if fps <= 0:
@@ -124,7 +136,8 @@ def animate(
     figure, update = _draw(data, truth, observations, variable, None, 1, animated=True)
     frames = update.frames
     step = -(-frames // _FRAMES)
-    _write_gif((_render(figure, update, i) for i in range(0, frames, step)), target, fps)
+    with storage_errors("write", str(target)):
+        _write_gif((_render(figure, update, i) for i in range(0, frames, step)), target, fps)
     return target
 
 
@@ -154,6 +167,15 @@ def _draw(
     *,
     animated: bool = False,
 ) -> tuple[Figure, _Update]:
+    data = as_dataset(data, "what is drawn")
+    truth = None if truth is None else as_dataset(truth, "the truth")
+    observations = None if observations is None else as_dataset(observations, "the observations")
+    if points.is_point_form(data):
+        data = points.at_times(data, points.own_times(data, times))
+        times = times if isinstance(times, Sequence) else None
+    stamps = valid_times(data)
+    if observations is not None and stamps is not None and stamps.ndim == 1 and points.is_point_form(observations):
+        observations = points.at_times(observations, stamps, reach=0.5)
     name = choose_variable(data, variable)
     source = data[name] if name in data.data_vars else data[next(iter(data.data_vars))]
     space = space_dimensions(source)
@@ -242,7 +264,7 @@ def _draw_field(
         values, ys, xs = field.values, field[y].values, field[x].values
     axes.set_facecolor("0.93")
     if panel.is_points:
-        drawn = axes.scatter(xs, ys, c=values[index], s=14, edgecolors="0.2", linewidths=0.3, **style, **extra)
+        drawn = axes.scatter(xs, ys, c=values[index], s=_DOT, edgecolors="0.2", linewidths=0.3, **style, **extra)
     else:
         drawn = axes.pcolormesh(
             xs, ys, np.ma.masked_invalid(values[index]), shading="nearest", rasterized=True, **style, **extra
@@ -257,6 +279,8 @@ def _draw_field(
 
     def move(frame: int) -> None:
         drawn.set_array(np.ma.masked_invalid(values[frame]))
+        if OBS in field.dims:  # A station without data is an empty circle; a measurement is at its own time only.
+            drawn.set_sizes(np.where(np.isfinite(values[frame]), _DOT, 0.0))
         absent.set_visible(not np.isfinite(values[frame]).any())
 
     move(index)
@@ -271,6 +295,9 @@ def scales(panels: Sequence[Panel]) -> dict[Quantity, dict[str, Any]]:
     found: dict[Quantity, dict[str, Any]] = {}
     for quantity in {p.quantity: None for p in panels}:
         alike = [p for p in panels if p.quantity == quantity]
+        if quantity.flags:
+            found[quantity] = flags.scale(quantity.flags)
+            continue
         reference = [p for p in alike if p.label == "truth"] or alike
         values = np.concatenate([p.field.values[np.isfinite(p.field.values)] for p in reference])
         values = values if values.size else np.zeros(1)
@@ -305,6 +332,8 @@ def _colour_bars(
             pad=0.03,
             extendfrac=0.08 / lines,
         )
+        if quantity.flags:
+            bar.set_ticks(range(len(quantity.flags)), labels=quantity.flags)
         bar.set_label(quantity.label, fontsize=9)
         bar.ax.tick_params(labelsize=8)
 
@@ -316,7 +345,8 @@ def _extent(panels: Sequence[Panel]) -> _Extent:
     edges: list[float] = []
     for axis in (x, y):
         values = positions(field, axis)
-        margin = 0.05 * np.ptp(values) if y not in field.dims else 0.5 * abs(np.diff(values).mean())
+        # A single place has no extent.
+        margin = (0.05 * np.ptp(values) or 1.0) if y not in field.dims else 0.5 * abs(np.diff(values).mean())
         edges += [float(values.min() - margin), float(values.max() + margin)]
     return edges[0], edges[1], edges[2], edges[3]
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from importlib import resources
@@ -20,6 +21,7 @@ import xarray as xr
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_bytes
 
+from sdaxr.archives.paths import local_path
 from sdaxr.archives.stores import written_whole
 from sdaxr.prior.augmentation import Augmentation
 from sdaxr.prior.blanket import TrajectoryDenoiser
@@ -27,12 +29,16 @@ from sdaxr.prior.hardware import choose_precision
 from sdaxr.prior.held_out import HeldOut
 from sdaxr.prior.modes import Modes
 from sdaxr.prior.networks.base import Inputs, choose_network
-from sdaxr.prior.preconditioning import DenoisingNetwork
-from sdaxr.schema import PriorError, nearest
+from sdaxr.prior.preconditioning import PARAMETERISATIONS, DenoisingNetwork
+from sdaxr.schema import PriorError, SdaxrError, check_least, nearest
 from sdaxr.states.fields import StateLayout
+from sdaxr.states.isolation import isolated
 
 FORMAT = "sdaxr prior 2"
 _VECTORS = "modes.vectors"
+# What Python and torch raise on metadata that are not those of a prior.
+_ALTERED = (KeyError, TypeError, ValueError, AttributeError, IndexError, RuntimeError, SdaxrError)
+_LONGEST = 200
 _REFERENCE = ("reference.states", "reference.context")
 
 
@@ -164,7 +170,7 @@ class Prior:
         ArchiveError
             If the file cannot be written.
         """
-        path = Path(path)
+        path = local_path(path)
         arrays, layout = self.layout.to_file()
         learned = set(dict(self.network.named_parameters()))
         if self.augmentation.operators:
@@ -193,6 +199,7 @@ class Prior:
         )
 
 
+@isolated()
 def open_prior(prior: str | Path | Prior) -> Prior:
     """Open a prior.
 
@@ -219,7 +226,19 @@ def open_prior(prior: str | Path | Prior) -> Prior:
             "copy it again, or train anew with sdaxr.train"
         ) from error
     _check_format(path, metadata.get("sdaxr"))
-    about = json.loads(metadata["about"])
+    try:
+        return _assembled(tensors, json.loads(metadata["about"]))
+    except _ALTERED as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:_LONGEST]
+        raise PriorError(
+            f"'{path}' has a header that does not describe a prior ({reason}): it has been altered; copy the file "
+            "again, or train anew with sdaxr.train"
+        ) from error
+
+
+def _assembled(tensors: Mapping[str, torch.Tensor], about: dict[str, Any]) -> Prior:
+    """The prior that the tensors and the metadata of a file describe."""
+    _check_about(about)
     arrays = {k: t.numpy() for k, t in tensors.items() if k.startswith("layout.")}
     layout = StateLayout.from_file(arrays, about.pop("layout"))
     network = assemble(layout, about)
@@ -228,7 +247,19 @@ def open_prior(prior: str | Path | Prior) -> Prior:
     if network.modes is not None and weights[_VECTORS].dtype != torch.float32:
         network.modes.orthonormalise()
     states, context = (tensors[key].float().numpy() for key in _REFERENCE)
-    return Prior(layout, network.eval().requires_grad_(False), (states, context), about)
+    prior = Prior(layout, network.eval().requires_grad_(False), (states, context), about)
+    _ = prior.augmentation  # read, so that what cannot be read is known here
+    return prior
+
+
+def _check_about(about: Mapping[str, Any]) -> None:
+    """Raise `PriorError` if metadata are impossible of which the network would make something else without a word."""
+    check_least("window", about["window"], 1)
+    low, high = about["optimisation"]["levels"]
+    if not 0 < low < high < math.inf:
+        raise PriorError(f"found the noise levels {low} to {high}, expected positive numbers that rise")
+    if about["parameterisation"] not in PARAMETERISATIONS:
+        raise PriorError(f"found the parameterisation {nearest(str(about['parameterisation']), PARAMETERISATIONS)}")
 
 
 def prior_path(prior: str | Path) -> Path:
@@ -239,7 +270,7 @@ def prior_path(prior: str | Path) -> Path:
     PriorError
         If there is neither.
     """
-    path = _shipped().get(str(prior), Path(prior))
+    path = _shipped().get(str(prior)) or local_path(prior)
     if not path.exists():
         raise PriorError(f"found neither a file nor a shipped prior named {nearest(str(prior), _shipped())}")
     return path

@@ -16,6 +16,7 @@ import xarray as xr
 from sdaxr import schema
 from sdaxr.archives.finished import remove, workspace
 from sdaxr.archives.format import storage_errors
+from sdaxr.archives.paths import store_path
 from sdaxr.archives.reading import open_archive
 from sdaxr.operators.base import Operator
 from sdaxr.prior.augmentation import Augmentation
@@ -31,9 +32,12 @@ from sdaxr.schema import ArchiveError, DataError, OptionError
 from sdaxr.states.axes import space_dimensions
 from sdaxr.states.fields import StateLayout
 from sdaxr.states.infer import infer_layout, state_variables
+from sdaxr.states.inputs import as_dataset
+from sdaxr.states.isolation import isolated
 from sdaxr.states.names import named_time
 
 
+@isolated()
 def train(
     trajectories: xr.Dataset | str | Path,
     store: str | Path,
@@ -141,15 +145,15 @@ def train(
     ...     optimisation=sdaxr.Optimisation(batch=4, weighting="relative"),
     ... )  # doctest: +SKIP
     """
-    store = Path(store)
-    data = trajectories if isinstance(trajectories, xr.Dataset) else open_archive(trajectories)
+    store = store_path(store, (".safetensors",))
+    opened = open_archive(trajectories) if isinstance(trajectories, str | Path) else trajectories
     design: dict[str, Any] = {
         "window": window, "variables": variables, "context": context, "statistics": statistics, "augment": augment,
         "network": network, "parameterisation": parameterisation, "optimisation": optimisation,
     }  # fmt: skip
     before = None if start is None else open_prior(start)
     design = design if before is None else _design_of(before, design)
-    data = named_time(data)
+    data = named_time(as_dataset(opened, "the trajectories"))
     names = state_variables(data, design["variables"])
     augmentation = Augmentation.of(design["augment"], data[names])
     data, target = augmentation.apply(data, names), choose_device(device)
@@ -215,7 +219,8 @@ def _initial(
     before: Prior | None,
 ) -> DenoisingNetwork:  # fmt: skip
     """The network with the weights and modes of a prior, or untrained with modes measured on the training data."""
-    torch.manual_seed(seed)
+    # Not torch.manual_seed, which seeds the generators of all devices. Those of the CPU are put back (`isolated`).
+    torch.default_generator.manual_seed(seed)
     model = assemble(layout, about).to(device)
     if before is not None:
         model.load_state_dict(before.network.state_dict())

@@ -263,7 +263,7 @@ class StateLayout:
 
     def times(self, start: Any, count: int) -> xr.DataArray:
         """A time coordinate of ``count`` steps of this layout, from ``start`` on."""
-        attrs: dict[str, Any] = {"long_name": "time", "axis": "T"}
+        attrs: dict[str, Any] = {"long_name": "time"} | ({"axis": "T"} if self.time.calendar else {})
         if self.time.kind == "float":
             attrs |= {"units": self.time.units} if self.time.units else {}
         elif self.time.kind != "timedelta":

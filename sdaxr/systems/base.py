@@ -66,7 +66,8 @@ class System(abc.ABC):
     @property
     def time_attrs(self) -> dict[str, Any]:
         """Attributes of the time coordinate of this system's states."""
-        return {"units": "1", "long_name": "model time", "axis": "T"}
+        # No axis T, which CF reserves for times since a date.
+        return {"units": "1", "long_name": "model time"}
 
     def options(self) -> dict[str, Any]:
         """The options as numbers, texts and tuples, for the provenance."""

@@ -50,7 +50,7 @@ def generate(
     system
         Name of a system (`sdaxr.systems.systems()`) or a `System`.
     store
-        Directory of the archive. Its name is ``<store>.partial`` until it is complete.
+        Path of the archive, ``.zarr`` or ``.nc``. Its name is ``<store>.partial`` until it is complete.
     trajectories
         Number of trajectories.
     steps
@@ -146,7 +146,10 @@ def split_labels(trajectories: int, split: Sequence[float]) -> np.ndarray:
     OptionError
         If the fractions are not three numbers between 0 and 1 that add up to 1.
     """
-    fractions = np.asarray(split, float)
+    try:
+        fractions = np.asarray(split, float)
+    except (TypeError, ValueError):
+        fractions = np.empty(0)
     if fractions.shape != (3,) or (fractions < 0).any() or abs(fractions.sum() - 1) > 1e-6:
         raise OptionError(f"found split={tuple(split)}, expected three fractions (train, valid, test) that add up to 1")
     least = np.where((fractions > 0) & (trajectories >= 3), 1, 0)
@@ -163,6 +166,7 @@ def split_labels(trajectories: int, split: Sequence[float]) -> np.ndarray:
 def _config(model: System, trajectories: int, steps: int, seed: int, split: Sequence[float]) -> dict[str, Any]:
     for name, value, least in (("trajectories", trajectories, 1), ("steps", steps, 1), ("seed", seed, 0)):
         check_least(name, value, least)
+    split_labels(trajectories, split)  # says what is wrong with the fractions
     return {
         "system": model.name,
         "options": model.options(),

@@ -126,7 +126,7 @@ class QuasiGeostrophic(System):
     @property
     def time_attrs(self) -> dict[str, Any]:
         # xarray decodes "days" to timedeltas.
-        return {"units": "day", "long_name": "model time", "axis": "T"}
+        return {"units": "day", "long_name": "model time"}
 
     def template(self) -> xr.Dataset:
         """One state of zeros with its labels."""

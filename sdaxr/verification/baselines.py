@@ -16,9 +16,11 @@ import numpy as np
 import xarray as xr
 
 from sdaxr.archives.format import COMPLETE
+from sdaxr.archives.provenance import provenance_attrs
 from sdaxr.schema import MEMBER, TIME, TRAJECTORY, DataError, check_units
 from sdaxr.states.axes import ensemble_dimension, is_latitude, is_longitude, space_dimensions
 from sdaxr.states.coordinates import gathered, period_of, turn_of, unrolled, wrapped
+from sdaxr.states.inputs import as_dataset
 from sdaxr.states.time import elapsed, time_kind
 from sdaxr.verification.alignment import single, valid_times
 
@@ -51,6 +53,7 @@ def climatology(trajectories: xr.Dataset, like: xr.Dataset, *, members: int | No
     DataError
         If there is no complete trajectory for training, or no time.
     """
+    trajectories, like = as_dataset(trajectories, "the trajectories"), as_dataset(like, "like=")
     training = _training(trajectories)
     sample = [d for d in (ensemble_dimension(training), TIME) if d in training.dims]
     if TIME not in sample:
@@ -58,13 +61,15 @@ def climatology(trajectories: xr.Dataset, like: xr.Dataset, *, members: int | No
     times = _times(like)
     if members is None:
         mean = training.reset_coords(drop=True).mean(sample, keep_attrs=True)
-        return mean.expand_dims({times.dims[0]: times.size}).assign_coords(times.coords)
+        mean = mean.expand_dims({times.dims[0]: times.size}).assign_coords(times.coords)
+        return mean.assign_attrs(provenance_attrs("mean state of the training data", "climatology"))
     random = np.random.default_rng(seed)
     dims = (MEMBER, times.dims[0])
     picks = {d: xr.DataArray(random.integers(training.sizes[d], size=(members, times.size)), dims=dims) for d in sample}
     drawn = training.reset_coords(drop=True).drop_vars(sample, errors="ignore").isel(picks)
     member = xr.Variable(MEMBER, np.arange(members), {"standard_name": "realization", "units": "1"})
-    return drawn.transpose(*dims, ...).assign_coords({**times.coords, MEMBER: member})
+    drawn = drawn.transpose(*dims, ...).assign_coords({**times.coords, MEMBER: member})
+    return drawn.assign_attrs(provenance_attrs("states of the training data", "climatology", seed=seed))
 
 
 def interpolate(observations: xr.Dataset, like: xr.Dataset) -> xr.Dataset:
@@ -94,6 +99,7 @@ def interpolate(observations: xr.Dataset, like: xr.Dataset) -> xr.Dataset:
     UnitsError
         If the units differ.
     """
+    observations, like = as_dataset(observations, "the observations"), as_dataset(like, "like=")
     _check_direct(observations)
     like = single(like)
     names = [n for n in like.data_vars if n in observations.data_vars]
@@ -106,7 +112,7 @@ def interpolate(observations: xr.Dataset, like: xr.Dataset) -> xr.Dataset:
     for name in names:
         check_units(str(name), observations[name].attrs.get("units"), like[name].attrs.get("units"))
         result[name] = _interpolate(observations[name], like[name], _times(like))
-    return xr.Dataset(result)
+    return xr.Dataset(result, attrs=provenance_attrs("interpolated observations", "linear interpolation"))
 
 
 def _interpolate(observed: xr.DataArray, like: xr.DataArray, times: xr.DataArray) -> xr.DataArray:

@@ -26,8 +26,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 import xarray as xr
 
+from sdaxr.archives.provenance import provenance_attrs
 from sdaxr.schema import GridError, OptionError, nearest
 from sdaxr.states.axes import ensemble_dimension, is_latitude, space_dimensions
+from sdaxr.states.inputs import as_dataset
 from sdaxr.verification.alignment import align, time_dimensions
 
 if TYPE_CHECKING:
@@ -80,6 +82,7 @@ def verify(posterior: xr.Dataset, truth: xr.Dataset, *, metrics: Sequence[str] |
     OptionError
         If a metric does not exist, or needs members where there are none.
     """
+    posterior, truth = as_dataset(posterior, "the posterior"), as_dataset(truth, "the truth")
     wanted = tuple(METRICS if metrics is None else metrics)
     for metric in wanted:
         if metric not in METRICS:
@@ -100,7 +103,8 @@ def verify(posterior: xr.Dataset, truth: xr.Dataset, *, metrics: Sequence[str] |
         scores.update(_spectra(data, truth, member, strict=metrics is not None))
     order = [n for m in METRICS for n in scores if str(n).startswith(f"{m}_") and _metric(str(n))[0] == m]
     result = xr.Dataset({n: scores[n] for n in order})
-    return result.assign_attrs(members=1 if member is None else data.sizes[member])
+    about = provenance_attrs("Scores against a truth", "sdaxr.verify")
+    return result.assign_attrs(about, members=1 if member is None else data.sizes[member])
 
 
 def summary(scores: xr.Dataset) -> pd.DataFrame:

@@ -225,19 +225,19 @@ def test_a_part_of_an_archive_is_not_the_archive(tmp_path):
 def test_foreign_and_missing_paths_are_refused(tmp_path):
     with pytest.raises(ArchiveError, match="there is nothing at"):
         open_archive(tmp_path / "missing.zarr")
-    (tmp_path / "folder").mkdir()
-    (tmp_path / "folder" / "precious.txt").write_text("mine")
+    (tmp_path / "folder.zarr").mkdir()
+    (tmp_path / "folder.zarr" / "precious.txt").write_text("mine")
     (tmp_path / "text.nc").write_text("no data")
     with pytest.raises(ArchiveError, match="a directory without Zarr metadata"):
-        open_archive(tmp_path / "folder")
+        open_archive(tmp_path / "folder.zarr")
     with pytest.raises(ArchiveError, match="cannot be read as a NetCDF file"):
         open_archive(tmp_path / "text.nc")
-    for name in ("folder", "text.nc"):
+    for name in ("folder.zarr", "text.nc"):
         with pytest.raises(ArchiveError, match="is no archive of sdaxr; choose another path"):
             Archive.create(tmp_path / name, template(), "member", CONFIG)
         with pytest.raises(ArchiveError, match="not overwritten"):
             Archive.create(tmp_path / name, template(), "member", CONFIG, overwrite=True)
-    assert (tmp_path / "folder" / "precious.txt").read_text() == "mine"
+    assert (tmp_path / "folder.zarr" / "precious.txt").read_text() == "mine"
 
 
 def test_other_peoples_zarr_opens_as_it_is(tmp_path):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import xarray as xr
 
@@ -54,3 +55,20 @@ def test_the_windows_of_a_cycle_are_no_cycle(tmp_path: Path) -> None:
     save(DATA, tmp_path / "c.zarr.windows" / "00000.zarr")
     with pytest.raises(ArchiveError, match="is not finished: 'c.zarr.windows' holds the windows of a cycle"):
         open_archive(tmp_path / "c.zarr")
+
+
+@pytest.mark.parametrize("suffix", [".zarr", ".nc"])
+@pytest.mark.parametrize("target", ["zarr", "netcdf"])
+def test_what_a_file_returns_can_be_rechunked_and_written_again(tmp_path: Path, suffix: str, target: str) -> None:
+    time = np.datetime64("2020-01-01", "ns") + np.arange(6) * np.timedelta64(6, "h")
+    data = xr.Dataset({"a": (("member", "time"), np.arange(24.0).reshape(4, 6))}, {"time": time})
+    save(data.chunk(member=1), tmp_path / f"a{suffix}")
+    again = open_archive(tmp_path / f"a{suffix}").chunk(member=3, time=4)
+    if target == "zarr":
+        again.to_zarr(tmp_path / "b.zarr", consolidated=False)
+        found = xr.open_zarr(tmp_path / "b.zarr", consolidated=False)
+    else:
+        again.to_netcdf(tmp_path / "b.nc")
+        found = xr.open_dataset(tmp_path / "b.nc")
+    with found:
+        xr.testing.assert_equal(found.load(), data)

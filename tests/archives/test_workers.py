@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
-from sdaxr.archives.workers import active_client, map_units
+from sdaxr.archives.workers import active_client, map_units, send
+from sdaxr.schema import ArchiveError
 
 
 def reciprocal(index, numerator):
@@ -91,3 +95,35 @@ def test_distributed_is_not_imported_for_local_work():
         "assert 'distributed' not in sys.modules, 'distributed was imported'"
     )
     subprocess.run([sys.executable, "-W", "error", "-c", code], check=True)
+
+
+def refused(index):
+    raise ArchiveError("'/here/a.zarr' is gone.")
+
+
+def test_an_error_about_a_file_says_on_which_worker(client):
+    (error,) = dict(map_units(refused, [0], progress=False)).values()
+    (address,) = {worker for worker in client.scheduler_info()["workers"] if worker in str(error)}
+    assert type(error) is ArchiveError
+    assert str(error) == (
+        f"on the worker {address}: '/here/a.zarr' is gone; prior and store have to be on a file system that all "
+        "workers share"
+    )
+
+
+def kill_once(index, values, folder):
+    """Kill the process of the first worker that gets here."""
+    try:
+        (Path(folder) / "killed").mkdir()
+    except FileExistsError:
+        return values[index]
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_what_is_sent_outlives_the_worker_that_holds_it(tmp_path):
+    distributed = pytest.importorskip("distributed")
+    options = {"n_workers": 1, "threads_per_worker": 1, "dashboard_address": ":0"}
+    with distributed.LocalCluster(**options) as cluster, distributed.Client(cluster) as client:
+        values = send(client, list("abc"))
+        distributed.wait(values)
+        assert dict(map_units(kill_once, [0, 1, 2], values, tmp_path, progress=False)) == {0: "a", 1: "b", 2: "c"}

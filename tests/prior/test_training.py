@@ -10,7 +10,7 @@ import pytest
 import torch
 import xarray as xr
 from score_networks import small
-from small_training import TINY, assert_same, autoregressive, trained, weights
+from small_training import TINY, assert_same, autoregressive, killed_training, trained, weights
 
 from sdaxr.prior import training
 from sdaxr.prior.files import open_prior
@@ -181,7 +181,10 @@ def test_the_statistics_are_read_once(states: int, monkeypatch: pytest.MonkeyPat
 
     infer = training.infer_layout
     monkeypatch.setattr(training, "infer_layout", counted)
-    trained(autoregressive(3, states).isel(trajectory=0, drop=True).drop_vars("split", errors="ignore"), tmp_path / "p")
+    trained(
+        autoregressive(3, states).isel(trajectory=0, drop=True).drop_vars("split", errors="ignore"),
+        tmp_path / "p.safetensors",
+    )
     assert len(calls) == 1
 
 
@@ -300,3 +303,16 @@ def test_what_a_prior_cannot_begin(
             start=tmp_path / "p.safetensors",
             **{"window": None, "network": "auto", **options},
         )
+
+
+def test_attributes_that_no_file_holds_neither_end_the_training_nor_its_continuation(monkeypatch, tmp_path):
+    data = autoregressive(3, 60)
+    odd = {"created": np.datetime64("2020-01-01"), "checked": True, "by": None, "how": {"a": float}, "raw": b"m"}
+    for part in (data, data.a, data.time):
+        part.attrs |= odd
+    store = tmp_path / "p.safetensors"
+    killed_training(monkeypatch, data, store, after=1)
+    prior = trained(data, store)
+    attrs = open_prior(store).layout.attrs["a"]
+    assert attrs == prior.layout.attrs["a"] and attrs["created"] == "2020-01-01" and attrs["how"] == '{"a": "float"}'
+    assert (attrs["checked"], attrs["raw"], "by" in attrs) == (1, "m", False)
