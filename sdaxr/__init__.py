@@ -21,6 +21,7 @@ Trajectories and priors
 Observations
 
 ======================  ==========================================================================================
+`read_observations`     observations from CSV, Parquet, DataFrames, CF points, IODA, DART, altimetry
 `observe`               make synthetic observations of a truth
 `operators`             module: observation operators, such as ``coarsen``, ``points`` and ``vorticity``
 `random_mask`           observed places at random
@@ -71,6 +72,7 @@ if TYPE_CHECKING:
     from sdaxr.observations.innovations import innovations
     from sdaxr.observations.masks import random_mask, strided_mask
     from sdaxr.observations.observe import observe
+    from sdaxr.observations.read_observations import read_observations
     from sdaxr.plotting.plot import animate, plot
     from sdaxr.posterior import methods
     from sdaxr.posterior.samplers import registry as samplers
@@ -94,6 +96,7 @@ __all__ = [
     "open_prior",
     "priors",
     "Prior",
+    "read_observations",
     "observe",
     "random_mask",
     "strided_mask",
@@ -128,6 +131,7 @@ _HOMES = {
     "priors": "sdaxr.prior.files",
     "Prior": "sdaxr.prior.files",
     "observe": "sdaxr.observations.observe",
+    "read_observations": "sdaxr.observations.read_observations",
     "random_mask": "sdaxr.observations.masks",
     "strided_mask": "sdaxr.observations.masks",
     "assimilate": "sdaxr.inference.assimilate",
