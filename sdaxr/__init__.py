@@ -22,6 +22,7 @@ Observations
 
 ======================  ==========================================================================================
 `read_observations`     observations from CSV, Parquet, DataFrames, CF points, IODA, DART, altimetry
+`observations`          module: preparation, such as ``superob``, ``thin`` and ``split``, and ``estimate_errors``
 `observe`               make synthetic observations of a truth
 `operators`             module: observation operators, such as ``coarsen``, ``points`` and ``vorticity``
 `random_mask`           observed places at random
@@ -63,7 +64,7 @@ from sdaxr import schema
 from sdaxr.schema import VERSION, SdaxrError
 
 if TYPE_CHECKING:
-    from sdaxr import operators, systems
+    from sdaxr import observations, operators, systems
     from sdaxr.archives.reading import open_archive
     from sdaxr.inference.assimilate import assimilate
     from sdaxr.inference.cycle import cycle
@@ -97,6 +98,7 @@ __all__ = [
     "priors",
     "Prior",
     "read_observations",
+    "observations",
     "observe",
     "random_mask",
     "strided_mask",
@@ -147,6 +149,7 @@ _HOMES = {
 }
 _MODULES = {
     "networks": "sdaxr.prior.networks",
+    "observations": "sdaxr.observations",
     "operators": "sdaxr.operators",
     "systems": "sdaxr.systems",
     "methods": "sdaxr.posterior.methods",

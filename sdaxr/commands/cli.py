@@ -195,7 +195,7 @@ def assimilate(quiet: bool, option: dict[str, Any], **values: Any) -> None:
     """Draw a posterior ensemble given observations.
 
     OBSERVATIONS are files, one for each network: of sdaxr, or of other software, such as CSV (see --reading). The
-    result is a Zarr archive of trajectories on (member, time, ...). The same command resumes a run that was interrupted.
+    result is a Zarr archive of trajectories on (member, time, ...). The same command resumes an interrupted run.
     """
     _run("assimilate", quiet, with_options(values, "method", "sampler"), option)
 
