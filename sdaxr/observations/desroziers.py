@@ -13,6 +13,7 @@ from __future__ import annotations
 import numpy as np
 import xarray as xr
 
+from sdaxr.archives.provenance import provenance_attrs
 from sdaxr.observations.matching import ERROR, match, observed_variables
 from sdaxr.observations.observe import operator_for
 from sdaxr.operators import Operator, Template
@@ -63,7 +64,9 @@ def estimate_errors(
     labels, entries = _numbered(observations, by)
     template = Template.from_dataset(after)
     values, numbers = match(observations, template), match(labels, template)
-    out = xr.Dataset(attrs={"title": "Errors of observations", "references": "doi:10.1256/qj.05.108"})
+    references = "doi:10.1256/qj.05.108"
+    attrs = provenance_attrs("Errors of observations", "innovations and analysis residuals", references=references)
+    out = xr.Dataset(attrs=attrs)
     for name, (value, error) in values.items():
         first, last = value - before[name].values, value - after[name].values
         groups = [numbers[name][0] == number for number in range(len(entries))]

@@ -38,6 +38,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from sdaxr.archives.provenance import provenance_attrs
 from sdaxr.observations.matching import ERROR, match
 from sdaxr.observations.observe import operator_for
 from sdaxr.operators import Template
@@ -114,7 +115,7 @@ def verify_at(posterior: xr.Dataset, observations: xr.Dataset, *, metrics: Seque
     if 0 in one.sizes.values():
         raise DataError("no observation lies within the posterior, expected at least one; see its times and its grid")
     matched = match(observations, Template.from_dataset(one), outside="drop")
-    out = xr.Dataset(attrs={"title": "Scores at observations", "members": members})
+    out = xr.Dataset(attrs=provenance_attrs("Scores at observations", "sdaxr.verify", members=members))
     for name, (values, errors) in matched.items():
         like = one[name]
         ensemble = projected[name].expand_dims("member") if member is None else projected[name]

@@ -130,6 +130,12 @@ def test_a_file_without_anything(tmp_path):
         read_observations(tmp_path / "empty.nc")
 
 
+def test_every_column_has_a_name_and_times_say_so():
+    obs = read_observations(TABLE.assign(height_of_mast=("a", "b", "c", "d")), **STATED)
+    assert all({"standard_name", "long_name"} & set(v.attrs) for v in obs.variables.values())
+    assert obs.time.attrs["standard_name"] == "time" and obs.height_of_mast.attrs["long_name"] == "height of mast"
+
+
 def test_it_survives_netcdf_and_zarr(tmp_path):
     obs = sdaxr.read_observations(TABLE.assign(station=["a", "b", "c", "d"]), **STATED)
     obs.to_netcdf(tmp_path / "obs.nc")

@@ -49,7 +49,7 @@ def read_altimetry(data: xr.Dataset, chosen: Collection[str]) -> xr.Dataset:
             f"found {wanted}, the same measurement {len(wanted)} times, expected one; choose it and its name in the "
             f"prior with columns={{'sla': {wanted[-1]!r}}}"
         )
-    along = data.drop_vars([n for n in levels if n not in wanted]).load().reset_coords()
+    along = data.drop_vars([n for n in levels if n not in wanted]).compute().reset_coords()
     columns = {n: (OBS, v.values, v.attrs) for n, v in along.variables.items() if v.dims == (TIME,)}
     table = xr.Dataset(columns, attrs=data.attrs)
     error = [n for n in table.variables if str(n).endswith(("_error", "_err", "_uncertainty"))]

@@ -41,7 +41,7 @@ def read_ioda(tree: xr.DataTree) -> xr.Dataset:
         If the group ``ObsValue`` is empty.
     """
     # Units such as "seconds since" that the caller's way of opening has not decoded are decoded here.
-    groups = {name: xr.decode_cf(tree[name].to_dataset().load()) for name in tree.children}
+    groups = {name: xr.decode_cf(tree[name].to_dataset().compute()) for name in tree.children}
     values, meta = groups["ObsValue"], groups["MetaData"]
     if not values.data_vars:
         raise DataError("the group 'ObsValue' is empty, expected at least one variable")

@@ -69,9 +69,18 @@ def point_form(table: xr.Dataset, *, units: Mapping[str, str], bad: str, source:
     table = table.assign({n + QUALITY: _flags(table[n + QUALITY]) for n in names if n + QUALITY in table})
     lost = {"rows_without_values": int((empty & ~text).sum()), "rows_dropped": dropped}
     attrs = provenance_attrs("Observations", source, featureType="point", **{k: n for k, n in lost.items() if n})
-    return table.assign_coords({n: table[n].assign_attrs(a) for n, a in _PLACES.items() if n in table}).assign_attrs(
-        attrs
-    )
+    return _described(table).assign_attrs(attrs)
+
+
+def _described(table: xr.Dataset) -> xr.Dataset:
+    """Every column with a standard name, or a long name."""
+    out = table.assign_coords({n: table[n].assign_attrs(a) for n, a in _PLACES.items() if n in table})
+    if out[TIME].dtype.kind != "f":
+        out[TIME].attrs.setdefault("standard_name", TIME)
+    for name, column in out.variables.items():
+        if not {"standard_name", "long_name"} & set(column.attrs):
+            column.attrs["long_name"] = str(name).replace("_", " ")
+    return out
 
 
 def with_units(observations: xr.Dataset, units: Mapping[str, str]) -> xr.Dataset:
@@ -193,9 +202,14 @@ def _flags(flags: xr.DataArray) -> xr.DataArray:
     values = flags.values
     if values.dtype.kind in "OSU":
         text = [v.decode().strip() if isinstance(v, bytes) else str(v).strip() for v in values]
-        return flags.copy(data=np.array(text, int if all(t.isdigit() for t in text) else object))
-    whole = values.dtype.kind == "f" and np.isfinite(values).all() and (values == np.round(values)).all()
-    return flags.copy(data=values.astype(np.int32)) if whole else flags
+        values = np.array(text, np.int32 if all(t.isdigit() for t in text) else object)
+    elif values.dtype.kind == "f" and np.isfinite(values).all() and (values == np.round(values)).all():
+        values = values.astype(np.int32)
+    out = flags.copy(data=values)
+    if "flag_values" in out.attrs and values.dtype.kind in "iuf":
+        # CF wants the two to be of one type.
+        out.attrs["flag_values"] = np.asarray(out.attrs["flag_values"]).astype(values.dtype)
+    return out
 
 
 def _times(table: xr.Dataset, units: str | None) -> tuple[xr.Dataset, np.ndarray]:

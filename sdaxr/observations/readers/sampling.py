@@ -41,7 +41,7 @@ def read_sampled(data: xr.Dataset) -> xr.Dataset:
     DataError
         If the counts of a ragged array do not fit its samples, or there is no coordinate.
     """
-    data = _without_bookkeeping(data.load())
+    data = _without_bookkeeping(data.compute())
     names = {str(n) for n in data.coords}
     data = _expanded(data.reset_coords())
     dims = _sampling_dimensions(data)

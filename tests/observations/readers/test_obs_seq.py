@@ -82,6 +82,8 @@ def test_types_become_variables(write):
     np.testing.assert_allclose(obs.lat, 45)
     np.testing.assert_allclose(obs.lon, [90, 90, np.rad2deg(3)])
     np.testing.assert_array_equal(obs.level, 50000)
+    flags = obs.RADIOSONDE_TEMPERATURE_qc  # missing for the other type, and so floats, as flag_values are then
+    assert flags.dtype == flags.attrs["flag_values"].dtype == float
     assert obs.level.attrs["units"] == "Pa"
     np.testing.assert_array_equal(obs.time, np.array(["2019-03-01T00", "2019-03-01T01", "2019-03-01T00"], "M8[ns]"))
 
