@@ -6,7 +6,7 @@ import numpy as np
 import xarray as xr
 
 from sdaxr.observations.matching import ERROR, OBS, observed_variables
-from sdaxr.observations.places import keep_values, label_numbers, require_points
+from sdaxr.observations.positions import keep_values, label_numbers, require_points
 from sdaxr.schema import TIME, OptionError, nearest
 
 KEEP = ("first", "last", "best")

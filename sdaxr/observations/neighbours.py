@@ -11,7 +11,7 @@ import xarray as xr
 
 from sdaxr import schema
 from sdaxr.observations.matching import OBS, observed_variables
-from sdaxr.observations.places import keep_values, require_points
+from sdaxr.observations.positions import keep_values, require_points
 from sdaxr.schema import TIME, DataError, OptionError
 from sdaxr.states.axes import is_latitude, is_longitude
 

@@ -9,9 +9,10 @@ from typing import Any
 
 import xarray as xr
 
+from sdaxr.observations.matching import ERROR
 from sdaxr.observations.readers.point_form import Errors, point_form, with_errors, with_units
 from sdaxr.observations.readers.registry import is_own, opened, reader_of
-from sdaxr.observations.readers.roles import Columns, assign_roles
+from sdaxr.observations.readers.roles import QUALITY, Columns, assign_roles
 from sdaxr.schema import OptionError
 
 
@@ -102,12 +103,13 @@ def _as_given(
         bad = [of for of in columns.values() if not isinstance(of, str) or of not in data.variables]
         if bad:
             raise OptionError(f"columns= names {bad[0]!r}, expected one of {list(map(str, data.variables))}")
-        data = data.rename({str(of): name for name, of in columns.items()})
+        names = {f"{of}{end}": f"{name}{end}" for name, of in columns.items() for end in ("", ERROR, QUALITY)}
+        data = data.rename({old: new for old, new in names.items() if old in data.variables})
     if variables is not None:
         missing = [n for n in variables if n not in data]
         if missing:
             raise OptionError(f"variables= names {missing[0]!r}, expected some of {list(map(str, data.data_vars))}")
-        data = data[[n for v in variables for n in (v, f"{v}_error", f"{v}_qc") if n in data]]
+        data = data[[v + end for v in variables for end in ("", ERROR, QUALITY) if v + end in data]]
     if errors is None and (is_own(data) or units is None):
         return data
     return with_errors(with_units(data, units or {}), errors)

@@ -7,7 +7,7 @@ import xarray as xr
 
 from sdaxr import schema
 from sdaxr.observations.matching import OBS
-from sdaxr.observations.places import label_numbers
+from sdaxr.observations.positions import label_numbers
 from sdaxr.schema import DataError, OptionError
 from sdaxr.states.axes import is_latitude, is_longitude
 

@@ -21,7 +21,7 @@ from sdaxr import schema
 from sdaxr.observations.correlation import ATTRIBUTE
 from sdaxr.observations.matching import ERROR, OBS, observed_variables
 from sdaxr.observations.noise import DISTRIBUTION
-from sdaxr.observations.places import require_points
+from sdaxr.observations.positions import require_points
 from sdaxr.schema import TIME, DataError, OptionError, nearest
 from sdaxr.states.coordinates import Coordinate, coordinate_of, nearest_points
 from sdaxr.states.fields import StateLayout

@@ -13,7 +13,7 @@ import xarray as xr
 
 from sdaxr import schema
 from sdaxr.observations.matching import ERROR, OBS, observed_variables
-from sdaxr.observations.places import (
+from sdaxr.observations.positions import (
     chord_of,
     duration,
     keep_values,

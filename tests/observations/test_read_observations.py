@@ -104,6 +104,8 @@ def test_fields_get_errors_and_keep_their_grid():
     obs = read_observations(fields, columns={"w": "u"}, variables=["w"], errors=0.5)
     assert obs.w.dims == ("time", "y", "x") and set(obs.data_vars) == {"w", "w_error"}
     assert set(obs.w_error.values.ravel()) == {0.5}
+    renamed = read_observations(obs, columns={"v": "w"})
+    assert set(renamed.data_vars) == {"v", "v_error"}
     with pytest.raises(OptionError, match="columns= names 'speed'"):
         read_observations(fields, columns={"w": "speed"})
     with pytest.raises(OptionError, match="variables= names 'speed'"):

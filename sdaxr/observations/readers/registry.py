@@ -39,8 +39,8 @@ class Reader:
 
 
 READERS = (
-    Reader("table", is_table, lambda source, _: read_table(source)),
     Reader("observation sequence of DART", is_obs_seq, lambda source, _: read_obs_seq(source)),
+    Reader("table", is_table, lambda source, _: read_table(source)),
     Reader("IODA", is_ioda, lambda source, _: read_ioda(source)),
     Reader("along-track altimetry", is_altimetry, read_altimetry),
     Reader("discrete sampling geometry", is_sampled, lambda source, _: read_sampled(source)),

@@ -7,7 +7,11 @@ they name no other zone.
 
 from __future__ import annotations
 
+import bz2
+import gzip
 import importlib.util
+import lzma
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +24,7 @@ from sdaxr.schema import TIME, ArchiveError, DataError
 
 TEXT = (".csv", ".tsv", ".txt", ".dat")
 PARQUET = (".parquet", ".pq")
-_COMPRESSED = (".gz", ".bz2", ".xz", ".zip")
+_COMPRESSED: dict[str, Callable[..., Any]] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
 
 
 def is_table(source: Any) -> bool:
@@ -84,12 +88,11 @@ def _opened(path: Path) -> Any:
 
 def _header(path: Path) -> tuple[int, str]:
     """Number of lines with comments, and the line of the header."""
-    from pandas.io.common import get_handle
-
-    with get_handle(path, "r", compression="infer", encoding="utf-8-sig") as handles:
-        for number, line in enumerate(handles.handle):
-            if str(line).strip() and not str(line).startswith("#"):
-                return number, str(line).strip()
+    # Without the byte order mark that spreadsheets write.
+    with _COMPRESSED.get(path.suffix.lower(), open)(path, "rt", encoding="utf-8-sig") as file:
+        for number, line in enumerate(file):
+            if line.strip() and not line.startswith("#"):
+                return number, line.strip()
     raise ArchiveError(f"'{path}' is empty, expected a line with the names of the columns")
 
 

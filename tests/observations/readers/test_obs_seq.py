@@ -88,6 +88,12 @@ def test_types_become_variables(write):
     np.testing.assert_array_equal(obs.time, np.array(["2019-03-01T00", "2019-03-01T01", "2019-03-01T00"], "M8[ns]"))
 
 
+def test_a_sequence_is_known_by_its_first_line_whatever_its_name(write):
+    path = write(SEQUENCE)
+    obs = read_observations(path.rename(path.with_name("sequence.txt")), units=UNITS)
+    assert obs.sizes == {"obs": 3}
+
+
 def test_types_of_one_quantity_are_joined_and_stay_apart_by_source(write):
     names = {"t": ["RADIOSONDE_TEMPERATURE", "ACARS_TEMPERATURE"]}
     obs = read_observations(write(SEQUENCE), columns=names, units={"t": "K"})

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from measurements import measured
 
-from sdaxr.observations.places import chord_of, keep_values, label_numbers, positions_in_km
+from sdaxr.observations.positions import chord_of, keep_values, label_numbers, positions_in_km
 from sdaxr.states.coordinates import EARTH_RADIUS
 
 
