@@ -18,10 +18,10 @@ from sdaxr.commands.options import (
     background,
     device,
     drawing,
+    drawn,
     flags,
     members,
     method,
-    observations,
     option,
     overwrite,
     prior,
@@ -31,8 +31,6 @@ from sdaxr.commands.options import (
     store,
     training,
     trajectory,
-    truth,
-    variable,
     with_options,
 )
 from sdaxr.schema import VERSION, OptionError, SdaxrError, nearest
@@ -310,9 +308,7 @@ def verify(quiet: bool, **values: Any) -> None:
 @click.argument("data")
 @flags(
     click.option("--path", required=True, help="File of the figure; its ending, such as .png or .pdf, is the format."),
-    truth,
-    *observations,
-    variable,
+    *drawn,
     click.option("--times", type=int, help="Number of times that are drawn."),
     click.option("--members", type=int, help="Number of members that are drawn."),
     trajectory,
@@ -329,9 +325,7 @@ def plot(quiet: bool, **values: Any) -> None:
 @click.argument("data")
 @flags(
     click.option("--path", required=True, help="File of the animation, .gif."),
-    truth,
-    *observations,
-    variable,
+    *drawn,
     click.option("--fps", type=float, help="Frames per second."),
     trajectory,
 )
