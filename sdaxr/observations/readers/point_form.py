@@ -98,7 +98,8 @@ def with_units(observations: xr.Dataset, units: Mapping[str, str]) -> xr.Dataset
         if name not in out.variables:
             raise OptionError(f"units= names {nearest(name, map(str, out.variables))}")
         if name != TIME:
-            schema.check_units(name, out[name].attrs.get("units"), text, "the source")
+            # What has no units gets those that are stated.
+            schema.check_units(name, out[name].attrs.get("units") or text, text, "the source")
             out[name].attrs["units"] = str(text)
     for name in measured(out):
         if not out[name].attrs.get("units"):
@@ -133,7 +134,7 @@ def with_errors(observations: xr.Dataset, errors: Errors | None) -> xr.Dataset:
             )
         title = out[name].attrs.get("long_name", out[name].attrs.get("standard_name", name))
         error = out[name + ERROR]
-        schema.check_units(name + ERROR, error.attrs.get("units"), units, "the source")
+        schema.check_units(name + ERROR, error.attrs.get("units") or units, units, "the source")
         error.attrs |= {"long_name": f"standard deviation of the error of {title}", "units": units}
         if "standard_name" in out[name].attrs:
             error.attrs["standard_name"] = f"{out[name].attrs['standard_name']} standard_error"
