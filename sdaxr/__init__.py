@@ -21,6 +21,8 @@ Trajectories and priors
 Observations
 
 ======================  ==========================================================================================
+`read_observations`     observations from CSV, Parquet, DataFrames, CF points, IODA, DART, altimetry
+`observations`          module: preparation, such as ``superob``, ``thin`` and ``split``, and ``estimate_errors``
 `observe`               make synthetic observations of a truth
 `operators`             module: observation operators, such as ``coarsen``, ``points`` and ``vorticity``
 `random_mask`           observed places at random
@@ -64,7 +66,7 @@ from sdaxr import schema
 from sdaxr.schema import VERSION, SdaxrError
 
 if TYPE_CHECKING:
-    from sdaxr import operators, systems
+    from sdaxr import observations, operators, systems
     from sdaxr.archives.reading import open_archive
     from sdaxr.inference.assimilate import assimilate
     from sdaxr.inference.cycle import cycle
@@ -74,6 +76,7 @@ if TYPE_CHECKING:
     from sdaxr.observations.innovations import innovations
     from sdaxr.observations.masks import random_mask, strided_mask
     from sdaxr.observations.observe import observe
+    from sdaxr.observations.read_observations import read_observations
     from sdaxr.observations.screening import Screening
     from sdaxr.plotting.plot import animate, plot
     from sdaxr.posterior import methods
@@ -98,6 +101,8 @@ __all__ = [
     "open_prior",
     "priors",
     "Prior",
+    "read_observations",
+    "observations",
     "observe",
     "random_mask",
     "strided_mask",
@@ -134,6 +139,7 @@ _HOMES = {
     "priors": "sdaxr.prior.files",
     "Prior": "sdaxr.prior.files",
     "observe": "sdaxr.observations.observe",
+    "read_observations": "sdaxr.observations.read_observations",
     "random_mask": "sdaxr.observations.masks",
     "strided_mask": "sdaxr.observations.masks",
     "assimilate": "sdaxr.inference.assimilate",
@@ -151,6 +157,7 @@ _HOMES = {
 }
 _MODULES = {
     "networks": "sdaxr.prior.networks",
+    "observations": "sdaxr.observations",
     "operators": "sdaxr.operators",
     "systems": "sdaxr.systems",
     "methods": "sdaxr.posterior.methods",

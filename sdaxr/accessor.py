@@ -1,8 +1,10 @@
 """The accessor ``.sda``: the functions of sdaxr as methods of Datasets and DataTrees, for notebooks.
 
-The accessor holds no state. Each method calls the function of the same name with the Dataset or DataTree as the first
-argument. Signature and documentation of the method are those of the function.
+The accessor holds no state. Each method is a signature: it calls the function of the same name, in the module that its
+decorator names, with the Dataset or DataTree as the first argument. The documentation is that of the function.
 """
+
+# mypy: disable-error-code="empty-body"
 
 from __future__ import annotations
 
@@ -37,26 +39,30 @@ _Method = TypeVar("_Method", bound=Callable[..., Any])
 
 
 class _Delegate:
-    # The modules of the functions are slow to import. Their documentation is therefore read on first use. (A class
-    # with a property __doc__ cannot have a docstring of its own.)
+    # The modules of the functions are slow to import, and are therefore imported on first use. (A class with a property
+    # __doc__ cannot have a docstring of its own.)
     def __init__(self, method: Callable[..., Any], home: str) -> None:
         functools.update_wrapper(self, method, assigned=("__module__", "__name__", "__qualname__"))
-        self._method, self._home = method, home
+        self._name, self._home = method.__name__, home
+
+    @property
+    def _function(self) -> Callable[..., Any]:
+        function: Callable[..., Any] = getattr(importlib.import_module(self._home), self._name)
+        return function
 
     @property
     def __doc__(self) -> str | None:  # type: ignore[override]
-        function = getattr(importlib.import_module(self._home), self._method.__name__)
-        return str(function.__doc__)
+        return str(self._function.__doc__)
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        return self._method(*args, **kwargs)
+    def __call__(self, accessor: _Accessor, *args: Any, **kwargs: Any) -> Any:
+        return self._function(accessor._data, *args, **kwargs)
 
     def __get__(self, instance: Any, owner: type | None = None) -> Any:
         return self if instance is None else types.MethodType(self, instance)
 
 
 def _delegate(home: str) -> Callable[[_Method], _Method]:
-    """Decorate a method: its documentation is that of the function of the same name in the module ``home``."""
+    """Decorate a method: it is the function of the same name in the module ``home``."""
 
     def decorate(method: _Method) -> _Method:
         return cast(_Method, _Delegate(method, home))
@@ -106,30 +112,7 @@ class _Accessor:
         precision: str = "auto",
         overwrite: bool = False,
         progress: bool = True,
-    ) -> xr.Dataset:
-        from sdaxr.inference.assimilate import assimilate
-
-        return assimilate(
-            self._data,
-            prior,
-            method=method,
-            sampler=sampler,
-            members=members,
-            seed=seed,
-            store=store,
-            operator=operator,
-            times=times,
-            background=background,
-            system=system,
-            outside=outside,
-            units=units,
-            screening=screening,
-            batch=batch,
-            device=device,
-            precision=precision,
-            overwrite=overwrite,
-            progress=progress,
-        )
+    ) -> xr.Dataset: ...
 
     @_delegate("sdaxr.inference.cycle")
     def cycle(
@@ -147,24 +130,7 @@ class _Accessor:
         overwrite: bool = False,
         progress: bool = True,
         **options: Any,
-    ) -> xr.Dataset:
-        from sdaxr.inference.cycle import cycle
-
-        return cycle(
-            self._data,
-            prior,
-            window=window,
-            carry=carry,
-            members=members,
-            seed=seed,
-            store=store,
-            times=times,
-            background=background,
-            inflation=inflation,
-            overwrite=overwrite,
-            progress=progress,
-            **options,
-        )
+    ) -> xr.Dataset: ...
 
     @_delegate("sdaxr.inference.report")
     def report(
@@ -174,10 +140,7 @@ class _Accessor:
         operator: Operators = None,
         times: Any = None,
         screening: Screening | Mapping[str, Any] | None = None,
-    ) -> xr.Dataset | xr.DataTree:
-        from sdaxr.inference.report import report
-
-        return report(self._data, prior, operator=operator, times=times, screening=screening)
+    ) -> xr.Dataset | xr.DataTree: ...
 
 
 @xr.register_dataset_accessor("sda")
@@ -191,7 +154,7 @@ class DatasetAccessor(_Accessor):
         *,
         window: int | None = None,
         variables: Sequence[str] | None = None,
-        context: Sequence[str] | str = (),
+        context: Sequence[str] = (),
         statistics: Statistics | Mapping[str, Any] | None = None,
         augment: Mapping[str, Operator] | None = None,
         network: str | Mapping[str, Any] | Network = "auto",
@@ -205,29 +168,7 @@ class DatasetAccessor(_Accessor):
         device: str = "auto",
         overwrite: bool = False,
         progress: bool = True,
-    ) -> Prior:
-        from sdaxr.prior.training import train
-
-        return train(
-            self._data,
-            store,
-            window=window,
-            variables=variables,
-            context=context,
-            statistics=statistics,
-            augment=augment,
-            network=network,
-            parameterisation=parameterisation,
-            start=start,
-            steps=steps,
-            minutes=minutes,
-            optimisation=optimisation,
-            name=name,
-            seed=seed,
-            device=device,
-            overwrite=overwrite,
-            progress=progress,
-        )
+    ) -> Prior: ...
 
     @_delegate("sdaxr.observations.observe")
     def observe(
@@ -242,21 +183,45 @@ class DatasetAccessor(_Accessor):
         seed: int = 0,
         missing: float = 0.0,
         where: xr.DataArray | Mapping[str, Any] | None = None,
-    ) -> xr.Dataset:
-        from sdaxr.observations.observe import observe
+    ) -> xr.Dataset: ...
 
-        return observe(
-            self._data,
-            operator,
-            every=every,
-            start=start,
-            error=error,
-            noise=noise,
-            correlation=correlation,
-            seed=seed,
-            missing=missing,
-            where=where,
-        )
+    @_delegate("sdaxr.observations.superobbing")
+    def superob(self, grid: Any, *, representativeness: float | Mapping[str, float] = 0.0) -> xr.Dataset: ...
+
+    @_delegate("sdaxr.observations.thinning")
+    def thin(self, *, km: float, per: Any = None) -> xr.Dataset: ...
+
+    @_delegate("sdaxr.observations.duplicates")
+    def drop_duplicates(self, *, keep: str = "first") -> xr.Dataset: ...
+
+    @_delegate("sdaxr.observations.neighbours")
+    def buddy_check(
+        self,
+        *,
+        km: float,
+        neighbours: int = 5,
+        threshold: float = 2.0,
+        least: float = 1.0,
+        iterations: int = 2,
+        height: float = 0.0,
+        gradient: float = 0.0,
+    ) -> xr.Dataset: ...
+
+    @_delegate("sdaxr.observations.inflation")
+    def inflate(self, factor: float | Mapping[str, float], *, by: str = "source") -> xr.Dataset: ...
+
+    @_delegate("sdaxr.observations.splitting")
+    def split(self, fraction: float, *, by: str = "station", seed: int = 0) -> tuple[xr.Dataset, xr.Dataset]: ...
+
+    @_delegate("sdaxr.observations.desroziers")
+    def estimate_errors(
+        self,
+        background: xr.Dataset,
+        analysis: xr.Dataset,
+        *,
+        by: str | None = None,
+        operator: Operator | None = None,
+    ) -> xr.Dataset: ...
 
     @_delegate("sdaxr.observations.innovations")
     def innovations(
@@ -265,10 +230,7 @@ class DatasetAccessor(_Accessor):
         *,
         operator: Operator | None = None,
         screening: Screening | Mapping[str, Any] | None = None,
-    ) -> xr.Dataset:
-        from sdaxr.observations.innovations import innovations
-
-        return innovations(self._data, observations, operator=operator, screening=screening)
+    ) -> xr.Dataset: ...
 
     @_delegate("sdaxr.inference.forecast")
     def forecast(
@@ -288,26 +250,7 @@ class DatasetAccessor(_Accessor):
         overwrite: bool = False,
         progress: bool = True,
         **options: Any,
-    ) -> xr.Dataset:
-        from sdaxr.inference.forecast import forecast
-
-        return forecast(
-            self._data,
-            model,
-            steps=steps,
-            seed=seed,
-            store=store,
-            context=context,
-            block=block,
-            error=error,
-            method=method,
-            sampler=sampler,
-            batch=batch,
-            device=device,
-            overwrite=overwrite,
-            progress=progress,
-            **options,
-        )
+    ) -> xr.Dataset: ...
 
     @_delegate("sdaxr.inference.denoise")
     def denoise(
@@ -324,23 +267,7 @@ class DatasetAccessor(_Accessor):
         batch: int | None = None,
         device: str = "auto",
         progress: bool = True,
-    ) -> xr.Dataset:
-        from sdaxr.inference.denoise import denoise
-
-        return denoise(
-            self._data,
-            prior,
-            error=error,
-            method=method,
-            members=members,
-            step_size=step_size,
-            steps=steps,
-            level=level,
-            seed=seed,
-            batch=batch,
-            device=device,
-            progress=progress,
-        )
+    ) -> xr.Dataset: ...
 
     @_delegate("sdaxr.verification.verify")
     def verify(
@@ -348,10 +275,7 @@ class DatasetAccessor(_Accessor):
         truth: xr.Dataset,
         *,
         metrics: Sequence[str] | None = None,
-    ) -> xr.Dataset:
-        from sdaxr.verification.verify import verify
-
-        return verify(self._data, truth, metrics=metrics)
+    ) -> xr.Dataset: ...
 
     @_delegate("sdaxr.plotting.plot")
     def plot(
@@ -363,18 +287,7 @@ class DatasetAccessor(_Accessor):
         times: int | Sequence[Any] = 4,
         members: int = 2,
         path: str | PathLike[str] | None = None,
-    ) -> Figure:
-        from sdaxr.plotting.plot import plot
-
-        return plot(
-            self._data,
-            truth=truth,
-            observations=observations,
-            variable=variable,
-            times=times,
-            members=members,
-            path=path,
-        )
+    ) -> Figure: ...
 
     @_delegate("sdaxr.plotting.plot")
     def animate(
@@ -385,21 +298,10 @@ class DatasetAccessor(_Accessor):
         observations: xr.Dataset | None = None,
         variable: str | None = None,
         fps: float = 8,
-    ) -> Path:
-        from sdaxr.plotting.plot import animate
-
-        return animate(self._data, path, truth=truth, observations=observations, variable=variable, fps=fps)
+    ) -> Path: ...
 
     def _facts(self) -> dict[str, dict[str, str]]:
         return {"sdaxr": safe_describe(self._data) | provenance(self._data)}
-
-
-@xr.register_dataarray_accessor("sda")
-class DataArrayAccessor(DatasetAccessor):
-    """The methods of `DatasetAccessor`, of the Dataset that holds this DataArray alone; the DataArray needs a name."""
-
-    def __init__(self, data: xr.DataArray) -> None:
-        super().__init__(as_dataset(data, ".sda"))
 
 
 @xr.register_datatree_accessor("sda")
@@ -409,3 +311,11 @@ class DataTreeAccessor(_Accessor):
     def _facts(self) -> dict[str, dict[str, str]]:
         nodes = {node.path: node.to_dataset() for node in self._data.leaves}
         return {f"sdaxr {path}": safe_describe(data) | provenance(data) for path, data in nodes.items()}
+
+
+@xr.register_dataarray_accessor("sda")
+class DataArrayAccessor(DatasetAccessor):
+    """The methods of `DatasetAccessor`, of the Dataset that holds this DataArray alone; the DataArray needs a name."""
+
+    def __init__(self, data: xr.DataArray) -> None:
+        super().__init__(as_dataset(data, ".sda"))

@@ -18,20 +18,19 @@ from sdaxr.commands.options import (
     background,
     device,
     drawing,
+    drawn,
     flags,
     members,
     method,
-    observations,
     option,
     overwrite,
     prior,
+    reading,
     sampler,
     seed,
     store,
     training,
     trajectory,
-    truth,
-    variable,
     with_options,
 )
 from sdaxr.schema import VERSION, OptionError, SdaxrError, nearest
@@ -195,8 +194,8 @@ def observe(quiet: bool, **values: Any) -> None:
 def assimilate(quiet: bool, option: dict[str, Any], **values: Any) -> None:
     """Draw a posterior ensemble given observations.
 
-    OBSERVATIONS are files, one for each network of observations. The result is an archive of trajectories on
-    (member, time, ...). The same command resumes a run that was interrupted.
+    OBSERVATIONS are files, one for each network: of sdaxr, or of other software, such as CSV (see --reading). The
+    result is an archive of trajectories on (member, time, ...). The same command resumes an interrupted run.
     """
     _run("assimilate", quiet, with_options(values, "method", "sampler"), option)
 
@@ -222,8 +221,8 @@ def assimilate(quiet: bool, option: dict[str, Any], **values: Any) -> None:
 def cycle(quiet: bool, option: dict[str, Any], **values: Any) -> None:
     """Assimilate long observations window after window.
 
-    OBSERVATIONS are files, one for each network of observations. The background of each window is the forecast of the
-    ensemble from the window before. The same command resumes a run that was interrupted.
+    OBSERVATIONS are files, as of `sdaxr assimilate`. The background of each window is the forecast of the ensemble from
+    the window before. The same command resumes a run that was interrupted.
     """
     _run("cycle", quiet, with_options(values, "method", "sampler"), option)
 
@@ -295,11 +294,12 @@ def denoise(quiet: bool, **values: Any) -> None:
         help="rmse, bias, crps, spread, spread_skill, rank_histogram or spectrum; repeat for several. Default: all "
         "that apply.",
     ),
+    reading,
     click.option("--store", help="File to which the scores are written, .nc or .zarr."),
     overwrite,
 )
 def verify(quiet: bool, **values: Any) -> None:
-    """Score a posterior or a forecast against a truth.
+    """Score a posterior or a forecast against a truth or against observations.
 
     POSTERIOR and TRUTH are files. The table has the mean of each score over time.
     """
@@ -310,9 +310,7 @@ def verify(quiet: bool, **values: Any) -> None:
 @click.argument("data")
 @flags(
     click.option("--path", required=True, help="File of the figure; its ending, such as .png or .pdf, is the format."),
-    truth,
-    observations,
-    variable,
+    *drawn,
     click.option("--times", type=int, help="Number of times that are drawn."),
     click.option("--members", type=int, help="Number of members that are drawn."),
     trajectory,
@@ -329,9 +327,7 @@ def plot(quiet: bool, **values: Any) -> None:
 @click.argument("data")
 @flags(
     click.option("--path", required=True, help="File of the animation, .gif."),
-    truth,
-    observations,
-    variable,
+    *drawn,
     click.option("--fps", type=float, help="Frames per second."),
     trajectory,
 )

@@ -22,7 +22,8 @@ def info(path: str | Path) -> dict[str, str]:
     ----------
     path
         Trajectories, observations, posterior or forecast (Zarr or NetCDF, also an unfinished ``.partial`` archive); a
-        prior (``.safetensors``, or the name of a shipped one); or a recipe (``.yaml``).
+        prior (``.safetensors``, or the name of a shipped one); a recipe (``.yaml``); or a table of observations with
+        units and errors.
 
     Returns
     -------
@@ -35,6 +36,8 @@ def info(path: str | Path) -> dict[str, str]:
         If there is no such file or shipped prior, or the file is none of these.
     """
     from sdaxr.archives.reading import open_archive
+    from sdaxr.commands.steps import is_read
+    from sdaxr.observations.read_observations import read_observations
 
     path = local_path(path)
     if path.suffix == ".safetensors" or _is_name(path):
@@ -43,6 +46,9 @@ def info(path: str | Path) -> dict[str, str]:
         from sdaxr.commands.recipe import status
 
         return status(path)
+    if is_read(str(path)):
+        data = read_observations(path)
+        return {**describe(data), "complete": "yes", "size": _size(path), **provenance(data)}
     try:
         data, complete = open_archive(path), "yes"
     except ArchiveError as error:

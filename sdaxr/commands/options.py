@@ -108,9 +108,18 @@ trajectory = click.option(
     "--trajectory", type=int, help="Index of the trajectory in a file of several; -1 is the last one."
 )
 device = click.option("--device", help="cpu, cuda, or auto: a GPU where there is one.")
-truth = click.option("--truth", help="File of a truth, which is drawn at the same times.")
-observations = click.option("--observations", help="File of observations, which are drawn at the same times.")
-variable = click.option("--variable", help="Variable that is drawn, or vorticity, where there is a velocity.")
+reading = settings(
+    "--reading",
+    "How observations in a file of other software (CSV, Parquet, points in NetCDF, IODA, obs_seq) are read: option of "
+    'read_observations, such as errors=1.0, units={"t2m":"K"} or columns={"t2m":"temperature"}',
+)
+# Flags of the commands that draw.
+drawn = (
+    click.option("--truth", help="File of a truth, which is drawn at the same times."),
+    click.option("--observations", help="File of observations, which are drawn at the same times."),
+    reading,
+    click.option("--variable", help="Variable that is drawn, or vorticity, where there is a velocity."),
+)
 members = click.option("--members", type=int, help="Number of members of the ensemble.")
 prior = click.option("--prior", required=True, help="File of a prior, or name of a shipped one; see `sdaxr priors`.")
 background = click.option(
@@ -140,6 +149,7 @@ sampler = (
 )
 # Flags of the commands that draw a posterior.
 drawing = (
+    reading,
     *method,
     *sampler,
     click.option("--operator", help="Observation operator as JSON, in the place of that in the observations."),

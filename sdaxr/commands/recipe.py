@@ -192,6 +192,8 @@ def _step(name: str, given: dict[str, Any], base: Path, before: list[Step]) -> S
         steps.read_operator(values["operator"])
     if isinstance(values.get("where"), Mapping):
         masks.maker_of(values["where"])
+    if values.get("reading") is not None:
+        steps.check_reading(values["reading"], values.get("observations", values.get("truth", ())))
     if name == "train":
         checks.check_training(values)
     if "seed" in accepted:

@@ -70,10 +70,12 @@ def assimilate(
     prior: str | None = None,
     system: str | None = None,
     background: str | None = None,
+    reading: Mapping[str, Any] | None = None,
     **options: Any,
 ) -> xr.Dataset:
     """Draw the posterior given ``observations``, one file for each network; the result is the archive ``store``.
 
+    ``reading`` holds options of `sdaxr.read_observations`, or such options for each network, by the name of its file.
     Options that are not parameters of the function are options of the system, such as ``noise=0.5``.
     """
     if options.get("operator") is not None:
@@ -84,7 +86,7 @@ def assimilate(
         "system": None if system is None else sdaxr.open_system(system, **of_system),
         "background": None if background is None else sdaxr.open_archive(background),
     }
-    return sdaxr.assimilate(_networks(observations), store=store, **options)
+    return sdaxr.assimilate(_networks(observations, reading), store=store, **options)
 
 
 def cycle(
@@ -94,10 +96,12 @@ def cycle(
     prior: str,
     carry: str | None = None,
     background: str | None = None,
+    reading: Mapping[str, Any] | None = None,
     **options: Any,
 ) -> xr.Dataset:
     """Assimilate ``observations``, one file for each network, window after window; the result is the file ``store``.
 
+    ``reading`` is as in `assimilate`.
     Options that are parameters neither of the function nor of `assimilate` are options of the system ``carry``.
     """
     if options.get("operator") is not None:
@@ -108,7 +112,7 @@ def cycle(
         "carry": carry if system is None else sdaxr.open_system(system, **of_system),
         "background": None if background is None else sdaxr.open_archive(background),
     }
-    return sdaxr.cycle(_networks(observations), prior, store=store, **options)
+    return sdaxr.cycle(_networks(observations, reading), prior, store=store, **options)
 
 
 def forecast(ensemble: str, model: str, store: str, *, trajectory: int | None = None, **options: Any) -> xr.Dataset:
@@ -130,12 +134,18 @@ def verify(
     *,
     store: str | None = None,
     trajectory: int | None = None,
+    reading: Mapping[str, Any] | None = None,
     overwrite: bool = False,
     **options: Any,
 ) -> xr.Dataset:
-    """Score the file ``posterior`` (or a forecast) against the file ``truth``; ``store`` is a file for the scores."""
+    """Score the file ``posterior`` (or a forecast) against the file ``truth``; ``store`` is a file for the scores.
+
+    ``truth`` may be observations; ``reading`` holds options of `sdaxr.read_observations` for them.
+    """
     check_free(store, overwrite)
-    scores = sdaxr.verify(sdaxr.open_archive(posterior), _open(truth, trajectory), **options)
+    observed = reading is not None or is_read(truth)
+    opened = _read(truth, reading) if observed else _open(truth, trajectory)
+    scores = sdaxr.verify(sdaxr.open_archive(posterior), opened, **options)
     return scores if store is None else save(scores, store, overwrite=overwrite)
 
 
@@ -146,10 +156,11 @@ def plot(
     truth: str | None = None,
     observations: str | None = None,
     trajectory: int | None = None,
+    reading: Mapping[str, Any] | None = None,
     **options: Any,
 ) -> Path:
     """Draw the file ``data``; the result is the figure ``path``."""
-    opened = _open_for_figure(data, truth, observations, trajectory, options)
+    opened = _open_for_figure(data, truth, observations, trajectory, reading, options)
     with written_whole(path, overwrite=True) as unfinished:
         figure = sdaxr.plot(opened, path=unfinished, **options)
     import matplotlib.pyplot
@@ -166,10 +177,11 @@ def animate(
     truth: str | None = None,
     observations: str | None = None,
     trajectory: int | None = None,
+    reading: Mapping[str, Any] | None = None,
     **options: Any,
 ) -> Path:
     """Animate the file ``data``; the result is the GIF ``path``."""
-    opened = _open_for_figure(data, truth, observations, trajectory, options)
+    opened = _open_for_figure(data, truth, observations, trajectory, reading, options)
     with written_whole(path, overwrite=True) as unfinished:
         sdaxr.animate(opened, unfinished, **options)
     _log.info("wrote %s", path)
@@ -218,6 +230,13 @@ def read_operator(operator: str | Mapping[str, Any]) -> Any:
     return operators.from_json(text)
 
 
+def is_read(path: str) -> bool:
+    """Whether a file is opened by a reader of observations, by its name or its first line."""
+    from sdaxr.observations.readers.registry import reader_of
+
+    return reader_of(Path(path)) is not None
+
+
 def table(scores: xr.Dataset) -> str:
     """The mean over time of the scores of `verify`, as a text with units."""
     from sdaxr.verification.verify import summary
@@ -228,13 +247,42 @@ def table(scores: xr.Dataset) -> str:
     return str(labelled.to_string(float_format="%.4g"))
 
 
-def _networks(observations: str | Iterable[str]) -> xr.Dataset | dict[str, xr.Dataset]:
+def check_reading(reading: Mapping[str, Any] | None, observations: str | Iterable[str]) -> dict[str, Mapping[str, Any]]:
+    """The options of `sdaxr.read_observations` for each file, by the name of the network.
+
+    Raises
+    ------
+    OptionError
+        If an option is unknown.
+    """
+    names = [Path(path).stem for path in _paths(observations)]
+    given = reading or {}
+    each = {n: given.get(n, {}) for n in names} if given and set(given) <= set(names) else dict.fromkeys(names, given)
+    known = {n for n, p in inspect.signature(sdaxr.read_observations).parameters.items() if p.kind is p.KEYWORD_ONLY}
+    for options in each.values():
+        for key in options:
+            if key not in known:
+                raise OptionError(f"reading has the option {nearest(key, known)}")
+    return each
+
+
+def _paths(observations: str | Iterable[str]) -> list[str]:
+    return [observations] if isinstance(observations, str | Path) else list(observations)
+
+
+def _networks(
+    observations: str | Iterable[str], reading: Mapping[str, Any] | None = None
+) -> xr.Dataset | dict[str, xr.Dataset]:
     """The Dataset of one file, or the Datasets of several by the names of their files."""
-    paths = [observations] if isinstance(observations, str | Path) else list(observations)
-    networks = {Path(path).stem: sdaxr.open_archive(path) for path in paths}
+    paths, options = _paths(observations), check_reading(reading, observations)
+    networks = {Path(path).stem: _read(path, options[Path(path).stem]) for path in paths}
     if len(networks) < len(paths):
         raise DataError(f"found several networks of the same file name in {paths}; rename the files")
     return next(iter(networks.values())) if len(paths) == 1 else networks
+
+
+def _read(path: str, reading: Mapping[str, Any] | None) -> xr.Dataset:
+    return sdaxr.read_observations(path, **check_reading(reading, path)[Path(path).stem])
 
 
 def _take_system_options(name: str, options: dict[str, Any], system: str | None) -> dict[str, Any]:
@@ -269,12 +317,19 @@ def _only_variable(path: str) -> xr.DataArray:
 
 
 def _open_for_figure(
-    data: str, truth: str | None, observations: str | None, trajectory: int | None, options: dict[str, Any]
+    data: str,
+    truth: str | None,
+    observations: str | None,
+    trajectory: int | None,
+    reading: Mapping[str, Any] | None,
+    options: dict[str, Any],
 ) -> xr.Dataset:
     """The Dataset that is drawn; truth and observations are put into ``options``."""
     # With a truth, the index is that of a trajectory in it: a posterior has no trajectories.
     if truth is not None:
         options["truth"] = _open(truth, trajectory)
     if observations is not None:
-        options["observations"] = sdaxr.open_archive(observations)
+        options["observations"] = _read(observations, reading)
+    if is_read(data):
+        return _read(data, reading)
     return _open(data, None if truth is not None else trajectory)

@@ -1,4 +1,4 @@
-r"""Scores of an ensemble, or of a single field, against the truth.
+r"""Scores of an ensemble, or of a single field, against the truth, or at observations (`sdaxr.verification.observed`).
 
 With members :math:`x_i`, :math:`i = 1 \dots M`, their mean :math:`\bar x`, the truth :math:`y`, and
 :math:`\langle\cdot\rangle` the mean over space (weighted by cos(latitude) on a latitude grid):
@@ -30,12 +30,14 @@ from sdaxr.archives.provenance import provenance_attrs
 from sdaxr.schema import GridError, OptionError, nearest
 from sdaxr.states.axes import ensemble_dimension, is_latitude, space_dimensions
 from sdaxr.states.inputs import as_dataset
+from sdaxr.verification import observed
 from sdaxr.verification.alignment import align, time_dimensions
 
 if TYPE_CHECKING:
     import pandas as pd
 
 METRICS = ("rmse", "bias", "crps", "spread", "spread_skill", "rank_histogram", "spectrum")
+_ALL = tuple(dict.fromkeys([*observed.METRICS, *METRICS]))
 _ENSEMBLE_METRICS = {"spread", "spread_skill", "rank_histogram"}
 _NAMES = {
     "rmse": "root-mean-square error of the ensemble mean",
@@ -48,7 +50,7 @@ _NAMES = {
 
 
 def verify(posterior: xr.Dataset, truth: xr.Dataset, *, metrics: Sequence[str] | None = None) -> xr.Dataset:
-    """Scores of ``posterior`` against ``truth``, for each variable and time.
+    """Scores of ``posterior`` against ``truth``, for each variable and time, or against observations.
 
     Parameters
     ----------
@@ -57,7 +59,9 @@ def verify(posterior: xr.Dataset, truth: xr.Dataset, *, metrics: Sequence[str] |
         single field without members; on a grid, at stations, or without space.
     truth
         ``(time, ...)`` on the same points in any order, with a trajectory dimension of size 1 at most. Scores are
-        those at the common times, over the points where neither the truth nor a member is NaN.
+        those at the common times, over the points where neither the truth nor a member is NaN. Or observations with
+        their errors ``<variable>_error``, such as withheld ones: scores are then those of
+        `sdaxr.verification.observed.verify_at`, over all observations.
     metrics
         Some of ``rmse, bias, crps, spread, spread_skill, rank_histogram, spectrum``. Default: all that apply. A single
         field has no spread, spread_skill and rank_histogram; only a regular grid has a spectrum.
@@ -83,6 +87,8 @@ def verify(posterior: xr.Dataset, truth: xr.Dataset, *, metrics: Sequence[str] |
         If a metric does not exist, or needs members where there are none.
     """
     posterior, truth = as_dataset(posterior, "the posterior"), as_dataset(truth, "the truth")
+    if observed.are_observations(truth):
+        return observed.verify_at(posterior, truth, metrics=metrics)
     wanted = tuple(METRICS if metrics is None else metrics)
     for metric in wanted:
         if metric not in METRICS:
@@ -128,18 +134,19 @@ def summary(scores: xr.Dataset) -> pd.DataFrame:
     units: dict[str, str] = {}
     for name, values in scores.data_vars.items():
         metric, variable = _metric(str(name))
-        if metric in ("rank_histogram", "spectrum"):
+        if metric in ("rank_histogram", "spectrum") or metric in observed.PER_OBSERVATION:
             continue
         mean = _time_mean(values, squares=metric in ("rmse", "spread")).compute()
         for column, value in _columns(variable, mean):
             table.setdefault(column, {})[metric] = value
-            if metric != "spread_skill":
+            if metric not in observed.DIMENSIONLESS:
                 units[column] = str(values.attrs.get("units", ""))
     count = int(scores.attrs.get("members", 1))
     for entries in table.values():
-        if {"rmse", "spread", "spread_skill"} <= entries.keys() and entries["rmse"] > 0:
+        at_observations = "rcrv_bias" in entries or "rmse_corrected" in entries  # whose errors are in the ratio
+        if {"rmse", "spread", "spread_skill"} <= entries.keys() and entries["rmse"] > 0 and not at_observations:
             entries["spread_skill"] = np.sqrt((count + 1) / count) * entries["spread"] / entries["rmse"]
-    rows = [m for m in METRICS if any(m in entries for entries in table.values())]
+    rows = [m for m in _ALL if any(m in entries for entries in table.values())]
     frame = pd.DataFrame(table).reindex(rows)
     frame.index.name = "metric"
     frame.attrs["units"] = units
@@ -287,7 +294,7 @@ def _spectra(data: xr.Dataset, truth: xr.Dataset, member: str | None, *, strict:
 
 def _metric(name: str) -> tuple[str, str]:
     # The longest match, because 'spread_skill' begins with 'spread'.
-    metric = max((m for m in METRICS if name.startswith(f"{m}_")), key=len)
+    metric = max((m for m in _ALL if name.startswith(f"{m}_")), key=len)
     return metric, name[len(metric) + 1 :]
 
 

@@ -13,6 +13,7 @@ import pytest
 import xarray as xr
 import yaml
 from click.testing import CliRunner
+from grids import sphere
 
 import sdaxr
 from sdaxr.archives.archive import Archive
@@ -404,3 +405,22 @@ def test_networks_are_told_apart_by_the_names_of_their_files(chain, tmp_path):
     assert "found several networks of the same file name" in same
     run("assimilate", chain / "obs.nc", tmp_path / "other.nc", *settings, *store)
     assert sdaxr.open_archive(tmp_path / "p.zarr").attrs["networks"] == ["obs", "other"]
+
+
+def test_a_table_of_stations_is_assimilated_and_verified(tmp_path):
+    fields = sphere(times=12)
+    fields["t2m"] = fields.t2m.astype("float32")
+    save(fields, tmp_path / "era.nc")
+    prior = ("--store", tmp_path / "prior.safetensors", "--window", 3, "--steps", 2, "--quiet", "--device", "cpu")
+    run("train", tmp_path / "era.nc", *prior)
+    rows = [f"2019-03-01T{hour:02d}:00,{lat},{lon},280.5\n" for hour in range(4) for lat, lon in ((50, 0), (41, 7))]
+    (tmp_path / "stations.csv").write_text("time,latitude,longitude,t2m\n" + "".join(rows))
+    reading = ("--reading", 'units={"t2m": "K"}', "--reading", "errors=0.5")
+    drawing = ("--prior", tmp_path / "prior.safetensors", "--members", 2, "--device", "cpu", "--quiet")
+    few = ("--sampler-option", "steps=2", "--store", tmp_path / "post.zarr")
+    assert "'t2m' has no units" in one_line("assimilate", tmp_path / "stations.csv", *drawing, *few)
+    run("assimilate", tmp_path / "stations.csv", *reading, *drawing, *few)
+    posterior = sdaxr.open_archive(tmp_path / "post.zarr")
+    assert posterior.attrs["observations_used"] == [8] and posterior.sizes["time"] == 4
+    table = run("verify", tmp_path / "post.zarr", tmp_path / "stations.csv", *reading).stdout
+    assert "rmse_corrected" in table and "t2m [K]" in table

@@ -49,3 +49,10 @@ def test_an_unfinished_archive_says_how_far_it_is(trajectories: xr.Dataset, tmp_
         assert "1 of 3 units" in facts["complete"] and "Run the same job again" in facts["complete"]
     with pytest.raises(ArchiveError, match="there is nothing at"):
         info(tmp_path / "other.zarr")
+
+
+def test_a_table_is_described_as_observations(tmp_path: Path) -> None:
+    path = tmp_path / "stations.csv"
+    path.write_text("time,lat,lon,t2m [K],t2m_error\n2019-03-01,51,0,280,1\n")
+    facts = info(path)
+    assert facts["kind"] == "observations" and "t2m [K]" in facts["variables"] and "assimilate" in facts["next"]

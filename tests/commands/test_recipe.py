@@ -280,6 +280,17 @@ def test_the_whole_recipe_is_checked_before_anything_runs(tmp_path, content, mes
     assert [p.name for p in tmp_path.iterdir()] == ["recipe.yaml"]
 
 
+def test_how_observations_are_read_is_checked_before_anything_runs(tmp_path):
+    (tmp_path / "stations.csv").write_text("time,lat,lon,t2m [K]\n2019-03-01,51,0,280\n")
+    path = tmp_path / "recipe.yaml"
+    step = "assimilate: {observations: stations.csv, system: lorenz63, store: post.zarr, reading: {%s: 1.0}}"
+    path.write_text(step % "error")
+    with pytest.raises(OptionError, match="reading has the option 'error'"):
+        recipe.read(path)
+    path.write_text(step % "errors")
+    assert recipe.read(path)[0].inputs == (tmp_path / "stations.csv",)
+
+
 def test_an_unknown_prior_is_refused_before_anything_runs(tmp_path):
     assimilate = {"observations": "obs.nc", "prior": "lorentz63", "store": "post.zarr"}
     path = write(tmp_path, generate=GENERATE, observe=OBSERVE | {"store": "obs.nc"}, assimilate=assimilate)

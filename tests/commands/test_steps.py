@@ -11,7 +11,7 @@ import xarray as xr
 import sdaxr
 from sdaxr.archives.stores import save
 from sdaxr.commands import steps
-from sdaxr.schema import DataError, OperatorError
+from sdaxr.schema import DataError, OperatorError, OptionError
 
 
 @pytest.mark.parametrize("name", steps.STEPS)
@@ -48,3 +48,63 @@ def test_one_trajectory_of_many(tmp_path, trajectories: xr.Dataset) -> None:
         steps.observe(str(tmp_path / "t.nc"), store=str(tmp_path / "p.nc"), trajectory=10, **how)
     with pytest.raises(DataError, match="expected 'trajectory'; leave the parameter out"):
         steps.observe(str(tmp_path / "one.nc"), store=str(tmp_path / "p.nc"), trajectory=0, **how)
+
+
+CSV = "time,lat,lon,t2m [K]\n2019-03-01T00:00,51,0,280\n2019-03-01T01:00,52,1,281\n"
+
+
+@pytest.fixture
+def stations(tmp_path):
+    path = tmp_path / "stations.csv"
+    path.write_text(CSV)
+    return path
+
+
+@pytest.fixture
+def received(monkeypatch):
+    """What a step hands to the function behind it, without the work."""
+    calls = {}
+
+    def stand_in(name):
+        return lambda data, *others, **options: calls.update({name: (data, *others, options.get("observations"))})
+
+    for name in ("assimilate", "cycle", "verify", "plot", "animate"):
+        monkeypatch.setattr(sdaxr, name, stand_in(name))
+    monkeypatch.setattr(steps, "parameters", lambda name: dict.fromkeys(("operator", "background", "prior", "carry")))
+    return calls
+
+
+def test_every_step_that_takes_observations_takes_a_table(stations, received, monkeypatch, tmp_path, trajectories):
+    expected = sdaxr.read_observations(stations, errors={"t2m": 1.0})
+    reading = {"errors": {"t2m": 1.0}}
+    steps.assimilate(str(stations), "out.zarr", reading=reading)
+    steps.cycle(str(stations), "out.zarr", prior="prior.safetensors", reading=reading)
+    xr.testing.assert_identical(received["assimilate"][0], expected)
+    xr.testing.assert_identical(received["cycle"][0], expected)
+    save(trajectories, tmp_path / "post.nc")
+    steps.verify(str(tmp_path / "post.nc"), str(stations), reading=reading)
+    xr.testing.assert_identical(received["verify"][1], expected)
+    monkeypatch.setattr("matplotlib.pyplot.close", lambda figure: None)
+    figure = tmp_path / "a.gif"
+    for name in ("plot", "animate"):
+        with pytest.raises(Exception):  # noqa: B017
+            # The stand-ins draw nothing, so that there is no file to be renamed.
+            getattr(steps, name)(str(tmp_path / "post.nc"), str(figure), observations=str(stations), reading=reading)
+        xr.testing.assert_identical(received[name][-1], expected)
+
+
+def test_each_network_is_read_in_its_own_way(stations, received):
+    other = stations.with_name("ships.csv")
+    other.write_text(CSV.replace("[K]", "[degC]"))
+    steps.assimilate(
+        [str(stations), str(other)], "out.zarr", reading={"stations": {"errors": 1.0}, "ships": {"errors": 2.0}}
+    )
+    networks = received["assimilate"][0]
+    assert {n: float(d.t2m_error[0]) for n, d in networks.items()} == {"stations": 1.0, "ships": 2.0}
+    steps.assimilate([str(stations), str(other)], "out.zarr", reading={"errors": 3.0})
+    assert {float(d.t2m_error[0]) for d in received["assimilate"][0].values()} == {3.0}
+
+
+def test_an_option_of_the_reading_that_does_not_exist(stations):
+    with pytest.raises(OptionError, match="reading has the option 'error'.*Did you mean 'errors'"):
+        steps.check_reading({"error": 1.0}, str(stations))
