@@ -154,7 +154,7 @@ class DatasetAccessor(_Accessor):
         *,
         window: int | None = None,
         variables: Sequence[str] | None = None,
-        context: Sequence[str] = (),
+        context: Sequence[str] | str = (),
         statistics: Statistics | Mapping[str, Any] | None = None,
         augment: Mapping[str, Operator] | None = None,
         network: str | Mapping[str, Any] | Network = "auto",

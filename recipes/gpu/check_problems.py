@@ -14,6 +14,7 @@ import sdaxr
 from sdaxr import operators as op
 from sdaxr.inference.assimilate import score_method
 from sdaxr.inference.problem import Problem
+from sdaxr.observations.screening import Screening
 from sdaxr.observations.window import as_networks, operator_of, window_times
 from sdaxr.operators import Operator
 from sdaxr.posterior.covariance.registry import UNCERTAINTIES
@@ -90,11 +91,11 @@ def posed(
     operator: Operator | None = None,
 ) -> Problem:
     """The problem that `sdaxr.assimilate` poses."""
-    networks = as_networks(seen)
-    operators = {name: operator_of(name, data, operator, "error") for name, data in networks.items()}
+    networks = as_networks(seen, opened.layout)
+    operators = {name: operator_of(name, data, operator) for name, data in networks.items()}
     return Problem(
         networks, operators, opened, window_times(networks, opened.layout), score_method(opened, method),
-        resolve_sampler(opened, sampler), precision, "error", str(device),
+        resolve_sampler(opened, sampler), precision, Screening(), str(device),
     )  # fmt: skip
 
 

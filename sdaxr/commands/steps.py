@@ -234,7 +234,7 @@ def is_read(path: str) -> bool:
     """Whether a file is opened by a reader of observations, by its name or its first line."""
     from sdaxr.observations.readers.registry import reader_of
 
-    return reader_of(Path(path)) is not None
+    return reader_of(local_path(path)) is not None
 
 
 def table(scores: xr.Dataset) -> str:

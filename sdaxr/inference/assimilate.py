@@ -45,7 +45,7 @@ from sdaxr.systems.base import System
 
 
 @isolated()
-def assimilate(  # noqa: PLR0913 (what is asked of the observations, the prior, the method and the run)
+def assimilate(
     observations: Observations,
     prior: str | Path | Prior | None = None,
     *,

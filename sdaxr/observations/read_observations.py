@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from os import PathLike
-from pathlib import Path
 from typing import Any
 
 import xarray as xr
 
+from sdaxr.archives.paths import local_path
 from sdaxr.observations.matching import ERROR
 from sdaxr.observations.readers.point_form import Errors, point_form, with_errors, with_units
 from sdaxr.observations.readers.registry import is_own, opened, reader_of
@@ -79,7 +79,7 @@ def read_observations(
     ArchiveError
         If the file cannot be read.
     """
-    path = Path(source).expanduser() if isinstance(source, str | PathLike) else None
+    path = local_path(source) if isinstance(source, str | PathLike) else None
     data = opened(source if path is None else path)
     reader = reader_of(data)
     if reader is None:

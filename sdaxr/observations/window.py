@@ -210,6 +210,8 @@ def check_times(times: xr.DataArray, of: str) -> None:
             f"time {int(absent.argmax())} of {of} is missing "
             f"(NaT){others(int(absent.sum()) - 1)}; expected a time for each observation; leave these observations out"
         )
+    if times.dtype.kind == "f" and not np.isfinite(times.values).all():
+        raise DataError(f"found an infinite time of {of}, expected finite ones; leave these observations out")
 
 
 def background_network(background: xr.Dataset, times: xr.DataArray) -> xr.Dataset:

@@ -68,7 +68,8 @@ def test_the_background_check_is_local() -> None:
     random = np.random.default_rng(0)
     values = np.array([0.0, 100.0])[:, None] + random.normal(size=(200, 2, 6))
     data = xr.Dataset(
-        {"t": (("time", "y", "x"), values)}, {"time": np.arange(200.0), "y": [0.0, 1.0], "x": np.arange(6.0)}
+        {"t": (("time", "y", "x"), values, {"units": "K"})},
+        {"time": np.arange(200.0), "y": [0.0, 1.0], "x": np.arange(6.0)},
     )
     seen = observe(data.isel(time=slice(5)), op.identity(), error=0.5)
     seen["t"].values[0, 0, 0] = 100.0

@@ -20,14 +20,16 @@ def data() -> xr.Dataset:
     """Noise of standard deviation 2 around 10 in the south and 20 in the north."""
     values = np.array([10.0, 20.0])[:, None] + 2 * np.random.default_rng(0).normal(size=(1000, 2, 8))
     coords = {"time": np.arange(1000.0), "y": [0.0, 1.0], "x": np.arange(8.0)}
-    return xr.Dataset({"t": (("time", "y", "x"), values)}, coords)
+    return xr.Dataset({"t": (("time", "y", "x"), values, {"units": "K"})}, coords)
 
 
 def evidence(data: xr.Dataset, number: int) -> Evidence:
     random, prior = np.random.default_rng(1), white_prior(data)
     at = {"time": random.integers(0, 5, number) * 1.0, "y": random.integers(0, 2, number) * 1.0}
     at["x"] = random.uniform(0, 7, number)
-    seen = xr.Dataset({"t": ("obs", np.full(number, 15.0)), "t_error": 1.0}, {n: ("obs", v) for n, v in at.items()})
+    seen = xr.Dataset(
+        {"t": ("obs", np.full(number, 15.0), {"units": "K"}), "t_error": 1.0}, {n: ("obs", v) for n, v in at.items()}
+    )
     times = prior.layout.times(0.0, 5)
     return screen(seen, operator_for(seen), prior, times, torch.device("cpu"), Screening())
 
