@@ -12,6 +12,7 @@ import xarray as xr
 
 from sdaxr.archives.provenance import CONVENTIONS
 from sdaxr.inference.evidence import Evidence, screen
+from sdaxr.observations.conversion import in_units
 from sdaxr.observations.provenance import count_observations
 from sdaxr.observations.screening import Screening, flag_attrs
 from sdaxr.observations.window import Observations, Operators, as_networks, operator_of, window_times
@@ -24,6 +25,7 @@ def report(
     *,
     operator: Operators = None,
     times: Any = None,
+    units: str = "error",
     screening: Screening | Mapping[str, Any] | None = None,
 ) -> xr.Dataset | xr.DataTree:
     """The status of every single observation: used, or why it is not.
@@ -33,7 +35,7 @@ def report(
 
     Parameters
     ----------
-    observations, prior, operator, times
+    observations, prior, operator, times, units
         As of `sdaxr.assimilate`.
     screening
         Options that say which observations are used (`sdaxr.observations.screening.Screening`).
@@ -52,14 +54,15 @@ def report(
     """
     opened, given = open_prior(prior), Screening.of(screening)
     how = replace(given, outside="drop", duplicates="keep" if given.duplicates == "keep" else "drop")
-    networks = as_networks(observations)
+    networks = as_networks(observations, opened.layout)
     axis = window_times(networks, opened.layout, times, screening=how)
+    operators = {name: operator_of(name, data, operator, how) for name, data in networks.items()}
+    networks, _ = in_units(networks, operators, opened.layout.template(axis), units)
     found = {}
     for name, data in networks.items():
-        chosen = operator_of(name, data, operator, how)
-        evidence = screen(data, chosen, opened, axis, torch.device("cpu"), how, strict=False)
+        evidence = screen(data, operators[name], opened, axis, torch.device("cpu"), how, strict=False)
         found[name] = _labelled(data, evidence, opened)
-    if isinstance(observations, xr.Dataset):
+    if isinstance(observations, xr.Dataset | xr.DataArray):
         return next(iter(found.values()))
     return xr.DataTree.from_dict({f"/{name}": data for name, data in found.items()})
 

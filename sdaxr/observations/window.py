@@ -21,7 +21,16 @@ from sdaxr.states.coordinates import TOLERANCE
 from sdaxr.states.fields import StateLayout
 from sdaxr.states.inputs import as_dataset
 from sdaxr.states.names import recognised
-from sdaxr.states.time import TimeAxis, calendar_of, check_kind, nearest_times, since_epoch, time_axis, time_kind
+from sdaxr.states.time import (
+    TimeAxis,
+    calendar_of,
+    check_kind,
+    elapsed,
+    nearest_times,
+    since_epoch,
+    time_axis,
+    time_kind,
+)
 
 Observations = xr.Dataset | Mapping[str, xr.Dataset] | xr.DataTree
 Operators = Operator | Mapping[str, Operator] | None
@@ -144,8 +153,10 @@ class _Span:
         if self.between and screening.time == "linear":
             return np.array([np.floor(place.min() + TOLERANCE), np.ceil(place.max() - TOLERANCE)])
         number = np.round(place)
-        allowed = (screening.tolerance or 0.0) / axis.step if self.between else 0.0
-        off = np.abs(place - number) > max(allowed, TOLERANCE)
+        off = np.abs(place - number) > TOLERANCE
+        if self.between and screening.tolerance is not None:
+            steps = xr.DataArray(axis.at(origin, number), dims=TIME, name=TIME)
+            off &= np.abs(elapsed(self.times, origin) - elapsed(steps, origin)) > screening.tolerance
         if off.any() and screening.outside == "error":
             first = int(off.argmax())
             raise DataError(

@@ -6,13 +6,14 @@ import numpy as np
 import pytest
 import xarray as xr
 from assimilated import QUICK
+from white import white_prior
 
 import sdaxr
 from sdaxr.inference.assimilate import assimilate
 from sdaxr.inference.report import report
 from sdaxr.observations.screening import STATUS
 from sdaxr.prior.files import Prior
-from sdaxr.schema import DataError
+from sdaxr.schema import DataError, UnitsError
 
 
 def reports(values: list[float], times: list[float]) -> xr.Dataset:
@@ -70,6 +71,34 @@ def test_a_report_survives_a_file(prior: Prior, mixed: xr.Dataset, tmp_path) -> 
     found.to_netcdf(tmp_path / "status.nc")
     with xr.open_dataset(tmp_path / "status.nc") as again:
         assert words(again) == EXPECTED
+
+
+def test_measurements_between_months_on_a_curvilinear_grid_in_other_units() -> None:
+    """Temperatures of buoys in degrees Celsius, for an ocean of monthly means in kelvin."""
+    north, east = np.meshgrid(np.linspace(50.0, 60.0, 11), np.linspace(0.0, 10.0, 11), indexing="ij")
+    field = 280 + (north + east)[None] / 10 + np.random.default_rng(0).normal(size=(40, 1, 1))
+    ocean = xr.Dataset(
+        {"t": (("time", "y", "x"), np.where(east > 8.5, np.nan, field), {"units": "K"})},
+        {
+            "time": xr.date_range("1999-01-01", periods=40, freq="MS"),
+            "nav_lat": (("y", "x"), north, {"units": "degrees_north"}),
+            "nav_lon": (("y", "x"), east, {"units": "degrees_east"}),
+        },
+    )
+    buoys = xr.Dataset(
+        {"t": ("obs", [10.0, 11.0, 12.0, 13.0, 400.0], {"units": "degC"}), "t_error": 0.5},
+        {
+            "time": ("obs", np.array(["2000-02-16", "2000-02-01", "2000-03-30", "2000-03-01", "2000-03-01"], "M8[ns]")),
+            "latitude": ("obs", [55.5, 80.0, 55.0, 55.0, 52.0]),
+            "longitude": ("obs", [2.5, 5.0, 9.5, 5.0, 2.0]),
+            "altitude": ("obs", [0.0, np.nan, 1.0, 2.0, 3.0]),
+        },
+    )
+    found = report(buoys, white_prior(ocean), units="convert")
+    assert words(found, "t") == ["used", "outside", "land", "used", "implausible"]
+    np.testing.assert_allclose(found.t[:2], [283.15, 284.15])
+    with pytest.raises(UnitsError, match="'t' has units 'degC'"):
+        report(buoys, white_prior(ocean))
 
 
 def test_there_is_nothing_else_in_the_room() -> None:

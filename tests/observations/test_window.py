@@ -155,6 +155,57 @@ def test_the_steps_of_a_calendar_are_those_of_the_training(
     assert [f"{t.dt.hour.item():02d}:{t.dt.minute.item():02d}" for t in found] == expected
 
 
+MIDDLES = np.array(["2000-01-16T12", "2000-02-15T12", "2000-03-16T12", "2000-04-16", "2000-05-16T12"], "M8[ns]")
+
+
+@pytest.mark.parametrize(
+    ("start", "training", "days", "options", "expected"),
+    [
+        # Of 31, 29, 31, 30 and 31 days: the end of January is no part of the step after the next.
+        ("MS", 40, ["1999-12-31T23", "2000-01-31T23"], {}, ["1999-12-01", "2000-01-01", "2000-02-01"]),
+        ("MS", 40, ["2000-02-29", "2000-03-01"], {}, ["2000-02-01", "2000-03-01"]),
+        ("MS", 40, ["2000-02-27", "2000-03-03"], {"time": "nearest", "tolerance": "3D"}, ["2000-03-01"]),
+        ("YS", 12, ["1968-05-01", "1970-01-01"], {}, ["1968-01-01", "1969-01-01", "1970-01-01"]),
+        ("QS-DEC", 40, ["2000-04-01", "2000-05-01"], {}, ["2000-03-01", "2000-06-01"]),
+        ("middle", 40, ["2000-02-01", "2000-04-16"], {}, list(MIDDLES[:4])),
+    ],
+)
+@pytest.mark.parametrize("calendar", ["datetime", "standard"])
+def test_the_steps_of_months_are_those_of_the_training(
+    calendar: str, start: str, training: int, days: list[str], options: dict, expected: list
+) -> None:
+    if start == "middle":
+        edges = pd.date_range("1989-07-01", periods=training + 1, freq="MS")
+        times = edges[:-1] + (edges[1:] - edges[:-1]) / 2
+    else:
+        times = pd.date_range("1989-07-01", periods=training, freq=start)
+    truth = xr.Dataset({"u": ("time", np.random.default_rng(0).normal(size=training), {"units": "1"})}, {"time": times})
+    seen = xr.Dataset(
+        {"u": ("obs", np.zeros(len(days)), {"units": "1"}), "u_error": 0.1},
+        {"time": ("obs", pd.to_datetime(days))},
+    )
+    if calendar != "datetime":
+        truth = truth.convert_calendar(calendar, use_cftime=True)
+        dates = [type(truth.time.values[0])(*day.timetuple()[:6]) for day in pd.to_datetime(days)]
+        seen = seen.assign_coords(time=("obs", dates))
+    found = window_times({"a": seen}, infer_layout(truth), screening=Screening(**options)).values
+    plain = found if calendar == "datetime" else np.array([t.isoformat() for t in found], "M8[ns]")
+    np.testing.assert_array_equal(plain, np.array(expected, "M8[ns]"))
+
+
+def test_fields_off_the_steps_of_months_are_refused() -> None:
+    times = pd.date_range("1990-01-01", periods=40, freq="MS")
+    truth = xr.Dataset({"u": ("time", np.random.default_rng(0).normal(size=40), {"units": "1"})}, {"time": times})
+    data = xr.Dataset(
+        {"u": ("time", np.zeros(2), {"units": "1"}), "u_error": 0.1},
+        {"time": pd.to_datetime(["2000-02-01", "2000-02-29"])},
+    )
+    with pytest.raises(DataError, match="time 2000-02-29.* is off the steps .* the nearest step is 2000-03-01"):
+        window_times({"a": data}, infer_layout(truth))
+    dropped = window_times({"a": data}, infer_layout(truth), screening=Screening(outside="drop"))
+    np.testing.assert_array_equal(dropped.values, data.time.values[:1])
+
+
 def test_the_nearest_step_is_taken_within_the_tolerance() -> None:
     layout, start = six_hourly(0), np.datetime64("2020-01-05T00:00", "ns")
     late = reports([start + np.timedelta64(m, "m") for m in (-20, 370, 800)])
