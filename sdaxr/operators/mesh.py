@@ -59,7 +59,7 @@ def corners(
     latitude, longitude
         Of the grid points, along ``dims``, in degrees; NaN where there is no point.
     north, east
-        Latitudes and longitudes of the places, shape (n,), in degrees.
+        Latitudes and longitudes of the places, shape (n,), in degrees. A place that is NaN is outside.
 
     Returns
     -------
@@ -69,6 +69,8 @@ def corners(
     from scipy.spatial import cKDTree
 
     grid, places = _directions(latitude, longitude), _directions(north, east)
+    known = np.isfinite(places).all(1)
+    places = np.where(known[:, None], places, [1.0, 0.0, 0.0])
     reach = _reach(grid)
     flat, reach = grid.reshape(-1, 3), reach.reshape(-1)
     there = np.flatnonzero(np.isfinite(flat).all(1))
@@ -92,7 +94,7 @@ def corners(
                 share = share[found].clip(0.0)
                 weights[:, part[found]] = (share / share.sum(1, keepdims=True)).T
                 inside[part[found]] = True
-    return Corners(dims, there[indices], weights, inside)
+    return Corners(dims, there[indices], weights, inside & known)
 
 
 def _directions(latitude: np.ndarray, longitude: np.ndarray) -> np.ndarray:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import xarray as xr
 
 from sdaxr import operators as op
+from sdaxr.operators.measurements import Measurements
 from sdaxr.operators.mesh import Corners, corners
 from sdaxr.schema import OperatorError
 
@@ -122,3 +125,23 @@ def test_block_means_of_longitudes_go_the_shorter_way_round() -> None:
     coarse = op.coarsen(2).apply(data)
     direct = np.abs(coarse.nav_lon - data.nav_lon[::2, ::2].values)
     assert float(np.minimum(direct, 360 - direct).max()) < 3
+
+
+def test_measurements_on_a_curvilinear_grid() -> None:
+    """Those that are not needed may lie anywhere, and need no place."""
+    data = curvilinear()
+    north, east = rotated(np.array([5.2, 0.0, -3.3, 60.0]), np.array([171.0, 180.0, 190.5, 180.0]))
+    north[1] = np.nan
+    coords = {"time": [0.5, 0.0, 2.0, 1.0], "lat": north, "lon": east, "altitude": np.full(4, np.nan)}
+    labelled = {n: xr.DataArray(np.asarray(c), dims="obs") for n, c in coords.items()}
+    needed = np.array([True, False, True, False])
+    operator = Measurements(labelled, "obs", np.array(list("abcd")), "error", "linear", 0.0, needed)
+    found = operator.apply(data)
+    assert found.obs.values.tolist() == ["a", "c"] and {"nav_lat", "nav_lon", "time"} <= set(found.coords)
+    np.testing.assert_allclose(found.t, smooth(north[[0, 2]], east[[0, 2]]) + np.array([0.5, 2.0]), atol=2e-2)
+    with pytest.raises(OperatorError, match="'lat' of measurement 1 is nan"):
+        replace(operator, needed=np.ones(4, bool)).apply(data)
+    with pytest.raises(OperatorError, match=r"locations: obs 3 \(.*\) lies outside the grid"):
+        replace(operator, needed=needed | [False, False, False, True]).apply(data)
+    with pytest.raises(OperatorError, match="no position along 'x', 'y', found the coordinates"):
+        replace(operator, coords={n: labelled[n] for n in ("time", "altitude")}).apply(data)
