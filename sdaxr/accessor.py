@@ -214,6 +214,9 @@ class DatasetAccessor(_Accessor):
     @_delegate("sdaxr.observations.splitting")
     def split(self, fraction: float, *, by: str = "station", seed: int = 0) -> tuple[xr.Dataset, xr.Dataset]: ...
 
+    @_delegate("sdaxr.observations.bias")
+    def with_bias(self, deviation: float | Mapping[str, float], *, by: str | None = None) -> xr.Dataset: ...
+
     @_delegate("sdaxr.observations.desroziers")
     def estimate_errors(
         self,

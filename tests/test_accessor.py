@@ -34,6 +34,7 @@ def test_every_function_that_begins_with_data_is_a_method():
         "inflate",
         "split",
         "estimate_errors",
+        "with_bias",
         "assimilate",
         "cycle",
         "report",

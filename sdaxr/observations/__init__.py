@@ -8,6 +8,7 @@
 `inflate`             larger errors for some networks
 `split`               withhold stations for verification
 `estimate_errors`     errors from innovations and analysis residuals (Desroziers et al. 2005)
+`with_bias`           biases of sources, which the assimilation allows for; `draw_bias` draws them with the members
 `report`              the status of every observation: used, or why not
 ====================  ============================================================================================
 
@@ -21,6 +22,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from sdaxr.inference.report import report
+    from sdaxr.observations.bias import draw_bias, with_bias
     from sdaxr.observations.desroziers import estimate_errors
     from sdaxr.observations.duplicates import drop_duplicates
     from sdaxr.observations.inflation import inflate
@@ -29,7 +31,18 @@ if TYPE_CHECKING:
     from sdaxr.observations.superobbing import superob
     from sdaxr.observations.thinning import thin
 
-__all__ = ["superob", "thin", "drop_duplicates", "buddy_check", "inflate", "split", "estimate_errors", "report"]
+__all__ = [
+    "superob",
+    "thin",
+    "drop_duplicates",
+    "buddy_check",
+    "inflate",
+    "split",
+    "estimate_errors",
+    "with_bias",
+    "draw_bias",
+    "report",
+]
 
 # Where each name is defined; the files have other names, because a module hides a function of its name.
 _HOMES = {
@@ -40,6 +53,8 @@ _HOMES = {
     "inflate": "sdaxr.observations.inflation",
     "split": "sdaxr.observations.splitting",
     "estimate_errors": "sdaxr.observations.desroziers",
+    "with_bias": "sdaxr.observations.bias",
+    "draw_bias": "sdaxr.observations.bias",
     "report": "sdaxr.inference.report",
 }
 

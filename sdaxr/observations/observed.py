@@ -13,6 +13,7 @@ from sdaxr.observations.correlation import error_correlation
 from sdaxr.observations.matching import describe_place, find
 from sdaxr.observations.noise import family_of
 from sdaxr.observations.screening import Screening
+from sdaxr.observations.shared import shared_covariance
 from sdaxr.operators import Template
 
 
@@ -29,7 +30,7 @@ class ObservedPoints:
     where
         For each variable, the observed points as indices of its flattened output.
     values, errors
-        Measured values and their standard deviations, shape (n,), float64.
+        Measured values and standard deviations of their errors, biases included, shape (n,), float64.
     source
         For each variable, the observed points as indices of the flattened observations, dimensions in the order of the
         template.
@@ -60,7 +61,9 @@ class ObservedPoints:
         where, source, status = (
             {name: getattr(f, key) for name, f in found.items()} for key in ("where", "source", "status")
         )
-        return cls(data, template, where, values.astype(float), errors.astype(float), source, status)
+        own = cls(data, template, where, values.astype(float), errors.astype(float), source, status)
+        shared = own._shared
+        return own if shared is None else replace(own, errors=np.sqrt(own.errors**2 + shared.diagonal()))
 
     @property
     def count(self) -> int:
@@ -74,8 +77,23 @@ class ObservedPoints:
 
     @property
     def correlation(self) -> np.ndarray | None:
-        """Correlation of the errors, shape (n, n); None where they are independent."""
-        return error_correlation(self.data, self.template, self.where)
+        """Correlation of the errors, biases included, shape (n, n); None where they are independent."""
+        shared = self._shared
+        if shared is None:
+            return error_correlation(self.data, self.template, self.where)
+        return np.asarray((self.own_covariance + shared) / self.errors / self.errors[:, None])
+
+    @property
+    def own_covariance(self) -> np.ndarray:
+        """Covariance of the errors without biases, shape (n, n)."""
+        shared, correlation = self._shared, error_correlation(self.data, self.template, self.where)
+        own = self.errors if shared is None else np.sqrt(self.errors**2 - shared.diagonal())
+        return np.asarray(np.diag(own**2) if correlation is None else correlation * own * own[:, None])
+
+    @property
+    def _shared(self) -> np.ndarray | None:
+        dims = {name: self.template.variables[name].dims for name in self.where}
+        return shared_covariance(self.data, self.source, dims)
 
     @property
     def names(self) -> np.ndarray:
