@@ -37,9 +37,8 @@ _FORGOTTEN = 0.02
 _HISTORY = 50
 # Batches of a validation; they are the same each time, so that losses compare.
 _VALIDATED = 4
-# Steps after which the loss is read. On a GPU a read waits until the device has caught up.
-_READ = {"cpu": 1}
-_READ_ELSEWHERE = 20
+# Steps after which the loss is read on a GPU, where a read waits until the device has caught up.
+_READ = 20
 
 
 class TrainingRun:
@@ -106,18 +105,20 @@ class TrainingRun:
         bar = tqdm(total=1.0, initial=self.done, disable=not progress, desc="training", bar_format=_BAR)
         saved = time.monotonic()
         start = saved - self.seconds
-        every = _READ.get(self.device.type, _READ_ELSEWHERE)
+        every = 1 if self.device.type == "cpu" else _READ
         while self.done < 1:
             loss = self.update()
             self.running = torch.where(self.running.isnan(), loss, torch.lerp(self.running, loss, _FORGOTTEN))
             self.step, self.seconds = self.step + 1, time.monotonic() - start
             validating = self.step % self.settings.optimisation.validate_every == 0 or self.done >= 1
-            if validating or self.step % every == 0:
+            due = time.monotonic() - saved > 60 * self.settings.optimisation.checkpoint_minutes
+            # Before a checkpoint, too: one of weights that are not finite could not go on.
+            if validating or due or self.step % every == 0:
                 self._show(bar, float(loss))
             if validating:
                 self.history.append({"step": self.step, "train": float(self.running), "valid": self._validate()})
                 _log.info("step %d: training loss %.4f, validation loss %.4f", *self.history[-1].values())
-            if validating or time.monotonic() - saved > 60 * self.settings.optimisation.checkpoint_minutes:
+            if validating or due:
                 checkpoint.save(path, self)
                 saved = time.monotonic()
         bar.close()

@@ -70,3 +70,14 @@ def test_a_loss_that_is_not_finite_ends_the_training(monkeypatch: pytest.MonkeyP
     with pytest.raises(DivergenceError, match="the loss is nan at step 1; lower the learning rate"):
         trained(autoregressive(6, 20), tmp_path / "p.safetensors")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_checkpoint_is_written_in_time_and_goes_on(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Between validations, too, and the training loss that is shown goes on from where it was."""
+    data, often = autoregressive(6, 20), {"checkpoint_minutes": 1e-9, "validate_every": 100}
+    whole = trained(data, tmp_path / "whole.safetensors", name="p", optimisation=often)
+    store = tmp_path / "killed.safetensors"
+    killed_training(monkeypatch, data, store, after=3, optimisation=often)
+    resumed = trained(data, store, name="p", optimisation=often)
+    assert_same(whole, resumed)
+    assert resumed.metadata["training"]["history"] == whole.metadata["training"]["history"]
