@@ -109,7 +109,9 @@ def draw_bias(
     Raises
     ------
     DataError
-        If no variable has a bias, or no observation lies within the posterior.
+        If no variable has a bias, or there are more than 5000 observations.
+    DataError, GridError, UnitsError, OperatorError
+        If the observations do not fit the posterior.
     """
     schema.check_least("seed", seed, 0)
     how, ensemble = Screening.of(screening), ensemble_dimension(posterior)
