@@ -104,7 +104,10 @@ def with_units(observations: xr.Dataset, units: Mapping[str, str]) -> xr.Dataset
             out[name].attrs["units"] = str(text)
     for name in measured(out):
         if not out[name].attrs.get("units"):
-            raise UnitsError(f"'{name}' has no units, expected them; state them with units={{{name!r}: 'K'}}")
+            raise UnitsError(
+                f"'{name}' has no units, expected them; state them with units={{{name!r}: 'K'}}, in the shell with "
+                f"""--reading 'units={{"{name}": "K"}}'"""
+            )
     return out
 
 
