@@ -100,13 +100,13 @@ def significant(number: float, digits: int = 3) -> float:
 
 @contextmanager
 def tf32(allowed: bool) -> Iterator[None]:
-    """Whether matrix products and convolutions in float32 may round their factors to TF32 on a GPU."""
-    places = (torch.backends.cuda.matmul, torch.backends.cudnn)
-    before = [place.allow_tf32 for place in places]
+    """Whether the user lets matrix products and convolutions in float32 round their factors to TF32 on a GPU."""
+    places = (torch.backends.cuda.matmul, torch.backends.cudnn.conv)
+    before = [place.fp32_precision for place in places]
     try:
         for place in places:
-            place.allow_tf32 = allowed
+            place.fp32_precision = "tf32" if allowed else "ieee"
         yield
     finally:
         for place, value in zip(places, before, strict=True):
-            place.allow_tf32 = value
+            place.fp32_precision = value

@@ -15,6 +15,7 @@ import sdaxr
 from sdaxr.prior.files import Prior, assemble
 from sdaxr.prior.networks.base import NETWORKS
 from sdaxr.prior.preconditioning import PARAMETERISATIONS, DenoisingNetwork
+from sdaxr.states.isolation import isolated
 
 # Priors whose states the networks see: state vectors, and fields.
 SOURCES = {False: "lorenz63", True: "kolmogorov"}
@@ -123,7 +124,7 @@ def _network(checks: Checks, name: str, parameterisation: str, prior: Prior) -> 
     model, case = copy.deepcopy(model).to(device), case.to(device)
     found: dict[str, Any] = {}
     for precision, bound in NETWORK.items():
-        with tf32(precision == "tf32"):
+        with tf32(precision == "tf32"), isolated():
             computed = outcome(model, case, half=precision == "bfloat16")
         found[precision] = agreement({key: (computed[key], expected[key]) for key in expected}, bound)
     return found | {"passed": all(part["passed"] for part in found.values())}
@@ -147,7 +148,7 @@ def _step(checks: Checks, name: str) -> dict[str, Any]:
     _, expected = loss(prior, case, half=False)
     found: dict[str, Any] = {}
     for precision, bound in LOSS.items():
-        with tf32(precision == "tf32"):
+        with tf32(precision == "tf32"), isolated():
             model, value = loss(prior, case.to(device), half=precision == "bfloat16")
         found[precision] = agreement({"loss": (value[None, None], expected[None, None])}, bound)
     before = torch.cat([p.detach().flatten() for p in model.parameters()])

@@ -19,8 +19,10 @@ from phase import Phase
 import sdaxr
 
 RECIPES = Path(__file__).parents[1]
-# Windows of a step on a GPU. Larger ones keep more of the device busy, and make fewer steps of the same minutes.
-BATCH = 64
+# Windows of a step on a GPU. An H200 makes as many steps in a second with 16 as with 256: it waits for the launches.
+BATCH = 256
+# Seconds from which on a compilation, which takes up to a minute on a GPU, pays.
+COMPILED = 300
 # With weights that have been trained already, the largest learning rate is a third of that of a first training.
 AGAIN = 3e-4
 
@@ -58,7 +60,7 @@ def trained(phase: Phase, data: xr.Dataset, design: Design, seconds: float) -> s
     are where the training begins.
     """
     final, store = phase.out / f"{design.name}.safetensors", phase.scratch / f"{design.name}.safetensors"
-    options, optimisation = dict(design.options), _for_device(phase, design.optimisation)
+    options, optimisation = dict(design.options), _for_device(phase, design.optimisation, seconds)
     if final.exists():
         earlier = phase.scratch / f"{design.name}-{sdaxr.open_prior(final).sha256[:8]}.safetensors"
         shutil.copy2(final, earlier)
@@ -103,11 +105,12 @@ def scored(
         phase.record("scores", prior=name, truth=number, members=members, seconds=round(seconds, 2), **found)
 
 
-def _for_device(phase: Phase, optimisation: sdaxr.Optimisation) -> sdaxr.Optimisation:
+def _for_device(phase: Phase, optimisation: sdaxr.Optimisation, seconds: float) -> sdaxr.Optimisation:
     gpu = phase.device.type == "cuda"
+    compiled = optimisation.compile and (not gpu or seconds > COMPILED)
     return replace(
         optimisation, batch=BATCH if gpu else 4, validate_every=200 if gpu else 10, checkpoint_minutes=0.5,
-        memory=64e9 if gpu else optimisation.memory, compile=optimisation.compile and _compiles(phase),
+        memory=64e9 if gpu else optimisation.memory, compile=compiled and _compiles(phase),
     )  # fmt: skip
 
 

@@ -27,11 +27,22 @@ def default_dtype(dtype: torch.dtype) -> Iterator[None]:
         torch.set_default_dtype(before)
 
 
+@contextlib.contextmanager
+def rounded_products() -> Iterator[None]:
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("medium")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
 SETTINGS: dict[str, Any] = {
     "dtype": lambda: default_dtype(torch.float64),
     "device": lambda: torch.device("meta"),
     "gradients": torch.no_grad,
     "inference": torch.inference_mode,
+    "products": rounded_products,
 }
 
 
@@ -84,3 +95,21 @@ def test_settings_are_put_back_after_an_error() -> None:
             assert torch.get_default_dtype() == torch.float32
             raise KeyError
         assert torch.get_default_dtype() == torch.float64
+
+
+@pytest.mark.parametrize("by_place", [False, True])
+def test_products_of_matrices_are_full_inside_and_as_set_outside(by_place: bool) -> None:
+    places = (torch.backends.cuda.matmul, torch.backends.mkldnn.matmul)
+    before = [place.fp32_precision for place in places]
+    with rounded_products() if not by_place else contextlib.nullcontext():
+        if by_place:
+            places[0].fp32_precision = "tf32"
+        outside = [place.fp32_precision for place in places]
+        assert outside != before
+        with isolated():
+            assert [place.fp32_precision for place in places] == ["ieee", "ieee"]
+            assert torch.get_float32_matmul_precision() == "highest"
+        assert [place.fp32_precision for place in places] == outside
+        if not by_place:
+            assert torch.get_float32_matmul_precision() == "medium"
+        places[0].fp32_precision = before[0]
