@@ -118,7 +118,7 @@ class PriorForecast:
 
     def members(self, waiting: list[int], progress: bool) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
         """The pending members, each with its fields {variable: (steps, *space)}."""
-        algorithm = self.sampler.build(self.prior.network.levels)
+        algorithm = self.sampler.build(**self.prior.noise_levels(self.context + self.block))
         count, held, new = len(self.known), self.context, self.block
         size = self.batch or self._batch_size()
         # A resumed run has the same batches as the first run, because rounding depends on the size of a batch.

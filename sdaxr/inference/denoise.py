@@ -173,8 +173,8 @@ def denoise(
         errors = torch.as_tensor(ratio, dtype=torch.float32, device=target)
         guidance = SDA(variance=Measured().resolve(prior, noisy[TIME], target))
         route = GuidedRoute(
-            sampler.build(prior.network.levels), errors, lambda values, e: observe_states(values, e, variance),
-            guidance,
+            sampler.build(**prior.noise_levels(noisy.sizes[TIME])), errors,
+            lambda values, e: observe_states(values, e, variance), guidance,
         )  # fmt: skip
     samples = _sample(route, denoiser, y, members, seed, batch, progress)
     about = provenance_attrs(

@@ -141,4 +141,4 @@ class Problem:
     @cached_property
     def algorithm(self) -> PredictorCorrector:
         """The algorithm of the sampler, on the noise levels of the prior."""
-        return self.sampler.build(self.opened.network.levels)
+        return self.sampler.build(**self.opened.noise_levels(self.times.size))

@@ -25,6 +25,7 @@ from sdaxr.archives.paths import local_path
 from sdaxr.archives.stores import written_whole
 from sdaxr.prior.augmentation import Augmentation
 from sdaxr.prior.blanket import TrajectoryDenoiser
+from sdaxr.prior.eofs import Eofs
 from sdaxr.prior.hardware import choose_precision
 from sdaxr.prior.held_out import HeldOut
 from sdaxr.prior.modes import Modes
@@ -148,6 +149,19 @@ class Prior:
         half = choose_precision(precision, torch.device(device), fields=fields) == "bfloat16"
         return TrajectoryDenoiser(network, context, present, stride=stride, half=half)
 
+    def noise_levels(self, length: int) -> dict[str, Any]:
+        """Noise levels of sampling for trajectories of ``length`` states, arguments of `Sampler.build`.
+
+        They are those of the training. The Gaussian process of a prior with EOFs is known at every level; sampling
+        begins at four standard deviations of its leading mode, where these are more than usual.
+        """
+        low, high = self.network.levels
+        modes = self.network.modes
+        if not isinstance(modes, Eofs):
+            return {"levels": (low, high)}
+        hidden = 4 * float(modes.spectrum(length).max()) ** 0.5
+        return {"levels": (low, max(high, hidden)), "hidden": hidden}
+
     def with_sampling(
         self, *, method: Mapping[str, Any] | None = None, sampler: Mapping[str, Any] | None = None
     ) -> Prior:
@@ -173,9 +187,8 @@ class Prior:
         path = local_path(path)
         arrays, layout = self.layout.to_file()
         learned = set(dict(self.network.named_parameters()))
-        if self.augmentation.operators:
-            # With many channels the eigenvectors are most of the file; rounding them adds far less than the errors of
-            # observations.
+        if self.augmentation.operators or isinstance(self.network.modes, Eofs):
+            # The eigenvectors are most of the file; rounding them adds far less than the errors of observations.
             learned.add(_VECTORS)
         tensors = {
             f"network.{k}": v.detach().cpu().to(dtype if k in learned else v.dtype)
@@ -285,14 +298,18 @@ def assemble(layout: StateLayout, about: Mapping[str, Any]) -> DenoisingNetwork:
     """The untrained network that the metadata of a prior describe."""
     low, high = about["optimisation"]["levels"]
     kind, window = about["parameterisation"], about["window"]
-    modes = None
+    modes: Modes | Eofs | None = None
     if kind in ("spectral", "space-time"):
         modes = Modes(layout.channels, layout.shape, layout.periodic, window if kind == "space-time" else None)
-    # With modes in time the network also sees the filtered states, as more context.
-    context = layout.context_channels + (layout.channels if kind == "space-time" else 0)
+    elif kind == "eof":
+        modes = Eofs(layout.channels, layout.shape, about["modes"]["rank"], about["modes"]["lags"])
+    # The network may also see the filtered states, as more context.
+    context = layout.context_channels + (layout.channels if modes is not None and modes.shown else 0)
     network = choose_network(about["network"], gridded=bool(layout.space))
     module = network.module(Inputs(layout.channels, context, window, layout.periodic))
-    return DenoisingNetwork(module, kind, (low, high), modes)
+    found = DenoisingNetwork(module, kind, (low, high), modes)
+    found.share = tuple(about["share"]) if "share" in about else None
+    return found
 
 
 def _check_format(path: Path, found: str | None) -> None:

@@ -71,7 +71,7 @@ class Modes(nn.Module):
         self.window = window
         waves, together = [], channels
         for number, (size, wraps) in enumerate(zip(shape, periodic, strict=True)):
-            basis = _fourier(size) if wraps else _cosines(size)
+            basis = _fourier(size) if wraps else cosines(size)[None].float()
             self.register_buffer(f"basis{number}", basis, persistent=False)
             waves.append(basis.shape[1])
             together *= basis.shape[0]
@@ -79,7 +79,7 @@ class Modes(nn.Module):
         self.register_buffer("variances", torch.ones(*waves, together))
         if window is not None:
             self.register_buffer("shares", torch.ones(window, *waves, together, dtype=torch.float16))
-            self.register_buffer("cosines", _cosines(window)[0], persistent=False)
+            self.register_buffer("cosines", cosines(window).float(), persistent=False)
 
     @torch.no_grad()
     def measure(self, batches: Iterable[Tensor]) -> None:
@@ -178,8 +178,14 @@ class Modes(nn.Module):
         level = r.float().reshape(-1, *[1] * (2 + self.dimensions))
         return self._scale(x, level * self._gain(r).sqrt())
 
-    def estimated(self, r: Tensor) -> Tensor:
+    @property
+    def shown(self) -> bool:
+        """Whether the network sees the filtered states, too."""
+        return self.window is not None
+
+    def estimated(self, r: Tensor, length: int) -> Tensor:
         """Standard deviation of the estimate `filter`, over all channels, times and grid points; (batch,)."""
+        del length  # That of the window.
         known = (self._gain(r) * self.spectrum).flatten(1).sum(1)
         return (known / (self.size * (self.window or 1))).sqrt()
 
@@ -214,9 +220,9 @@ def _fourier(size: int) -> Tensor:
     return basis.float()
 
 
-def _cosines(size: int) -> Tensor:
-    """Cosines with zero slope at both ends (DCT-II), (1, wavenumbers, size)."""
+def cosines(size: int) -> Tensor:
+    """Orthonormal cosines with zero slope at both ends (DCT-II), (wavenumber, size), in double precision."""
     waves = torch.arange(size, dtype=torch.float64)[:, None]
     basis: Tensor = (torch.pi * waves * (torch.arange(size) + 0.5) / size).cos() * (2 / size) ** 0.5
     basis[0] /= 2**0.5
-    return basis[None].float()
+    return basis

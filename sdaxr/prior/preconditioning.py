@@ -17,6 +17,8 @@ variance of the data,
 
 - ``edm`` is Karras et al. (2022), table 1, arXiv:2206.00364.
 - ``spectral`` is the same for each mode of the state, with the variance S of the mode (`sdaxr.prior.modes`).
+- ``eof`` is ``spectral`` with empirical orthogonal functions and cosines in time (`sdaxr.prior.eofs`), for trajectories
+  of any length. The network also sees the filtered z. Its output counts as much as validation says (``share``).
 - ``space-time`` is ``spectral`` with the modes of whole windows. The network also sees the filtered z. Where states
   change little from one to the next, their neighbours in time tell most of what can be known. Such a denoiser takes
   windows of one length.
@@ -31,9 +33,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from sdaxr.prior.eofs import Eofs
 from sdaxr.prior.modes import Modes
 
-PARAMETERISATIONS = ("spectral", "space-time", "edm", "epsilon")
+PARAMETERISATIONS = ("spectral", "space-time", "eof", "edm", "epsilon")
 
 
 def expand(r: Tensor, like: Tensor) -> Tensor:
@@ -49,21 +52,29 @@ class DenoisingNetwork(nn.Module):
     network
         Maps (x, log_r, context) to a tensor like x; see `sdaxr.prior.networks`.
     parameterisation
-        ``"edm"``, ``"epsilon"``, or ``"spectral"`` and ``"space-time"``, which need ``modes``.
+        ``"edm"``, ``"epsilon"``, or ``"spectral"``, ``"space-time"`` and ``"eof"``, which need ``modes``.
     levels
         Smallest and largest noise level r of the training. Levels beyond them are clipped for the network.
     modes
         Modes of the states and their variances; None for the other parameterisations.
+
+    Attributes
+    ----------
+    share
+        Weight of the network's output at noise levels that are evenly spaced in their logarithm, from the smallest to
+        the largest; without modes, and until it is measured, it is 1. Where it is 0 everywhere, the denoiser is that of
+        the Gaussian process.
     """
 
     def __init__(
-        self, network: nn.Module, parameterisation: str, levels: tuple[float, float], modes: Modes | None = None
+        self, network: nn.Module, parameterisation: str, levels: tuple[float, float], modes: Modes | Eofs | None = None
     ) -> None:
         super().__init__()
         self.network: Any = network
         self.parameterisation = parameterisation
         self.levels = levels
         self.modes = modes
+        self.share: tuple[float, ...] | None = None
 
     @property
     def window(self) -> int | None:
@@ -89,19 +100,32 @@ class DenoisingNetwork(nn.Module):
         Tensor
             The shape of z.
         """
+        if self.modes is not None:
+            if self.silent:
+                return self.modes.filter(z, r)
+            filtered, correction = self.parts(z, r, context)
+            return filtered + expand(self._share(r), z) * correction
         level = expand(r, z)
         scale = (1 + level.square()).rsqrt()
-        if self.modes is not None:
-            filtered = self.modes.filter(z, r)
-            if self.modes.window is not None:
-                seen = filtered / expand(self.modes.estimated(r), z)
-                context = torch.cat([context.expand(len(z), *context.shape[1:]), seen], dim=2)
-            rest: Tensor = self.network(scale * z, self._log(r), context)
-            return filtered + self.modes.unfiltered(rest, r)
         output: Tensor = self.network(scale * z, self._log(r), context)
         if self.parameterisation == "edm":
             return scale.square() * z + level * scale * output
         return z - level * output
+
+    @property
+    def silent(self) -> bool:
+        """Whether the network adds nothing to the Gaussian process at any noise level."""
+        return self.share is not None and not any(self.share)
+
+    def parts(self, z: Tensor, r: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
+        """The Gaussian process's E[x | z], and what the network adds to it with a share of 1; with modes only."""
+        assert self.modes is not None
+        filtered = self.modes.filter(z, r)
+        if self.modes.shown:
+            seen = filtered / expand(self.modes.estimated(r, z.shape[1]), z)
+            context = torch.cat([context.expand(len(z), *context.shape[1:]), seen], dim=2)
+        rest = self.network(expand((1 + r.square()).rsqrt(), z) * z, self._log(r), context)
+        return filtered, self.modes.unfiltered(rest, r)
 
     def loss(self, x: Tensor, r: Tensor, noise: Tensor, context: Tensor, valid: Tensor | None) -> Tensor:
         """Mean square error of E[x | z], in units of the error of a network that knows nothing.
@@ -135,3 +159,13 @@ class DenoisingNetwork(nn.Module):
 
     def _log(self, r: Tensor) -> Tensor:
         return r.log().clamp(math.log(self.levels[0]), math.log(self.levels[1]))
+
+    def _share(self, r: Tensor) -> Tensor:
+        """The share at noise levels r (batch,), interpolated in log r."""
+        if self.share is None:
+            return torch.ones_like(r)
+        low, high = map(math.log, self.levels)
+        place = (self._log(r) - low) / (high - low) * (len(self.share) - 1)
+        lower = place.long().clamp(max=len(self.share) - 2)
+        shares = torch.tensor(self.share, dtype=r.dtype, device=r.device)
+        return torch.lerp(shares[lower], shares[lower + 1], place - lower)

@@ -17,6 +17,7 @@ from sdaxr.archives.seeds import unit_seed
 from sdaxr.prior import checkpoint
 from sdaxr.prior.preconditioning import DenoisingNetwork
 from sdaxr.prior.settings import Settings
+from sdaxr.prior.share import LEVELS, measured_share
 from sdaxr.prior.weighting import WEIGHTINGS
 from sdaxr.prior.windows import Windows, cut
 from sdaxr.schema import DivergenceError
@@ -122,6 +123,10 @@ class TrainingRun:
                 checkpoint.save(path, self)
                 saved = time.monotonic()
         bar.close()
+        if not self.history:
+            self.history.append({"step": self.step, "train": math.nan, "valid": self._validate()})
+        if self.settings.parameterisation == "eof":
+            self.averaged.share = self._share()
 
     def update(self) -> torch.Tensor:
         """One step; returns the mean of the losses of its windows, a scalar on the device."""
@@ -144,7 +149,7 @@ class TrainingRun:
     def done(self) -> float:
         """Fraction of the length of the training that is done."""
         steps, minutes = self.settings.steps, self.settings.minutes
-        parts = [self.step / steps] if steps else []
+        parts = [self.step / steps if steps else 1.0] if steps is not None else []
         return max([*parts, *([self.seconds / 60 / minutes] if minutes else [])])
 
     def summary(self) -> dict[str, Any]:
@@ -207,6 +212,16 @@ class TrainingRun:
             batch = self._noisy(*drawn, _generator(self.settings.seed + 1, number))
             losses.append(self.averaged.loss(*batch, self._valid(batch[-1])).mean())
         return float(torch.stack(losses).mean())
+
+    def _share(self) -> tuple[float, ...]:
+        """How much of the network's output counts (`sdaxr.prior.share`)."""
+        if not self.step:
+            return (0.0,) * LEVELS
+        windows = []
+        for number in range(_VALIDATED):
+            x, context = self.held_out.batch(number, self.settings.optimisation.batch)
+            windows.append((x.nan_to_num(0.0), context, self._valid(context)))
+        return measured_share(self.averaged.eval(), windows, self.held_out.states / self.settings.window)
 
 
 def _generator(seed: int, number: int) -> torch.Generator:

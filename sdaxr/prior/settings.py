@@ -13,6 +13,7 @@ from sdaxr.prior.networks.base import NETWORKS, Network, choose_network
 from sdaxr.prior.preconditioning import PARAMETERISATIONS
 from sdaxr.prior.weighting import WEIGHTINGS
 from sdaxr.schema import OptionError, nearest
+from sdaxr.states.fields import StateLayout
 from sdaxr.states.infer import MISSING, NORMALISATIONS
 from sdaxr.states.registry import Options
 from sdaxr.states.time import CYCLES
@@ -47,6 +48,9 @@ class Statistics(Options):
         What is done with values that are NaN at some times only (clouds, swaths): ``"error"``, or ``"masked"``. Then
         the network is shown zeros there, and where there are values; the loss is that of the values alone. Whether a
         value is missing must not depend on the value (Daras et al. 2023, arXiv:2305.19256).
+    taper
+        Distance over which covariances are tapered for EOFs, the standard deviation of a Gaussian: in km where points
+        have latitude and longitude, else in the units of the coordinates. None: the most likely of a few.
     """
 
     normalise: str = "channel"
@@ -54,6 +58,7 @@ class Statistics(Options):
     homogeneous: tuple[str, ...] = ()
     symmetries: tuple[Mapping[str, Any], ...] = ()
     missing: str = "error"
+    taper: float | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -181,9 +186,9 @@ class Settings:
         """
         chosen, optimisation = choose_network(network, gridded=gridded), Optimisation.of(optimisation)
         NETWORKS.name_of(chosen)  # A network without a name could not be opened from the prior's file.
-        if parameterisation == "auto":
-            parameterisation = "spectral" if gridded else "edm"
-        if parameterisation not in PARAMETERISATIONS:
+        if parameterisation == "auto" and not gridded:
+            parameterisation = "edm"
+        if parameterisation not in (*PARAMETERISATIONS, "auto"):
             raise OptionError(f"parameterisation={nearest(parameterisation, (*PARAMETERISATIONS, 'auto'))}")
         windowed = chosen.windowed or parameterisation == "space-time"
         # Odd windows have a state at their centre; the others are as long as a network in time can make use of.
@@ -199,6 +204,24 @@ class Settings:
         )  # fmt: skip
         found._check(windowed)
         return found
+
+    def for_layout(self, layout: StateLayout) -> Settings:
+        """The settings for the fields of a layout: those of periodic domains have Fourier modes, others have EOFs.
+
+        Raises
+        ------
+        OptionError
+            If nothing is trained of a prior without modes.
+        """
+        whole = all(layout.periodic) and layout.mask is None and not layout.gappy
+        alike = bool(self.statistics.homogeneous) or self.network.windowed
+        chosen = ("spectral" if whole or alike else "eof") if self.parameterisation == "auto" else self.parameterisation
+        if self.steps == 0 and chosen != "eof":
+            raise OptionError(
+                f"steps=0 with parameterisation={chosen!r}, expected 'eof', which is a prior without training"
+            )
+        statistics = replace(self.statistics, cycles=layout.cycles)
+        return replace(self, parameterisation=chosen, statistics=statistics)
 
     def to_dict(self) -> dict[str, Any]:
         """The settings as a prior's file holds them."""
@@ -229,5 +252,5 @@ class Settings:
             raise OptionError(f"seed={self.seed}, expected zero or a positive number")
         for key in ("steps", "minutes"):
             value = getattr(self, key)
-            if value is not None and value <= 0:
+            if value is not None and (value < 0 or (value == 0 and key == "minutes")):
                 raise OptionError(f"{key}={value}, expected a positive number")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +22,8 @@ from sdaxr.prior.augmentation import Augmentation
 from sdaxr.prior.checkpoint import belongs
 from sdaxr.prior.files import Prior, assemble, open_prior
 from sdaxr.prior.hardware import choose_device
+from sdaxr.prior.localisation import measured_eofs
+from sdaxr.prior.modes import Modes
 from sdaxr.prior.networks.base import Network
 from sdaxr.prior.preconditioning import DenoisingNetwork
 from sdaxr.prior.run import TrainingRun
@@ -92,14 +93,15 @@ def train(
         ``"mlp"`` or ``"unet"``; or with its options, ``sdaxr.networks.SpaceTimeUNet(widths=(32, 64))`` or
         ``{"name": "space-time-unet", "widths": [32, 64]}``. A mapping without a name is of the default network.
     parameterisation
-        ``"spectral"`` (default for fields on a grid), ``"space-time"``, ``"edm"`` (default for state vectors) or
-        ``"epsilon"``; see `sdaxr.prior.preconditioning`. ``"space-time"`` is for states that change little from one
-        to the next, and makes a prior of windows of one length.
+        ``"spectral"`` (default for fields on periodic domains), ``"eof"`` (default for other fields), ``"space-time"``,
+        ``"edm"`` (default for state vectors) or ``"epsilon"``; see `sdaxr.prior.preconditioning`. ``"space-time"`` is
+        for states that change little from one to the next, and makes a prior of windows of one length.
     start
         Name or path of a prior whose weights the training begins with. Variables, context, statistics, observed
         quantities, normalisation, window, network and parameterisation are those of the prior, and are left out here.
     steps, minutes
-        Length of the training: a number of steps (default 20 000), minutes of wall clock time, or what ends first.
+        Length of the training: a number of steps (default 20 000), minutes of wall clock time, or what ends first. With
+        ``steps=0`` the prior is the Gaussian process that the data support, without a network (``"eof"`` only).
     optimisation
         How the weights are found: batch, learning rate, noise levels, precision. A `sdaxr.Optimisation`, or a mapping
         of its options.
@@ -168,17 +170,18 @@ def train(
         missing=settings.statistics.missing,
     )  # fmt: skip
     layout = layout if before is None else _layout_of(before, layout)
-    settings = replace(settings, statistics=replace(settings.statistics, cycles=layout.cycles))
+    settings = settings.for_layout(layout)
     windows, held_out = _windows(parts, layout, settings, target)
     about = settings.to_dict() | {"augment": augmentation.to_file(), "data": fingerprint(data, layout)}
     if before is not None:
         about["start"] = {"name": before.name, "sha256": before.sha256}
-    model = _initial(layout, about, windows, seed, target, before)
+    model = _initial(layout, about, windows, settings, target, before)
     run = TrainingRun(settings, about, layout, model, windows, held_out, target)
     if overwrite and not belongs(checkpoint, run):
         remove(checkpoint)
     run.go(checkpoint, progress)
     about = {"name": name or store.stem} | about | {"training": run.summary(), "sdaxr_version": schema.VERSION}
+    about |= {} if run.averaged.share is None else {"share": run.averaged.share}
     about = json.loads(json.dumps(about, default=np.generic.item))  # as the file holds it
     prior = Prior(layout, run.averaged.cpu().eval().requires_grad_(False), held_out.reference(), about)
     prior.save(store)
@@ -215,18 +218,29 @@ def _windows(
 
 
 def _initial(
-    layout: StateLayout, about: Mapping[str, Any], windows: Windows, seed: int, device: torch.device,
+    layout: StateLayout, about: dict[str, Any], windows: Windows, settings: Settings, device: torch.device,
     before: Prior | None,
 ) -> DenoisingNetwork:  # fmt: skip
-    """The network with the weights and modes of a prior, or untrained with modes measured on the training data."""
+    """The network with the weights and modes of a prior, or untrained with modes measured on the training data.
+
+    What was chosen for EOFs is added to ``about``.
+    """
     # Not torch.manual_seed, which seeds the generators of all devices. Those of the CPU are put back (`isolated`).
-    torch.default_generator.manual_seed(seed)
-    model = assemble(layout, about).to(device)
+    torch.default_generator.manual_seed(settings.seed)
     if before is not None:
+        about |= {key: before.metadata[key] for key in ("modes",) if key in before.metadata}
+        model = assemble(layout, about).to(device)
         model.load_state_dict(before.network.state_dict())
-    elif model.modes is not None:
-        together = model.modes.variances.shape[-1]
-        model.modes.measure(windows.sample(together))
+        return model
+    eofs = None
+    if settings.parameterisation == "eof":
+        eofs = measured_eofs(windows.series(), layout, window=settings.window, taper=settings.statistics.taper)
+        about["modes"] = eofs.about
+    model = assemble(layout, about).to(device)
+    if eofs is not None:
+        eofs.into(model.modes)
+    elif isinstance(model.modes, Modes):
+        model.modes.measure(windows.sample(model.modes.variances.shape[-1]))
     return model
 
 

@@ -160,6 +160,23 @@ class Windows:
         for number in range(int(np.clip(_SAMPLE // states.numel(), wanted, 64))):
             yield self.batch(number, _SAMPLE_BATCH)[0].nan_to_num(0.0)
 
+    @property
+    def states(self) -> int:
+        """Number of states that the windows are drawn from."""
+        return sum(block.sizes[TIME] for block in self._blocks)
+
+    def series(self) -> Iterator[Tensor]:
+        """States (time, channel, *space) of consecutive times, NaN where a value is missing, at most 2^27 numbers.
+
+        Of larger data these are blocks at about equal distances.
+        """
+        room = max(1, int(_SAMPLE // (self.layout.channels * np.prod(self.layout.shape, dtype=int))))
+        count = len(self._blocks)
+        wanted = max(1, min(count, room // max(block.sizes[TIME] for block in self._blocks)))
+        for number in np.unique(np.linspace(0, count - 1, wanted).round().astype(int)):
+            states = torch.as_tensor(self.layout.to_array(self._blocks[number], gaps=self.layout.gappy))
+            yield states[:room]
+
     def reference(self) -> tuple[np.ndarray, np.ndarray]:
         """A few windows and their context, for the prior's file: 4 to 256, and some 2^16 numbers (128 kB).
 

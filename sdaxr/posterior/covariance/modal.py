@@ -77,7 +77,7 @@ class ModalCovariance(StateCovariance):
     def of_prior(cls, prior: Prior, device: torch.device) -> ModalCovariance | None:
         """The covariance of a prior; None where the prior does not know the modes of its states."""
         modes = prior.network.to(device).modes
-        if modes is None:
+        if not isinstance(modes, Modes):
             return None
         kind = cls if modes.window is None else WindowCovariance
         return kind.measure(modes, prior.held_out(device))

@@ -18,9 +18,11 @@ import xarray as xr
 from torch import Tensor
 
 from sdaxr.posterior.covariance.base import Uncertainty
+from sdaxr.posterior.covariance.eofs import EofCovariance
 from sdaxr.posterior.covariance.modal import ModalCovariance
 from sdaxr.posterior.likelihood import GaussianObservation, joint_covariance, solve_positive
 from sdaxr.posterior.linear import Likelihood, weighted_slope
+from sdaxr.prior.eofs import Eofs
 from sdaxr.schema import OptionError
 
 if TYPE_CHECKING:
@@ -127,7 +129,8 @@ class Measured(Variance):
     def resolve(self, prior: Prior, times: xr.DataArray, device: torch.device) -> Uncertainty:
         """The modal covariance where the prior knows the modes of its fields; else this object."""
         del times
-        return ModalCovariance.of_prior(prior, device) or self
+        modes = prior.network.to(device).modes
+        return EofCovariance(modes) if isinstance(modes, Eofs) else ModalCovariance.of_prior(prior, device) or self
 
     def at(self, network: GaussianObservation, r: float) -> Tensor:
         """The measured variance of each observed quantity, shape (n,).

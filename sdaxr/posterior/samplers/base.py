@@ -12,6 +12,9 @@ from sdaxr.posterior.samplers.predictor_corrector import Corrector, Predictor, P
 from sdaxr.schema import OptionError, nearest
 from sdaxr.states.registry import Options
 
+# Noise level at which sampling begins: noise of 80 standard deviations hides the states.
+LARGEST = 80.0
+
 
 @dataclass(frozen=True)
 class Sampler(Options, ABC):
@@ -37,7 +40,8 @@ class Sampler(Options, ABC):
         Smallest and largest noise level with corrections, in standard deviations of the prior.
     largest, smallest
         Bounds of the noise levels r, in standard deviations of the prior. Levels beyond those of the training are not
-        used. The uniform grid has bounds of its own.
+        used. The uniform grid has bounds of its own. Without ``largest`` sampling begins at 80, or where the noise is
+        larger than the leading EOF of the prior (`sdaxr.prior.eofs`).
     attempts
         Most draws of a member whose sample is excluded by the observations; the nearest draw is kept. A forecast draws
         once.
@@ -52,7 +56,7 @@ class Sampler(Options, ABC):
     tau: float = 0.5
     above: float = 0.1
     below: float = 3.0
-    largest: float = 80.0
+    largest: float | None = None
     smallest: float = 0.0
     attempts: int = 3
     stride: int = 1
@@ -68,20 +72,22 @@ class Sampler(Options, ABC):
             raise OptionError(f"grid={nearest(self.grid, GRIDS)}")
         least = {"steps": 1, "corrections": 0, "tau": 0, "attempts": 1, "stride": 1, "largest": 0, "smallest": 0}
         for key, bound in least.items():
-            if getattr(self, key) < bound:
+            if getattr(self, key) is not None and getattr(self, key) < bound:
                 raise OptionError(f"{key}={getattr(self, key)}, expected at least {bound}")
         if self.above > self.below:
             raise OptionError(f"above={self.above} and below={self.below}, expected above to be the smaller level")
 
-    def build(self, levels: tuple[float, float]) -> PredictorCorrector:
+    def build(self, levels: tuple[float, float], *, hidden: float = 0.0) -> PredictorCorrector:
         """The algorithm for a prior; ``levels`` are the smallest and the largest noise level of its training.
+
+        Where ``largest`` is not given, sampling begins at 80, or at the level ``hidden`` where this is larger.
 
         Raises
         ------
         OptionError
             If no noise level of the training is from ``smallest`` to ``largest``.
         """
-        largest, smallest = min(self.largest, levels[1]), max(self.smallest, levels[0])
+        largest, smallest = min(self.largest or max(LARGEST, hidden), levels[1]), max(self.smallest, levels[0])
         if largest <= smallest:
             raise OptionError(
                 f"largest={self.largest} and smallest={self.smallest}, expected levels between {levels[0]:g} and "

@@ -1,0 +1,129 @@
+r"""Covariance of trajectories given z, of priors that know the empirical orthogonal functions of their fields.
+
+.. math:: \mathrm{Cov}[x | z] = r^2 B (B + r^2 I)^{-1}
+
+with the covariance B of the prior's Gaussian process (`sdaxr.prior.eofs`). This is the covariance that belongs to the
+Jacobian of the Gaussian process's denoiser: a gain has the same covariance in its numerator and in its denominator, and
+guidance of the process is exact.
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from sdaxr.posterior.covariance.base import StateCovariance
+from sdaxr.posterior.covariance.statistical import linearise
+from sdaxr.posterior.likelihood import GaussianObservation, solve_positive
+from sdaxr.posterior.linear import Likelihood, Linearised, residual, solve
+from sdaxr.posterior.mixture import MixtureObservation
+from sdaxr.prior.eofs import Eofs
+from sdaxr.prior.modes import cosines
+
+# Up to so many observations, and numbers of the systems by frequency, linear systems are solved directly.
+_DENSE, _NUMBERS = 2500, 2**27
+# Rows of the observation operator that are computed at once.
+_ROWS = 64
+# Conjugate gradients stop at this residual, relative to the innovations.
+_TOLERANCE = 1e-3
+# Number of pairs of draws for the expectation of an operator that does not act on each value by itself.
+_PAIRS = 4
+
+
+@dataclass(frozen=True)
+class EofCovariance(StateCovariance):
+    """Cov[x | z] of trajectories (time, channel, *space), of any length.
+
+    Attributes
+    ----------
+    modes
+        EOFs, with their autocovariances.
+    """
+
+    modes: Eofs
+
+    def factors(self, r: float, length: int) -> Tensor:
+        """Variances of the modes given z, (length, rank + 1); those of the prior where r is infinite."""
+        variances = self.modes.spectrum(length)
+        return variances if math.isinf(r) else variances * r**2 / (variances + r**2)
+
+    def product(self, u: Tensor, r: float) -> Tensor:
+        """Cov[x | z] times u (batch, time, channel, *space)."""
+        return self.modes.scale(u, self.factors(r, u.shape[1])[None]).to(u.dtype)
+
+    def slope(self, likelihood: Likelihood, xhat: Tensor, r: float) -> Tensor:
+        """H'^T (R + H Cov[x | z] H^T)^-1 (y - H(xhat)), of the shape of xhat (batch, time, channel, *space).
+
+        Nonlinear operators are linearised statistically (`sdaxr.posterior.covariance.statistical`).
+        """
+        around, weights = self.weights(likelihood, xhat, r)
+        return around.adjoint(weights)
+
+    def weights(self, likelihood: Likelihood, xhat: Tensor, r: float) -> tuple[Linearised, Tensor]:
+        """w = (I + G Cov[x | z] G^T)^-1 e, (batch, n), and the residual -e, see `sdaxr.posterior.linear`."""
+        matched, linear = likelihood.matched(xhat, r), likelihood.linear(xhat)
+        if all(linear):
+            around = residual(matched, xhat)
+            system = likelihood.once("eofs", lambda: _System.of(likelihood.networks, self.modes, xhat))
+            if system is not None:
+                return around, solve_positive(system.at(r, self.factors(r, xhat.shape[1])), -around.value)
+            own: Tensor | float = 0.0
+        else:
+            around, own = linearise(matched, linear, xhat, self.draw(xhat.shape[1:], r, _PAIRS))
+        return around, solve(around, lambda u: self.product(u, r), None, own=own, tolerance=_TOLERANCE)
+
+    def draw(self, shape: Sequence[int], r: float, count: int) -> Tensor:
+        """Deviations of x from its mean given z, (count, time, channel, *space); r determines the random numbers."""
+        seed = torch.Generator().manual_seed(int.from_bytes(struct.pack("<d", r), "little") % 2**63)
+        return self.spread(torch.randn(count, *shape, generator=seed).to(self.modes.vectors), r)
+
+    def spread(self, noise: Tensor, r: float) -> Tensor:
+        """Draws with the covariance Cov[x | z] from standard normal noise (batch, time, channel, *space)."""
+        return self.modes.scale(noise, self.factors(r, noise.shape[1]).sqrt()[None])
+
+
+class _System:
+    """I + G Cov[x | z] G^T of linear operators, from the modes of the rows of G.
+
+    Parameters
+    ----------
+    resolved
+        Coefficients of the rows in cosines and EOFs, (n, length, rank).
+    rest
+        Products of what the EOFs leave of the rows, by frequency, (length, n, n).
+    """
+
+    def __init__(self, resolved: Tensor, rest: Tensor) -> None:
+        self.resolved, self.rest = resolved, rest
+        self._last: tuple[float, Tensor] | None = None
+
+    @classmethod
+    def of(cls, networks: Sequence[GaussianObservation], modes: Eofs, like: Tensor) -> _System | None:
+        """None where there are too many observations, or errors are not Gaussian: G differs from member to member."""
+        count, length = sum(len(o.errors) for o in networks), like.shape[1]
+        if count > _DENSE or length * count**2 > _NUMBERS or any(isinstance(o, MixtureObservation) for o in networks):
+            return None
+        basis = cosines(length).to(like)
+        resolved, waves = [], []
+        for rows in torch.eye(count, device=like.device, dtype=like.dtype).split(_ROWS):
+            zero = like.new_zeros(len(rows), *like.shape[1:])
+            around = Linearised(lambda x: torch.cat([o.whiten(o.operator(x)) for o in networks], dim=1), zero)
+            found = torch.einsum("ft,nt...->nf...", basis, around.adjoint(rows) * modes.present)
+            resolved.append(modes.coefficients(found))
+            waves.append(found.flatten(2))
+        coefficients, whole = torch.cat(resolved), torch.cat(waves)
+        rest = torch.stack([w @ w.T - c @ c.T for w, c in zip(whole.unbind(1), coefficients.unbind(1), strict=True)])
+        return cls(coefficients, rest)
+
+    def at(self, r: float, factors: Tensor) -> Tensor:
+        """The matrix (n, n) in double precision, for variances of the modes (length, rank + 1)."""
+        if self._last is None or self._last[0] != r:
+            half = (self.resolved * factors[:, :-1].sqrt()).flatten(1)
+            matrix = (half @ half.T + torch.einsum("f,fnm->nm", factors[:, -1], self.rest)).double()
+            self._last = r, matrix + torch.eye(len(matrix), dtype=torch.float64, device=matrix.device)
+        return self._last[1]

@@ -1,0 +1,145 @@
+r"""Empirical orthogonal functions: the modes of fields whose statistics vary from place to place.
+
+The Gaussian process of a prior of such fields has the covariance
+
+.. math:: B = \sum_k e_k e_k^T \otimes T_k + (I - \sum_k e_k e_k^T) \otimes T_0
+
+between points and times. :math:`e_k` are the leading eigenvectors of a localised covariance
+(`sdaxr.prior.localisation`), :math:`T_k` is the covariance in time of the coefficient of :math:`e_k`, and :math:`T_0`
+that of what no :math:`e_k` resolves, taken as white in space. In time all :math:`T_k` are diagonal in the cosines of
+the length of the trajectory, whatever that is: the variance of a cosine follows from the autocovariances. Then the
+denoiser of the Gaussian process is a Wiener filter in cosines times EOFs, with the variances :math:`S_{fk}`,
+
+.. math:: E[x_{fk} | z] = \frac{S_{fk}}{S_{fk} + r^2} z_{fk}, \qquad
+          \mathrm{Var}[x_{fk} | z] = \frac{S_{fk} r^2}{S_{fk} + r^2} ,
+
+and conditional simulation with the same B is optimal interpolation (Gandin 1963; Lorenc 1986,
+doi:10.1002/qj.49711247414). There is no process on land.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from sdaxr.prior.modes import cosines
+
+# Smallest variance of a cosine over the mean variance of its mode. Autocovariances that end at some lag may leave
+# negative variances; zeros would make states that a trajectory cannot have.
+_FLOOR = 1e-4
+
+
+class Eofs(nn.Module):
+    """Orthonormal patterns of one state, their autocovariances, and what they leave.
+
+    Parameters
+    ----------
+    channels
+        Number of channels.
+    shape
+        Sizes of the horizontal dimensions.
+    rank
+        Number of EOFs.
+    lags
+        Number of lags of the autocovariances, 0 included.
+
+    Attributes
+    ----------
+    vectors
+        EOFs as columns, zero on land, shape (channel * points, rank).
+    autocovariances
+        Of the coefficients, by lag, shape (lags, rank + 1). The last column is that of each direction that the EOFs
+        leave.
+    present
+        1 where there are data, 0 on land, shape (channel, *space).
+    """
+
+    # Modes of trajectories of any length.
+    window = None
+    # The network sees the filtered states, too.
+    shown = True
+
+    vectors: Tensor
+    autocovariances: Tensor
+    present: Tensor
+
+    def __init__(self, channels: int, shape: Sequence[int], rank: int, lags: int) -> None:
+        super().__init__()
+        self.register_buffer("vectors", torch.eye(channels * math.prod(shape), rank))
+        self.register_buffer("autocovariances", torch.zeros(lags, rank + 1))
+        self.register_buffer("present", torch.ones(channels, *shape))
+        self._spectra: dict[tuple[int, torch.device], Tensor] = {}
+
+    @property
+    def rank(self) -> int:
+        """Number of EOFs."""
+        return self.vectors.shape[1]
+
+    @torch.no_grad()
+    def orthonormalise(self) -> None:
+        """Make the EOFs orthonormal again after they were rounded to half precision."""
+        basis, upper = torch.linalg.qr(self.vectors.double())
+        self.vectors.copy_(basis * upper.diagonal().sign())
+
+    def spectrum(self, length: int) -> Tensor:
+        """Variances of cosines in time times EOFs for trajectories of ``length`` states, (length, rank + 1)."""
+        key = (length, self.vectors.device)
+        if key not in self._spectra:
+            self._spectra[key] = spectrum(self.autocovariances, length)
+        return self._spectra[key]
+
+    def coefficients(self, x: Tensor) -> Tensor:
+        """Coefficients of the EOFs, (..., rank), of states (..., channel, *space)."""
+        with torch.autocast(x.device.type, enabled=False):
+            return x.float().flatten(x.ndim - self.present.ndim) @ self.vectors
+
+    def patterns(self, coefficients: Tensor) -> Tensor:
+        """States (..., channel, *space) of coefficients (..., rank)."""
+        with torch.autocast(coefficients.device.type, enabled=False):
+            return (coefficients @ self.vectors.T).unflatten(-1, self.present.shape)
+
+    def filter(self, z: Tensor, r: Tensor) -> Tensor:
+        """The Gaussian process's E[x | z] of z (batch, time, channel, *space) at noise levels r (batch,)."""
+        return self.scale(z, self.gain(r, z.shape[1]))
+
+    def unfiltered(self, x: Tensor, r: Tensor) -> Tensor:
+        """x times the standard deviation of each mode given z, (batch, time, channel, *space), at noise levels r."""
+        level = r.float().reshape(-1, 1, 1)
+        return self.scale(x, level * self.gain(r, x.shape[1]).sqrt())
+
+    def estimated(self, r: Tensor, length: int) -> Tensor:
+        """Standard deviation of the estimate `filter`, over all channels, times and points with data; (batch,)."""
+        known = (self.gain(r, length) * self.spectrum(length)).sum(1)
+        points = self.present.sum()
+        return ((known[:, :-1].sum(1) + (points - self.rank).clamp_min(0) * known[:, -1]) / (points * length)).sqrt()
+
+    def gain(self, r: Tensor, length: int) -> Tensor:
+        """S / (S + r^2) at noise levels r (batch,): (batch, length, rank + 1)."""
+        variances = self.spectrum(length)
+        found: Tensor = variances / (variances + r.float().reshape(-1, 1, 1).square())
+        return found
+
+    def scale(self, x: Tensor, factor: Tensor) -> Tensor:
+        """Modes of trajectories x (batch, time, channel, *space) times factors (1 or batch, length, rank + 1)."""
+        with torch.autocast(x.device.type, enabled=False):
+            basis = cosines(x.shape[1]).to(self.vectors)
+            waves = torch.einsum("ft,bt...->bf...", basis, x.float() * self.present)
+            last = factor[..., -1:]
+            resolved = self.patterns((factor[..., :-1] - last) * self.coefficients(waves))
+            rest = last.reshape(*last.shape[:2], *[1] * self.present.ndim) * waves
+            return torch.einsum("ft,bf...->bt...", basis, resolved + rest)
+
+
+def spectrum(autocovariances: Tensor, length: int) -> Tensor:
+    """Variances (length, n) of the cosines of series of ``length`` values with autocovariances (lags, n).
+
+    Beyond the last lag they are taken as zero.
+    """
+    basis = cosines(length).to(autocovariances.device)
+    lags = min(length, len(autocovariances))
+    products = [(basis[:, lag:] * basis[:, : length - lag]).sum(1) * (1 if lag == 0 else 2) for lag in range(lags)]
+    found = torch.stack(products, 1) @ autocovariances[:lags].double()
+    return torch.maximum(found, _FLOOR * autocovariances[0].double()).float()

@@ -1,0 +1,58 @@
+"""Where the points of a grid are, so that distances between them can be taken."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from sdaxr.states.axes import is_latitude, is_longitude
+from sdaxr.states.coordinates import EARTH_RADIUS
+from sdaxr.states.fields import StateLayout
+
+
+def positions(layout: StateLayout) -> tuple[np.ndarray, str]:
+    """Positions of the grid points, (point, n), and the unit of their Euclidean distances.
+
+    Points with latitude and longitude lie on a sphere in three dimensions, in km; their distances are chords. A
+    periodic dimension is a circle of the same circumference. Coordinates without a common unit count grid points.
+    """
+    placed = _on_sphere(layout)
+    if placed is not None:
+        return placed, "km"
+    known = [layout.coords.get(d) for d in layout.space]
+    units = {str(c.attrs.get("units", "1")) if c is not None and c.values.dtype.kind in "fiu" else None for c in known}
+    labelled = len(units) == 1 and None not in units
+    columns: list[np.ndarray] = []
+    for dim, coordinate, period in zip(layout.space, known, layout.periodic, strict=True):
+        size = layout.sizes[dim]
+        line = np.asarray(coordinate.values, float) if labelled and coordinate is not None else np.arange(float(size))
+        if period:
+            turn = abs(line[1] - line[0]) * size
+            angle = 2 * np.pi * line / turn
+            columns += [_broadcast(layout, dim, turn / (2 * np.pi) * f(angle)) for f in (np.cos, np.sin)]
+        else:
+            columns.append(_broadcast(layout, dim, line))
+    return np.stack(columns, 1), units.pop() or "1" if labelled else "grid points"
+
+
+def _on_sphere(layout: StateLayout) -> np.ndarray | None:
+    """Points (point, 3) in km on the sphere; None where they have no latitude and longitude."""
+    found: dict[str, np.ndarray] = {}
+    for name, rule in {"lat": is_latitude, "lon": is_longitude}.items():
+        for dim in layout.space:
+            if dim in layout.coords and rule(dim, layout.coords[dim].attrs):
+                found[name] = _broadcast(layout, dim, np.asarray(layout.coords[dim].values, float))
+        for key, place in layout.places.items():
+            if rule(key, place.attrs):
+                shape = [layout.sizes[d] if d in place.dims else 1 for d in layout.space]
+                found[name] = np.broadcast_to(place.values.reshape(shape), layout.shape).ravel()
+    if len(found) < 2:
+        return None
+    lat, lon = (np.deg2rad(np.nan_to_num(found[name])) for name in ("lat", "lon"))
+    on_unit = np.stack([np.cos(lat) * np.cos(lon), np.cos(lat) * np.sin(lon), np.sin(lat)], 1)
+    return EARTH_RADIUS / 1000 * on_unit
+
+
+def _broadcast(layout: StateLayout, dim: str, values: np.ndarray) -> np.ndarray:
+    """Values along one dimension, at all points, (point,)."""
+    shape = [-1 if d == dim else 1 for d in layout.space]
+    return np.broadcast_to(values.reshape(shape), layout.shape).ravel()
