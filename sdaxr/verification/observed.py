@@ -26,7 +26,9 @@ mean :math:`m` and variance :math:`s^2` (ddof = 1), and :math:`\langle\cdot\rang
                       ensemble, and ``rcrv_dispersion`` its standard deviation, 1 for a reliable one
 ====================  ==================================================================================
 
-Errors are Gaussian and independent here, whatever their attributes say.
+The variance :math:`\sigma^2` is that of the whole error, of the measurement and of its bias
+(`sdaxr.observations.bias`). Each score is of single observations: errors are Gaussian and independent here, whatever
+their attributes say.
 """
 
 from __future__ import annotations
