@@ -84,8 +84,8 @@ def likelihood_of(
         return GaussianObservation(*found, correlation, inside, None if shared is None else shared.to(device))
     if matrix is not None or shared is not None:
         raise DataError(
-            f"found errors of the families {sorted(set(families))} in one network, some with a bias or correlated, "
-            "expected Gaussian errors beside these; give the variables as two networks"
+            f"found errors of the families {sorted(set(families.tolist()))} in one network, some with a bias or "
+            "correlated, expected Gaussian errors beside these; give the variables as two networks"
         )
     return MixtureObservation(*found, pointwise=inside, mixture=Mixture.of(families, scale))
 
