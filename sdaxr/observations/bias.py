@@ -13,7 +13,12 @@ coefficients b, and P the matrix that gives every observation the predictors in 
 .. math:: \Lambda = S^{-1} + P^T R^{-1} P, \qquad E[b | x, y] = \Lambda^{-1} P^T R^{-1} (y - H(x)) .
 
 `draw_bias` draws from it, so that x and b together are a draw of their joint posterior. Variational bias correction
-(Dee 2005) minimises the cost function of this posterior over x and b.
+(Dee 2005) minimises the cost function of this posterior over x and b. Biases of different variables, networks and
+windows of a cycle are independent.
+
+:math:`P S P^T` has a low rank, and the cost of R + P S P^T is linear in the number of observations
+(`sdaxr.observations.low_rank`). Methods that need a system go forward in time; they refuse a bias whose source
+measures at several times.
 
 Predictors are taken in their own units, and are neither centred nor scaled. A coefficient then is a rate, such as 0.3 K
 per km, that can be stated without the data, and means the same for every part of them, such as another window or
