@@ -88,13 +88,11 @@ class ObservedPoints:
     @property
     def correlation(self) -> np.ndarray | None:
         """Correlation of the errors, biases included, shape (n, n); None where they are independent but for biases."""
-        if self.own_correlation is None:
-            return None
-        own, shared = self.own_errors, self._independent_but_for_biases
-        covariance = self.own_correlation * own * own[:, None]
-        if shared is not None:
-            columns = shared.columns().numpy()
-            covariance = covariance + columns @ columns.T
+        shared = self._independent_but_for_biases
+        if self.own_correlation is None or shared is None:
+            return self.own_correlation
+        columns, own = shared.columns().numpy(), self.own_errors
+        covariance = self.own_correlation * own * own[:, None] + columns @ columns.T
         return np.asarray(covariance / self.errors / self.errors[:, None])
 
     @property
