@@ -11,6 +11,7 @@ import xarray as xr
 
 from sdaxr.archives.provenance import CONVENTIONS
 from sdaxr.observations.matching import match
+from sdaxr.observations.naming import recognised_observations
 from sdaxr.observations.observe import operator_for
 from sdaxr.observations.places import OBS, labels_of
 from sdaxr.observations.screening import Screening
@@ -19,7 +20,6 @@ from sdaxr.operators.sea import AtSea
 from sdaxr.states.axes import ensemble_dimension
 from sdaxr.states.inputs import as_dataset
 from sdaxr.states.isolation import isolated
-from sdaxr.states.names import recognised
 
 
 @isolated()
@@ -62,7 +62,7 @@ def innovations(
     """
     posterior, observations = as_dataset(posterior, "the posterior"), as_dataset(observations, "the observations")
     how = Screening.of(screening)
-    observations = recognised(observations, {n: c.attrs for n, c in posterior.coords.items()})
+    observations = recognised_observations(observations, {n: c.attrs for n, c in posterior.coords.items()})
     chosen = at_sea(operator or operator_for(observations, how), posterior)
     ensemble = ensemble_dimension(posterior)
     projected = chosen.apply(posterior)
