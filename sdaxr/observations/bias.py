@@ -39,6 +39,7 @@ from sdaxr.archives.provenance import provenance_attrs
 from sdaxr.observations.innovations import at_sea
 from sdaxr.observations.low_rank import SharedCovariance
 from sdaxr.observations.matching import ERROR, observed_variables
+from sdaxr.observations.naming import named_as
 from sdaxr.observations.noise import DISTRIBUTION
 from sdaxr.observations.observe import operator_for
 from sdaxr.observations.observed import ObservedPoints
@@ -150,6 +151,7 @@ def draw_bias(
     """
     schema.check_least("seed", seed, 0)
     how, ensemble = Screening.of(screening), ensemble_dimension(posterior)
+    observations = named_as(observations, posterior)
     projected = at_sea(operator or operator_for(observations, how), posterior).apply(posterior)
     one = projected if ensemble is None else projected.isel({ensemble: 0}, drop=True)
     points = ObservedPoints.of(observations, Template.from_dataset(one), how)

@@ -15,6 +15,7 @@ import xarray as xr
 
 from sdaxr.archives.provenance import provenance_attrs
 from sdaxr.observations.matching import ERROR
+from sdaxr.observations.naming import named_as
 from sdaxr.observations.observe import operator_for
 from sdaxr.observations.observed import ObservedPoints
 from sdaxr.observations.shared import sources_of
@@ -61,6 +62,7 @@ def estimate_errors(
     DataError
         If there is no such coordinate. What `sdaxr.innovations` raises.
     """
+    observations = named_as(observations, analysis)
     chosen = operator or operator_for(observations)
     before, after = (_projected(states, chosen) for states in (background, analysis))
     points = ObservedPoints.of(observations, Template.from_dataset(after))

@@ -11,7 +11,7 @@ import xarray as xr
 
 from sdaxr.archives.provenance import CONVENTIONS
 from sdaxr.observations.matching import match
-from sdaxr.observations.naming import recognised_observations
+from sdaxr.observations.naming import named_as
 from sdaxr.observations.observe import operator_for
 from sdaxr.observations.places import OBS, labels_of
 from sdaxr.observations.screening import Screening
@@ -62,7 +62,7 @@ def innovations(
     """
     posterior, observations = as_dataset(posterior, "the posterior"), as_dataset(observations, "the observations")
     how = Screening.of(screening)
-    observations = recognised_observations(observations, {n: c.attrs for n, c in posterior.coords.items()})
+    observations = named_as(observations, posterior)
     chosen = at_sea(operator or operator_for(observations, how), posterior)
     ensemble = ensemble_dimension(posterior)
     projected = chosen.apply(posterior)

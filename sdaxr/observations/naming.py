@@ -25,6 +25,11 @@ def recognised_observations(observations: xr.Dataset, like: Mapping[Hashable, Ma
     return found.assign({n: found[n].assign_attrs(attrs) for n, attrs in changed.items()}) if changed else found
 
 
+def named_as(observations: xr.Dataset, states: xr.Dataset) -> xr.Dataset:
+    """Observations with the names of the coordinates of states, see `recognised_observations`."""
+    return recognised_observations(observations, {n: c.attrs for n, c in states.coords.items()})
+
+
 def _renamed(attrs: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
     """The attributes that name coordinates with other names."""
     out: dict[str, Any] = {BY: names[attrs[BY]]} if attrs.get(BY) in names else {}

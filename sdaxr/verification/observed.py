@@ -42,6 +42,7 @@ import xarray as xr
 
 from sdaxr.archives.provenance import provenance_attrs
 from sdaxr.observations.matching import ERROR, match
+from sdaxr.observations.naming import named_as
 from sdaxr.observations.observe import operator_for
 from sdaxr.observations.screening import Screening
 from sdaxr.operators import Template
@@ -109,6 +110,7 @@ def verify_at(posterior: xr.Dataset, observations: xr.Dataset, *, metrics: Seque
         if metric not in METRICS:
             raise OptionError(f"unknown metric {nearest(metric, METRICS)}")
     data = _on_times(posterior)
+    observations = named_as(observations, data)
     how = Screening(outside="drop")
     projected = operator_for(observations, how).apply(data)
     member = ensemble_dimension(projected)
