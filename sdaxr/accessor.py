@@ -215,7 +215,13 @@ class DatasetAccessor(_Accessor):
     def split(self, fraction: float, *, by: str = "station", seed: int = 0) -> tuple[xr.Dataset, xr.Dataset]: ...
 
     @_delegate("sdaxr.observations.bias")
-    def with_bias(self, deviation: float | Mapping[str, float], *, by: str | None = None) -> xr.Dataset: ...
+    def with_bias(
+        self,
+        deviation: float | Mapping[str, float],
+        *,
+        by: str | None = None,
+        predictors: Mapping[str, float | Mapping[str, float]] | None = None,
+    ) -> xr.Dataset: ...
 
     @_delegate("sdaxr.observations.desroziers")
     def estimate_errors(

@@ -19,6 +19,7 @@ import torch
 import xarray as xr
 from torch import Tensor
 
+from sdaxr.observations.low_rank import SharedCovariance
 from sdaxr.observations.noise import DISTRIBUTION, GAUSSIAN
 from sdaxr.observations.observed import ObservedPoints
 from sdaxr.observations.screening import Screening
@@ -44,12 +45,15 @@ class ObservationErrors:
     families
         Name of the family of each error (`sdaxr.observations.noise`), shape (m,).
     correlation
-        Correlation of Gaussian errors, shape (m, m); None where the errors are independent.
+        Correlation of Gaussian errors, shape (m, m); None where the errors are independent, or ``shared`` is R.
+    shared
+        R of errors that are independent but for biases of their sources; None for other errors.
     """
 
     std: np.ndarray
     families: np.ndarray
     correlation: np.ndarray | None = None
+    shared: SharedCovariance | None = None
 
     @property
     def gaussian(self) -> bool:
@@ -59,17 +63,23 @@ class ObservationErrors:
     @property
     def covariance(self) -> np.ndarray:
         """R, shape (m, m)."""
+        if self.shared is not None:
+            return self.shared.dense().numpy()
         return np.diag(self.std**2) if self.correlation is None else self.std[:, None] * self.correlation * self.std
 
     def whiten(self, values: np.ndarray) -> np.ndarray:
         """Values (..., m) such that their errors become uncorrelated, with unit variance."""
+        if self.shared is not None:
+            return self.shared.whiten(torch.from_numpy(np.require(values, requirements=["C", "W"]))).numpy()
         scaled: np.ndarray = values / self.std
         return scaled if self.correlation is None else scaled @ np.linalg.inv(self._root).T
 
     def log_density(self, innovation: np.ndarray) -> np.ndarray:
         """Log-density of errors, (..., m) to (...)."""
         normalisation = np.log(self.std).sum()
-        if self.correlation is not None:
+        if self.shared is not None:
+            normalisation = self.shared.log_determinant / 2
+        elif self.correlation is not None:
             normalisation += np.log(np.diag(self._root)).sum()
         white = self.whiten(innovation)
         density: np.ndarray
@@ -80,12 +90,20 @@ class ObservationErrors:
         return density - float(normalisation)
 
     @classmethod
+    def of(cls, points: ObservedPoints) -> ObservationErrors:
+        """The errors of observations, as their attributes describe them."""
+        return cls(points.errors, points.families, points.correlation, points.shared)
+
+    @classmethod
     def joined(cls, parts: Sequence[ObservationErrors]) -> ObservationErrors:
         """The errors of several networks; errors of different networks are independent."""
         std, families = (np.concatenate(arrays) for arrays in zip(*((p.std, p.families) for p in parts), strict=True))
-        if all(part.correlation is None for part in parts):
+        if all(part.shared is None and part.correlation is None for part in parts):
             return cls(std, families)
-        blocks = [np.eye(len(p.std)) if p.correlation is None else p.correlation for p in parts]
+        if all(part.correlation is None for part in parts):
+            shared = [SharedCovariance.of(p.std**2, None) if p.shared is None else p.shared for p in parts]
+            return cls(std, families, shared=SharedCovariance.joined(shared))
+        blocks = [part.covariance / np.outer(part.std, part.std) for part in parts]
         return cls(std, families, scipy.linalg.block_diag(*blocks))
 
     @cached_property
@@ -284,7 +302,7 @@ class _Network:
             )
             return torch.cat([out[name].reshape(len(x), -1)[:, i] for name, i in where.items()], dim=1).double()
 
-        errors = ObservationErrors(self.points.errors, self.points.families, self.points.correlation)
+        errors = ObservationErrors.of(self.points)
         return StateObservation(operator, self.points.values, errors)
 
 
@@ -310,7 +328,7 @@ def _combines_times(name: str, operator: Operator | None = None) -> OperatorErro
     through = "" if operator is None else f" through {operator}"
     return OperatorError(
         f"'{name}' is observed{through} at several times jointly, expected an operator that acts on each state by "
-        "itself, and errors that are not correlated in time: methods that need a system go forward in time; use a "
-        "score-based method (sda) for such observations, or observe measurements between two steps at the nearest one, "
-        "screening={'time': 'nearest', 'tolerance': ...}"
+        "itself, and errors that are not correlated in time, as those with one bias at several times are: methods that "
+        "need a system go forward in time; use a score-based method (sda) for such observations, or observe "
+        "measurements between two steps at the nearest one, screening={'time': 'nearest', 'tolerance': ...}"
     )

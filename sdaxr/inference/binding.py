@@ -55,15 +55,15 @@ def likelihood_of(
 ) -> GaussianObservation:
     """The likelihood of the observations of one network that are used.
 
-    The attributes of the observations say whether the errors are correlated (`sdaxr.observations.correlation`), and
-    name the family of errors that are not Gaussian (`sdaxr.observations.noise`). With ``measured``, and for errors that
-    are not Gaussian, the variance of the observed quantities given z is measured
-    (`sdaxr.posterior.covariance.unresolved`).
+    The attributes of the observations say whether the errors are correlated (`sdaxr.observations.correlation`) or have
+    biases (`sdaxr.observations.bias`), and name the family of errors that are not Gaussian
+    (`sdaxr.observations.noise`). With ``measured``, and for errors that are not Gaussian, the variance of the observed
+    quantities given z is measured (`sdaxr.posterior.covariance.unresolved`).
 
     Raises
     ------
     DataError
-        If there is no observation.
+        If there is no observation, or some errors are not Gaussian and others have biases or are correlated.
     """
     points, seen, scale = evidence.points, evidence.seen, evidence.scale
     if not points.count:
@@ -72,7 +72,8 @@ def likelihood_of(
             f"found no finite observation in the window that can be used ({reasons}), expected at least one; check "
             "times, places, flags and values"
         )
-    device, prior, families, matrix = seen.device, seen.prior, points.families, points.correlation
+    device, prior, families = seen.device, seen.prior, points.families
+    matrix, shared = points.correlation, points.shared
     gaussian = bool((families == GAUSSIAN).all())
     unresolved = unresolved_variance(seen, prior, times.size) if measured or not gaussian else None
     values, errors = (torch.as_tensor(a, dtype=torch.float32, device=device) for a in (points.values, points.errors))
@@ -80,7 +81,12 @@ def likelihood_of(
     inside = pointwise(operator, Template.from_dataset(prior.layout.template(times)), seen)
     if gaussian:
         correlation = None if matrix is None else torch.as_tensor(matrix, device=device)
-        return GaussianObservation(*found, correlation, inside)
+        return GaussianObservation(*found, correlation, inside, None if shared is None else shared.to(device))
+    if matrix is not None or shared is not None:
+        raise DataError(
+            f"found errors of the families {sorted(set(families.tolist()))} in one network, some with a bias or "
+            "correlated, expected Gaussian errors beside these; give the variables as two networks"
+        )
     return MixtureObservation(*found, pointwise=inside, mixture=Mixture.of(families, scale))
 
 

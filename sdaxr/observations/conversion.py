@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import xarray as xr
 
 from sdaxr.observations.matching import ERROR, observed_variables
+from sdaxr.observations.shared import converted_bias
 from sdaxr.operators import Operator, Template
 from sdaxr.schema import OptionError, nearest
 from sdaxr.states.units import check_decoded, check_given, conversion
@@ -27,7 +28,7 @@ def in_units(
         Labels of the states that the operators take.
     units
         ``"error"`` leaves the observations as they are, so that other units are an error later; ``"convert"``
-        converts values and errors.
+        converts values, errors and biases.
 
     Returns
     -------
@@ -68,7 +69,8 @@ def _converted(data: xr.Dataset, expected: Mapping[str, str]) -> tuple[xr.Datase
         if label in data:
             # An error is a difference of two values: the offset of the scale is not part of it.
             per, _ = conversion(label, str(data[label].attrs.get("units") or units), to)
-            data = data.assign({label: (data[label] * per).assign_attrs(data[label].attrs | {"units": to})})
+            attrs = data[label].attrs | {"units": to} | converted_bias(data[label].attrs, label, scale)
+            data = data.assign({label: (data[label] * per).assign_attrs(attrs)})
         if units != to:
             data = data.assign({name: (value * scale + offset).assign_attrs(value.attrs | {"units": to})})
             done.append(f"{name}: {units} to {to}")

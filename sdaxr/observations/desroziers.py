@@ -14,10 +14,12 @@ import numpy as np
 import xarray as xr
 
 from sdaxr.archives.provenance import provenance_attrs
-from sdaxr.observations.matching import ERROR, match, observed_variables
+from sdaxr.observations.matching import ERROR
+from sdaxr.observations.naming import named_as
 from sdaxr.observations.observe import operator_for
+from sdaxr.observations.observed import ObservedPoints
+from sdaxr.observations.shared import sources_of
 from sdaxr.operators import Operator, Template
-from sdaxr.schema import DataError
 from sdaxr.states.axes import ensemble_dimension
 
 NETWORK = "network"
@@ -51,32 +53,34 @@ def estimate_errors(
     xarray.Dataset
         On the entries of ``by``, or on one entry ``all``: ``<variable>_error``, the estimate; ``<variable>_assumed``,
         the root mean square of the errors that the observations have; ``<variable>_background``, the standard deviation
-        of the error of H(background); ``<variable>_count``, the number of values. NaN where a mean of products is
-        negative, as with few values or a poor background.
+        of the error of H(background); ``<variable>_count``, the number of values. Both errors of observations are whole
+        errors, with their biases (`sdaxr.observations.bias`). NaN where a mean of products is negative, as with few
+        values or a poor background.
 
     Raises
     ------
     DataError
         If there is no such coordinate. What `sdaxr.innovations` raises.
     """
+    observations = named_as(observations, analysis)
     chosen = operator or operator_for(observations)
     before, after = (_projected(states, chosen) for states in (background, analysis))
-    labels, entries = _numbered(observations, by)
-    template = Template.from_dataset(after)
-    values, numbers = match(observations, template), match(labels, template)
+    points = ObservedPoints.of(observations, Template.from_dataset(after))
+    first, last = (points.values - points.predicted(states) for states in (before, after))
     references = "doi:10.1256/qj.05.108"
     attrs = provenance_attrs("Errors of observations", "innovations and analysis residuals", references=references)
     out = xr.Dataset(attrs=attrs)
-    for name, (value, error) in values.items():
-        first, last = value - before[name].values, value - after[name].values
-        groups = [numbers[name][0] == number for number in range(len(entries))]
+    for name, rows in points.rows.items():
+        dims = points.template.variables[name].dims
+        entries, numbers = sources_of(observations, name, by, points.source[name], dims)
+        groups = [numbers == number for number in range(len(entries))]
         products = {
             ERROR: (last * first, "estimated standard deviation of the observation error"),
-            "_assumed": (error**2, "assumed standard deviation of the observation error"),
+            "_assumed": (points.errors**2, "assumed standard deviation of the observation error"),
             "_background": ((first - last) * first, "estimated standard deviation of the background error"),
         }
         for end, (product, title) in products.items():
-            means = np.array([product[group].mean() if group.any() else np.nan for group in groups])
+            means = np.array([product[rows][group].mean() if group.any() else np.nan for group in groups])
             attrs = {"units": observations[name].attrs.get("units", ""), "long_name": f"{title} of {name}"}
             estimate = np.sqrt(np.where(means >= 0, means, np.nan))
             out[name + end] = xr.DataArray(estimate, {by or NETWORK: np.array(entries, object)}, attrs=attrs)
@@ -90,23 +94,3 @@ def _projected(states: xr.Dataset, operator: Operator) -> xr.Dataset:
     ensemble = ensemble_dimension(states)
     projected = operator.apply(states)
     return projected if ensemble is None else projected.mean(str(ensemble))
-
-
-def _numbered(observations: xr.Dataset, by: str | None) -> tuple[xr.Dataset, list[str]]:
-    """The observations with the number of their entry of ``by`` in the place of each value, and the entries."""
-    if by is None:
-        entries, numbers = ["all"], xr.DataArray(0.0)
-    elif by in observations.coords:
-        found, inverse = np.unique(observations[by].values.astype(str), return_inverse=True)
-        entries, numbers = found.tolist(), xr.DataArray(inverse.astype(float), dims=observations[by].dims)
-    else:
-        raise DataError(
-            f"found the coordinates {list(map(str, observations.coords))}, expected '{by}'; pass by= one of them"
-        )
-    out = observations.copy()
-    for name in observed_variables(observations):
-        value = observations[name]
-        out[name] = (
-            numbers.broadcast_like(value).transpose(*value.dims).where(value.notnull()).assign_attrs(value.attrs)
-        )
-    return out, entries

@@ -11,6 +11,7 @@ import xarray as xr
 
 from sdaxr.archives.provenance import CONVENTIONS
 from sdaxr.observations.matching import match
+from sdaxr.observations.naming import named_as
 from sdaxr.observations.observe import operator_for
 from sdaxr.observations.places import OBS, labels_of
 from sdaxr.observations.screening import Screening
@@ -19,7 +20,6 @@ from sdaxr.operators.sea import AtSea
 from sdaxr.states.axes import ensemble_dimension
 from sdaxr.states.inputs import as_dataset
 from sdaxr.states.isolation import isolated
-from sdaxr.states.names import recognised
 
 
 @isolated()
@@ -49,9 +49,11 @@ def innovations(
     xarray.Dataset
         For every observed variable: ``<var>``, H(x) of each member; ``<var>_innovation``, y - H(x) in the same units;
         and ``<var>_normalised_rms`` (member), the root mean square of the innovations in units of the observation
-        error, which is near 1 where a member fits the observations as well as their errors allow. Correlations of the
-        errors (`sdaxr.observations.correlation`) are not taken into account. Where the posterior has no data (land),
-        interpolations and averages are those of the sea part of a cell. Measurements keep their other coordinates.
+        error, which is near 1 where a member fits the observations as well as their errors allow. The error is the
+        whole error: its variance is that of the measurement and that of its bias (`sdaxr.observations.bias`).
+        Correlations of the errors, such as those of a shared bias, are not taken into account. Where the posterior has
+        no data (land), interpolations and averages are those of the sea part of a cell. Measurements keep their other
+        coordinates.
 
     Raises
     ------
@@ -60,8 +62,8 @@ def innovations(
     """
     posterior, observations = as_dataset(posterior, "the posterior"), as_dataset(observations, "the observations")
     how = Screening.of(screening)
-    observations = recognised(observations, {n: c.attrs for n, c in posterior.coords.items()})
-    chosen = _at_sea(operator or operator_for(observations, how), posterior)
+    observations = named_as(observations, posterior)
+    chosen = at_sea(operator or operator_for(observations, how), posterior)
     ensemble = ensemble_dimension(posterior)
     projected = chosen.apply(posterior)
     one = projected if ensemble is None else projected.isel({ensemble: 0}, drop=True)
@@ -81,7 +83,8 @@ def innovations(
     return _with_coordinates(result, observations).assign_attrs(result.attrs | about)
 
 
-def _at_sea(operator: Operator, posterior: xr.Dataset) -> Operator:
+def at_sea(operator: Operator, posterior: xr.Dataset) -> Operator:
+    """The operator with interpolations and averages over the sea part of a cell; land is where there are no data."""
     ensemble = ensemble_dimension(posterior)
     sea = {}
     for name, variable in Template.from_dataset(posterior).variables.items():

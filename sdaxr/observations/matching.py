@@ -6,7 +6,7 @@ Times and points are matched by their labels; nothing is interpolated, converted
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -16,6 +16,7 @@ from sdaxr import schema
 from sdaxr.observations.places import OBS, Places, places_along
 from sdaxr.observations.quality import flags_of, good_values
 from sdaxr.observations.screening import DUPLICATE, FLAGGED, MISSING, USED, Screening
+from sdaxr.observations.shared import Biases, biases_of
 from sdaxr.operators import Template
 from sdaxr.schema import DataError
 from sdaxr.states import places as grids
@@ -50,16 +51,23 @@ class Found:
     source
         Their flat indices in the observations, dimensions in the order of the template, shape (n,).
     values, errors
-        Measured values and standard deviations of their errors, shape (n,).
+        Measured values and standard deviations of their whole errors, biases included
+        (`sdaxr.observations.shared`), shape (n,).
+    own_errors
+        Standard deviations of the errors without biases, shape (n,).
     status
         Status of every value of the observations, int8, dimensions in the order of the template.
+    biases
+        Their biases; None where the errors have none.
     """
 
     where: np.ndarray
     source: np.ndarray
     values: np.ndarray
     errors: np.ndarray
+    own_errors: np.ndarray
     status: np.ndarray
+    biases: Biases | None
 
 
 def validate(observations: xr.Dataset, template: Template, screening: Screening | None = None) -> None:
@@ -73,7 +81,8 @@ def match(observations: xr.Dataset, template: Template, screening: Screening | N
     Returns
     -------
     Matched
-        For each observed variable, values and errors of shape ``template.shape(name)``.
+        For each observed variable, values and standard deviations of their whole errors, biases included, of shape
+        ``template.shape(name)``.
     """
     out = Matched()
     out.status = {}
@@ -132,7 +141,7 @@ def find(
             if dim not in places:
                 needed = _needed(value, status, dim)
                 places[dim] = places_along(observations, dim, template, how, steps, needed)
-        found[name] = _found(name, template, how, value, error, status, places)
+        found[name] = _with_biases(_found(name, template, how, value, error, status, places), observations, value)
     _check_grids(observations, template)
     return found
 
@@ -241,7 +250,15 @@ def _found(
         status.reshape(-1)[flat[twice]] = DUPLICATE
         where, flat = where[~twice], flat[~twice]
     values, errors = (a.values.reshape(-1)[flat] for a in (value, error))
-    return Found(where, flat, values, errors, status)
+    return Found(where, flat, values, errors, errors, status, None)
+
+
+def _with_biases(found: Found, observations: xr.Dataset, value: xr.DataArray) -> Found:
+    # The one place where an error gets the variance of its bias: all that uses errors gets them from here.
+    biases = biases_of(observations, str(value.name), f"{value.name}{ERROR}", found.source, list(map(str, value.dims)))
+    if biases is None:
+        return found
+    return replace(found, errors=np.sqrt(found.own_errors.astype(float) ** 2 + biases.variance), biases=biases)
 
 
 def _keys(template: Template, name: str, where: np.ndarray) -> pd.DataFrame:

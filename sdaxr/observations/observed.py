@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import accumulate
+from functools import cached_property
+from itertools import accumulate, pairwise
 
 import numpy as np
 import xarray as xr
 
 from sdaxr.observations.correlation import error_correlation
+from sdaxr.observations.low_rank import SharedCovariance
 from sdaxr.observations.matching import describe_place, find
 from sdaxr.observations.noise import family_of
 from sdaxr.observations.screening import Screening
-from sdaxr.observations.shared import shared_covariance
+from sdaxr.observations.shared import Biases
 from sdaxr.operators import Template
+from sdaxr.schema import GridError
 
 
 @dataclass(frozen=True)
@@ -30,13 +33,17 @@ class ObservedPoints:
     where
         For each variable, the observed points as indices of its flattened output.
     values, errors
-        Measured values and standard deviations of their errors, biases included, shape (n,), float64.
+        Measured values and standard deviations of their whole errors, biases included, shape (n,), float64.
+    own_errors
+        Standard deviations of the errors without biases, shape (n,), float64.
     source
         For each variable, the observed points as indices of the flattened observations, dimensions in the order of the
         template.
     status
         For each variable, the status of all observations (`sdaxr.observations.screening`), int8, dimensions in the
         order of the template.
+    biases
+        For each variable, the biases of its observations; None where the errors have none.
     """
 
     data: xr.Dataset
@@ -44,8 +51,10 @@ class ObservedPoints:
     where: Mapping[str, np.ndarray]
     values: np.ndarray
     errors: np.ndarray
+    own_errors: np.ndarray
     source: Mapping[str, np.ndarray]
     status: Mapping[str, np.ndarray]
+    biases: Mapping[str, Biases | None]
 
     @classmethod
     def of(
@@ -57,13 +66,14 @@ class ObservedPoints:
     ) -> ObservedPoints:
         """The observations in ``data`` of the output with these labels; parameters and errors of `find`."""
         found = find(data, template, screening, steps)
-        values, errors = (np.concatenate([getattr(f, key) for f in found.values()]) for key in ("values", "errors"))
-        where, source, status = (
-            {name: getattr(f, key) for name, f in found.items()} for key in ("where", "source", "status")
+        values, errors, own = (
+            np.concatenate([getattr(f, key) for f in found.values()]).astype(float)
+            for key in ("values", "errors", "own_errors")
         )
-        own = cls(data, template, where, values.astype(float), errors.astype(float), source, status)
-        shared = own._shared
-        return own if shared is None else replace(own, errors=np.sqrt(own.errors**2 + shared.diagonal()))
+        where, source, status, biases = (
+            {name: getattr(f, key) for name, f in found.items()} for key in ("where", "source", "status", "biases")
+        )
+        return cls(data, template, where, values, errors, own, source, status, biases)
 
     @property
     def count(self) -> int:
@@ -77,34 +87,68 @@ class ObservedPoints:
 
     @property
     def correlation(self) -> np.ndarray | None:
-        """Correlation of the errors, biases included, shape (n, n); None where they are independent."""
-        shared = self._shared
-        if shared is None:
-            return error_correlation(self.data, self.template, self.where)
-        return np.asarray((self.own_covariance + shared) / self.errors / self.errors[:, None])
+        """Correlation of the errors, biases included, shape (n, n); None where they are independent but for biases."""
+        shared = self._independent_but_for_biases
+        if self.own_correlation is None or shared is None:
+            return self.own_correlation
+        columns, own = shared.columns().numpy(), self.own_errors
+        covariance = self.own_correlation * own * own[:, None] + columns @ columns.T
+        return np.asarray(covariance / self.errors / self.errors[:, None])
 
     @property
-    def own_covariance(self) -> np.ndarray:
-        """Covariance of the errors without biases, shape (n, n)."""
-        shared, correlation = self._shared, error_correlation(self.data, self.template, self.where)
-        own = self.errors if shared is None else np.sqrt(self.errors**2 - shared.diagonal())
-        return np.asarray(np.diag(own**2) if correlation is None else correlation * own * own[:, None])
+    def shared(self) -> SharedCovariance | None:
+        """Covariance of errors that are independent but for biases; None without biases, or with `correlation`."""
+        return self._independent_but_for_biases if self.own_correlation is None else None
+
+    @cached_property
+    def own_correlation(self) -> np.ndarray | None:
+        """Correlation of the errors without biases, shape (n, n); None where they are independent."""
+        return error_correlation(self.data, self.template, self.where)
+
+    @cached_property
+    def _independent_but_for_biases(self) -> SharedCovariance | None:
+        if all(b is None for b in self.biases.values()):
+            return None
+        own = self.own_errors**2
+        return SharedCovariance.joined([SharedCovariance.of(own[r], self.biases[n]) for n, r in self.rows.items()])
 
     @property
-    def _shared(self) -> np.ndarray | None:
-        dims = {name: self.template.variables[name].dims for name in self.where}
-        return shared_covariance(self.data, self.source, dims)
+    def rows(self) -> dict[str, slice]:
+        """Where the observations of each variable stand."""
+        ends = [0, *self._ends, self.count]
+        return {name: slice(*pair) for name, pair in zip(self.where, pairwise(ends), strict=True)}
 
     @property
     def names(self) -> np.ndarray:
         """The variable of each observation, shape (n,)."""
         return np.repeat(list(self.where), [len(i) for i in self.where.values()])
 
+    def predicted(self, output: xr.Dataset, leading: Sequence[str] = ()) -> np.ndarray:
+        """The operator's output at the observations, shape (*leading, n), float64.
+
+        Raises
+        ------
+        GridError
+            If the output has other sizes than the template.
+        """
+        parts = []
+        for name, index in self.where.items():
+            values = output[name].transpose(*leading, *self.template.variables[name].dims).values
+            if values.shape[len(leading) :] != (expected := tuple(self.template.shape(name))):
+                raise GridError(
+                    f"H(x) has {dict(output[name].sizes)} values of '{name}', expected {expected} along "
+                    f"{self.template.variables[name].dims}; select the times and points of the other states"
+                )
+            parts.append(values.reshape(*values.shape[: len(leading)], -1)[..., index].astype(float))
+        return np.concatenate(parts, axis=-1)
+
     def select(self, chosen: np.ndarray) -> ObservedPoints:
         """The observations for which ``chosen``, shape (n,), is true."""
         parts = dict(zip(self.where, np.split(chosen, self._ends), strict=True))
         where, source = ({n: index[parts[n]] for n, index in part.items()} for part in (self.where, self.source))
-        return replace(self, where=where, source=source, values=self.values[chosen], errors=self.errors[chosen])
+        biases = {n: b if b is None else b.select(parts[n]) for n, b in self.biases.items()}
+        values, errors, own = (a[chosen] for a in (self.values, self.errors, self.own_errors))
+        return replace(self, where=where, source=source, values=values, errors=errors, own_errors=own, biases=biases)
 
     def reject(self, bad: np.ndarray, reason: int) -> ObservedPoints:
         """Without the observations for which ``bad``, shape (n,), is true; ``reason`` becomes their status."""

@@ -12,6 +12,7 @@ import xarray as xr
 from sdaxr.observations.correlation import ATTRIBUTE
 from sdaxr.observations.noise import DISTRIBUTION
 from sdaxr.observations.screening import REJECTIONS, USED, counts
+from sdaxr.observations.shared import ATTRIBUTES
 from sdaxr.observations.window import Operators
 
 COUNTS = ("observations_used", "observations_dropped", *(f"observations_{name}" for name in REJECTIONS.values()))
@@ -64,7 +65,7 @@ def fingerprint(datasets: Iterable[xr.Dataset]) -> str:
             values = np.ascontiguousarray(data[name].values)
             values = values if values.dtype.kind in "biufmM" else values.astype(str)
             digest.update(name.encode() + values.tobytes())
-            for attribute in (ATTRIBUTE, DISTRIBUTION):
+            for attribute in (ATTRIBUTE, DISTRIBUTION, *ATTRIBUTES):
                 digest.update(str(data[name].attrs.get(attribute, "")).encode())
     return digest.hexdigest()
 

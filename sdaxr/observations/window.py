@@ -11,6 +11,7 @@ import numpy as np
 import xarray as xr
 
 from sdaxr.observations.matching import ERROR, observed_variables
+from sdaxr.observations.naming import recognised_observations
 from sdaxr.observations.observe import WINDOW, operator_for, used_rows
 from sdaxr.observations.places import OBS
 from sdaxr.observations.screening import Screening
@@ -20,7 +21,6 @@ from sdaxr.states.axes import ensemble_dimension
 from sdaxr.states.coordinates import TOLERANCE
 from sdaxr.states.fields import StateLayout
 from sdaxr.states.inputs import as_dataset
-from sdaxr.states.names import recognised
 from sdaxr.states.time import (
     TimeAxis,
     calendar_of,
@@ -40,7 +40,7 @@ BACKGROUND = "background"
 def as_networks(observations: Observations, layout: StateLayout | None = None) -> dict[str, xr.Dataset]:
     """Observations as a mapping from the name of a network to its Dataset, with the coordinate names of ``layout``."""
     like = {} if layout is None else layout.coordinate_attrs
-    return {name: recognised(data, like) for name, data in _networks(observations).items()}
+    return {name: recognised_observations(data, like) for name, data in _networks(observations).items()}
 
 
 def _networks(observations: Observations) -> dict[str, xr.Dataset]:

@@ -14,6 +14,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from sdaxr.observations.low_rank import SharedCovariance
 from sdaxr.posterior.krylov import check_finite
 from sdaxr.schema import DataError, DivergenceError
 
@@ -56,9 +57,12 @@ class GaussianObservation:
         Function of the noise level r: variance of each observed quantity given z, shape (n,). None where it is not
         measured.
     correlation
-        C, shape (n, n); None where the errors are independent. Independent errors cost less.
+        C, shape (n, n); None where the errors are independent, or ``shared`` is their covariance.
     pointwise
         The parts of an operator f(A x); None for another operator.
+    shared
+        R of errors that are independent but for biases of their sources; None for other errors. The cost of `whiten`
+        and `weigh` is linear in n with it, as it is with independent errors.
     """
 
     operator: Callable[[Tensor], Tensor]
@@ -68,6 +72,12 @@ class GaussianObservation:
     unresolved: Callable[[float], Tensor] | None = None
     correlation: Tensor | None = None
     pointwise: Pointwise | None = None
+    shared: SharedCovariance | None = None
+
+    @property
+    def independent(self) -> bool:
+        """Whether R is diagonal."""
+        return self.correlation is None and self.shared is None
 
     def select(self, members: Tensor) -> GaussianObservation:
         """The observations of some members, given by their numbers."""
@@ -79,7 +89,15 @@ class GaussianObservation:
 
     @cached_property
     def covariance(self) -> Tensor:
-        """R, shape (n, n), in double precision."""
+        """R, shape (n, n), in double precision.
+
+        Raises
+        ------
+        DataError
+            If there are more than 5000 errors with biases.
+        """
+        if self.shared is not None:
+            return self.shared.dense()
         errors = self.errors.double()
         if self.correlation is None:
             return torch.diag(errors.square())
@@ -108,7 +126,12 @@ class GaussianObservation:
         return root
 
     def whiten(self, values: Tensor) -> Tensor:
-        """L^-1 times values (batch, n): errors become uncorrelated, with unit variance."""
+        """L^-1 times values (batch, n): errors become uncorrelated, with unit variance.
+
+        With ``shared``, L is another root of R, see `sdaxr.observations.low_rank`.
+        """
+        if self.shared is not None:
+            return self.shared.whiten(values)
         white: Tensor = values / self.errors
         if self.correlation is None:
             return white
@@ -126,6 +149,8 @@ class GaussianObservation:
 
     def weigh(self, values: Tensor, variance: Tensor) -> Tensor:
         """(R + diag(variance))^-1 times values (batch, n), for a variance of shape (n,)."""
+        if self.shared is not None:
+            return self.shared.plus(variance).solve(values)
         if self.correlation is None:
             return values / (self.errors.square() + variance)
         return solve_positive(self.covariance + torch.diag(variance.double()), values)

@@ -10,11 +10,10 @@ import numpy as np
 import xarray as xr
 
 from sdaxr import schema
-from sdaxr.observations.matching import match
-from sdaxr.observations.noise import family_of
+from sdaxr.filters.state_space import ObservationErrors
+from sdaxr.observations.observed import ObservedPoints
 from sdaxr.observations.window import Observations, Operators, as_networks, operator_of
 from sdaxr.operators import Template
-from sdaxr.posterior.mixture import log_density
 from sdaxr.schema import DataError, OptionError
 from sdaxr.states.axes import ensemble_dimension
 from sdaxr.states.time import same_step, time_axis
@@ -68,9 +67,11 @@ def log_prior(states: xr.Dataset, system: str | System) -> xr.DataArray:
 
 
 def log_likelihood(states: xr.Dataset, observations: Observations, *, operator: Operators = None) -> xr.DataArray:
-    r"""Log-density of observations given trajectories, :math:`\log p(y | x)`, with independent errors.
+    r"""Log-density of observations given trajectories, :math:`\log p(y | x)`.
 
-    Errors are Gaussian, or of the family that the observations name (`sdaxr.observations.noise`).
+    Errors are as the observations describe them: Gaussian or of another family (`sdaxr.observations.noise`),
+    independent or correlated (`sdaxr.observations.correlation`), with the biases of their sources integrated out
+    (`sdaxr.observations.bias`). Errors of different networks are independent.
 
     Parameters
     ----------
@@ -94,14 +95,15 @@ def log_likelihood(states: xr.Dataset, observations: Observations, *, operator: 
     """
     total = np.zeros(())
     ensemble = ensemble_dimension(states)
+    leading = [] if ensemble is None else [str(ensemble)]
     for name, data in as_networks(observations).items():
         projected = operator_of(name, data, operator).apply(states)
         one = projected if ensemble is None else projected.isel({ensemble: 0}, drop=True)
-        for variable, (values, errors) in match(data, Template.from_dataset(one)).items():
-            leading = [] if ensemble is None else [ensemble]
-            predicted = projected[variable].transpose(*leading, *one[variable].dims).values.astype(float)
-            density = log_density((values - predicted) / errors, family_of(data, variable)) - np.log(errors)
-            total = total + np.nansum(density, axis=tuple(range(len(leading), density.ndim)))
+        points = ObservedPoints.of(data, Template.from_dataset(one))
+        innovation = points.values - points.predicted(projected, leading)
+        # There is no density where no state has a value, as on land.
+        there = np.isfinite(innovation).reshape(-1, points.count).any(0)
+        total = total + ObservationErrors.of(points.select(there)).log_density(innovation[..., there])
     return _labelled(total, states, "log_likelihood", "log-density of the observations given the states")
 
 

@@ -26,7 +26,9 @@ mean :math:`m` and variance :math:`s^2` (ddof = 1), and :math:`\langle\cdot\rang
                       ensemble, and ``rcrv_dispersion`` its standard deviation, 1 for a reliable one
 ====================  ==================================================================================
 
-Errors are Gaussian and independent here, whatever their attributes say.
+The variance :math:`\sigma^2` is that of the whole error, of the measurement and of its bias
+(`sdaxr.observations.bias`). Each score is of single observations: errors are Gaussian and independent here, whatever
+their attributes say.
 """
 
 from __future__ import annotations
@@ -40,6 +42,7 @@ import xarray as xr
 
 from sdaxr.archives.provenance import provenance_attrs
 from sdaxr.observations.matching import ERROR, match
+from sdaxr.observations.naming import named_as
 from sdaxr.observations.observe import operator_for
 from sdaxr.observations.screening import Screening
 from sdaxr.operators import Template
@@ -107,6 +110,7 @@ def verify_at(posterior: xr.Dataset, observations: xr.Dataset, *, metrics: Seque
         if metric not in METRICS:
             raise OptionError(f"unknown metric {nearest(metric, METRICS)}")
     data = _on_times(posterior)
+    observations = named_as(observations, data)
     how = Screening(outside="drop")
     projected = operator_for(observations, how).apply(data)
     member = ensemble_dimension(projected)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import scipy.linalg
 import xarray as xr
 from chains import TRIPLE, truth_of
 from families import FAMILIES
@@ -16,7 +17,9 @@ from scipy import stats
 from sdaxr import operators as op
 from sdaxr.filters.smoothing import smooth
 from sdaxr.filters.state_space import ObservationErrors
+from sdaxr.observations.low_rank import SharedCovariance
 from sdaxr.observations.observe import observe
+from sdaxr.observations.shared import Biases
 from sdaxr.schema import DataError, OperatorError, OptionError
 from sdaxr.systems.lorenz63 import Lorenz63
 
@@ -35,6 +38,28 @@ def test_particle_filters_weigh_with_the_density() -> None:
     expected = FAMILIES["laplace"].logpdf(d[:, 0] / 0.5) - math.log(0.5)
     expected += stats.multivariate_normal(cov=covariance).logpdf(d[:, 1:])
     np.testing.assert_allclose(joined, expected, atol=0.15)
+
+
+def test_errors_with_biases_have_their_joint_density() -> None:
+    predictors = np.array([[1, 3], [1, 0], [1, -1]])
+    biases = Biases(["p", "q"], np.array([0, 1, 0]), {"constant": 0.7, "height": 0.2}, predictors)
+    shared = SharedCovariance.of(np.array([0.25, 1.0, 0.5]), biases)
+    covariance = np.diag([0.25, 1.0, 0.5])
+    covariance[np.ix_([0, 2], [0, 2])] += 0.49 + 0.04 * np.outer([3, -1], [3, -1])
+    covariance[1, 1] += 0.49
+    errors = ObservationErrors(np.sqrt(covariance.diagonal()), np.full(3, "gaussian"), shared=shared)
+    d = np.random.default_rng(0).normal(size=(2, 4, 3))
+    expected = stats.multivariate_normal(cov=covariance).logpdf(d)
+    np.testing.assert_allclose(errors.log_density(d), expected)
+    np.testing.assert_allclose(errors.covariance, covariance)
+    single = ObservationErrors(np.array([0.6]), np.array(["gaussian"]))
+    pair = ObservationErrors(np.ones(2), np.full(2, "gaussian"), np.array([[1.0, 0.3], [0.3, 1.0]]))
+    for other in (single, pair):
+        joined = ObservationErrors.joined([errors, other])
+        np.testing.assert_allclose(joined.covariance, scipy.linalg.block_diag(covariance, other.covariance))
+        extra = np.full((2, 4, len(other.std)), 0.4)
+        together = joined.log_density(np.concatenate([d, extra], axis=-1))
+        np.testing.assert_allclose(together, expected + other.log_density(extra))
 
 
 def test_systems_that_do_not_fit(observations: xr.Dataset, lorenz_observations: xr.Dataset, tmp_path: Path) -> None:

@@ -4,23 +4,21 @@ from __future__ import annotations
 
 import pytest
 import xarray as xr
-from assimilated import CHAIN
+from assimilated import chain_observations, chain_prior, chain_truth
 
-from sdaxr import operators as op
-from sdaxr.observations.observe import observe
 from sdaxr.prior.files import Prior
 
 
 @pytest.fixture(scope="module")
 def prior() -> Prior:
-    return CHAIN.prior(samples=200)
+    return chain_prior()
 
 
 @pytest.fixture(scope="module")
 def truth() -> xr.Dataset:
-    return CHAIN.truth(1)
+    return chain_truth()
 
 
 @pytest.fixture(scope="module")
-def observations(truth: xr.Dataset) -> xr.Dataset:
-    return observe(truth, op.identity(), every=2, error=0.4, seed=3)
+def observations() -> xr.Dataset:
+    return chain_observations()

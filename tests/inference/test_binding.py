@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import scipy.linalg
 import torch
 import xarray as xr
 from families import quadrature
@@ -14,7 +15,9 @@ from white import white_prior
 
 from sdaxr import operators as op
 from sdaxr.inference.binding import bind_observations
+from sdaxr.observations.bias import with_bias
 from sdaxr.observations.observe import observe
+from sdaxr.posterior.guidance.mmps import MMPS
 from sdaxr.posterior.likelihood import GaussianObservation
 from sdaxr.posterior.mixture import MixtureObservation
 from sdaxr.prior.files import Prior
@@ -42,6 +45,39 @@ def test_values_errors_and_operator_are_in_the_same_order() -> None:
         errors.append(np.full(seen.sum(), observations[f"{name}_error"].item()))
     np.testing.assert_allclose(innovation, np.concatenate(expected), atol=1e-3)
     np.testing.assert_allclose(found.errors, np.concatenate(errors))
+
+
+@pytest.mark.parametrize("correlated", [False, True])
+def test_biases_are_integrated_out(correlated: bool) -> None:
+    """E[x | z, y] is that of the joint Gaussian of the states and the coefficients of the biases."""
+    prior, r, spread = CHAIN.prior(), 0.7, 0.5
+    scales = {"correlation": {"time": 1.0}} if correlated else {}
+    plain = observe(CHAIN.truth(1), op.identity(), error=spread, seed=2, **scales)
+    angle, orbit = np.linspace(-1, 2, LENGTH), np.arange(LENGTH) % 2
+    plain = plain.assign_coords(angle=("time", angle), orbit=("time", orbit))
+    network = bound(with_bias(plain, {"a": 0.8}, by="orbit", predictors={"angle": 0.4}), op.identity(), prior)
+    z = torch.as_tensor(np.random.default_rng(3).normal(size=(2, LENGTH, 2)), dtype=torch.float32)
+    found = MMPS(iterations=40).guide(CHAIN.denoise, [network])(z, r)
+    # Unknowns: the normalised states, then the constant and the slope of both orbits.
+    xhat, v = CHAIN.denoise(z.double(), r).flatten(1).numpy(), r**2 * CHAIN.unresolved(r)
+    design = np.concatenate([np.eye(2)[orbit], np.eye(2)[orbit] * angle[:, None]], axis=1)
+    states = 2 * np.eye(2 * LENGTH).reshape(LENGTH, 2, -1).swapaxes(0, 1).reshape(2 * LENGTH, -1)
+    h = np.hstack([states, np.concatenate([design, 0 * design])])
+    joint = scipy.linalg.block_diag(v, np.diag([0.8, 0.8, 0.4, 0.4]) ** 2)
+    lag = np.abs(np.subtract.outer(plain.time.values, plain.time.values))
+    own = spread**2 * np.kron(np.eye(2), np.exp(-lag) if correlated else np.eye(LENGTH))
+    innovation = np.concatenate([plain.a.values, plain.b.values]) - 280 - xhat @ states.T
+    change = innovation @ np.linalg.inv(h @ joint @ h.T + own).T @ h @ joint
+    np.testing.assert_allclose(found.flatten(1), xhat + change[:, : 2 * LENGTH], atol=2e-3)
+
+
+@pytest.mark.parametrize("attribute", [{"bias": 0.3}, {"correlation_scales": '{"time": 1.0}'}], ids=str)
+def test_shared_errors_beside_errors_that_are_not_gaussian_are_refused(attribute: dict[str, object]) -> None:
+    seen = observe(CHAIN.truth(1), op.identity(), error=0.5)
+    seen["a_error"].attrs |= attribute
+    seen["b_error"].attrs["distribution"] = "laplace"
+    with pytest.raises(DataError, match=r"families \['gaussian', 'laplace'\] in one network, .* as two networks"):
+        bound(seen, op.identity(), CHAIN.prior())
 
 
 def closed_form(r: float, times: list[int]) -> float:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 import xarray as xr
 from weather import weather
 
 from sdaxr import operators as op
+from sdaxr.observations.bias import with_bias
 from sdaxr.observations.conversion import in_units
 from sdaxr.schema import DataError, OptionError, UnitsError
 from sdaxr.states.infer import infer_layout
@@ -33,6 +36,16 @@ def test_values_and_errors_are_converted_and_recorded(error: str | None, expecte
     assert float(found["buoys"].sp_error) == pytest.approx(expected)
     assert found["buoys"].sp.attrs["units"] == found["buoys"].sp_error.attrs["units"] == "Pa"
     assert given.sp.attrs["units"] == "hPa"
+
+
+@pytest.mark.parametrize("error", [None, "Pa"])
+def test_biases_are_converted_with_the_values(error: str | None) -> None:
+    given = network(units="hPa") if error is None else network(units="hPa", error=error)
+    biased = with_bias(given, 2.0, by="lat", predictors={"lon": 0.1})
+    found, _ = in_units({"buoys": biased}, {"buoys": op.select("sp")}, states(), "convert")
+    attrs = found["buoys"].sp_error.attrs
+    assert attrs["bias"] == pytest.approx(200.0) and attrs["bias_by"] == "lat" and attrs["units"] == "Pa"
+    assert json.loads(attrs["bias_predictors"]) == {"lon": pytest.approx(10.0)}
 
 
 def test_an_offset_is_no_part_of_an_error() -> None:

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import xarray as xr
 
+from sdaxr.observations.bias import with_bias
 from sdaxr.observations.desroziers import estimate_errors
-from sdaxr.schema import DataError
+from sdaxr.schema import DataError, GridError
 
 TIMES, SITES = 4000, 2
 B, R = 2.0, np.array([0.5, 1.5])  # standard deviations of the background, and of the two instruments
@@ -77,3 +78,16 @@ def test_single_measurements():
 def test_a_coordinate_that_is_not_there():
     with pytest.raises(DataError, match="expected 'ship'; pass by="):
         estimate_errors(*analysed(), by="ship")
+
+
+def test_the_assumed_error_contains_the_bias():
+    obs, background, analysis = analysed()
+    found = estimate_errors(with_bias(obs, 0.8, by="source"), background, analysis, by="source")
+    np.testing.assert_allclose(found.u_assumed, np.hypot(R, 0.8))
+    xr.testing.assert_identical(found.u_error, estimate_errors(obs, background, analysis, by="source").u_error)
+
+
+def test_a_background_of_other_times():
+    obs, background, analysis = analysed()
+    with pytest.raises(GridError, match=r"H\(x\) has .* values of 'u', expected \(4000, 2\) along"):
+        estimate_errors(obs, background.isel(time=slice(10)), analysis)

@@ -5,32 +5,18 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import xarray as xr
-from assimilated import CHAIN, QUICK
+from assimilated import QUICK, chain_observations, chain_prior, chain_truth
 
 from sdaxr import operators as op
 from sdaxr.inference.assimilate import assimilate
+from sdaxr.observations.bias import with_bias
 from sdaxr.observations.innovations import innovations
 from sdaxr.observations.observe import observe
-from sdaxr.prior.files import Prior
 from sdaxr.schema import DataError, GridError, OperatorError
 
 
-@pytest.fixture(scope="module")
-def prior() -> Prior:
-    return CHAIN.prior(samples=200)
-
-
-@pytest.fixture(scope="module")
-def truth() -> xr.Dataset:
-    return CHAIN.truth(1)
-
-
-@pytest.fixture(scope="module")
-def observations(truth: xr.Dataset) -> xr.Dataset:
-    return observe(truth, op.identity(), every=2, error=0.4, seed=3)
-
-
-def test_innovations_by_hand(truth: xr.Dataset) -> None:
+def test_innovations_by_hand() -> None:
+    truth = chain_truth()
     operator = op.select("a") >> op.scale(2.0)
     observations = observe(truth, operator, every=4, error=0.5, seed=1)
     ensemble = xr.concat([truth, truth + 1], "member").assign_coords(member=[0, 1])
@@ -52,13 +38,15 @@ def test_innovations_by_hand(truth: xr.Dataset) -> None:
     xr.testing.assert_allclose(given.a_innovation, found.a_innovation)
 
 
-def test_innovations_of_a_posterior_are_as_large_as_the_errors(prior: Prior, observations: xr.Dataset) -> None:
+def test_innovations_of_a_posterior_are_as_large_as_the_errors() -> None:
+    prior, observations = chain_prior(), chain_observations()
     posterior = assimilate(observations, prior, members=60, **(QUICK | {"sampler": {"steps": 60, "corrections": 0}}))
     found = innovations(posterior, observations)
     assert 0.5 < float(found.a_normalised_rms.mean()) < 1.6
 
 
-def test_innovations_on_another_grid(truth: xr.Dataset, observations: xr.Dataset) -> None:
+def test_innovations_on_another_grid() -> None:
+    truth, observations = chain_truth(), chain_observations()
     with pytest.raises(DataError, match="lies outside the window"):
         innovations(truth.isel(time=slice(4)), observations)
     grid = xr.Dataset({"a": (("time", "x"), np.zeros((9, 4)))}, {"time": truth.time, "x": np.arange(4.0)})
@@ -67,7 +55,8 @@ def test_innovations_on_another_grid(truth: xr.Dataset, observations: xr.Dataset
         innovations(grid.assign_coords(x=grid.x + 0.5), seen)
 
 
-def test_measurements_keep_their_coordinates_and_those_outside_are_left_out(truth: xr.Dataset) -> None:
+def test_measurements_keep_their_coordinates_and_those_outside_are_left_out() -> None:
+    truth = chain_truth()
     at = {"time": ("obs", [0.0, 9.0, 0.75]), "station": ("obs", list("xyz")), "elevation": ("obs", [1.0, 2.0, np.nan])}
     data = xr.Dataset({"a": ("obs", [280.0] * 3, {"units": "K"}), "a_error": ("obs", [1.0] * 3)}, at)
     with pytest.raises(OperatorError, match="'time' of obs 1 is 9.0 and lies outside"):
@@ -87,3 +76,15 @@ def test_a_coastal_cell_is_its_sea_part() -> None:
     np.testing.assert_allclose(innovations(sea, data).t_innovation, [[0.0, -1.0], [-1.0, -2.0]], atol=1e-6)
     land = innovations(sea, data.assign_coords(x=("obs", [1.5, 0.0])))
     np.testing.assert_allclose(land.t_innovation, [[np.nan, -1.0], [np.nan, -2.0]], atol=1e-6)
+
+
+def test_errors_are_whole_errors() -> None:
+    """The variance of a value is that of its error and that of its bias, with all predictors."""
+    truth = chain_truth()
+    seen = observe(truth, op.select("a"), error=0.5, seed=1).assign_coords(angle=("time", np.arange(9.0)))
+    biased = with_bias(seen, 0.3, predictors={"angle": 0.2})
+    found = innovations(truth, biased)
+    whole = np.sqrt(0.5**2 + 0.3**2 + (0.2 * np.arange(9)) ** 2)
+    expected = np.sqrt((((seen.a - truth.a).values / whole) ** 2).mean())
+    assert float(found.a_normalised_rms) == pytest.approx(expected, rel=1e-5)
+    xr.testing.assert_identical(found.a_innovation, innovations(truth, seen).a_innovation)

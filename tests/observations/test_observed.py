@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 import xarray as xr
 
+from sdaxr.observations.bias import with_bias
 from sdaxr.observations.observed import ObservedPoints
 from sdaxr.observations.screening import GROSS_ERROR, MISSING, USED, Screening
 from sdaxr.operators import Template
-from sdaxr.schema import DataError
+from sdaxr.schema import DataError, GridError
 
 TIMES = np.arange(3.0)
 
@@ -74,3 +75,33 @@ def test_an_observation_is_described_by_number_value_and_place() -> None:
     points = ObservedPoints.of(network(), template())
     assert points.describe(2) == "observation 3, a = 4 at time=2.0, site=1,"
     assert points.describe(3) == "observation 1, b = 7 at time=2.0,"
+
+
+@pytest.mark.parametrize("correlated", [False, True])
+def test_errors_share_the_biases_of_their_sources(correlated: bool) -> None:
+    data = with_bias(network(), {"a": 0.3}, by="site")
+    expected = np.diag([0.1, 0.1, 0.2, 0.5]) ** 2 + np.zeros((4, 4))
+    if correlated:
+        data["a_error"].attrs["correlation_scales"] = '{"time": 2.0}'
+        expected[0, 1] = expected[1, 0] = 0.01 * np.exp(-1.0)
+    expected[:2, :2] += 0.09
+    expected[2, 2] += 0.09
+    points = ObservedPoints.of(data, template())
+    np.testing.assert_allclose(points.errors, np.sqrt(expected.diagonal()))
+    np.testing.assert_allclose(points.own_errors, [0.1, 0.1, 0.2, 0.5])
+    chosen = np.array([True, False, True, True])
+    for part, matrix in ((points, expected), (points.select(chosen), expected[np.ix_(chosen, chosen)])):
+        assert (part.correlation is None) != correlated and (part.shared is None) == correlated
+        found = part.shared.dense() if part.shared else part.correlation * part.errors * part.errors[:, None]
+        np.testing.assert_allclose(found, matrix, atol=1e-15)
+    assert points.shared is points.shared, "built once"
+
+
+def test_an_output_is_taken_at_the_observations() -> None:
+    points = ObservedPoints.of(network(), template())
+    output = xr.Dataset(
+        {"a": (("site", "member", "time"), np.arange(12.0).reshape(2, 2, 3)), "b": ("time", [7.0, 8.0, 9.0])}
+    ).assign(b=lambda d: d.b.expand_dims(member=2))
+    np.testing.assert_allclose(points.predicted(output, ["member"]), [[0, 2, 8, 9], [3, 5, 11, 9]])
+    with pytest.raises(GridError, match="expected \\(3, 2\\) along"):
+        points.predicted(output.isel(time=slice(2)), ["member"])

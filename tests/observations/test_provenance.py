@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from sdaxr.observations.provenance import count_observations, describe_networks,
 from sdaxr.observations.screening import DUPLICATE, FLAGGED, GROSS_ERROR, LAND, MISSING, OFF_STEP, OUTSIDE, USED
 
 
-def network(value: float = 1.0, **attrs: str) -> xr.Dataset:
+def network(value: float = 1.0, **attrs: Any) -> xr.Dataset:
     values = ("time", np.array([value, np.nan, 3.0]), attrs)
     data = xr.Dataset({"a": values, "a_error": ((), 0.5)}, {"time": np.arange(3.0)})
     return data.assign_attrs(operator=op.identity().to_json())
@@ -58,6 +59,9 @@ def test_counts_of_windows_are_summed_by_network() -> None:
         network().assign_coords(time=np.arange(3.0) + 1),
         network(distribution="laplace"),
         network(correlation_scales='{"time": 1.0}'),
+        network(bias=0.5),
+        network(bias_by="source"),
+        network(bias_predictors='{"height": 1.0}'),
     ],
 )
 def test_a_hash_tells_apart_values_names_times_and_errors(other: xr.Dataset) -> None:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from sdaxr.observations.low_rank import SharedCovariance
 from sdaxr.posterior.likelihood import GaussianObservation, solve_positive
 from sdaxr.schema import DivergenceError
 
@@ -18,11 +19,15 @@ def test_innovations_are_weighed_and_whitened_with_their_covariance(dtype: torch
     correlation = np.exp(-np.abs(np.subtract.outer(np.arange(5), np.arange(5))) / 2)
     tolerance = 1e-5 if dtype == torch.float32 else 1e-12
     tensors = [torch.as_tensor(a, dtype=dtype) for a in (np.zeros(5), errors, np.ones(5))]
-    for c in (None, correlation):
-        observed = GaussianObservation(
-            lambda x: x, *tensors, correlation=None if c is None else torch.as_tensor(c, dtype=dtype)
-        )
-        covariance = np.outer(errors, errors) * (np.eye(5) if c is None else c)
+    parts = errors / 2, np.array([0, 1, 0, 1, 1]), np.sqrt(0.75) * errors[:, None]
+    shared = SharedCovariance(torch.tensor(parts[0] ** 2), torch.tensor(parts[1]), torch.tensor(parts[2]))
+    same = 0.25 * np.eye(5) + 0.75 * (parts[1][:, None] == parts[1])
+    for c, r in ((np.eye(5), None), (correlation, None), (same, shared)):
+        given = torch.as_tensor(c, dtype=dtype) if c is correlation else None
+        observed = GaussianObservation(lambda x: x, *tensors, correlation=given, shared=r)
+        assert observed.independent == (given is None and r is None)
+        covariance = np.outer(errors, errors) * c
+        np.testing.assert_allclose(observed.covariance, covariance, rtol=tolerance, atol=tolerance)
         y = torch.as_tensor(values, dtype=dtype)
         expected = np.linalg.solve(covariance + np.diag(variance), values.T).T
         np.testing.assert_allclose(observed.weigh(y, torch.as_tensor(variance, dtype=dtype)), expected, rtol=tolerance)

@@ -10,6 +10,7 @@ from scipy import stats
 
 import sdaxr
 from sdaxr import operators as op
+from sdaxr.observations.bias import with_bias
 from sdaxr.observations.observe import observe
 from sdaxr.schema import DataError, GridError, OptionError, UnitsError
 from sdaxr.verification.densities import log_likelihood, log_prior
@@ -51,6 +52,35 @@ def test_log_likelihood_is_the_density_of_each_value(states: xr.Dataset) -> None
         assert float(found[number]) == pytest.approx(expected, rel=1e-5)
     plain = log_likelihood(truth, one.drop_attrs(deep=False), operator=op.scale(2.0))
     assert float(plain) == pytest.approx(float(log_likelihood(truth, one)))
+
+
+def test_log_likelihood_is_the_joint_density_of_errors_that_share_a_part(states: xr.Dataset) -> None:
+    truth = states.isel(member=0)
+    plain = observe(truth, op.identity(), error=0.5, seed=1)
+    step = np.subtract.outer(truth.time.values, truth.time.values)
+    biased = with_bias(plain, {"x1": 0.8})
+    correlated = observe(truth, op.identity(), error=0.5, seed=1, correlation={"time": 1.0})
+    both = with_bias(correlated, {"x1": 0.8})
+    own, same = 0.25 * np.eye(5), np.full((5, 5), 0.64)
+    exponential = 0.25 * np.exp(-np.abs(step))
+    cases = {"biased": (biased, own + same, own), "correlated": (correlated, exponential, exponential)}
+    cases["both"] = (both, exponential + same, exponential)
+    for data, first, other in cases.values():
+        found = log_likelihood(states, data)
+        for number in range(3):
+            d = {v: (data[v] - states[v][number]).values.astype(float) for v in ("x1", "x2", "x3")}
+            expected = stats.multivariate_normal(cov=first).logpdf(d["x1"])
+            expected += sum(stats.multivariate_normal(cov=other).logpdf(d[v]) for v in ("x2", "x3"))
+            assert float(found[number]) == pytest.approx(expected, rel=1e-5)
+
+
+def test_there_is_no_density_where_no_state_has_a_value(states: xr.Dataset) -> None:
+    seen = observe(states.isel(member=0), op.identity(), error=0.5, seed=1)
+    land = states.where(states.time != states.time[1])
+    fewer = seen.assign({v: seen[v].where(seen.time != seen.time[1]) for v in ("x1", "x2", "x3")})
+    np.testing.assert_allclose(log_likelihood(land, seen), log_likelihood(states, fewer))
+    failed = states.where(states.member != 5)
+    assert log_likelihood(failed, seen).isnull().values.tolist() == [False, True, False]
 
 
 def test_states_that_do_not_fit(states: xr.Dataset) -> None:

@@ -9,6 +9,7 @@ from instruments import make_truth, soundings
 from scipy import stats
 
 from sdaxr import operators as op
+from sdaxr.observations.bias import with_bias
 from sdaxr.observations.observe import observe
 from sdaxr.schema import DataError, OptionError
 from sdaxr.verification.observed import METRICS, are_observations, verify_at
@@ -80,6 +81,16 @@ def test_values_by_hand():
     np.testing.assert_allclose(scores.rank_histogram_x, ranks.mean(0))
     assert scores.bias_x.item() == -1.5 and scores.rmse_x.item() == pytest.approx(np.sqrt(4.5))
     assert scores.rmse_corrected_x.item() == pytest.approx(np.sqrt(3.5))
+
+
+def test_errors_are_whole_errors():
+    """Scores with a bias are those of an error with the sum of both variances."""
+    post, obs = ensemble(count=50)
+    obs = obs.assign_coords(height=("time", np.linspace(0, 2, 50)))
+    whole = np.sqrt(ERROR**2 + 0.4**2 + (0.3 * obs.height.values) ** 2)
+    found = verify(post, with_bias(obs, 0.4, predictors={"height": 0.3}))
+    xr.testing.assert_allclose(found, verify(post, obs.assign(x_error=("time", whole, {"units": "m"}))))
+    assert found.rcrv_dispersion_x < verify(post, obs).rcrv_dispersion_x
 
 
 def test_an_error_larger_than_the_innovations_says_so():

@@ -71,7 +71,7 @@ def _expected(
     """E[H] as a function of the mean state, and the mean square of the remainder in units of the squared errors."""
     if exact:
         return network.operator, x.new_zeros(len(x), network.values.shape[-1])
-    if network.pointwise is not None and network.correlation is None:
+    if network.pointwise is not None and network.independent:
         return _by_quadrature(network, network.pointwise, x, draws)
     pairs = torch.cat([draws, -draws])
 

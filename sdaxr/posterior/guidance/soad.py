@@ -163,7 +163,7 @@ class _Rows:
                 "overlap), found an operator of another kind; train a prior whose state contains the observed "
                 "quantities, train(augment={'name': operator}), or take method='sda'"
             )
-        if network.correlation is None:
+        if network.independent:
             return cls(norm, (network.errors / norm).square(), None)
         ratio, vectors = torch.linalg.eigh(network.covariance / (norm[:, None] * norm))
         return cls(norm, ratio.to(norm), vectors.to(norm))

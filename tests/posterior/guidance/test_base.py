@@ -9,8 +9,13 @@ import pytest
 import torch
 from scenarios import CASES, CHAIN, LENGTH, draws, matrix_observation, scenario
 
+from sdaxr.observations.low_rank import SharedCovariance
+from sdaxr.posterior.guidance.dmps import DMPS
 from sdaxr.posterior.guidance.dps import DPS
+from sdaxr.posterior.guidance.jacobian_free import JacobianFree
+from sdaxr.posterior.guidance.mmps import MMPS
 from sdaxr.posterior.guidance.sda import SDA
+from sdaxr.posterior.guidance.soad import SOAD
 from sdaxr.posterior.likelihood import GaussianObservation
 
 
@@ -46,3 +51,30 @@ def test_observations_of_its_own_for_each_member() -> None:
     z = draws(16, members=2)()
     shifted = SDA(variance=0.1).guide(CHAIN.denoise, [replace(observed, values=observed.values + 2)])
     torch.testing.assert_close(guided(z, 0.5)[:1], shifted(z[:1], 0.5))
+
+
+# DPS is not here: DPS takes no covariance of errors.
+METHODS = {
+    "dmps": DMPS(),
+    "jacobian_free": JacobianFree(covariance="independent"),
+    "mmps": MMPS(iterations=16),
+    "sda": SDA(variance=0.1),
+    "soad": SOAD(variance="bounded"),
+}
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_errors_that_share_biases_are_correlated_errors(name: str) -> None:
+    """The low-rank form of a covariance and its matrix guide alike."""
+    matrix, y, _, _ = scenario("full")
+    random = np.random.default_rng(0)
+    parts = random.uniform(0.1, 0.5, len(y)), np.arange(len(y)) % 3, random.normal(size=(len(y), 2))
+    shared = SharedCovariance(*map(torch.as_tensor, parts))
+    errors = shared.dense().diagonal().sqrt()
+    low_rank = replace(matrix_observation(matrix, y, errors.numpy()), shared=shared)
+    dense = replace(low_rank, shared=None, correlation=shared.dense() / torch.outer(errors, errors))
+    z = draws(3, members=2)()
+    one, two = (METHODS[name].guide(CHAIN.denoise, [network])(z, 0.8) for network in (low_rank, dense))
+    torch.testing.assert_close(one, two, rtol=1e-6, atol=1e-6)
+    independent = METHODS[name].guide(CHAIN.denoise, [replace(low_rank, shared=None)])(z, 0.8)
+    assert float((one - independent).abs().max()) > 1e-3
