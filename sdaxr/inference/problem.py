@@ -20,7 +20,7 @@ from sdaxr.operators import Operator
 from sdaxr.posterior.guidance.base import GuidedDenoiser, ScoreMethod
 from sdaxr.posterior.likelihood import GaussianObservation
 from sdaxr.posterior.samplers.base import Sampler
-from sdaxr.posterior.samplers.predictor_corrector import PredictorCorrector
+from sdaxr.posterior.samplers.predictor_corrector import Algorithm
 from sdaxr.prior.files import Prior, open_prior
 from sdaxr.prior.hardware import choose_device
 from sdaxr.states.fields import StateLayout
@@ -139,6 +139,6 @@ class Problem:
         return guided
 
     @cached_property
-    def algorithm(self) -> PredictorCorrector:
+    def algorithm(self) -> Algorithm:
         """The algorithm of the sampler, on the noise levels of the prior."""
-        return self.sampler.build(**self.opened.noise_levels(self.times.size))
+        return self.resolved.algorithm(self.sampler, **self.opened.noise_levels(self.times.size))

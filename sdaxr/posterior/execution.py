@@ -12,7 +12,7 @@ from torch import Tensor
 
 from sdaxr.posterior.memory import peak_bytes
 from sdaxr.posterior.samplers.noise import member_noise
-from sdaxr.posterior.samplers.predictor_corrector import Noise, PredictorCorrector
+from sdaxr.posterior.samplers.predictor_corrector import Algorithm, Noise
 from sdaxr.schema import DivergenceError
 
 _log = logging.getLogger(__name__)
@@ -43,7 +43,7 @@ class Guided(Protocol):
 
 def sample_batch(
     guided: Guided,
-    sampler: PredictorCorrector,
+    sampler: Algorithm,
     members: Sequence[int],
     shape: Sequence[int],
     *,
@@ -113,6 +113,7 @@ def batch_size(guided: Guided, shape: Sequence[int], members: int, device: torch
     if members == 1:
         return 1
     one = guided.select(torch.tensor([0]))
+    one(torch.zeros(1, *shape, device=device), 1.0)  # What is computed once is not counted.
     # Half as much again for the work space of convolutions and the gaps between tensors, which the peak leaves out.
     each = 1.5 * max(peak_bytes(lambda: one(torch.zeros(1, *shape, device=device), 1.0)), 1)
     size = max(1, min(members, int(_budget(device) // each)))

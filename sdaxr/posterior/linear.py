@@ -115,7 +115,8 @@ class Likelihood:
 
     def select(self, members: Tensor) -> Likelihood:
         """The observations of some members, given by their numbers."""
-        return Likelihood([o.select(members) for o in self.networks])
+        # What does not depend on x does not depend on the values, either.
+        return Likelihood([o.select(members) for o in self.networks], self._known)
 
     def matched(self, x: Tensor, r: float) -> list[GaussianObservation]:
         """Gaussian observations for the members x at the noise level r, see `GaussianObservation.matched`."""

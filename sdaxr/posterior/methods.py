@@ -16,6 +16,7 @@ name                object               needs
 ``dmps``            `DMPS`               a prior, and linear operators
 ``soad``            `SOAD`               a prior of states and observed quantities
 ``dps``             `DPS`                a prior
+``oi``              `OI`                 a prior with EOFs, linear operators, Gaussian errors
 ``bpf``             `BPF`                a system with Gaussian noise
 ``ffbs``            `FFBS`               a system with Gaussian noise
 ``kalman``          `Kalman`             a linear system with Gaussian noise, linear operators, Gaussian errors
@@ -66,6 +67,7 @@ METHODS: Registry[Method] = Registry(
         "dmps": "sdaxr.posterior.guidance.dmps:DMPS",
         "soad": "sdaxr.posterior.guidance.soad:SOAD",
         "dps": "sdaxr.posterior.guidance.dps:DPS",
+        "oi": "sdaxr.posterior.guidance.oi:OI",
         "bpf": "sdaxr.filters.bpf:BPF",
         "ffbs": "sdaxr.filters.ffbs:FFBS",
         "kalman": "sdaxr.filters.kalman:Kalman",

@@ -99,7 +99,8 @@ class Eofs(nn.Module):
     def patterns(self, coefficients: Tensor) -> Tensor:
         """States (..., channel, *space) of coefficients (..., rank)."""
         with torch.autocast(coefficients.device.type, enabled=False):
-            return (coefficients @ self.vectors.T).unflatten(-1, self.present.shape)
+            found: Tensor = (coefficients @ self.vectors.T).unflatten(-1, self.present.shape)
+            return found
 
     def filter(self, z: Tensor, r: Tensor) -> Tensor:
         """The Gaussian process's E[x | z] of z (batch, time, channel, *space) at noise levels r (batch,)."""

@@ -19,8 +19,9 @@ from torch import Tensor
 
 from sdaxr.posterior.covariance.base import StateCovariance
 from sdaxr.posterior.covariance.statistical import linearise
+from sdaxr.posterior.krylov import conjugate_gradients
 from sdaxr.posterior.likelihood import GaussianObservation, solve_positive
-from sdaxr.posterior.linear import Likelihood, Linearised, residual, solve
+from sdaxr.posterior.linear import Likelihood, Linearised, residual
 from sdaxr.posterior.mixture import MixtureObservation
 from sdaxr.prior.eofs import Eofs
 from sdaxr.prior.modes import cosines
@@ -69,13 +70,22 @@ class EofCovariance(StateCovariance):
         matched, linear = likelihood.matched(xhat, r), likelihood.linear(xhat)
         if all(linear):
             around = residual(matched, xhat)
-            system = likelihood.once("eofs", lambda: _System.of(likelihood.networks, self.modes, xhat))
-            if system is not None:
-                return around, solve_positive(system.at(r, self.factors(r, xhat.shape[1])), -around.value)
-            own: Tensor | float = 0.0
-        else:
-            around, own = linearise(matched, linear, xhat, self.draw(xhat.shape[1:], r, _PAIRS))
-        return around, solve(around, lambda u: self.product(u, r), None, own=own, tolerance=_TOLERANCE)
+            return around, self.solve(likelihood, around, -around.value, r)
+        around, own = linearise(matched, linear, xhat, self.draw(xhat.shape[1:], r, _PAIRS))
+        return around, self._iterated(around, -around.value, r, own)
+
+    def solve(self, likelihood: Likelihood, around: Linearised, e: Tensor, r: float) -> Tensor:
+        """(I + G Cov[x | z] G^T)^-1 e, (batch, n), for linear operators."""
+        like = torch.zeros(1, *around.shape).to(e)
+        system = likelihood.once("eofs", lambda: _System.of(likelihood.networks, self.modes, like))
+        if system is None:
+            return self._iterated(around, e, r, 0.0)
+        return solve_positive(system.at(r, self.factors(r, around.shape[0])), e)
+
+    def _iterated(self, around: Linearised, e: Tensor, r: float, own: Tensor | float) -> Tensor:
+        return conjugate_gradients(
+            lambda w: (1 + own) * w + around.forward(self.product(around.adjoint(w), r)), e, tolerance=_TOLERANCE
+        )
 
     def draw(self, shape: Sequence[int], r: float, count: int) -> Tensor:
         """Deviations of x from its mean given z, (count, time, channel, *space); r determines the random numbers."""

@@ -21,7 +21,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import torch
 import xarray as xr
@@ -30,7 +30,8 @@ from torch import Tensor
 from sdaxr.posterior.likelihood import GaussianObservation
 from sdaxr.posterior.linear import Likelihood
 from sdaxr.posterior.methods import Method
-from sdaxr.posterior.samplers.predictor_corrector import FAR
+from sdaxr.posterior.samplers.base import Sampler
+from sdaxr.posterior.samplers.predictor_corrector import FAR, Algorithm
 from sdaxr.schema import DivergenceError
 
 if TYPE_CHECKING:
@@ -70,6 +71,10 @@ class ScoreMethod(Method, ABC):
         """The method for trajectories of a prior on ``times``: options that depend on the prior are filled in."""
         del prior, times, device
         return self
+
+    def algorithm(self, sampler: Sampler, **levels: Any) -> Algorithm:
+        """The algorithm of the sampler on the noise levels of a prior (`Sampler.build`)."""
+        return sampler.build(**levels)
 
     def guide(
         self, denoiser: Callable[[Tensor, float], Tensor], observations: Sequence[GaussianObservation]

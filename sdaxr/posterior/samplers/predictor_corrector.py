@@ -16,7 +16,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NoReturn, Protocol
+from typing import Any, NoReturn, Protocol
 
 from torch import Tensor
 
@@ -47,6 +47,21 @@ class Corrector(Protocol):
 
     def __call__(self, z: Tensor, xhat: Tensor, r: float, noise: Noise) -> Tensor:
         """Another z at the noise level ``r``, after one correction."""
+        ...
+
+
+class Algorithm(Protocol):
+    """What turns noise into samples."""
+
+    @property
+    def evaluations(self) -> int:
+        """Number of evaluations of the denoiser for one sample."""
+        ...
+
+    def __call__(
+        self, denoiser: Any, noise: Noise, tick: Callable[[], object] = lambda: None, pin: Pin | None = None
+    ) -> Tensor:
+        """Samples, of the shape of the noise; see `PredictorCorrector`."""
         ...
 
 
