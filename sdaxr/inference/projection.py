@@ -16,6 +16,7 @@ from sdaxr.operators.measurements import Measurements
 from sdaxr.operators.sea import SeaPart
 from sdaxr.prior.files import Prior
 from sdaxr.schema import TIME, OperatorError
+from sdaxr.states.time import nearest_times
 
 PLACES = 2**15
 """Most measurements over whose places moments are taken; the standard error of a variance is then below a percent."""
@@ -138,20 +139,42 @@ class Projection:
         for name, values in fields.items():
             mean = self.mean(name, values)
             if self.prior.layout.climatology is not None:
-                count = values.isfinite().to(values).sum(self._over(name, TIME), keepdim=True)
-                mean = (count * self.mean(name, values, TIME) + _OF_ALL_TIMES * mean) / (count + _OF_ALL_TIMES)
+                mean = self._of_each_time(name, values, mean)
             found[name] = mean.expand(1, *shape(name))
         return self.flat(found)[0]
 
-    def mean(self, name: str, values: Tensor, *kept: str) -> Tensor:
-        """Mean over all dimensions except the layers and ``kept``, which stay; NaN (land) is left out."""
-        mean = values.nanmean(dim=self._over(name, *kept), keepdim=True)
+    def mean(self, name: str, values: Tensor) -> Tensor:
+        """Mean over all dimensions except the layers, with these dimensions kept; NaN (land) is left out."""
+        mean = values.nanmean(dim=self._over(name), keepdim=True)
         return mean.nan_to_num(0.0, posinf=torch.inf, neginf=-torch.inf)
 
     def _over(self, name: str, *kept: str) -> list[int]:
         """Numbers of the dimensions of (member, *dims) except the layers and ``kept``."""
         dims = self.bound.template.variables[name].dims
         return [0, *(i + 1 for i, d in enumerate(dims) if d not in (self.prior.layout.layer, *kept))]
+
+    def _of_each_time(self, name: str, values: Tensor, mean: Tensor) -> Tensor:
+        """Mean of the values at the step of each point; values of `sparse` places where there are some."""
+        source = self if self.sparse is None else self.sparse
+        (dim, steps), (_, own) = source._steps(name), self._steps(name)
+        if dim is None:
+            return mean
+        axis, over = self.bound.template.variables[name].dims.index(dim) + 1, self._over(name, dim)
+        parts = [a.to(values).sum(over, keepdim=True) for a in (values.nan_to_num(0.0, 0.0, 0.0), values.isfinite())]
+        blank = parts[0].new_zeros(*parts[0].shape[:axis], self.times.size, *parts[0].shape[axis + 1 :])
+        total, count = (blank.index_add(axis, steps, part) for part in parts)
+        table = (total + _OF_ALL_TIMES * mean) / (count + _OF_ALL_TIMES)
+        return table.index_select(axis, own)
+
+    def _steps(self, name: str) -> tuple[str | None, Tensor]:
+        """The dimension of a variable along which time runs, None without one, and the nearest step of each point."""
+        template = self.bound.template
+        coordinate = template.coords.get(TIME)
+        dims = () if coordinate is None else coordinate.dims or (TIME,)
+        if len(dims) != 1 or dims[0] not in template.variables[name].dims or coordinate is None:
+            return None, torch.zeros(0)
+        steps, _ = nearest_times(coordinate.values, self.times.values)
+        return dims[0], torch.as_tensor(steps, device=self.device)
 
     def redundancy(self, name: str, errors: Tensor, window: int) -> float:
         """Largest eigenvalue of the correlation matrix of ``errors`` between the observed times of a window.

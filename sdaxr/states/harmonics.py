@@ -112,7 +112,10 @@ def resolved_harmonics(times: xr.DataArray, axis: TimeAxis) -> Harmonics:
     """
     if not axis.calendar:
         return Harmonics(())
-    monthly = axis.months > 0
+    # Where months are equally long, steps of a month are regular in seconds.
+    whole = axis.calendar == "360_day" and axis.step % (30 * _DAY) == 0
+    months = round(axis.step / (30 * _DAY)) if whole else axis.months
+    monthly = months > 0
     both = Harmonics(((1, 0), (0, 1)), monthly).columns(times)
     day_phase, year_phase = (np.arctan2(both[:, i + 1], both[:, i]) for i in (0, 2))
     year = float(times.dt.days_in_year.values.mean()) * _DAY
@@ -123,7 +126,7 @@ def resolved_harmonics(times: xr.DataArray, axis: TimeAxis) -> Harmonics:
         if days >= _DAYS and _covered(day_phase, axis.step / _DAY):
             day_count = min(_MOST_DAY, int(_DAY / axis.step / 2 + 1e-6))
     if length >= _YEARS * year and _covered(year_phase, axis.step / year):
-        resolved = 12 // math.gcd(12, axis.months) // 2 if monthly else min(_MOST_YEAR, int(year / axis.step / 2))
+        resolved = 12 // math.gcd(12, months) // 2 if monthly else min(_MOST_YEAR, int(year / axis.step / 2))
         year_count = resolved if length >= 2 * year - axis.step else min(resolved, _MOST_FIRST_YEARS)
     terms = [(k, 0) for k in range(1, day_count + 1)] + [(0, n) for n in range(1, year_count + 1)]
     if year_count:
