@@ -53,9 +53,13 @@ class Climatology:
         DataError
             If the times have no calendar.
         """
-        mean = self.mean + np.tensordot(self.harmonics.columns(times), self.mean_terms, 1)
-        change = np.tensordot(self.deviation_harmonics.columns(times), self.deviation_terms, 1)
-        return mean, self.std * np.exp(change)
+        # In place: in training, times are many.
+        mean = np.tensordot(self.harmonics.columns(times), self.mean_terms, 1)
+        mean += self.mean
+        std = np.tensordot(self.deviation_harmonics.columns(times), self.deviation_terms, 1)
+        np.exp(std, out=std)
+        std *= self.std
+        return mean, std
 
     def to_file(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         """Arrays and JSON-ready metadata, without the constants; `from_file` makes the same climatology of them."""

@@ -29,7 +29,7 @@ NORMALISATIONS = ("channel", "point", "climatology")
 # What is done with values that are missing at some times only.
 MISSING = ("error", "masked")
 # Values that are held in memory for a climatology, and that are read at once.
-_HELD, _AT_ONCE = 2**27, 2**22
+_HELD, _AT_ONCE = 2**28, 2**22
 
 
 def infer_layout(

@@ -75,15 +75,15 @@ def estimate(read: Read, times: xr.DataArray, axis: TimeAxis, harmonics: Harmoni
     def anomalies(coefficients: np.ndarray) -> _Response:
         return lambda values, part: values - level - design[part] @ coefficients
 
-    gram = record.gram(design, present)
-    raw = _solve(gram, record.sums(design, lambda values, _: np.nan_to_num(values - level)))
+    normal = record.normal(design, present)
+    raw = normal.solve(record.sums(design, lambda values, _: np.nan_to_num(values - level)))
     raw[:, present < _VALUES * design.shape[1]] = 0.0
     noise, places = beside([*harmonics.terms, (0, 0)], times, axis)
     beyond = _coefficients(record, noise, anomalies(raw), present)
     terms = raw[1:] * _kept(raw[1:], [beyond[at] for at in places[:-1]], present, shape[0])
     # The constant is the mean of what the harmonics leave.
-    means = gram[0].reshape(len(raw), -1)[1:] / present.clip(min=1)
-    terms = np.concatenate([raw[:1] + (means * (raw[1:] - terms)).sum(0, keepdims=True), terms])
+    left = (normal.sums[1:] * (raw[1:] - terms)).sum(0, keepdims=True) / present.clip(min=1)
+    terms = np.concatenate([raw[:1] + left, terms])
 
     std, deviation = _deviation(record, anomalies(terms), present, fewer, (times, axis), shape[0])
     std = _pooled(std, beyond[places[-1]], present, shape[0])
@@ -106,7 +106,9 @@ class _Record:
         for first in range(0, self.length, self.block):
             part = slice(first, min(first + self.block, self.length))
             values = self.read(part)
-            yield part, values.reshape(*values.shape[:2], -1).astype(float)
+            values = values.reshape(*values.shape[:2], -1).astype(float)
+            values[~np.isfinite(values)] = np.nan
+            yield part, values
 
     def sums(self, columns: np.ndarray, response: _Response) -> np.ndarray:
         """Sums of columns (time, k) times a response, (k, point)."""
@@ -115,25 +117,39 @@ class _Record:
             total = total + columns[part].T @ np.asarray(response(values, part), float).sum(0)
         return np.asarray(total)
 
-    def gram(self, columns: np.ndarray, present: np.ndarray) -> np.ndarray:
-        """Sums of products of columns (time, k) over the values that are there, (k, k), or (k, k, point) with gaps."""
-        whole = present.max()
-        complete = (present == whole) | (present == 0)
-        members = whole / self.length
-        common = columns.T @ columns * members
-        if complete.all() and float(members).is_integer():
-            return np.asarray(common)
-        count = columns.shape[1]
-        products = (columns[:, :, None] * columns[:, None, :]).reshape(len(columns), -1)
-        return self.sums(products, lambda values, _: np.isfinite(values)).reshape(count, count, -1)
+    def normal(self, columns: np.ndarray, present: np.ndarray) -> _NormalEquations:
+        """The normal equations of a regression on columns (time, k), over the values that are there."""
+        members = self.read(slice(0, 1)).shape[0]
+        gappy = (present > 0) & (present < members * self.length)
+        count, own = columns.shape[1], np.empty((columns.shape[1],) * 2 + (0,))
+        if gappy.any():
+            products = (columns[:, :, None] * columns[:, None, :]).reshape(len(columns), -1)
+            own = self.sums(products, lambda values, _: np.isfinite(values[..., gappy])).reshape(count, count, -1)
+        return _NormalEquations(columns.T @ columns * members, own, gappy)
 
 
-def _solve(gram: np.ndarray, right: np.ndarray) -> np.ndarray:
-    """Coefficients of least squares, (k, point); those of the smallest norm where several columns are the same."""
-    if gram.ndim == 2:
-        return np.asarray(np.linalg.pinv(gram, rcond=1e-10, hermitian=True) @ right)
-    inverse = np.linalg.pinv(np.moveaxis(gram, -1, 0), rcond=1e-10, hermitian=True)
-    return np.asarray(np.einsum("pkl,lp->kp", inverse, right))
+@dataclass(frozen=True)
+class _NormalEquations:
+    """Products of the columns of a regression (k, k): those of complete points, and of each point with gaps."""
+
+    common: np.ndarray
+    own: np.ndarray
+    gappy: np.ndarray
+
+    @property
+    def sums(self) -> np.ndarray:
+        """Sums of the columns over the values of each point, (k, point); the first column is one."""
+        found = np.repeat(self.common[0][:, None], self.gappy.size, axis=1)
+        found[:, self.gappy] = self.own[0]
+        return found
+
+    def solve(self, right: np.ndarray) -> np.ndarray:
+        """Coefficients (k, point) of least squares; those of the smallest norm where several columns are the same."""
+        found = np.linalg.pinv(self.common, rcond=1e-10, hermitian=True) @ right
+        if self.gappy.any():
+            inverse = np.linalg.pinv(np.moveaxis(self.own, -1, 0), rcond=1e-10, hermitian=True)
+            found[:, self.gappy] = np.einsum("pkl,lp->kp", inverse, right[:, self.gappy])
+        return np.asarray(found)
 
 
 def _coefficients(record: _Record, columns: np.ndarray, response: _Response, present: np.ndarray) -> np.ndarray:
@@ -196,9 +212,9 @@ def _deviation(
         return found
 
     if harmonics.terms:
-        gram = record.gram(design, present)
+        normal = record.normal(design, present)
         for _ in range(_STEPS):
-            step = _solve(gram, record.sums(design, lambda values, part: np.nan_to_num(excess(values, part))))
+            step = normal.solve(record.sums(design, lambda values, part: np.nan_to_num(excess(values, part))))
             logarithm += step.clip(-_LARGEST, _LARGEST)
         logarithm[1:, present < _VALUES * design.shape[1]] = 0.0
         noise, places = beside(harmonics.terms, *when)
