@@ -106,8 +106,9 @@ class Projection:
         """Physical fields of normalised trajectories: {variable: (batch, time, [layer], *space)}."""
         known: dict[torch.dtype, tuple[Tensor, Tensor]] = self.__dict__.setdefault("_tensors", {})
         if x.dtype not in known:
-            mean, std = self.prior.layout.moments(self.times)
-            known[x.dtype] = torch.as_tensor(mean).to(x), torch.as_tensor(std).to(x)
+            moments = self.prior.layout.moments(self.times)
+            mean, std = (torch.as_tensor(a, dtype=x.dtype, device=x.device) for a in moments)
+            known[x.dtype] = mean, std
         return self.prior.layout.to_fields(x, known[x.dtype])
 
     def fields(self, x: Tensor) -> dict[str, Tensor]:
@@ -249,7 +250,7 @@ def natural_moments(seen: Projection, length: int, draws: int = 4) -> tuple[Tens
     """
     with torch.no_grad():
         x = seen.draw(length, draws)
-        fields, usual = seen.sea_fields(x), torch.zeros(seen.count, device=x.device)
+        fields, usual = seen.sea_fields(x), x.new_zeros(seen.count)
         if seen.prior.layout.climatology is not None:
             # A quantity that is not finite for the mean state has no anomaly from it.
             still = torch.zeros_like(x[:1])

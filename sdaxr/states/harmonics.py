@@ -20,6 +20,9 @@ import xarray as xr
 
 from sdaxr.states.time import TimeAxis, elapsed, phase
 
+VALUES = 3
+"""Values that are needed for each coefficient of a climatology."""
+
 _DAY = 86400.0
 # Most harmonics of the day and of the year for the mean: narrower features are weather. Four to six of the day resolve
 # dawn; four of the year are enough for a smooth day of year (Narapusetty et al. 2009).
@@ -101,7 +104,8 @@ def resolved_harmonics(times: xr.DataArray, axis: TimeAxis) -> Harmonics:
     """The harmonics of the day and of the year that ``times``, with the steps of ``axis``, resolve and cover.
 
     There are none where time is no calendar. The day needs steps of at most 12 hours, and data on some days; the year
-    needs about a year. Of monthly steps all harmonics are taken, which is the mean of each calendar month.
+    needs about a year. Of monthly steps all harmonics are taken, which is the mean of each calendar month. There are at
+    least three values for each coefficient.
 
     Parameters
     ----------
@@ -128,6 +132,8 @@ def resolved_harmonics(times: xr.DataArray, axis: TimeAxis) -> Harmonics:
     if length >= _YEARS * year and _covered(year_phase, axis.step / year):
         resolved = 12 // math.gcd(12, months) // 2 if monthly else min(_MOST_YEAR, int(year / axis.step / 2))
         year_count = resolved if length >= 2 * year - axis.step else min(resolved, _MOST_FIRST_YEARS)
+        while times.size < VALUES * (1 + 2 * (day_count + year_count)) and year_count:
+            year_count = min(year_count - 1, _MOST_FIRST_YEARS)
     terms = [(k, 0) for k in range(1, day_count + 1)] + [(0, n) for n in range(1, year_count + 1)]
     if year_count:
         # Not of the shortest cycle that is resolved: the frequency above it is that below.

@@ -33,13 +33,11 @@ import numpy as np
 import xarray as xr
 
 from sdaxr.states.climatology import Climatology
-from sdaxr.states.harmonics import Harmonics, beside
+from sdaxr.states.harmonics import VALUES, Harmonics, beside
 from sdaxr.states.time import TimeAxis
 
-# Values that a point needs for each coefficient; with fewer, it has no cycle.
-_VALUES = 3
-# Steps of Fisher's scoring, and the largest change of a logarithm of the variance in one of them.
-_STEPS, _LARGEST = 4, 2.0
+# Steps of Fisher's scoring, the largest change of a logarithm of the variance in one of them, and its largest value.
+_STEPS, _LARGEST, _MOST = 4, 2.0, 500.0
 # Values of kappa at which its prior has weight (denser near 0), the uniform prior, and steps and most points of its
 # learning.
 _ROOTS = (np.arange(48) + 0.5) / 48
@@ -77,7 +75,7 @@ def estimate(read: Read, times: xr.DataArray, axis: TimeAxis, harmonics: Harmoni
 
     normal = record.normal(design, present)
     raw = normal.solve(record.sums(design, lambda values, _: np.nan_to_num(values - level)))
-    raw[:, present < _VALUES * design.shape[1]] = 0.0
+    raw[:, present < VALUES * design.shape[1]] = 0.0
     noise, places = beside([*harmonics.terms, (0, 0)], times, axis)
     beyond = _coefficients(record, noise, anomalies(raw), present)
     terms = raw[1:] * _kept(raw[1:], [beyond[at] for at in places[:-1]], present, shape[0])
@@ -208,15 +206,16 @@ def _deviation(
     logarithm[0] = np.log((square / present.clip(min=1)).clip(min=np.finfo(float).tiny))
 
     def excess(values: np.ndarray, part: slice) -> np.ndarray:
-        found: np.ndarray = anomalies(values, part) ** 2 * np.exp(-design[part] @ logarithm) - 1
-        return found
+        # A point that does not vary has no logarithm of its variance.
+        inverse = np.exp((-design[part] @ logarithm).clip(max=_MOST))
+        return np.asarray(anomalies(values, part) ** 2 * inverse - 1)
 
     if harmonics.terms:
         normal = record.normal(design, present)
         for _ in range(_STEPS):
             step = normal.solve(record.sums(design, lambda values, part: np.nan_to_num(excess(values, part))))
             logarithm += step.clip(-_LARGEST, _LARGEST)
-        logarithm[1:, present < _VALUES * design.shape[1]] = 0.0
+        logarithm[1:, present < VALUES * design.shape[1]] = 0.0
         noise, places = beside(harmonics.terms, *when)
         beyond = _coefficients(record, noise, excess, present)
         logarithm[1:] *= _kept(logarithm[1:], [beyond[at] for at in places], present, channels)

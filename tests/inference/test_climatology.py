@@ -159,3 +159,11 @@ def test_noise_is_removed_by_its_share_of_the_hour(prior: Prior) -> None:
     expected = mean + gain * (noisy.t2m.values - mean)
     assert np.abs((found.mean("member") - expected) / (std * np.sqrt(1 - gain))).max() < 0.4
     assert found.dims == ("member", "time", "y", "x")
+
+
+def test_windows_after_another_stay_on_the_cycle(prior: Prior, ahead: xr.DataArray) -> None:
+    """The background of a window is a forecast for its first hour; without information, all have its climatology."""
+    mean, std = prior.layout.moments(ahead)
+    seen = stations(ahead, mean[:, 0, 0, 2], 1e5)
+    found = sdaxr.cycle(seen, prior, window=8, times=ahead, **QUICK).t2m
+    np.testing.assert_array_less(abs(found.mean("member").values - mean[:, 0]) / (std[:, 0] / 300**0.5), 5)

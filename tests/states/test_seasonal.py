@@ -131,3 +131,15 @@ def test_what_is_kept_of_a_harmonic() -> None:
     loud = (random.normal(size=(2, 400)) ** 2).sum(0) * (1 + 3)
     assert kept(silent, beyond).mean() < 0.13
     assert kept(loud, beyond).mean() == pytest.approx(3 / 4, abs=0.08)
+
+
+@pytest.mark.parametrize("times", [hours(24 * 7), hours(730, 24), months(40)], ids=["hours", "days", "months"])
+def test_values_that_hardly_vary_have_a_climatology(times: xr.DataArray) -> None:
+    """Rain at few times, a point that never has any, one with a single value, and a time without any."""
+    values = autoregressive(times.size, 8, 0.2)
+    values = np.where(values > 1.2, values, 0.0)
+    values[:, 3], values[:, 4], values[7, :] = 0.0, np.nan, np.nan
+    values[9, 4] = 1.0
+    mean, std = climatology(values, times).at(times)
+    assert np.isfinite(mean).all() and np.isfinite(std).all() and (std > 0).all()
+    assert np.ptp(mean[:, 0, 3]) == 0 and std[:, 0, 3].max() < 0.2 * std[:, 0, 0].mean()
