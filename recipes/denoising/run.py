@@ -121,7 +121,7 @@ def normalise(model: sdaxr.prior.Prior, data: xr.Dataset) -> Fields:
 def physical(model: sdaxr.prior.Prior, fields: Fields, like: xr.Dataset) -> xr.Dataset:
     """Normalised fields with the labels of ``like``."""
     dims = ("trajectory", "time", *model.layout.space)
-    values = model.layout.to_physical(fields)
+    values = model.layout.to_physical(fields, like.time)
     return like.assign({v: (dims, a, model.layout.attrs[v]) for v, a in values.items()})
 
 

@@ -74,7 +74,7 @@ def truth(prior: str, length: int | None = None) -> xr.Dataset:
     """The first states of the first held-out window of a prior."""
     opened = opened_on(prior, CPU)
     times = opened.layout.times(0.0, length or LENGTHS[prior])
-    fields = opened.layout.to_physical(opened.reference[0][0, : len(times)])
+    fields = opened.layout.to_physical(opened.reference[0][0, : len(times)], times)
     template = opened.layout.template(times)
     filled = template.assign({v: (template[v].dims, fields[v], template[v].attrs) for v in opened.states})
     return filled[opened.states]

@@ -130,7 +130,7 @@ def climatological_mean(prior: Prior, like: xr.Dataset) -> xr.Dataset:
     layout = prior.layout
     state = np.zeros((like.sizes[TIME], layout.channels, *layout.shape), np.float32)
     template = layout.template(like[TIME])
-    fields = layout.to_physical(state)
+    fields = layout.to_physical(state, like[TIME])
     return template.assign({v: (template[v].dims, fields[v], template[v].attrs) for v in layout.variables})
 
 

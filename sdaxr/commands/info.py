@@ -75,6 +75,8 @@ def _prior_info(name: Path) -> dict[str, str]:
     for grid, places in prior.layout.places.items():
         ends = f"{np.nanmin(places.values):g} to {np.nanmax(places.values):g}"
         facts[f"grid.{grid}"] = f"{ends} on ({', '.join(places.dims)})"
+    if prior.layout.climatology is not None:
+        facts["climatology"] = str(prior.layout.climatology)
     for topic, value in prior.metadata.items():
         # One row for each option: a long text would be cut.
         rows = {f"{topic}.{key}": each for key, each in value.items()} if topic in _OPTIONS else {topic: value}

@@ -178,8 +178,8 @@ training = (
     ),
     settings(
         "--statistics",
-        "Known statistics of the states, such as normalise=point (at each grid point), cycles=hour_of_day or "
-        "homogeneous=x (a dimension along which they do not change)",
+        "Known statistics of the states, such as normalise=point (at each grid point) or climatology, "
+        "cycles=hour_of_day or homogeneous=x (a dimension along which they do not change)",
     ),
     click.option(
         "--augment",

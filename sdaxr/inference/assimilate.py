@@ -286,7 +286,7 @@ def draw_batch(
     )  # fmt: skip
     layout, augmentation = problem.layout, problem.opened.augmentation
     pairs = zip(members, states.numpy(), strict=True)
-    fields = {m: augmentation.without(layout.to_physical(state)) for m, state in pairs}
+    fields = {m: augmentation.without(layout.to_physical(state, problem.times)) for m, state in pairs}
     if archive is None:
         return fields
     for member, values in fields.items():

@@ -124,6 +124,7 @@ class PriorForecast:
         # A resumed run has the same batches as the first run, because rounding depends on the size of a batch.
         parts = [range(i, min(i + size, count)) for i in range(0, count, size)]
         parts = [part for part in parts if set(part) & set(waiting)]
+        layout, ahead = self.prior.layout, self.times[self.known.shape[1] :][: self.steps]
         evaluations = algorithm.evaluations * len(blocks(self.known.shape[1], self.steps, held, new))
         with tqdm(total=evaluations * sum(map(len, parts)), disable=not progress, desc="forecasting") as bar:
             for part in parts:
@@ -134,7 +135,7 @@ class PriorForecast:
                 )  # fmt: skip
                 for member, state in zip(part, drawn.cpu().numpy(), strict=True):
                     if member in waiting:
-                        yield member, self.prior.augmentation.without(self.prior.layout.to_physical(state))
+                        yield member, self.prior.augmentation.without(layout.to_physical(state, ahead))
 
     def _denoiser_at(self, first: int, count: int) -> TrajectoryDenoiser:
         times = self.times[first : first + count]

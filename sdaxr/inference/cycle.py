@@ -202,7 +202,7 @@ def cycle(
         analyses.append(analysis.isel({TIME: slice(0, end - first)}))
         if end < axis.size:
             ahead = forecast(analyses[-1], model, steps=1, seed=unit_seed(seed, number), progress=False, **of_carrier)
-            background = as_background(ahead, opened.layout, inflation)
+            background = as_background(ahead, opened.layout, axis[end : end + 1], inflation)
     joined = xr.concat(analyses, TIME, data_vars="minimal", coords="minimal", compat="override", join="override")
     joined = joined.drop_vars(STATUS, errors="ignore")
     joined.attrs = {k: v for k, v in analyses[0].attrs.items() if k not in BOOKKEEPING}
@@ -313,14 +313,14 @@ def _places(times: xr.DataArray, axis: xr.DataArray) -> np.ndarray:
     return np.asarray(place + np.where(apart < 0, apart, (apart - steps[-1]).clip(min=0.0)) / mean)
 
 
-def as_background(ahead: xr.Dataset, layout: StateLayout, inflation: float) -> xr.Dataset:
-    """The background of the next state: mean and inflated spread of a forecast by one step."""
+def as_background(ahead: xr.Dataset, layout: StateLayout, time: xr.DataArray, inflation: float) -> xr.Dataset:
+    """The background of the next state, at ``time`` (1,): mean and inflated spread of a forecast by one step."""
     first = ahead.isel(lead_time=0, drop=True).drop_vars(["init_time", "valid_time"], errors="ignore")
     found = first.mean(MEMBER, keep_attrs=True)
-    shape = (layout.channels, *layout.shape)
-    one, none = (layout.to_physical(np.full(shape, value)) for value in (_LEAST, 0.0))
+    shape = (1, layout.channels, *layout.shape)
+    one, none = (layout.to_physical(np.full(shape, value), time) for value in (_LEAST, 0.0))
     for variable in [str(v) for v in found.data_vars]:
-        floor = xr.DataArray(one[variable] - none[variable], dims=layout.dims(variable))
+        floor = xr.DataArray((one[variable] - none[variable])[0], dims=layout.dims(variable))
         error = (first[variable].std(MEMBER, ddof=1) * inflation).clip(min=floor)
         found[f"{variable}{ERROR}"] = error.transpose(*found[variable].dims)
         found[f"{variable}{ERROR}"].attrs = {k: v for k, v in found[variable].attrs.items() if k == "units"}

@@ -160,7 +160,7 @@ def denoise(
     check_times(noisy, layout.time, f"the prior {prior.name!r}")
     y = torch.as_tensor(layout.to_array(noisy), device=target)
     y = y if ensemble is not None else y[None]
-    ratio = _noise_ratio(layout, error)
+    ratio = _noise_ratio(layout, error, noisy[TIME])
     denoiser = prior.denoiser(noisy[TIME], target)
     route: Callable[[Denoiser, Tensor, Noise], Tensor]
     if method == "langevin":
@@ -227,7 +227,7 @@ class GuidedRoute:
     sampler
         Sampler from the largest noise level of the prior.
     errors
-        Standard deviation of the noise in normalised units, (channel, *space or ones).
+        Standard deviation of the noise in normalised units, ([time], channel, *space or ones).
     observe
         Function of values and errors: the likelihood.
     method
@@ -311,7 +311,7 @@ def _sample(
 def _labelled(samples: np.ndarray, noisy: xr.Dataset, layout: StateLayout, ensemble: Any, members: int) -> xr.Dataset:
     head = ((MEMBER,) if members > 1 else ()) + ((str(ensemble),) if ensemble is not None else ())
     keep = (slice(None) if members > 1 else 0, slice(None) if ensemble is not None else 0)
-    fields = layout.to_physical(samples[keep])
+    fields = layout.to_physical(samples[keep], noisy[TIME])
     coords = {k: c for k, c in noisy.coords.items() if set(c.dims) <= {ensemble, TIME, *layout.sizes}}
     variables = {v: ((*head, TIME, *layout.dims(v)), a, layout.attrs[v] | noisy[v].attrs) for v, a in fields.items()}
     result = xr.Dataset(variables, coords)
@@ -321,8 +321,8 @@ def _labelled(samples: np.ndarray, noisy: xr.Dataset, layout: StateLayout, ensem
     return result
 
 
-def _noise_ratio(layout: StateLayout, error: float | Mapping[str, float]) -> np.ndarray:
-    """Standard deviation of the noise over that of the prior, shape (channel, *space or ones)."""
+def _noise_ratio(layout: StateLayout, error: float | Mapping[str, float], times: xr.DataArray) -> np.ndarray:
+    """Standard deviation of the noise over that of the prior at ``times``, shape ([time], channel, *space or ones)."""
     given = error if isinstance(error, Mapping) else dict.fromkeys(layout.variables, error)
     for name in given:
         if name not in layout.variables:
@@ -334,7 +334,7 @@ def _noise_ratio(layout: StateLayout, error: float | Mapping[str, float]) -> np.
         check_positive(f"error of '{name}'", value, " in the units of the data")
     depth = [layout.sizes[layout.layer] if layout.layer and v in layout.layered else 1 for v in layout.variables]
     stds = np.repeat([float(given[v]) for v in layout.variables], depth)
-    ratio: np.ndarray = stds.reshape(-1, *[1] * len(layout.space)) / layout.std
+    ratio: np.ndarray = stds.reshape(-1, *[1] * len(layout.space)) / layout.moments(times)[1]
     return ratio
 
 

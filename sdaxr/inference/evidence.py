@@ -171,10 +171,11 @@ def _first_state(
     layout = prior.layout
     matched = match(background, Template.from_dataset(layout.template(times)))
     found = []
-    for part, offset in ((0, layout.mean), (1, 0.0)):
+    mean, std = (np.broadcast_to(a, (1, layout.channels, *layout.shape))[0] for a in layout.moments(times[:1]))
+    for part, offset in ((0, mean), (1, 0.0)):
         channels = []
         for name in layout.variables:
             shape = (layout.depth(name), *layout.shape)
             channels.append(matched[name][part][0].reshape(shape) if name in matched else np.full(shape, np.nan))
-        found.append(torch.as_tensor((np.concatenate(channels) - offset) / layout.std, dtype=torch.float32).to(device))
+        found.append(torch.as_tensor((np.concatenate(channels) - offset) / std, dtype=torch.float32).to(device))
     return found[0], found[1]

@@ -16,9 +16,12 @@ from sdaxr.operators.measurements import Measurements
 from sdaxr.operators.sea import SeaPart
 from sdaxr.prior.files import Prior
 from sdaxr.schema import TIME, OperatorError
+from sdaxr.states.time import nearest_times
 
 PLACES = 2**15
 """Most measurements over whose places moments are taken; the standard error of a variance is then below a percent."""
+
+_OF_ALL_TIMES = 64
 
 
 @dataclass(frozen=True)
@@ -27,8 +30,8 @@ class Projection:
 
     Attributes
     ----------
-    prior
-        The prior.
+    prior, times
+        The prior, and the times of the trajectories.
     bound
         H, bound to the labels of the trajectories.
     where
@@ -42,6 +45,7 @@ class Projection:
     """
 
     prior: Prior
+    times: xr.DataArray
     bound: Bound
     where: Mapping[str, np.ndarray]
     device: torch.device
@@ -66,11 +70,11 @@ class Projection:
         fewer = thinned(operator)
         template = Template.from_dataset(prior.layout.template(times))
         sparse = None if fewer is None else cls.of(fewer, fewer.bind(template), prior, times, {}, device)
-        found = cls(prior, bound, where, device, sparse=sparse)
+        found = cls(prior, times, bound, where, device, sparse=sparse)
         if prior.layout.mask is None:
             return found
         blank = torch.zeros(1, times.size, prior.layout.channels, *prior.layout.shape, device=device)
-        at_sea = {name: v.isfinite() for name, v in prior.layout.to_fields(found.off_land(blank)).items()}
+        at_sea = {name: v.isfinite() for name, v in found.physical(found.off_land(blank)).items()}
         return replace(found, sea=SeaPart.of(operator, bound, at_sea))
 
     @property
@@ -98,9 +102,18 @@ class Projection:
     def __call__(self, x: Tensor) -> Tensor:
         return self.flat(self.fields(x))
 
+    def physical(self, x: Tensor) -> dict[str, Tensor]:
+        """Physical fields of normalised trajectories: {variable: (batch, time, [layer], *space)}."""
+        known: dict[torch.dtype, tuple[Tensor, Tensor]] = self.__dict__.setdefault("_tensors", {})
+        if x.dtype not in known:
+            moments = self.prior.layout.moments(self.times)
+            mean, std = (torch.as_tensor(a, dtype=x.dtype, device=x.device) for a in moments)
+            known[x.dtype] = mean, std
+        return self.prior.layout.to_fields(x, known[x.dtype])
+
     def fields(self, x: Tensor) -> dict[str, Tensor]:
         """H of normalised trajectories at all points: {variable: (batch, *dims)}."""
-        physical = self.prior.layout.to_fields(x)
+        physical = self.physical(x)
         return self.bound(physical) if self.sea is None else self.sea(physical)
 
     def sea_fields(self, x: Tensor) -> dict[str, Tensor]:
@@ -118,15 +131,51 @@ class Projection:
         return torch.cat([fields[name].reshape(len(fields[name]), -1)[:, i] for name, i in index.items()], dim=1)
 
     def pooled(self, fields: Mapping[str, Tensor]) -> Tensor:
-        """Mean of each variable and layer over members, times and places, given at each observed point: (n,)."""
-        shape = self.bound.template.shape
-        return self.flat({name: self.mean(name, v).expand(1, *shape(name)) for name, v in fields.items()})[0]
+        """Mean of each variable and layer over members, times and places, given at each observed point: (n,).
+
+        Where the prior has a climatology, the mean is that of each time over members and places, and the mean over all
+        times with the weight of 64 values: a single station has few values at a time.
+        """
+        shape, found = self.bound.template.shape, {}
+        for name, values in fields.items():
+            mean = self.mean(name, values)
+            if self.prior.layout.climatology is not None:
+                mean = self._of_each_time(name, values, mean)
+            found[name] = mean.expand(1, *shape(name))
+        return self.flat(found)[0]
 
     def mean(self, name: str, values: Tensor) -> Tensor:
         """Mean over all dimensions except the layers, with these dimensions kept; NaN (land) is left out."""
-        dims, layer = self.bound.template.variables[name].dims, self.prior.layout.layer
-        over = [0, *(i + 1 for i, d in enumerate(dims) if d != layer)]
-        return values.nanmean(dim=over, keepdim=True).nan_to_num(0.0, posinf=torch.inf, neginf=-torch.inf)
+        mean = values.nanmean(dim=self._over(name), keepdim=True)
+        return mean.nan_to_num(0.0, posinf=torch.inf, neginf=-torch.inf)
+
+    def _over(self, name: str, *kept: str) -> list[int]:
+        """Numbers of the dimensions of (member, *dims) except the layers and ``kept``."""
+        dims = self.bound.template.variables[name].dims
+        return [0, *(i + 1 for i, d in enumerate(dims) if d not in (self.prior.layout.layer, *kept))]
+
+    def _of_each_time(self, name: str, values: Tensor, mean: Tensor) -> Tensor:
+        """Mean of the values at the step of each point; values of `sparse` places where there are some."""
+        source = self if self.sparse is None else self.sparse
+        (dim, steps), (_, own) = source._steps(name), self._steps(name)
+        if dim is None:
+            return mean
+        axis, over = self.bound.template.variables[name].dims.index(dim) + 1, self._over(name, dim)
+        parts = [a.to(values).sum(over, keepdim=True) for a in (values.nan_to_num(0.0, 0.0, 0.0), values.isfinite())]
+        blank = parts[0].new_zeros(*parts[0].shape[:axis], self.times.size, *parts[0].shape[axis + 1 :])
+        total, count = (blank.index_add(axis, steps, part) for part in parts)
+        table = (total + _OF_ALL_TIMES * mean) / (count + _OF_ALL_TIMES)
+        return table.index_select(axis, own)
+
+    def _steps(self, name: str) -> tuple[str | None, Tensor]:
+        """The dimension of a variable along which time runs, None without one, and the nearest step of each point."""
+        template = self.bound.template
+        coordinate = template.coords.get(TIME)
+        dims = () if coordinate is None else coordinate.dims or (TIME,)
+        if len(dims) != 1 or dims[0] not in template.variables[name].dims or coordinate is None:
+            return None, torch.zeros(0)
+        steps, _ = nearest_times(coordinate.values, self.times.values)
+        return dims[0], torch.as_tensor(steps, device=self.device)
 
     def redundancy(self, name: str, errors: Tensor, window: int) -> float:
         """Largest eigenvalue of the correlation matrix of ``errors`` between the observed times of a window.
@@ -167,7 +216,7 @@ class Projection:
         with torch.no_grad():
             blank = torch.zeros(1, length, self.prior.layout.channels, *self.prior.layout.shape, device=self.device)
             off_sea = blank.masked_fill(torch.as_tensor(mask, device=self.device), torch.nan)
-            both = (self.flat(self.bound(self.prior.layout.to_fields(x)))[0] for x in (self.off_land(blank), off_sea))
+            both = (self.flat(self.bound(self.physical(x)))[0] for x in (self.off_land(blank), off_sea))
             land, sea = (values.isnan().cpu().numpy() for values in both)
         return np.asarray(land & ~sea)
 
@@ -191,7 +240,8 @@ def natural_moments(seen: Projection, length: int, draws: int = 4) -> tuple[Tens
     """Natural mean and scale of each observed quantity, shape (n,) each.
 
     These are its mean and its standard deviation over trajectories whose states are drawn at random from the held-out
-    states of the prior, and over the places and times of a variable and layer.
+    states of the prior, and over the places and times of a variable and layer. Where the prior has a climatology, both
+    are those of the anomalies from it, at the time of the quantity, and the mean has the climatology added.
 
     Raises
     ------
@@ -199,8 +249,14 @@ def natural_moments(seen: Projection, length: int, draws: int = 4) -> tuple[Tens
         If the operator gives values that are not finite.
     """
     with torch.no_grad():
-        fields = seen.sea_fields(seen.draw(length, draws))
-        mean = seen.pooled(fields)
+        x = seen.draw(length, draws)
+        fields, usual = seen.sea_fields(x), x.new_zeros(seen.count)
+        if seen.prior.layout.climatology is not None:
+            # A quantity that is not finite for the mean state has no anomaly from it.
+            still = torch.zeros_like(x[:1])
+            usual = seen(still)[0].nan_to_num(0.0, 0.0, 0.0)
+            fields = {k: fields[k] - v.nan_to_num(0.0, 0.0, 0.0) for k, v in seen.sea_fields(still).items()}
+        mean = usual + seen.pooled(fields)
         scale = seen.pooled({k: (v - seen.mean(k, v)).square() for k, v in fields.items()}).sqrt().clamp_min(1e-12)
     if not bool((mean.isfinite() & scale.isfinite()).all()):
         raise OperatorError(

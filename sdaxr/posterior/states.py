@@ -37,7 +37,7 @@ def observe_states(
     values
         Normalised states, shape (members, k, channel, *space).
     error
-        Standard deviation e of the normalised states, a number or of a shape that broadcasts to (channel, *space).
+        Standard deviation e of the normalised states, a number or of a shape that broadcasts to (k, channel, *space).
     variance
         Variance of each channel given z, see `channel_variance`; for methods that need it.
     """

@@ -32,7 +32,10 @@ class Statistics(Options):
     ----------
     normalise
         Over what the mean and the standard deviation of a state are taken: ``"channel"``, over all times and grid
-        points of a variable and layer, or ``"point"``, over the times at each grid point.
+        points of a variable and layer; ``"point"``, over the times at each grid point; or ``"climatology"``, at each
+        grid point by time of day and time of year, with shrinkage (`sdaxr.states.seasonal`). ``"auto"`` is
+        ``"climatology"`` for fields on a grid whose times are a calendar, and resolve and cover a day or a year,
+        except where homogeneous dimensions or symmetries are stated; else ``"channel"``.
     cycles
         Cycles in time that the network sees, among ``"hour_of_day"`` and ``"day_of_year"``. None for those that the
         data resolve and cover, where time is a calendar.
@@ -53,7 +56,7 @@ class Statistics(Options):
         have latitude and longitude, else in the units of the coordinates. None: the most likely of a few.
     """
 
-    normalise: str = "channel"
+    normalise: str = "auto"
     cycles: tuple[str, ...] | None = None
     homogeneous: tuple[str, ...] = ()
     symmetries: tuple[Mapping[str, Any], ...] = ()
@@ -62,8 +65,8 @@ class Statistics(Options):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.normalise not in NORMALISATIONS:
-            raise OptionError(f"normalise={nearest(self.normalise, NORMALISATIONS)}")
+        if self.normalise not in (*NORMALISATIONS, "auto"):
+            raise OptionError(f"normalise={nearest(self.normalise, (*NORMALISATIONS, 'auto'))}")
         if self.missing not in MISSING:
             raise OptionError(f"missing={nearest(self.missing, MISSING)}")
         for cycle in self.cycles or ():

@@ -155,8 +155,8 @@ def _check_names(layout: StateLayout, symmetry: Mapping[str, Any]) -> None:
             raise OptionError(f"negated by the symmetry {dict(symmetry)}: {nearest(name, known)}")
     if layout.mask is not None or layout.mean.shape[1:] != (1,) * len(layout.space):
         raise OptionError(
-            "found symmetries of states with land or normalise='point', whose statistics differ from point to point; "
-            "leave the symmetries out, or take normalise='channel'"
+            "found symmetries of states with land, a climatology or normalise='point', whose statistics differ from "
+            "point to point; leave the symmetries out, or take normalise='channel'"
         )
 
 

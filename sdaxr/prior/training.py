@@ -164,13 +164,19 @@ def train(
     settings = Settings.choose(gridded=gridded, device=target, **chosen, steps=steps, minutes=minutes, seed=seed)
     checkpoint = _checkpoint_of(store, overwrite)
     parts = split(data, settings.window)
+    known = settings.statistics
+    # Statistics that are the same along a dimension or in a mirror have no climatology of each point; and a prior that
+    # the training begins with has its own.
+    plain = before is not None or (known.normalise == "auto" and (known.homogeneous or known.symmetries))
     layout = infer_layout(
-        parts[0], variables=[*names, *augmentation.variables], context=design["context"],
-        cycles=settings.statistics.cycles, normalise=settings.statistics.normalise,
-        missing=settings.statistics.missing,
+        parts[0], variables=[*names, *augmentation.variables], context=design["context"], cycles=known.cycles,
+        normalise="channel" if plain else known.normalise, missing=known.missing,
     )  # fmt: skip
     layout = layout if before is None else _layout_of(before, layout)
     settings = settings.for_layout(layout)
+    settings = replace(
+        settings, statistics=replace(settings.statistics, normalise=_normalisation(layout, settings.statistics))
+    )
     windows, held_out = _windows(parts, layout, settings, target)
     about = settings.to_dict() | {"augment": augmentation.to_file(), "data": fingerprint(data, layout)}
     if before is not None:
@@ -268,6 +274,13 @@ def _layout_of(before: Prior, found: StateLayout) -> StateLayout:
             f"{layout.time}; train from the beginning"
         )
     return layout
+
+
+def _normalisation(layout: StateLayout, known: Statistics) -> str:
+    """What ``"auto"`` stands for, else what was asked for."""
+    if known.normalise != "auto":
+        return known.normalise
+    return "channel" if layout.climatology is None else "climatology"
 
 
 def _checkpoint_of(store: Path, overwrite: bool) -> Path:

@@ -290,8 +290,11 @@ def _shifts(layout: StateLayout, dims: Sequence[str]) -> list[Symmetry]:
 def _still_fields(layout: StateLayout) -> dict[str, np.ndarray]:
     """Fields that stay where they are when a window is rolled, shape (..., *space)."""
     fields = {f"the context field '{name}'": field for name, field in layout.context.items()}
-    # Of normalise="point"; one number a channel varies along no dimension.
+    # Of normalise="point" and "climatology"; one number a channel varies along no dimension.
     fields |= {"the mean of the states": layout.mean / layout.std, "the standard deviation of the states": layout.std}
+    if layout.climatology is not None:
+        fields |= {"the cycle of the mean": layout.climatology.mean_terms / layout.std}
+        fields |= {"the cycle of the standard deviation": layout.climatology.deviation_terms}
     return fields if layout.mask is None else fields | {"the land mask": layout.mask.astype(float)}
 
 

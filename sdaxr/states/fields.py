@@ -8,7 +8,7 @@ user's own archive.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -18,10 +18,12 @@ import xarray as xr
 from sdaxr import schema
 from sdaxr.schema import TIME, DataError, GridError
 from sdaxr.states.axes import ensemble_dimension
+from sdaxr.states.climatology import Climatology
 from sdaxr.states.coordinates import Coordinate, onto_grid
 from sdaxr.states.names import recognised
 from sdaxr.states.places import Places, check_places
-from sdaxr.states.time import TimeAxis, phase
+from sdaxr.states.storage import from_file, to_file
+from sdaxr.states.time import TimeAxis, check_kind, phase
 from sdaxr.states.units import check_decoded
 
 if TYPE_CHECKING:
@@ -62,6 +64,9 @@ class StateLayout:
         Whether values are missing at some times only: the network then sees, for each channel, where there are any.
     places
         Latitudes and longitudes of the grid points, of curvilinear grids and of meshes.
+    climatology
+        Mean and standard deviation by time of day and year, whose constants are ``mean`` and ``std``; None where these
+        hold at all times.
     """
 
     variables: tuple[str, ...]
@@ -79,6 +84,7 @@ class StateLayout:
     cycles: tuple[str, ...] = ()
     places: dict[str, Places] = field(default_factory=dict)
     gappy: bool = False
+    climatology: Climatology | None = None
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -115,6 +121,21 @@ class StateLayout:
         """Number of channels of a variable."""
         return self.sizes[self.layer] if self.layer is not None and name in self.layered else 1
 
+    def moments(self, times: xr.DataArray) -> tuple[np.ndarray, np.ndarray]:
+        """Mean and standard deviation of the states at ``times`` (n,), of shapes that broadcast to that of the states.
+
+        With a climatology the shape is (n, channel, *space), otherwise that of ``mean`` and ``std``.
+
+        Raises
+        ------
+        DataError
+            If there is a climatology, and the times are of another calendar.
+        """
+        if self.climatology is None:
+            return self.mean, self.std
+        check_kind(times, self.time.kind, of="the states", like="the climatology", calendar=self.time.calendar)
+        return self.climatology.at(times)
+
     # Datasets to tensors
 
     def to_array(self, data: xr.Dataset, *, gaps: bool = False) -> np.ndarray:
@@ -145,7 +166,8 @@ class StateLayout:
             values = data[name].transpose(*head, *self.dims(name)).values
             values = values if name in self.layered and self.layer else np.expand_dims(values, len(head))
             parts.append(values)
-        array: np.ndarray = (np.concatenate(parts, axis=len(head)) - self.mean) / self.std
+        mean, std = self.moments(data[TIME])
+        array: np.ndarray = (np.concatenate(parts, axis=len(head)) - mean) / std
         if self.mask is not None:
             array = np.where(self.mask, array, 0.0)
         if not (gaps and not np.isinf(array).any()) and not np.isfinite(array).all():
@@ -219,24 +241,35 @@ class StateLayout:
 
     # Tensors to labels
 
-    def to_fields(self, state: torch.Tensor) -> dict[str, torch.Tensor]:
-        """Physical fields, differentiable: (..., time, channel, *space) to {name: (..., time, [layer], *space)}."""
+    def to_fields(self, state: torch.Tensor, moments: tuple[torch.Tensor, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """Physical fields, differentiable: (..., time, channel, *space) to {name: (..., time, [layer], *space)}.
+
+        Parameters
+        ----------
+        state
+            Normalised states.
+        moments
+            Mean and standard deviation at the times of the states (`moments`), as tensors like ``state``.
+        """
         import torch
 
-        mean, std = (torch.as_tensor(a, dtype=state.dtype, device=state.device) for a in (self.mean, self.std))
-        physical = state * std + mean
+        mean, std = moments
         axis = state.ndim - len(self.space) - 1
-        parts = torch.split(physical, [self.depth(v) for v in self.variables], dim=axis)
-        named = zip(self.variables, parts, strict=True)
-        return {v: part if v in self.layered and self.layer else part.squeeze(axis) for v, part in named}
+        parts = torch.split(state * std + mean, [self.depth(v) for v in self.variables], dim=axis)
+        return self._named(parts, axis)
 
-    def to_physical(self, state: np.ndarray) -> dict[str, np.ndarray]:
-        """Like `to_fields`, in numpy and float32, with NaN where the mask has no data."""
-        physical = (state * self.std + self.mean).astype(np.float32)
+    def to_physical(self, state: np.ndarray, times: xr.DataArray) -> dict[str, np.ndarray]:
+        """Like `to_fields`, in numpy and float32, for states at ``times``, with NaN where the mask has no data."""
+        mean, std = self.moments(times)
+        physical = (state * std + mean).astype(np.float32)
         if self.mask is not None:
             physical = np.where(self.mask, physical, np.float32(np.nan))
         axis = state.ndim - len(self.space) - 1
         parts = np.split(physical, np.cumsum([self.depth(v) for v in self.variables])[:-1], axis=axis)
+        return self._named(parts, axis)
+
+    def _named(self, parts: Sequence[Any], axis: int) -> dict[str, Any]:
+        """The channels of each variable, by its name; without the axis of layers where it has none."""
         named = zip(self.variables, parts, strict=True)
         return {v: part if v in self.layered and self.layer else part.squeeze(axis) for v, part in named}
 
@@ -274,47 +307,9 @@ class StateLayout:
 
     def to_file(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         """Arrays and JSON-ready metadata from which `from_file` makes the same layout."""
-        arrays = {"layout.mean": self.mean, "layout.std": self.std}
-        numeric = {d: c.values for d, c in self.coords.items() if c.values.dtype.kind == "f"}
-        arrays |= {f"layout.coord.{d}": values for d, values in numeric.items()}
-        arrays |= {f"layout.context.{n}": a for n, a in self.context.items()}
-        arrays |= {f"layout.place.{name}": p.values for name, p in self.places.items()}
-        if self.mask is not None:
-            arrays["layout.mask"] = self.mask.astype(np.uint8)
-        plain = ("variables", "attrs", "layered", "layer", "space", "sizes", "cycles")
-        metadata = {key: getattr(self, key) for key in plain} | {"time": self.time.to_dict()}
-        metadata["coord_attrs"] = {d: c.attrs for d, c in self.coords.items()}
-        metadata["coord_names"] = {d: c.values.tolist() for d, c in self.coords.items() if d not in numeric}
-        if self.gappy:
-            metadata["gappy"] = True
-        if self.places:  # Optional, so that files without places are as they are.
-            metadata["places"] = {name: {"dims": p.dims, "attrs": p.attrs} for name, p in self.places.items()}
-        return arrays, metadata
+        return to_file(self)
 
     @classmethod
     def from_file(cls, arrays: Mapping[str, np.ndarray], metadata: Mapping[str, Any]) -> StateLayout:
         """The layout that `to_file` took apart."""
-        names = {d: np.array(v) for d, v in metadata["coord_names"].items()}
-        values = {d: names[d] if d in names else arrays[f"layout.coord.{d}"] for d in metadata["coord_attrs"]}
-        coords = {d: Coordinate(values[d], attrs) for d, attrs in metadata["coord_attrs"].items()}
-        prefix = "layout.context."
-        return cls(
-            variables=tuple(metadata["variables"]),
-            attrs=metadata["attrs"],
-            layered=tuple(metadata["layered"]),
-            layer=metadata["layer"],
-            space=tuple(metadata["space"]),
-            coords=coords,
-            sizes=metadata["sizes"],
-            time=TimeAxis(**metadata["time"]),
-            mean=arrays["layout.mean"],
-            std=arrays["layout.std"],
-            mask=arrays["layout.mask"].astype(bool) if "layout.mask" in arrays else None,
-            context={k.removeprefix(prefix): a for k, a in arrays.items() if k.startswith(prefix)},
-            cycles=tuple(metadata["cycles"]),
-            gappy=bool(metadata.get("gappy", False)),
-            places={
-                name: Places(tuple(p["dims"]), arrays[f"layout.place.{name}"], p["attrs"])
-                for name, p in metadata.get("places", {}).items()
-            },
-        )
+        return cls(**from_file(arrays, metadata))

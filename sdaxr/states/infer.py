@@ -11,20 +11,25 @@ import xarray as xr
 
 from sdaxr import schema
 from sdaxr.schema import TIME, DataError
-from sdaxr.states.axes import layer_dimension, space_dimensions
+from sdaxr.states.axes import ensemble_dimension, layer_dimension, space_dimensions
+from sdaxr.states.climatology import Climatology
 from sdaxr.states.coordinates import coordinate_of, plain_attrs
 from sdaxr.states.fields import StateLayout
+from sdaxr.states.harmonics import Harmonics, resolved_harmonics
 from sdaxr.states.names import auxiliary
 from sdaxr.states.places import places_of
+from sdaxr.states.seasonal import estimate
 from sdaxr.states.time import CYCLES, TimeAxis, time_stretches
 from sdaxr.states.units import check_decoded, check_given
 
 _log = logging.getLogger(__name__)
 
 # Over what the mean and the standard deviation of a state are taken.
-NORMALISATIONS = ("channel", "point")
+NORMALISATIONS = ("channel", "point", "climatology")
 # What is done with values that are missing at some times only.
 MISSING = ("error", "masked")
+# Values that are held in memory for a climatology, and that are read at once.
+_HELD, _AT_ONCE = 2**28, 2**22
 
 
 def infer_layout(
@@ -51,21 +56,24 @@ def infer_layout(
         Cyclic time context; by default ``hour_of_day`` and ``day_of_year`` where time is a calendar and the data
         resolve and cover them.
     normalise
-        ``"channel"``: one mean and standard deviation a channel; ``"point"``: one a channel and grid point.
+        ``"channel"``: one mean and standard deviation a channel; ``"point"``: one a channel and grid point;
+        ``"climatology"``: a channel and grid point, by time of day and year (`sdaxr.states.seasonal`). ``"auto"``:
+        ``"climatology"`` for fields on a grid whose times resolve and cover a day or a year, else ``"channel"``.
     missing
         ``"error"`` refuses points that are NaN at some times only; ``"masked"`` takes them.
 
     Raises
     ------
     DataError
-        If dimensions do not fit together, values are packed or missing at some times only, or a variable is constant.
+        If dimensions do not fit together, values are packed or missing at some times only, a variable is constant, or
+        the times resolve and cover neither a day nor a year for a climatology.
     UnitsError
         If a variable has no units.
     OptionError
         If ``normalise`` is unknown.
     """
-    if normalise not in NORMALISATIONS:
-        raise schema.OptionError(f"normalise={schema.nearest(normalise, NORMALISATIONS)}")
+    if normalise not in (*NORMALISATIONS, "auto"):
+        raise schema.OptionError(f"normalise={schema.nearest(normalise, (*NORMALISATIONS, 'auto'))}")
     if missing not in MISSING:
         raise schema.OptionError(f"missing={schema.nearest(missing, MISSING)}")
     names = state_variables(data, variables)
@@ -90,8 +98,19 @@ def infer_layout(
     layer = layer_names[0] if layer_names else None
     layered = tuple(v for v in names if layers[v] is not None)
     axes = [d for d in (layer, *space) if d is not None]
-    mean, std, mask, gappy = _statistics(data[names], layered, layer, space, normalise, missing)
     time, _ = time_stretches(data)
+    harmonics = resolved_harmonics(data[TIME], time) if normalise in ("auto", "climatology") else Harmonics(())
+    if normalise == "climatology" and not harmonics.terms:
+        raise DataError(
+            f"normalise='climatology': {data.sizes[TIME]} times with the step {time} neither resolve and cover days (5 "
+            "or more, in steps of at most 12 hours) nor a year of a calendar; take normalise='channel' or 'point'"
+        )
+    mean, std, mask, gappy = _statistics(data[names], layered, layer, space, normalise, missing)
+    climatology = None
+    if normalise == "climatology" or (normalise == "auto" and space and harmonics.terms):
+        climatology = climatology_of(data[names], layered, layer, space, time, harmonics)
+        mean, std = climatology.mean, climatology.std
+        _log.info("states are anomalies from their climatology; %s", climatology)
     return StateLayout(
         variables=tuple(names),
         attrs={v: plain_attrs(data[v].attrs) for v in names},
@@ -108,7 +127,34 @@ def infer_layout(
         cycles=_default_cycles(data[TIME], time) if cycles is None else tuple(cycles),
         places=places_of(data, space),
         gappy=gappy,
+        climatology=climatology,
     )
+
+
+def climatology_of(
+    data: xr.Dataset,
+    layered: tuple[str, ...],
+    layer: str | None,
+    space: tuple[str, ...],
+    axis: TimeAxis,
+    harmonics: Harmonics,
+) -> Climatology:
+    """The climatology of the variables of ``data``, one channel each or one each layer (`sdaxr.states.seasonal`)."""
+    ensemble = ensemble_dimension(data)
+    head = ((str(ensemble),) if ensemble is not None else ()) + (TIME,)
+    data = data.compute() if sum(v.size for v in data.values()) <= _HELD else data
+
+    def read(part: slice) -> np.ndarray:
+        parts = []
+        for name in map(str, data.data_vars):
+            dims = (*head, *((layer,) if layer and name in layered else ()), *space)
+            values = data[name].isel({TIME: part}).transpose(*dims).values
+            parts.append(values if layer and name in layered else np.expand_dims(values, len(head)))
+        together = np.concatenate(parts, axis=len(head))
+        return together if ensemble is not None else together[None]
+
+    state = sum(v.size for v in data.values()) // data.sizes[TIME]
+    return estimate(read, data[TIME], axis, harmonics, block=max(1, _AT_ONCE // state))
 
 
 def state_variables(data: xr.Dataset, variables: Sequence[str] | None = None) -> list[str]:

@@ -23,6 +23,7 @@ from sdaxr.states.coordinates import gathered, period_of, turn_of, unrolled, wra
 from sdaxr.states.inputs import as_dataset
 from sdaxr.states.time import elapsed, time_kind
 from sdaxr.verification.alignment import single, valid_times
+from sdaxr.verification.seasonal import Seasons
 
 # Operators whose output are values or means of the state variables themselves.
 _DIRECT = {"identity", "select", "coarsen", "subsample", "region", "points", "compose"}
@@ -30,6 +31,11 @@ _DIRECT = {"identity", "select", "coarsen", "subsample", "region", "points", "co
 
 def climatology(trajectories: xr.Dataset, like: xr.Dataset, *, members: int | None = None, seed: int = 0) -> xr.Dataset:
     """Mean of the training states, or states drawn from them, at the times of ``like``.
+
+    Where time is a calendar, and the training states resolve and cover days or a year in regular steps, the mean is
+    that of the time of day and year (`sdaxr.states.seasonal`), as in a prior with ``normalise="climatology"``, and the
+    states that are drawn are moved: their anomalies, in units of the standard deviation, are put to the times of
+    ``like``.
 
     Parameters
     ----------
@@ -46,22 +52,26 @@ def climatology(trajectories: xr.Dataset, like: xr.Dataset, *, members: int | No
     Returns
     -------
     xarray.Dataset
-        ``(time, ...)`` or ``(member, time, ...)``, in the units of ``trajectories``; lazy where they are lazy.
+        ``(time, ...)`` or ``(member, time, ...)``, in the units of ``trajectories``; lazy where they are lazy, and have
+        no cycle.
 
     Raises
     ------
     DataError
-        If there is no complete trajectory for training, or no time.
+        If there is no complete trajectory for training, or no time, or the calendars differ.
     """
     trajectories, like = as_dataset(trajectories, "the trajectories"), as_dataset(like, "like=")
     training = _training(trajectories)
     sample = [d for d in (ensemble_dimension(training), TIME) if d in training.dims]
     if TIME not in sample:
         raise DataError(f"found the dimensions {tuple(map(str, training.dims))}, expected 'time' among them")
-    times = _times(like)
+    times, seasons = _times(like), Seasons.of(training)
     if members is None:
         mean = training.reset_coords(drop=True).mean(sample, keep_attrs=True)
         mean = mean.expand_dims({times.dims[0]: times.size}).assign_coords(times.coords)
+        if seasons is not None:
+            usual = seasons.at(times)[0]
+            mean = mean.assign({n: mean[n].copy(data=v.transpose(*mean[n].dims).values) for n, v in usual.items()})
         return mean.assign_attrs(provenance_attrs("mean state of the training data", "climatology"))
     random = np.random.default_rng(seed)
     dims = (MEMBER, times.dims[0])
@@ -69,6 +79,8 @@ def climatology(trajectories: xr.Dataset, like: xr.Dataset, *, members: int | No
     drawn = training.reset_coords(drop=True).drop_vars(sample, errors="ignore").isel(picks)
     member = xr.Variable(MEMBER, np.arange(members), {"standard_name": "realization", "units": "1"})
     drawn = drawn.transpose(*dims, ...).assign_coords({**times.coords, MEMBER: member})
+    if seasons is not None:
+        drawn = seasons.moved(drawn, picks[TIME].values, times)
     return drawn.assign_attrs(provenance_attrs("states of the training data", "climatology", seed=seed))
 
 

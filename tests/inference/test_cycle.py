@@ -100,7 +100,7 @@ def test_a_background_is_mean_and_inflated_spread(prior: Prior):
         },
         {"lead_time": [0.5], "init_time": 1.0, "valid_time": ("lead_time", [1.5])},
     )
-    found = as_background(ahead, prior.layout, inflation=1.5)
+    found = as_background(ahead, prior.layout, prior.layout.times(0.0, 1), inflation=1.5)
     assert float(found.a) == pytest.approx(283) and float(found.a_error) == pytest.approx(1.5 * members.std(ddof=1))
     assert float(found.b_error) == pytest.approx(0.02, rel=1e-3), "no spread is a hundredth of the prior's, not nothing"
     assert found.a_error.attrs == {"units": "K"}

@@ -76,7 +76,7 @@ def test_a_prior_holds_its_operators_in_its_file(prior: Path):
     assert opened.layout.variables == ("h", "bent_h") and opened.layout.channels == 2
     assert opened.augmentation == Augmentation({"bent": BENT}, {"bent": {"h": "bent_h"}})
     states, _ = opened.reference
-    physical = opened.layout.to_physical(states)
+    physical = opened.layout.to_physical(states, opened.layout.times(0.0, states.shape[1]))
     np.testing.assert_allclose(physical["bent_h"], np.arctan(0.5 * physical["h"]), atol=5e-3)
     assert sdaxr.open_prior("lorenz63").augmentation.operators == {}
 

@@ -74,7 +74,7 @@ def test_a_small_mean_is_negated_in_physical_units() -> None:
     data = channel(mean=0.2)
     layout = layout_of(data)
     (turn,) = bind_symmetries(layout, [TURN])
-    back = layout.to_physical(times(turn, layout.to_array(data)))
+    back = layout.to_physical(times(turn, layout.to_array(data)), data.time)
     np.testing.assert_allclose(back["u"], -data.u.values[:, ::-1, ::-1], atol=1e-5)
 
 

@@ -17,7 +17,7 @@ from sdaxr.states.infer import infer_layout
 
 
 def there_and_back(layout: StateLayout, data: xr.Dataset) -> xr.Dataset:
-    fields = layout.to_physical(layout.to_array(data))
+    fields = layout.to_physical(layout.to_array(data), data.time)
     template = layout.template(layout.times(data.time.values[0], data.sizes["time"]))
     return template.assign({v: (template[v].dims, a, template[v].attrs) for v, a in fields.items()})
 
@@ -70,8 +70,8 @@ def test_tensors_to_fields_are_the_same_in_torch_and_differentiable() -> None:
     layout = infer_layout(data)
     array = layout.to_array(data)
     state = torch.as_tensor(array)[None].requires_grad_()
-    fields = layout.to_fields(state)
-    for name, expected in layout.to_physical(array).items():
+    fields = layout.to_fields(state, tuple(torch.as_tensor(a).float() for a in layout.moments(data.time)))
+    for name, expected in layout.to_physical(array, data.time).items():
         np.testing.assert_allclose(fields[name][0].detach(), expected, rtol=1e-6)
     (slope,) = torch.autograd.grad(fields["sp"].sum(), state)
     np.testing.assert_allclose(slope[0, :, 2], layout.std[2].item(), rtol=1e-6)

@@ -27,7 +27,7 @@ def test_states_go_through_the_layout_unchanged(name: str) -> None:
     data = labelled.assign({n: (labelled[n].dims, states[n], labelled[n].attrs) for n in states})
     array = layout.to_array(data)
     assert array.shape == (3, layout.channels, *layout.shape)
-    for key, values in layout.to_physical(array).items():
+    for key, values in layout.to_physical(array, data.time).items():
         np.testing.assert_allclose(values, states[key], rtol=1e-6)
         assert layout.attrs[key]["units"] == template[key].attrs["units"]
 
