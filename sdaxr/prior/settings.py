@@ -209,7 +209,9 @@ class Settings:
         return found
 
     def for_layout(self, layout: StateLayout) -> Settings:
-        """The settings for the fields of a layout: those of periodic domains have Fourier modes, others have EOFs.
+        """The settings for the states of a layout, each ``"auto"`` replaced by what it stands for.
+
+        Fields of periodic domains have Fourier modes, other fields have EOFs.
 
         Raises
         ------
@@ -223,7 +225,9 @@ class Settings:
             raise OptionError(
                 f"steps=0 with parameterisation={chosen!r}, expected 'eof', which is a prior without training"
             )
-        statistics = replace(self.statistics, cycles=layout.cycles)
+        found = "channel" if layout.climatology is None else "climatology"
+        normalise = found if self.statistics.normalise == "auto" else self.statistics.normalise
+        statistics = replace(self.statistics, cycles=layout.cycles, normalise=normalise)
         return replace(self, parameterisation=chosen, statistics=statistics)
 
     def to_dict(self) -> dict[str, Any]:

@@ -174,9 +174,6 @@ def train(
     )  # fmt: skip
     layout = layout if before is None else _layout_of(before, layout)
     settings = settings.for_layout(layout)
-    settings = replace(
-        settings, statistics=replace(settings.statistics, normalise=_normalisation(layout, settings.statistics))
-    )
     windows, held_out = _windows(parts, layout, settings, target)
     about = settings.to_dict() | {"augment": augmentation.to_file(), "data": fingerprint(data, layout)}
     if before is not None:
@@ -274,13 +271,6 @@ def _layout_of(before: Prior, found: StateLayout) -> StateLayout:
             f"{layout.time}; train from the beginning"
         )
     return layout
-
-
-def _normalisation(layout: StateLayout, known: Statistics) -> str:
-    """What ``"auto"`` stands for, else what was asked for."""
-    if known.normalise != "auto":
-        return known.normalise
-    return "channel" if layout.climatology is None else "climatology"
 
 
 def _checkpoint_of(store: Path, overwrite: bool) -> Path:

@@ -60,8 +60,8 @@ class OI(ScoreMethod):
         modes = prior.network.to(device).modes
         if not isinstance(modes, Eofs):
             raise OptionError(
-                f"method='oi' needs a prior with EOFs, found parameterisation={prior.metadata['parameterisation']!r} in "
-                f"{prior.name!r}; train one with sdaxr.train(..., parameterisation='eof', steps=0)"
+                f"method='oi' needs a prior with EOFs, found the prior {prior.name!r} with the parameterisation "
+                f"{prior.metadata['parameterisation']!r}; train one with sdaxr.train(..., parameterisation='eof', steps=0)"
             )
         return replace(self, covariance=EofCovariance(modes))
 
