@@ -9,7 +9,7 @@ import xarray as xr
 from sdaxr.observations.matching import ERROR, observed_variables
 from sdaxr.operators import Operator, Template
 from sdaxr.schema import OptionError, nearest
-from sdaxr.states.units import check_decoded, check_given, conversion
+from sdaxr.states.units import check_given, check_values, conversion
 
 UNITS = ("error", "convert")
 
@@ -60,12 +60,13 @@ def _converted(data: xr.Dataset, expected: Mapping[str, str]) -> tuple[xr.Datase
         value, to = data[name], expected.get(name, "")
         if not to:
             continue  # What the operator does not give is refused where observations are matched.
-        check_decoded(name, value.attrs, "the observations")
+        check_values(name, value, "the observations")
         check_given(name, value.attrs, "the observations")
         units = str(value.attrs["units"])
         scale, offset = conversion(name, units, to)
         label = f"{name}{ERROR}"
         if label in data:
+            check_values(label, data[label], "the observations")
             # An error is a difference of two values: the offset of the scale is not part of it.
             per, _ = conversion(label, str(data[label].attrs.get("units") or units), to)
             data = data.assign({label: (data[label] * per).assign_attrs(data[label].attrs | {"units": to})})

@@ -21,7 +21,7 @@ from sdaxr.schema import DataError
 from sdaxr.states import places as grids
 from sdaxr.states.coordinates import turn_of
 from sdaxr.states.names import auxiliary
-from sdaxr.states.units import check_decoded
+from sdaxr.states.units import check_values
 
 ERROR = "_error"
 
@@ -175,7 +175,7 @@ def _checked(
             "output; select, rename or add what differs"
         )
     value = value.transpose(*variable.dims).compute()  # once, because what is opened lazily is read at each use
-    check_decoded(name, value.attrs, "the observations")
+    check_values(name, value, "the observations")
     schema.check_units(name, value.attrs.get("units"), variable.units)
     label = f"{name}{ERROR}"
     if label not in observations:
@@ -184,6 +184,7 @@ def _checked(
             f"set ds[{label!r}] = ... (a number, or values along some of {variable.dims})"
         )
     error = observations[label]
+    check_values(label, error, "the observations")
     schema.check_units(label, error.attrs.get("units") or variable.units, variable.units)
     strange = [d for d in error.dims if d not in variable.dims]
     if strange:

@@ -151,7 +151,7 @@ def _cells(
     observations: xr.Dataset, coords: Mapping[str, Coordinate], axis: TimeAxis, times: xr.DataArray | None
 ) -> tuple[list[np.ndarray], dict[str, np.ndarray], np.ndarray]:
     """Numbers of the cell along each dimension, its middle by dimension, and its time; shape (n,) each."""
-    check_kind(observations[TIME], axis.kind, of="the observations", like="the grid")
+    check_kind(observations[TIME], axis.kind, of="the observations", like="the grid", calendar=axis.calendar)
     step, index, far = _steps(observations[TIME], axis, times)
     cell, middle = [index], {}
     for dim, coordinate in coords.items():

@@ -15,6 +15,10 @@ from sdaxr.states.infer import infer_layout
 GRID = sphere(lat=np.array([50.0, 51.0]), lon=np.array([0.0, 1.0, 2.0]))
 
 
+def dates(calendar, count):
+    return xr.date_range("2019-03-01", periods=count, freq="h", calendar=calendar, use_cftime=True)
+
+
 def test_values_errors_places_and_times_by_hand():
     obs = measured(
         [50.1, 49.9, 51.2], [0.1, 0.3, 2.1], [280.0, 283.0, 290.0], hours=[0.25, -0.25, 1.0], errors=[1.0, 2.0, 3.0]
@@ -102,6 +106,13 @@ def test_model_time():
         (lambda o: o.rename(lat="y", lon="x"), GRID, {}, DataError, "expected some of .*'lat', 'lon'"),
         (lambda o: o.drop_vars("t2m_error").drop_attrs(), GRID, {}, DataError, "no 't2m_error'"),
         (lambda o: o.assign_coords(time=("obs", [0.0, 1.0])), GRID, {}, DataError, "kind float"),
+        (
+            lambda o: o.isel(obs=[0]).assign_coords(time=("obs", dates("360_day", 1))),
+            GRID.assign_coords(time=dates("noleap", GRID.sizes["time"])),
+            {},
+            DataError,
+            "have the calendar '360_day', those of the grid 'noleap'",
+        ),
         (lambda o: o, GRID, {"representativeness": {"u": 1.0}}, OptionError, "representativeness= names 'u'"),
         (
             lambda o: o,
