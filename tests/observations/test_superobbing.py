@@ -50,6 +50,16 @@ def test_sources_are_averaged_each_by_itself():
     assert dict(zip(made.source.values, made.t2m.values, strict=True)) == {"a": 1.0, "b": 3.0}
 
 
+@pytest.mark.parametrize("good", [None, (1, 2), {"t2m": [1, 2]}])
+def test_what_the_flags_call_bad_is_left_out(good):
+    """Among them a value that would decide the average, with an error that is ten times smaller."""
+    flags = ("obs", np.array([1, 4, 2], "i1"), {"conventions": "Argo"} if good is None else {})
+    obs = measured(50.0, 0.0, [1.0, 99.0, 3.0], errors=[1.0, 0.1, 1.0]).assign(t2m_qc=flags)
+    made = superob(obs, GRID, good=good)
+    assert (made.t2m.item(), made.t2m_count.item()) == (2.0, 2) and "t2m_qc" not in made
+    assert made.attrs["observations_flagged"] == 1 and made.attrs["averaged_from"] == 3
+
+
 def test_missing_values_do_not_count():
     obs = measured(50.0, 0.0, [1.0, np.nan, 3.0]).assign(u=("obs", [np.nan, 5.0, np.nan], {"units": "m"}), u_error=1.0)
     made = superob(obs, GRID)
@@ -95,7 +105,7 @@ def test_model_time():
     [
         (lambda o: o, "era5", {}, OptionError, "grid is str, expected a prior"),
         (lambda o: o.rename(obs="station"), GRID, {}, DataError, "superob: found the dimensions"),
-        (lambda o: o.assign(t2m_qc=("obs", [0, 0])), GRID, {}, DataError, "an average would lose"),
+        (lambda o: o.assign(t2m_qc=("obs", [0, 0])), GRID, {}, DataError, "flags 0, not known .* good={'t2m'"),
         (
             lambda o: o.assign(t2m_error=o.t2m_error.assign_attrs(distribution="laplace")),
             GRID,
