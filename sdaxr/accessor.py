@@ -139,6 +139,7 @@ class _Accessor:
         *,
         operator: Operators = None,
         times: Any = None,
+        background: xr.Dataset | None = None,
         units: str = "error",
         screening: Screening | Mapping[str, Any] | None = None,
     ) -> xr.Dataset | xr.DataTree: ...

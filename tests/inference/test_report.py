@@ -59,6 +59,19 @@ def test_an_assimilation_counts_the_same(prior: Prior, mixed: xr.Dataset) -> Non
         assimilate(mixed, prior, members=1, outside="drop", **options, **QUICK)
 
 
+def test_the_background_check_is_that_of_an_assimilation(prior: Prior, truth: xr.Dataset) -> None:
+    """A background of 284 K with an error of 0.3 K excludes 281.5 K at the first time, not at later ones."""
+    data = reports([281.5, 281.5, 284.2], [0.0, 1.0, 0.0])
+    first = truth.isel(time=0, drop=True).assign(a_error=0.3)[["a", "a_error"]]
+    first["a"] = xr.full_like(first.a, 284.0)
+    how = {"background": first, "screening": {"gross_error": 4, "duplicates": "keep"}}
+    found = report(data, prior, **how)
+    assert words(found) == ["failed_background_check", "used", "used"] and found.attrs["observations_used"] == 2
+    posterior = assimilate(data, prior, members=1, **how, **QUICK)
+    assert posterior.attrs["observations_used"] == [1, 2]
+    assert words(report(data, prior, screening=how["screening"])) == ["used"] * 3
+
+
 def test_several_networks_have_a_tree(prior: Prior, mixed: xr.Dataset) -> None:
     both = {"one": mixed.isel(obs=[0]), "two": mixed.isel(obs=[0, 3])}
     found = report(both, prior, screening={"duplicates": "keep"})
