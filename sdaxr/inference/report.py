@@ -12,7 +12,7 @@ import xarray as xr
 
 from sdaxr.archives.provenance import CONVENTIONS
 from sdaxr.inference.evidence import Evidence, screen
-from sdaxr.observations.conversion import in_units
+from sdaxr.observations.conversion import in_units, places_in_units
 from sdaxr.observations.provenance import count_observations
 from sdaxr.observations.screening import Screening, flag_attrs
 from sdaxr.observations.window import (
@@ -66,6 +66,7 @@ def report(
     opened, given = open_prior(prior), Screening.of(screening)
     how = replace(given, outside="drop", duplicates="keep" if given.duplicates == "keep" else "drop")
     networks = as_networks(observations, opened.layout)
+    networks, _ = places_in_units(networks, opened.layout.coordinate_attrs, units)
     axis = window_times(networks, opened.layout, times, screening=how)
     operators = {name: operator_of(name, data, operator, how) for name, data in networks.items()}
     networks, _ = in_units(networks, operators, opened.layout.template(axis), units)

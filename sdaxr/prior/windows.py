@@ -235,8 +235,8 @@ def split(data: xr.Dataset, least: int) -> tuple[xr.Dataset, xr.Dataset]:
     end = min(round(0.9 * data.sizes[TIME]), last - least)
     if end < least:
         raise DataError(
-            f"found {data.sizes[TIME]} times, expected at least {2 * least}: a window of {least} to train on, and one to "
-            "validate; train with a shorter window, or on more times"
+            f"found {data.sizes[TIME]} times, expected at least {2 * least}: a window of {least} to train on, and one "
+            "to validate; train with a shorter window, or on more times"
         )
     return data.isel({TIME: slice(None, end)}), data.isel({TIME: slice(end, None)})
 

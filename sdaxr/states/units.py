@@ -81,6 +81,29 @@ def conversion(name: str, found: str, expected: str) -> tuple[float, float]:
     return scale, offset
 
 
+def same_quantity(found: object, expected: object) -> bool:
+    """Whether two units are equal, or can be read and converted to each other: Pa and hPa, degrees_east and degree."""
+    if str(found or "") == str(expected or ""):
+        return True
+    units = [_parsed(str(each)) for each in (found, expected) if each]
+    return len(units) == 2 and None not in units and bool(units[0].dimensionality == units[1].dimensionality)
+
+
+def is_readable(units: object) -> bool:
+    """Whether the registry knows ``units``; that of model levels, for one, it does not."""
+    return bool(units) and _parsed(str(units)) is not None
+
+
+def _parsed(units: str) -> Any:
+    import pint
+    from cf_xarray.units import units as registry
+
+    try:
+        return registry.parse_units(units)
+    except (pint.PintError, ValueError, TypeError, AssertionError):
+        return None
+
+
 def power(units: str, exponent: int) -> str:
     """Units of a quantity to a power: ``m s-1`` squared is ``m2 s-2``."""
     factors = _factors(units)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import xarray as xr
 from assimilated import QUICK
+from weather import weather
 from white import white_prior
 
 import sdaxr
@@ -112,6 +113,24 @@ def test_measurements_between_months_on_a_curvilinear_grid_in_other_units() -> N
     np.testing.assert_allclose(found.t[:2], [283.15, 284.15])
     with pytest.raises(UnitsError, match="'t' has units 'degC'"):
         report(buoys, white_prior(ocean))
+
+
+@pytest.mark.parametrize("name", ["level", "isobaricInPa"])
+def test_levels_in_other_units_are_refused_or_converted(name: str) -> None:
+    levels = weather()[["t"]].isel(time=slice(10))
+    sonde = xr.Dataset(
+        {"t": ("obs", [250.0, 280.0], {"units": "K"}), "t_error": 1.0},
+        {
+            "time": ("obs", levels.time.values[[1, 2]]),
+            "lat": ("obs", [50.6, 50.9]),
+            "lon": ("obs", [0.1, 0.3], {"units": "degree"}),
+            name: ("obs", [50000.0, 85000.0], {"units": "Pa", "standard_name": "air_pressure"}),
+        },
+    )
+    with pytest.raises(UnitsError, match="'level' has units 'Pa' in the observations, expected 'hPa'.*convert"):
+        report(sonde, white_prior(levels))
+    found = report(sonde, white_prior(levels), units="convert")
+    assert words(found, "t") == ["used", "used"] and found.level.values.tolist() == [500.0, 850.0]
 
 
 def test_there_is_nothing_else_in_the_room() -> None:
