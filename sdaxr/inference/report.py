@@ -13,6 +13,7 @@ import xarray as xr
 from sdaxr.archives.provenance import CONVENTIONS
 from sdaxr.inference.evidence import Evidence, screen
 from sdaxr.observations.conversion import in_units, places_in_units
+from sdaxr.observations.observed import ObservedPoints
 from sdaxr.observations.provenance import count_observations
 from sdaxr.observations.screening import Screening, flag_attrs
 from sdaxr.observations.window import (
@@ -71,9 +72,14 @@ def report(
     operators = {name: operator_of(name, data, operator, how) for name, data in networks.items()}
     networks, _ = in_units(networks, operators, opened.layout.template(axis), units)
     first = None if background is None else background_network(background, axis)
-    found = {}
+    found: dict[str, xr.Dataset] = {}
+    earlier: dict[str, ObservedPoints] = {}
     for name, data in networks.items():
-        evidence = screen(data, operators[name], opened, axis, torch.device("cpu"), how, strict=False, background=first)
+        evidence = screen(
+            data, operators[name], opened, axis, torch.device("cpu"), how,
+            strict=False, background=first, earlier=earlier,
+        )  # fmt: skip
+        earlier[name] = evidence.points
         found[name] = _labelled(data, evidence, opened)
     if isinstance(observations, xr.Dataset | xr.DataArray):
         return next(iter(found.values()))

@@ -245,8 +245,18 @@ def _found(
     return Found(where, flat, values, errors, status)
 
 
-def _keys(template: Template, name: str, where: np.ndarray) -> pd.DataFrame:
-    # What tells places of the output apart: its index, and for measurements their coordinates in place of the number.
+def keys_of(template: Template, name: str, where: np.ndarray) -> pd.DataFrame:
+    """What tells places of the output apart: a column for each dimension; for measurements, for each coordinate.
+
+    Parameters
+    ----------
+    template
+        Labels of the output.
+    name
+        A variable.
+    where
+        Flat indices of the places in the output of the variable, shape (n,).
+    """
     dims = template.variables[name].dims
     columns: dict[str, np.ndarray] = {"": where}
     if dims:
@@ -264,11 +274,11 @@ def _keys(template: Template, name: str, where: np.ndarray) -> pd.DataFrame:
 
 def _repeated(template: Template, name: str, where: np.ndarray) -> np.ndarray:
     # Which places are there before, shape (n,).
-    return np.asarray(_keys(template, name, where).duplicated())
+    return np.asarray(keys_of(template, name, where).duplicated())
 
 
 def _twice(name: str, template: Template, where: np.ndarray, source: np.ndarray, twice: np.ndarray) -> str:
-    keys = _keys(template, name, where)
+    keys = keys_of(template, name, where)
     second = int(twice.argmax())
     first = int((keys == keys.iloc[second]).all(axis=1).argmax())
     return (

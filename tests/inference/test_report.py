@@ -80,6 +80,20 @@ def test_several_networks_have_a_tree(prior: Prior, mixed: xr.Dataset) -> None:
     assert words(found["one"].to_dataset()) == ["used"] and words(found["two"].to_dataset()) == ["used", "used"]
 
 
+def test_a_station_in_two_networks_is_used_once(prior: Prior) -> None:
+    """Refused, unless one of the two, or both, are asked for."""
+    synop, metar = reports([281.0, 282.0], [0.0, 0.5]), reports([281.5, 279.0], [0.5, 1.0])
+    both = {"synop": synop, "metar": metar}
+    with pytest.raises(DataError, match="observation 0, a = 281.5 K at time=0.5, is there at .* network 'synop', too"):
+        assimilate(both, prior, members=1, **QUICK)
+    found = report(both, prior)
+    assert words(found["metar"].to_dataset()) == ["duplicate", "used"]
+    posterior = assimilate(both, prior, members=1, screening={"duplicates": "drop"}, **QUICK)
+    assert posterior.attrs["observations_used"] == [2, 1] and posterior.attrs["observations_duplicate"] == [0, 1]
+    kept = assimilate(both, prior, members=1, screening={"duplicates": "keep"}, **QUICK)
+    assert kept.attrs["observations_used"] == [2, 2]
+
+
 def test_a_report_survives_a_file(prior: Prior, mixed: xr.Dataset, tmp_path) -> None:
     found = report(mixed, prior, times=0.5 * np.arange(6), screening=OPTIONS)
     found.to_netcdf(tmp_path / "status.nc")
