@@ -193,11 +193,8 @@ def build_model(
         whole = _Network.of(data, operators[name], system, times, how)
         whole = replace(whole, points=without_repeats(whole.points, seen, how))
         _check_plausible(whole, climate)
-        for index, part in (
-            []
-            if not whole.points.count
-            else _by_time(name, _used(data, whole.points), operators[name], whole, times, how)
-        ):
+        split = _by_time(name, _used(data, whole.points), operators[name], whole, times, how)
+        for index, part in split if whole.points.count else ():
             parts[index].append(part)
         seen[name] = whole.points
     if not any(points.count for points in seen.values()):

@@ -14,6 +14,7 @@ from sdaxr.schema import TIME, DataError
 from sdaxr.states.axes import layer_dimension, space_dimensions
 from sdaxr.states.coordinates import coordinate_of, plain_attrs
 from sdaxr.states.fields import StateLayout
+from sdaxr.states.months import ANYWHERE
 from sdaxr.states.names import auxiliary
 from sdaxr.states.places import places_of
 from sdaxr.states.time import CYCLES, TimeAxis, time_stretches
@@ -92,6 +93,8 @@ def infer_layout(
     axes = [d for d in (layer, *space) if d is not None]
     mean, std, mask, gappy = _statistics(data[names], layered, layer, space, normalise, missing)
     time, _ = time_stretches(data)
+    if time.anchor == ANYWHERE:
+        _log.warning("the times lie at different places in their months: each is taken as its month, at mid-month")
     return StateLayout(
         variables=tuple(names),
         attrs={v: plain_attrs(data[v].attrs) for v in names},
