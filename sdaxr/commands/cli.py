@@ -272,8 +272,8 @@ def denoise(quiet: bool, **values: Any) -> None:
     click.option(
         "--metrics",
         multiple=True,
-        help="rmse, bias, crps, spread, spread_skill, rank_histogram or spectrum; repeat for several. Default: all "
-        "that apply.",
+        help="count, rmse, bias, crps, spread, spread_skill, rank_histogram or spectrum; repeat for several. Default: "
+        "all that apply.",
     ),
     reading,
     click.option("--store", help="File to which the scores are written, .nc or .zarr."),
