@@ -204,7 +204,7 @@ def _scores(
         "spread": spread,
         "spread_skill": spread_skill,
         "rank_histogram": lambda: _rank_histogram(estimate, truth, weights, member, space),
-        "count": lambda: valid.sum(space).drop_attrs(),
+        "count": lambda: valid.sum(space),
     }
     found: dict[Hashable, xr.DataArray] = {}
     for metric in wanted:
