@@ -173,10 +173,8 @@ def _opened(path: Path, opener: Callable[[Path], xr.Dataset], kind: str) -> xr.D
 
 
 def _groups(path: Path) -> list[str]:
-    import netCDF4
     import zarr
 
     if path.is_dir():
         return sorted(zarr.open_group(path, mode="r").group_keys())
-    with netCDF4.Dataset(path) as file:
-        return sorted(file.groups)
+    return sorted(name.strip("/") for name in xr.open_groups(path) if name != "/")
