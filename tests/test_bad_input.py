@@ -211,6 +211,13 @@ ASSIMILATE: dict[str, Call] = {
     "other units": lambda: assimilate(seen().assign(a=seen().a.assign_attrs(units="m"))),
     "times beyond the window": lambda: assimilate(seen(), times=[0.0, 0.025]),
     "times at another step": lambda: assimilate(seen(), times=[0.0, 1.0, 2.0]),
+    "a fill value": lambda: assimilate(seen().assign(a=seen().a.where(seen().time > 0.1, 1e20))),
+    "a fill value beside a system": lambda: assimilate(
+        seen().assign(a=seen().a.where(seen().time > 0.1, -9999.0)), None, system="lorenz63", sampler=None
+    ),
+    "one station in two networks": lambda: assimilate(
+        dict.fromkeys("ab", seen().rename(time="obs").assign_coords(time=("obs", seen().time.values)).drop_vars("obs"))
+    ),
     "no member": lambda: assimilate(seen(), members=0),
     "half a member": lambda: assimilate(seen(), members=0.5),
     "a negative seed": lambda: assimilate(seen(), seed=-1),

@@ -204,9 +204,10 @@ def build_model(
 
 def _climate(system: MarkovChain, length: int) -> np.ndarray:
     """Trajectories that know nothing of the observations, flattened, (draws, length * n)."""
-    random, states = np.random.default_rng(0), [system.initial(_DRAWS, seed=0)]
-    for _ in range(length - 1):
-        states.append(system.transition_mean(states[-1]) + system.draw_noise(random, _DRAWS))
+    states = [system.initial(_DRAWS, seed=0)]
+    noise = system.draw_noise(np.random.default_rng(0), _DRAWS * (length - 1)).reshape(length - 1, _DRAWS, -1)
+    for each in noise:
+        states.append(system.transition_mean(states[-1]) + each)
     return np.stack(states, axis=1).reshape(_DRAWS, -1)
 
 
