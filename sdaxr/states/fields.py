@@ -22,7 +22,7 @@ from sdaxr.states.coordinates import Coordinate, onto_grid
 from sdaxr.states.names import recognised
 from sdaxr.states.places import Places, check_places
 from sdaxr.states.time import TimeAxis, phase
-from sdaxr.states.units import check_decoded
+from sdaxr.states.units import check_values
 
 if TYPE_CHECKING:
     import torch
@@ -180,7 +180,7 @@ class StateLayout:
             raise DataError(f"variable {schema.nearest(missing[0], map(str, data.data_vars))}")
         for name in self.variables:
             found = data[name]
-            check_decoded(name, found.attrs, "the data")
+            check_values(name, found, "the data")
             schema.check_units(name, found.attrs.get("units"), self.attrs[name].get("units"), "the data")
             known = {*self.dims(name), TIME, str(ensemble_dimension(data))}
             if set(self.dims(name)) - set(map(str, found.dims)) or set(map(str, found.dims)) - known:
