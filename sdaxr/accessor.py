@@ -139,6 +139,7 @@ class _Accessor:
         *,
         operator: Operators = None,
         times: Any = None,
+        background: xr.Dataset | None = None,
         units: str = "error",
         screening: Screening | Mapping[str, Any] | None = None,
     ) -> xr.Dataset | xr.DataTree: ...
@@ -187,13 +188,15 @@ class DatasetAccessor(_Accessor):
     ) -> xr.Dataset: ...
 
     @_delegate("sdaxr.observations.superobbing")
-    def superob(self, grid: Any, *, representativeness: float | Mapping[str, float] = 0.0) -> xr.Dataset: ...
+    def superob(
+        self, grid: Any, *, representativeness: float | Mapping[str, float] = 0.0, good: Any = None
+    ) -> xr.Dataset: ...
 
     @_delegate("sdaxr.observations.thinning")
-    def thin(self, *, km: float, per: Any = None) -> xr.Dataset: ...
+    def thin(self, *, km: float, per: Any = None, good: Any = None) -> xr.Dataset: ...
 
     @_delegate("sdaxr.observations.duplicates")
-    def drop_duplicates(self, *, keep: str = "first") -> xr.Dataset: ...
+    def drop_duplicates(self, *, keep: str = "first", good: Any = None) -> xr.Dataset: ...
 
     @_delegate("sdaxr.observations.neighbours")
     def buddy_check(
@@ -206,6 +209,7 @@ class DatasetAccessor(_Accessor):
         iterations: int = 2,
         height: float = 0.0,
         gradient: float = 0.0,
+        good: Any = None,
     ) -> xr.Dataset: ...
 
     @_delegate("sdaxr.observations.inflation")

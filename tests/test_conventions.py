@@ -48,7 +48,7 @@ def model_products(folder: Path) -> dict[str, xr.Dataset]:
     return {
         "trajectories": sdaxr.open_archive(folder / "t.zarr"),
         "observations": observations,
-        "forecast": sdaxr.forecast(posterior, "lorenz63", steps=3, progress=False),
+        "forecast": sdaxr.forecast(posterior, "lorenz63", steps=3, store=folder / "f.zarr", progress=False),
         "innovations": sdaxr.innovations(posterior, observations),
         "scores": sdaxr.verify(posterior, truth),
     }
@@ -64,7 +64,8 @@ def weather_products(folder: Path) -> dict[str, xr.Dataset]:
     )
     grid = sdaxr.observe(truth, op.coarsen(2), every=2, error=1.0)
     stations = sdaxr.observe(truth, op.points({"lat": [10.0, 20.0], "lon": [0.0, 50.0]}), error=1.0)
-    posterior = sdaxr.assimilate(grid, prior, members=3, **DRAWN)
+    posterior = sdaxr.assimilate(grid, prior, members=3, store=folder / "weather-p.zarr", **DRAWN)
+    sdaxr.cycle(grid, prior, members=2, window=3, store=folder / "weather-c.zarr", **DRAWN)
     ahead = sdaxr.forecast(posterior, prior, steps=3, **DRAWN)
     return {
         "weather-grid": grid,
@@ -72,6 +73,7 @@ def weather_products(folder: Path) -> dict[str, xr.Dataset]:
         "weather-posterior": posterior,
         "weather-cycle": sdaxr.cycle(grid, prior, members=2, window=3, store=folder / "cycle.nc", **DRAWN),
         "weather-forecast": ahead,
+        "weather-statuses": sdaxr.report(stations, prior),
         "weather-innovations": sdaxr.innovations(posterior, stations),
         "weather-scores": sdaxr.verify(posterior, truth),
         "weather-scores-of-a-forecast": sdaxr.verify(ahead, data),
@@ -81,12 +83,26 @@ def weather_products(folder: Path) -> dict[str, xr.Dataset]:
     }
 
 
+def save_zarr(data: xr.Dataset, store: Path) -> Path:
+    save(data, store)
+    return store
+
+
+def as_netcdf(store: Path, path: Path) -> None:
+    """A Zarr archive as NetCDF, by xarray: what is opened of the archive reaches the checker."""
+    found = sdaxr.open_archive(store).load().drop_encoding()
+    found.to_netcdf(path, encoding={name: {"_FillValue": None} for name in found.coords})
+
+
 @pytest.fixture(scope="module")
 def errors(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
     """The errors that the checker finds in each product, by its name."""
     folder = tmp_path_factory.mktemp("products")
     for name, data in (model_products(folder) | weather_products(folder)).items():
         save(data, folder / f"{name}.nc")
+        as_netcdf(save_zarr(data, folder / "zarr" / f"{name}.zarr"), folder / f"{name}-from-zarr.nc")
+    for store in folder.glob("*.zarr"):
+        as_netcdf(store, folder / f"{store.stem}-units-from-zarr.nc")
     files = sorted(folder.glob("*.nc"))
     names = [file.name for file in files]
     subprocess.run([sys.executable, "-c", _CHECKER, *names], cwd=folder, capture_output=True, check=True)
@@ -99,7 +115,7 @@ def errors(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
 
 
 def test_the_checker_finds_what_is_wrong(errors: dict[str, list[str]]) -> None:
-    assert _MODEL_TIME in errors["posterior"] and len(errors) == 19
+    assert _MODEL_TIME in errors["posterior"] and len(errors) == 41
 
 
 def test_no_product_has_an_error(errors: dict[str, list[str]]) -> None:

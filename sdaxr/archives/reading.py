@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+import zipfile
 from collections.abc import Callable
 from os import PathLike
 from pathlib import Path
@@ -51,6 +52,8 @@ def open_archive(path: str | PathLike[str], *, allow_incomplete: bool = False) -
     """
     final = local_path(path)
     if final.is_file() and not is_unfinished(final):
+        if zipfile.is_zipfile(final):
+            raise ArchiveError(f"{str(final)!r} is a zip file, expected a Zarr directory or a NetCDF file; unpack it")
         return _ready(_opened(final, _open_netcdf, "a NetCDF file"))
     where = _find(final)
     if not (where / "zarr.json").exists() and not (where / ".zgroup").exists():
@@ -88,7 +91,8 @@ def _find(final: Path) -> Path:
         raise ArchiveError(
             f"{str(final)!r} is not finished: '{windows.name}' holds the windows of a cycle; run it again to go on"
         )
-    raise ArchiveError(f"there is nothing at {str(final)!r}; expected a Zarr directory or a NetCDF file")
+    pattern = "; a pattern is not expanded: join the files, xr.open_mfdataset" if set("*?[") & set(final.name) else ""
+    raise ArchiveError(f"there is nothing at {str(final)!r}; expected a Zarr directory or a NetCDF file{pattern}")
 
 
 def _left_behind(path: Path) -> ArchiveError:
@@ -154,8 +158,23 @@ def _open_checked(path: Path) -> xr.Dataset:
 
 def _opened(path: Path, opener: Callable[[Path], xr.Dataset], kind: str) -> xr.Dataset:
     try:
-        return opener(path)
+        data = opener(path)
+        groups = [] if data.variables else _groups(path)
     except ArchiveError:
         raise
     except Exception as error:  # the libraries below raise whatever they like on a broken file
         raise ArchiveError(f"{str(path)!r} cannot be read as {kind}: {' '.join(str(error).split())}") from error
+    if groups:
+        raise ArchiveError(
+            f"{str(path)!r} has its variables in the groups {groups}, expected variables outside of groups; write a "
+            f"group to a file of its own, xr.open_dataset(path, group={groups[0]!r}).to_netcdf(...)"
+        )
+    return data
+
+
+def _groups(path: Path) -> list[str]:
+    import zarr
+
+    if path.is_dir():
+        return sorted(zarr.open_group(path, mode="r").group_keys())
+    return sorted(name.strip("/") for name in xr.open_groups(path) if name != "/")

@@ -6,12 +6,12 @@ line.
 
 from __future__ import annotations
 
-import sys
 from typing import Any
 
 import click
 
 from sdaxr.commands import steps
+from sdaxr.commands.group import Commands
 from sdaxr.commands.options import (
     as_json,
     as_json_or_name,
@@ -22,6 +22,7 @@ from sdaxr.commands.options import (
     flags,
     members,
     method,
+    observing,
     option,
     overwrite,
     prior,
@@ -33,48 +34,10 @@ from sdaxr.commands.options import (
     trajectory,
     with_options,
 )
-from sdaxr.schema import VERSION, OptionError, SdaxrError, nearest
+from sdaxr.schema import VERSION, OptionError
 
 
-class _Commands(click.Group):
-    """Commands are listed in the order of the work; errors are one line."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(self.commands)
-
-    def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
-        if args and args[0] not in self.commands and not args[0].startswith("-"):
-            ctx.fail(f"found the command {nearest(args[0], self.commands)}")
-        return super().resolve_command(ctx, args)
-
-    def main(self, *args: Any, standalone_mode: bool = True, **extra: Any) -> Any:
-        extra["standalone_mode"] = False
-        if not standalone_mode:
-            return super().main(*args, **extra)
-        try:
-            result = super().main(*args, **extra)
-        except click.exceptions.NoArgsIsHelpError as error:
-            error.show()
-            sys.exit(2)
-        except click.ClickException as error:
-            _fail(error.format_message())
-        except SdaxrError as error:
-            _fail(str(error))
-        except OSError as error:
-            _fail(f"{error.filename or 'input or output'}: {error.strerror or error}")
-        except (click.Abort, KeyboardInterrupt):
-            click.echo("sdaxr: interrupted; run the same command again to resume", err=True)
-            sys.exit(130)
-        # Without standalone mode --help and --version return their exit code.
-        sys.exit(result if isinstance(result, int) else 0)
-
-
-def _fail(message: str) -> None:
-    click.echo(f"sdaxr: {' '.join(message.split())}", err=True)
-    sys.exit(2)
-
-
-@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(VERSION, prog_name="sdaxr")
 def main() -> None:
     """Score-based data assimilation: from a simulation or a reanalysis to a verified posterior ensemble.
@@ -173,6 +136,24 @@ def observe(quiet: bool, **values: Any) -> None:
     TRUTH is a file of trajectories or of one trajectory.
     """
     _run("observe", quiet, values)
+
+
+@main.command()
+@click.argument("observations", nargs=-1, required=True)
+@flags(
+    prior,
+    click.option("--store", "-o", help="File to which the statuses are written, .nc or .zarr; for one network."),
+    background,
+    *observing,
+    overwrite,
+)
+def report(quiet: bool, **values: Any) -> None:
+    """Count which observations are used, and why others are not.
+
+    OBSERVATIONS are files, one for each network, as of `sdaxr assimilate`. The table has the number of values of each
+    status; the file has the status of every single value.
+    """
+    click.echo(steps.statuses(_run("report", quiet, values)))
 
 
 @main.command()
@@ -291,8 +272,8 @@ def denoise(quiet: bool, **values: Any) -> None:
     click.option(
         "--metrics",
         multiple=True,
-        help="rmse, bias, crps, spread, spread_skill, rank_histogram or spectrum; repeat for several. Default: all "
-        "that apply.",
+        help="count, rmse, bias, crps, spread, spread_skill, rank_histogram or spectrum; repeat for several. Default: "
+        "all that apply.",
     ),
     reading,
     click.option("--store", help="File to which the scores are written, .nc or .zarr."),
@@ -376,6 +357,8 @@ def run(quiet: bool, recipe: str, overwrite: bool) -> None:
     for title, result in module.run(recipe, overwrite=overwrite, progress=not quiet).items():
         if title.endswith(" verify"):
             click.echo(steps.table(result))
+        if title.endswith(" report"):
+            click.echo(steps.statuses(result))
 
 
 @main.command()

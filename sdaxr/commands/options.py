@@ -147,23 +147,27 @@ sampler = (
         "Option of the sampler, such as steps=64 (noise levels) or corrections=1 (Langevin steps at a noise level)",
     ),
 )
-# Flags of the commands that draw a posterior.
-drawing = (
+# Flags of the commands that need observations: how they are read, and which of them are used.
+observing = (
     reading,
-    *method,
-    *sampler,
     click.option("--operator", help="Observation operator as JSON, in the place of that in the observations."),
-    click.option(
-        "--precision", help="Precision of the network: float32, bfloat16, or auto (bfloat16 where it is fast)."
-    ),
-    click.option(
-        "--outside", help="error or drop: what happens to observations outside the window, off its steps or on land."
-    ),
     click.option("--units", help="error or convert: what happens to observations in other units than the prior's."),
     settings(
         "--screening",
         "Which observations are used: good=[1,2] (quality flags), duplicates=drop, gross_error=5 (background check), "
         "time=nearest with tolerance=30min",
+    ),
+)
+# Flags of the commands that draw a posterior.
+drawing = (
+    *observing,
+    *method,
+    *sampler,
+    click.option(
+        "--precision", help="Precision of the network: float32, bfloat16, or auto (bfloat16 where it is fast)."
+    ),
+    click.option(
+        "--outside", help="error or drop: what happens to observations outside the window, off its steps or on land."
     ),
     click.option("--batch", type=int, help="Number of members computed at once. Default: as many as fit in memory."),
     device,

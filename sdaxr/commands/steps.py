@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import xarray as xr
 
 import sdaxr
@@ -87,6 +88,32 @@ def assimilate(
         "background": None if background is None else sdaxr.open_archive(background),
     }
     return sdaxr.assimilate(_networks(observations, reading), store=store, **options)
+
+
+def report(
+    observations: str | Iterable[str],
+    prior: str,
+    *,
+    store: str | None = None,
+    background: str | None = None,
+    reading: Mapping[str, Any] | None = None,
+    overwrite: bool = False,
+    **options: Any,
+) -> xr.Dataset | xr.DataTree:
+    """The status of each of the ``observations``, one file for each network; ``store`` is a file for them.
+
+    ``reading`` is as in `assimilate`.
+    """
+    check_free(store, overwrite)
+    networks = _networks(observations, reading)
+    if store is not None and not isinstance(networks, xr.Dataset):
+        raise OptionError(f"found store={store!r} and {len(networks)} networks, expected one; report each by itself")
+    if options.get("operator") is not None:
+        options["operator"] = read_operator(options["operator"])
+    if background is not None:
+        options["background"] = sdaxr.open_archive(background)
+    found = sdaxr.report(networks, sdaxr.open_prior(prior), **options)
+    return save(found, store, overwrite=overwrite) if store is not None and isinstance(found, xr.Dataset) else found
 
 
 def cycle(
@@ -190,7 +217,7 @@ def animate(
 
 STEPS: dict[str, Callable[..., Any]] = {
     step.__name__: step
-    for step in (generate, train, observe, assimilate, cycle, forecast, denoise, verify, plot, animate)
+    for step in (generate, train, observe, report, assimilate, cycle, forecast, denoise, verify, plot, animate)
 }
 # Parameters that are files which a step reads, and those that are the file which it writes.
 INPUTS = (
@@ -245,6 +272,22 @@ def table(scores: xr.Dataset) -> str:
     units = frame.attrs.get("units", {})
     labelled = frame.rename(columns=lambda name: f"{name} [{units.get(name, '1')}]")
     return str(labelled.to_string(float_format="%.4g"))
+
+
+def statuses(found: xr.Dataset | xr.DataTree) -> str:
+    """The number of values of each status of `report`, by variable (and network), as a text."""
+    import pandas as pd
+
+    from sdaxr.observations.screening import STATUS
+
+    tree = found if isinstance(found, xr.DataTree) else xr.DataTree(found)
+    counts = {}
+    for node in tree.leaves:
+        network, data = node.path.strip("/"), node.to_dataset()
+        for name in (str(n) for n in data.data_vars if f"{n}_status" in data):
+            number = np.bincount(data[f"{name}_status"].values.ravel(), minlength=len(STATUS))
+            counts[f"{network} {name}".strip()] = dict(zip(STATUS.values(), number, strict=True))
+    return str(pd.DataFrame(counts).to_string())
 
 
 def check_reading(reading: Mapping[str, Any] | None, observations: str | Iterable[str]) -> dict[str, Mapping[str, Any]]:

@@ -16,7 +16,7 @@ from sdaxr.archives.ensemble import Ensemble
 from sdaxr.archives.provenance import provenance_attrs
 from sdaxr.filters.base import ModelMethod
 from sdaxr.filters.state_space import build_model
-from sdaxr.observations.conversion import in_units
+from sdaxr.observations.conversion import in_units, places_in_units
 from sdaxr.observations.provenance import count_observations, describe_networks, fingerprint
 from sdaxr.observations.screening import Screening
 from sdaxr.observations.window import (
@@ -82,8 +82,8 @@ def smooth(
     outside
         ``"error"``, or ``"drop"`` to leave out observations that are outside the window or off its steps.
     units
-        ``"error"``, or ``"convert"`` to convert observations and their errors to the units of what the operator gives;
-        the attribute ``units_converted`` of the result says which.
+        ``"error"``, or ``"convert"`` to convert observations and their errors to the units of what the operator gives,
+        and coordinates to those of the states; the attribute ``units_converted`` of the result says which.
     screening
         Further options that say which observations are used (`sdaxr.observations.screening.Screening`). Measurements
         between two steps need ``time="nearest"``; there is no background check.
@@ -119,9 +119,10 @@ def smooth(
     if how.gross_error is not None:
         raise OptionError("found gross_error= and system=, expected a prior, whose variance the background check needs")
     networks = as_networks(observations, layout)
+    networks, moved = places_in_units(networks, layout.coordinate_attrs, units)
     axis = window_times(networks, layout, times, chain.name, how)
     operators = {name: operator_of(name, data, operator, how) for name, data in networks.items()}
-    networks, converted = in_units(networks, operators, layout.template(axis), units)
+    networks, converted = in_units(networks, operators, layout.template(axis), units, moved)
     attrs = _provenance(chain, chosen, seed) | describe_networks(networks, operator) | converted
     seen = networks
     if background is not None:

@@ -22,7 +22,9 @@ from torch import Tensor
 from sdaxr.observations.low_rank import SharedCovariance
 from sdaxr.observations.noise import DISTRIBUTION, GAUSSIAN
 from sdaxr.observations.observed import ObservedPoints
-from sdaxr.observations.screening import Screening
+from sdaxr.observations.plausibility import implausible_values
+from sdaxr.observations.repeats import without_repeats
+from sdaxr.observations.screening import DUPLICATE, Screening
 from sdaxr.operators import Bound, Operator, Template, compose
 from sdaxr.operators.base import steps_of
 from sdaxr.operators.locations import Locations
@@ -32,6 +34,8 @@ from sdaxr.schema import TIME, DataError, OperatorError, OptionError
 from sdaxr.states.time import nearest_times
 from sdaxr.systems.layout import system_layout
 from sdaxr.systems.markov import MarkovChain
+
+_DRAWS = 32  # trajectories by which implausible observations are told; their standard deviation is known to an eighth
 
 
 @dataclass(frozen=True)
@@ -195,19 +199,58 @@ def build_model(
     Raises
     ------
     DataError, GridError, UnitsError
-        If observations do not fit the states of the system, or none is in the window.
+        If observations do not fit the states of the system, are implausible or there twice, or none is in the window.
     OperatorError
         If an operator cannot be applied, or combines several times.
     """
     how = Screening() if screening is None else screening
     parts: list[list[StateObservation]] = [[] for _ in range(times.size)]
-    statuses = []
+    seen: dict[str, ObservedPoints] = {}
+    climate = _climate(system, times.size)
     for name, data in networks.items():
         whole = _Network.of(data, operators[name], system, times, how)
-        for index, part in _by_time(name, data, operators[name], whole, times, how):
+        whole = replace(whole, points=without_repeats(whole.points, seen, how))
+        _check_plausible(whole, climate)
+        split = _by_time(name, _used(data, whole.points), operators[name], whole, times, how)
+        for index, part in split if whole.points.count else ():
             parts[index].append(part)
-        statuses.append(whole.points.status)
-    return StateSpaceModel(system, times, tuple(map(_joined, parts))), statuses
+        seen[name] = whole.points
+    if not any(points.count for points in seen.values()):
+        raise DataError(f"{list(seen)} have no finite observation in the window; check their times, values and flags")
+    return StateSpaceModel(system, times, tuple(map(_joined, parts))), [points.status for points in seen.values()]
+
+
+def _climate(system: MarkovChain, length: int) -> np.ndarray:
+    """Trajectories that know nothing of the observations, flattened, (draws, length * n)."""
+    states = [system.initial(_DRAWS, seed=0)]
+    noise = system.draw_noise(np.random.default_rng(0), _DRAWS * (length - 1)).reshape(length - 1, _DRAWS, -1)
+    for each in noise:
+        states.append(system.transition_mean(states[-1]) + each)
+    return np.stack(states, axis=1).reshape(_DRAWS, -1)
+
+
+def _check_plausible(network: _Network, climate: np.ndarray) -> None:
+    """Raise `DataError` where an observation is implausible for the trajectories ``climate`` of the system."""
+    if not network.points.count:
+        return
+    length = climate.shape[1] // network.system.size
+    predicted = network.observation(None, length).predict(climate)
+    predicted = predicted[np.isfinite(predicted).all(1)]  # a trajectory that diverges tells nothing
+    mean, scale = np.full((2, network.points.count), np.nan)
+    for name in network.points.where:
+        own = network.points.names == name
+        if predicted[:, own].size:
+            mean[own], scale[own] = predicted[:, own].mean(), max(1e-12, predicted[:, own].std())
+    implausible_values(network.points, mean, scale, whose="the system's")
+
+
+def _used(data: xr.Dataset, points: ObservedPoints) -> xr.Dataset:
+    """The observations with NaN in the place of those that are there in another network, too."""
+    for name, status in points.status.items():
+        if (status == DUPLICATE).any():
+            kept = xr.DataArray(status != DUPLICATE, dims=points.template.variables[name].dims)
+            data = data.assign({name: data[name].where(kept)})
+    return data
 
 
 def _joined(parts: Sequence[StateObservation]) -> StateObservation | None:
@@ -225,8 +268,6 @@ def _by_time(
 ) -> Iterator[tuple[int, StateObservation]]:
     """The observations of one network by state: pairs of the index of the state and its observations."""
     system = whole.system
-    if not whole.points.count:
-        raise DataError(f"'{name}' has no finite observation in the window; check its times and values")
     observed = whole.places(times.values)
     split = {}
     for index in sorted(set(observed)):

@@ -20,7 +20,7 @@ from sdaxr.archives.workers import active_client, map_units, send
 from sdaxr.filters.smoothing import smooth
 from sdaxr.inference.forecast import refuse_beside_a_system
 from sdaxr.inference.problem import Problem
-from sdaxr.observations.conversion import in_units
+from sdaxr.observations.conversion import in_units, places_in_units
 from sdaxr.observations.provenance import count_observations, describe_networks
 from sdaxr.observations.screening import Screening
 from sdaxr.observations.window import (
@@ -120,8 +120,8 @@ def assimilate(
         ``"error"``, or ``"drop"`` to leave out, and count, observations that are outside the window or the grid, off
         the steps, or on land.
     units
-        ``"error"``, or ``"convert"`` to convert observations and their errors to the units of what the operator gives;
-        the attribute ``units_converted`` of the result says which.
+        ``"error"``, or ``"convert"`` to convert observations and their errors to the units of what the operator gives,
+        and coordinates to those of the states; the attribute ``units_converted`` of the result says which.
     screening
         Further options that say which observations are used (`sdaxr.observations.screening.Screening`): an object, or a
         mapping such as ``{"good": (1, 2), "duplicates": "drop", "gross_error": 5}``. `sdaxr.observations.report` gives
@@ -173,9 +173,10 @@ def assimilate(
         check_least(key, value, least)
     how = replace(Screening.of(screening), outside=outside)
     networks = as_networks(observations, opened.layout)
+    networks, moved = places_in_units(networks, opened.layout.coordinate_attrs, units)
     axis = window_times(networks, opened.layout, times, screening=how)
     operators = {name: operator_of(name, data, operator, how) for name, data in networks.items()}
-    networks, converted = in_units(networks, operators, opened.layout.template(axis), units)
+    networks, converted = in_units(networks, operators, opened.layout.template(axis), units, moved)
     if background is not None:
         if BACKGROUND in networks:
             raise OptionError(f"found a network named '{BACKGROUND}' and background=; rename the network")

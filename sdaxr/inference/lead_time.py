@@ -13,7 +13,7 @@ from sdaxr.archives.provenance import provenance_attrs
 from sdaxr.schema import INIT_TIME, LEAD_TIME, MEMBER, TIME, VALID_TIME, DataError
 from sdaxr.states.axes import ensemble_dimension
 from sdaxr.states.names import named_time
-from sdaxr.states.time import TimeAxis, elapsed, time_axis, time_kind
+from sdaxr.states.time import TimeAxis, check_kind, elapsed, time_axis, time_kind
 
 
 def with_time(ensemble: xr.Dataset) -> xr.Dataset:
@@ -42,10 +42,8 @@ def with_time(ensemble: xr.Dataset) -> xr.Dataset:
 
 
 def check_times(data: xr.Dataset, time: TimeAxis, model: str) -> None:
-    """Raise `DataError` unless the time of the ensemble has the kind and the step of ``time``."""
-    found = time_kind(data[TIME])
-    if found != time.kind:
-        raise DataError(f"'time' of the ensemble is {found}, the time of {model} is {time.kind}; convert one of them")
+    """Raise `DataError` unless the time of the ensemble has the kind, the calendar and the step of ``time``."""
+    check_kind(data[TIME], time.kind, of="the ensemble", like=model, calendar=time.calendar)
     if data.sizes[TIME] < 2:
         return
     axis = time_axis(data)

@@ -102,13 +102,16 @@ class Problem:
     def evidence(self) -> list[Evidence]:
         """The observations of each network that are used, with the status of all."""
         first = self.networks.get(BACKGROUND)
-        found = []
+        found: dict[str, Evidence] = {}
         for name, data in self.networks.items():
             # The background is what observations are checked against.
             how = replace(self.screening, gross_error=None) if name == BACKGROUND else self.screening
             operator = self._operator(name)
-            found.append(screen(data, operator, self.opened, self.times, self.target, how, background=first))
-        return found
+            found[name] = screen(
+                data, operator, self.opened, self.times, self.target, how,
+                background=first, earlier={n: each.points for n, each in found.items()},
+            )  # fmt: skip
+        return list(found.values())
 
     @cached_property
     def observations(self) -> list[GaussianObservation]:

@@ -12,10 +12,18 @@ import xarray as xr
 
 from sdaxr.archives.provenance import CONVENTIONS
 from sdaxr.inference.evidence import Evidence, screen
-from sdaxr.observations.conversion import in_units
+from sdaxr.observations.conversion import in_units, places_in_units
+from sdaxr.observations.observed import ObservedPoints
 from sdaxr.observations.provenance import count_observations
 from sdaxr.observations.screening import Screening, flag_attrs
-from sdaxr.observations.window import Observations, Operators, as_networks, operator_of, window_times
+from sdaxr.observations.window import (
+    Observations,
+    Operators,
+    as_networks,
+    background_network,
+    operator_of,
+    window_times,
+)
 from sdaxr.prior.files import Prior, open_prior
 
 
@@ -25,6 +33,7 @@ def report(
     *,
     operator: Operators = None,
     times: Any = None,
+    background: xr.Dataset | None = None,
     units: str = "error",
     screening: Screening | Mapping[str, Any] | None = None,
 ) -> xr.Dataset | xr.DataTree:
@@ -37,6 +46,9 @@ def report(
     ----------
     observations, prior, operator, times, units
         As of `sdaxr.assimilate`.
+    background
+        As of `sdaxr.assimilate`: an earlier estimate of the first state, with which the background check of this state
+        compares (``gross_error`` of ``screening``). The background itself is no part of the report.
     screening
         Options that say which observations are used (`sdaxr.observations.screening.Screening`).
 
@@ -55,12 +67,19 @@ def report(
     opened, given = open_prior(prior), Screening.of(screening)
     how = replace(given, outside="drop", duplicates="keep" if given.duplicates == "keep" else "drop")
     networks = as_networks(observations, opened.layout)
+    networks, _ = places_in_units(networks, opened.layout.coordinate_attrs, units)
     axis = window_times(networks, opened.layout, times, screening=how)
     operators = {name: operator_of(name, data, operator, how) for name, data in networks.items()}
     networks, _ = in_units(networks, operators, opened.layout.template(axis), units)
-    found = {}
+    first = None if background is None else background_network(background, axis)
+    found: dict[str, xr.Dataset] = {}
+    earlier: dict[str, ObservedPoints] = {}
     for name, data in networks.items():
-        evidence = screen(data, operators[name], opened, axis, torch.device("cpu"), how, strict=False)
+        evidence = screen(
+            data, operators[name], opened, axis, torch.device("cpu"), how,
+            strict=False, background=first, earlier=earlier,
+        )  # fmt: skip
+        earlier[name] = evidence.points
         found[name] = _labelled(data, evidence, opened)
     if isinstance(observations, xr.Dataset | xr.DataArray):
         return next(iter(found.values()))

@@ -22,7 +22,7 @@ from sdaxr.schema import DataError
 from sdaxr.states import places as grids
 from sdaxr.states.coordinates import turn_of
 from sdaxr.states.names import auxiliary
-from sdaxr.states.units import check_decoded
+from sdaxr.states.units import check_values
 
 ERROR = "_error"
 
@@ -184,7 +184,7 @@ def _checked(
             "output; select, rename or add what differs"
         )
     value = value.transpose(*variable.dims).compute()  # once, because what is opened lazily is read at each use
-    check_decoded(name, value.attrs, "the observations")
+    check_values(name, value, "the observations")
     schema.check_units(name, value.attrs.get("units"), variable.units)
     label = f"{name}{ERROR}"
     if label not in observations:
@@ -193,6 +193,7 @@ def _checked(
             f"set ds[{label!r}] = ... (a number, or values along some of {variable.dims})"
         )
     error = observations[label]
+    check_values(label, error, "the observations")
     schema.check_units(label, error.attrs.get("units") or variable.units, variable.units)
     strange = [d for d in error.dims if d not in variable.dims]
     if strange:
@@ -261,8 +262,18 @@ def _with_biases(found: Found, observations: xr.Dataset, value: xr.DataArray) ->
     return replace(found, errors=np.sqrt(found.own_errors.astype(float) ** 2 + biases.variance), biases=biases)
 
 
-def _keys(template: Template, name: str, where: np.ndarray) -> pd.DataFrame:
-    # What tells places of the output apart: its index, and for measurements their coordinates in place of the number.
+def keys_of(template: Template, name: str, where: np.ndarray) -> pd.DataFrame:
+    """What tells places of the output apart: a column for each dimension; for measurements, for each coordinate.
+
+    Parameters
+    ----------
+    template
+        Labels of the output.
+    name
+        A variable.
+    where
+        Flat indices of the places in the output of the variable, shape (n,).
+    """
     dims = template.variables[name].dims
     columns: dict[str, np.ndarray] = {"": where}
     if dims:
@@ -280,11 +291,11 @@ def _keys(template: Template, name: str, where: np.ndarray) -> pd.DataFrame:
 
 def _repeated(template: Template, name: str, where: np.ndarray) -> np.ndarray:
     # Which places are there before, shape (n,).
-    return np.asarray(_keys(template, name, where).duplicated())
+    return np.asarray(keys_of(template, name, where).duplicated())
 
 
 def _twice(name: str, template: Template, where: np.ndarray, source: np.ndarray, twice: np.ndarray) -> str:
-    keys = _keys(template, name, where)
+    keys = keys_of(template, name, where)
     second = int(twice.argmax())
     first = int((keys == keys.iloc[second]).all(axis=1).argmax())
     return (

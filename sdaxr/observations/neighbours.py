@@ -12,7 +12,7 @@ import xarray as xr
 from sdaxr import schema
 from sdaxr.observations.matching import observed_variables
 from sdaxr.observations.places import OBS
-from sdaxr.observations.positions import keep_values, require_points
+from sdaxr.observations.positions import good_points, keep_values
 from sdaxr.schema import TIME, DataError, OptionError
 from sdaxr.states.axes import is_latitude, is_longitude
 
@@ -29,6 +29,7 @@ def buddy_check(
     iterations: int = 2,
     height: float = 0.0,
     gradient: float = 0.0,
+    good: Any = None,
 ) -> xr.Dataset:
     """Observations without those that differ from the mean of their neighbours by too many standard deviations.
 
@@ -39,7 +40,7 @@ def buddy_check(
     Parameters
     ----------
     observations
-        Point form on latitudes and longitudes.
+        Point form on latitudes and longitudes. Values that their quality flags call bad are left out first.
     km
         Radius in which neighbours lie, in km.
     neighbours
@@ -55,20 +56,24 @@ def buddy_check(
         ``elevation``.
     gradient
         Change of the variable with height, in its units per m, such as -0.0065 for temperatures.
+    good
+        Quality flags of values that are good (`sdaxr.observations.screening.Screening`).
 
     Returns
     -------
     xarray.Dataset
-        The attribute ``observations_failed_buddy_check`` counts the values that are left out.
+        The attribute ``observations_failed_buddy_check`` counts the values that are left out,
+        ``observations_flagged`` those whose flags are bad.
 
     Raises
     ------
     DataError
-        If there are no latitudes and longitudes, or no heights where they are compared.
+        If there are no latitudes and longitudes, no errors, or no heights where they are compared; if it is not known
+        whether a flag is good.
     OptionError
         If an option is impossible, or titanlib is not installed.
     """
-    require_points(observations, "buddy_check")
+    observations = good_points(observations, "buddy_check", good)
     for name, value in (("km", km), ("threshold", threshold), ("least", least)):
         schema.check_positive(name, value)
     for name, number in (("neighbours", neighbours), ("iterations", iterations)):

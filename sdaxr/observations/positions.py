@@ -11,6 +11,8 @@ import xarray as xr
 
 from sdaxr.observations.matching import ERROR, observed_variables
 from sdaxr.observations.places import OBS
+from sdaxr.observations.quality import good_values
+from sdaxr.observations.screening import Screening
 from sdaxr.schema import TIME, DataError, OptionError
 from sdaxr.states.axes import is_latitude, is_longitude
 from sdaxr.states.coordinates import EARTH_RADIUS
@@ -28,6 +30,39 @@ def require_points(observations: xr.Dataset, function: str) -> None:
             f"{function}: found the dimensions {tuple(map(str, observations.dims))}, expected '{OBS}' (the point "
             "form); read the measurements with sdaxr.read_observations"
         )
+
+
+def good_points(observations: xr.Dataset, function: str, good: Any = None) -> xr.Dataset:
+    """Observations in the point form, without the values that their quality flags call bad.
+
+    Parameters
+    ----------
+    observations
+        Point form, with an error of each variable.
+    function
+        The function that needs them, for errors.
+    good
+        Flags that are good, as of `sdaxr.observations.screening.Screening`.
+
+    Returns
+    -------
+    xarray.Dataset
+        The attribute ``observations_flagged`` counts the values that are left out, where there are flags.
+
+    Raises
+    ------
+    DataError
+        If the observations do not have the point form, or no errors; if it is not known whether a flag is good.
+    """
+    require_points(observations, function)
+    how, keep = Screening(good=good), {}
+    for name in observed_variables(observations):
+        if name + ERROR not in observations:
+            raise DataError(f"'{name}' has no '{name}{ERROR}', expected one standard deviation of its error")
+        found = good_values(observations, name, how.good_of(name))
+        if found is not None:
+            keep[name] = found.broadcast_like(observations[name]).values
+    return keep_values(observations, keep, "observations_flagged") if keep else observations
 
 
 def positions_in_km(observations: xr.Dataset) -> tuple[np.ndarray, bool]:

@@ -121,7 +121,8 @@ def _verdicts(
         raise DataError(
             f"'{flags.name}' has the flags {', '.join(texts)}, not known to be good or bad, expected "
             f"flag_meanings, or a convention ({', '.join(CONVENTIONS)}) in ds['{flags.name}'].attrs['conventions']; "
-            f"say which flags are good, screening={{'good': {{{name!r}: [1, 2]}}}}"
+            f"say which flags are good, screening={{'good': {{{name!r}: [1, 2]}}}}, or good={{{name!r}: [1, 2]}} of a "
+            "preparation"
         )
     return np.array([verdict is True for verdict in verdicts], bool)
 

@@ -49,8 +49,9 @@ class Screening(Options):
         Quality flags of values that are good, where the attributes of ``<variable>_qc`` do not say so: values such as
         ``(1, 2)``, or words of ``flag_meanings``; or a mapping of variables to these. See `sdaxr.observations.quality`.
     duplicates
-        What happens to a variable that is there twice at one time and place: ``"error"``; ``"drop"`` uses the first
-        value and counts the others; ``"keep"`` uses all, as measurements with independent errors.
+        What happens to a variable that is there twice at one time and place, in one network or, as a measurement, in
+        two: ``"error"``; ``"drop"`` uses the first value and counts the others; ``"keep"`` uses all, as measurements
+        with independent errors.
     gross_error
         Background check: a value y is left out and counted where
         :math:`|y - H(x_b)| > k \sqrt{B + R}` (Lorenc & Hammon 1988, doi:10.1002/qj.49711448012), with the error

@@ -117,6 +117,17 @@ def converted_bias(attrs: Mapping[str, Any], error: str, factor: float) -> dict[
     return bias_attributes(deviations, str(attrs.get(BY, "")))
 
 
+def predictors(attrs: Mapping[str, Any], error: str) -> set[str]:
+    """Names of the predictors of the biases of a variable, from the attributes of its errors.
+
+    Raises
+    ------
+    DataError
+        If an attribute cannot be read.
+    """
+    return set(_deviations(attrs, error)) - {CONSTANT} if BIAS in attrs else set()
+
+
 def sources_of(
     observations: xr.Dataset, name: str, by: str | None, flat: np.ndarray, dims: Sequence[str]
 ) -> tuple[list[str], np.ndarray]:

@@ -22,7 +22,7 @@ from sdaxr.observations.correlation import ATTRIBUTE
 from sdaxr.observations.matching import ERROR, observed_variables
 from sdaxr.observations.noise import DISTRIBUTION
 from sdaxr.observations.places import OBS
-from sdaxr.observations.positions import require_points
+from sdaxr.observations.positions import good_points
 from sdaxr.schema import TIME, DataError, OptionError, nearest
 from sdaxr.states.coordinates import Coordinate, coordinate_of, nearest_points
 from sdaxr.states.fields import StateLayout
@@ -30,7 +30,7 @@ from sdaxr.states.time import TimeAxis, check_kind, elapsed, nearest_times, time
 
 
 def superob(
-    observations: xr.Dataset, grid: Any, *, representativeness: float | Mapping[str, float] = 0.0
+    observations: xr.Dataset, grid: Any, *, representativeness: float | Mapping[str, float] = 0.0, good: Any = None
 ) -> xr.Dataset:
     """Observations averaged within the cells and the steps of a grid.
 
@@ -40,30 +40,34 @@ def superob(
     Parameters
     ----------
     observations
-        Point form. Where there are quality flags, leave out what is bad, and the flags, before.
+        Point form. Values that their quality flags call bad are left out first.
     grid
         A prior, or fields on (time, ...). Steps of a prior are multiples of its time step since 1970-01-01 00:00, or
         since 0 where time is a number or a duration.
     representativeness
         Error of representativeness, in the units of the variable: a number, or one for each variable.
+    good
+        Quality flags of values that are good (`sdaxr.observations.screening.Screening`).
 
     Returns
     -------
     xarray.Dataset
         Point form, with a row for each cell: ``time`` is the step, positions are the mean of those in the cell.
-        ``<variable>_count`` is the number of values. Of other coordinates, ``source`` stays.
+        ``<variable>_count`` is the number of values. Of other coordinates, ``source`` stays. The attribute
+        ``averaged_from`` is the number of observations, ``observations_flagged`` that of values whose flags are bad.
 
     Raises
     ------
     DataError
-        If the observations do not have the point form, have quality flags, or errors that are not independent and
-        Gaussian; if their times are of another kind.
+        If the observations do not have the point form, or have no errors, or errors that are not independent and
+        Gaussian; if their times are of another kind or calendar; if it is not known whether a flag is good.
     OptionError
         If an error of representativeness is negative, or of an unknown variable.
     """
     import pandas as pd
 
-    require_points(observations, "superob")
+    number = observations.sizes.get(OBS, 0)
+    observations = good_points(observations, "superob", good)
     names = observed_variables(observations)
     _check_errors(observations, names)
     extra = _errors(representativeness, names)
@@ -82,7 +86,7 @@ def superob(
         out = out.assign_coords(source=(OBS, observations["source"].values[first]))
     for name in names:
         out = out.assign(_averaged(observations, name, group, first.size, extra[name]))
-    return out.assign_attrs(averaged_from=int(observations.sizes[OBS]))
+    return out.assign_attrs(averaged_from=int(number))
 
 
 def _averaged(observations: xr.Dataset, name: str, group: np.ndarray, cells: int, extra: float) -> dict[str, Any]:
@@ -108,13 +112,6 @@ def _averaged(observations: xr.Dataset, name: str, group: np.ndarray, cells: int
 
 def _check_errors(observations: xr.Dataset, names: list[str]) -> None:
     for name in names:
-        if f"{name}_qc" in observations:
-            raise DataError(
-                f"'{name}' has the flags '{name}_qc', which an average would lose; leave out what is bad "
-                f"(ds['{name}'].where(ds['{name}_qc'] == 1)) and drop the flags first"
-            )
-        if name + ERROR not in observations:
-            raise DataError(f"'{name}' has no '{name}{ERROR}', expected one standard deviation of its error")
         for attribute in (ATTRIBUTE, DISTRIBUTION):
             if attribute in observations[name + ERROR].attrs:
                 raise DataError(
@@ -151,7 +148,7 @@ def _cells(
     observations: xr.Dataset, coords: Mapping[str, Coordinate], axis: TimeAxis, times: xr.DataArray | None
 ) -> tuple[list[np.ndarray], dict[str, np.ndarray], np.ndarray]:
     """Numbers of the cell along each dimension, its middle by dimension, and its time; shape (n,) each."""
-    check_kind(observations[TIME], axis.kind, of="the observations", like="the grid")
+    check_kind(observations[TIME], axis.kind, of="the observations", like="the grid", calendar=axis.calendar)
     step, index, far = _steps(observations[TIME], axis, times)
     cell, middle = [index], {}
     for dim, coordinate in coords.items():

@@ -17,14 +17,14 @@ from sdaxr.observations.places import OBS
 from sdaxr.observations.positions import (
     chord_of,
     duration,
+    good_points,
     keep_values,
     positions_in_km,
-    require_points,
     times_as_numbers,
 )
 
 
-def thin(observations: xr.Dataset, *, km: float, per: Any = None) -> xr.Dataset:
+def thin(observations: xr.Dataset, *, km: float, per: Any = None, good: Any = None) -> xr.Dataset:
     """Observations of which no two are closer to each other than a distance.
 
     The observations with the smallest errors stay; of equal ones the first. Each variable is thinned by itself.
@@ -32,26 +32,30 @@ def thin(observations: xr.Dataset, *, km: float, per: Any = None) -> xr.Dataset:
     Parameters
     ----------
     observations
-        Point form. Where there are quality flags, leave out what is bad before.
+        Point form. Values that their quality flags call bad are left out first.
     km
         Smallest distance along the surface of the Earth, or in the plane of ``y`` and ``x``, in km.
     per
         Smallest difference of the times of two observations that are closer than ``km``, such as ``"1h"``; a number
         where time is model time. None: observations of different times are not compared.
+    good
+        Quality flags of values that are good (`sdaxr.observations.screening.Screening`).
 
     Returns
     -------
     xarray.Dataset
-        The attribute ``observations_thinned`` counts the values that are left out.
+        The attribute ``observations_thinned`` counts the values that are left out, ``observations_flagged`` those whose
+        flags are bad.
 
     Raises
     ------
     DataError
-        If the observations do not have the point form, or their positions are no distances.
+        If the observations do not have the point form, or no errors, or their positions are no distances; if it is not
+        known whether a flag is good.
     OptionError
         If ``km`` or ``per`` is not positive.
     """
-    require_points(observations, "thin")
+    observations = good_points(observations, "thin", good)
     schema.check_positive("km", km, " of km")
     places, on_sphere = positions_in_km(observations)
     places = places / (chord_of(float(km)) if on_sphere else float(km))

@@ -40,7 +40,15 @@ BACKGROUND = "background"
 def as_networks(observations: Observations, layout: StateLayout | None = None) -> dict[str, xr.Dataset]:
     """Observations as a mapping from the name of a network to its Dataset, with the coordinate names of ``layout``."""
     like = {} if layout is None else layout.coordinate_attrs
-    return {name: recognised_observations(data, like) for name, data in _networks(observations).items()}
+    networks = {name: recognised_observations(data, like) for name, data in _networks(observations).items()}
+    return networks if layout is None else {name: _in_months(data, layout.time) for name, data in networks.items()}
+
+
+def _in_months(data: xr.Dataset, axis: TimeAxis) -> xr.Dataset:
+    """Fields with the labels of their months, where the steps of ``axis`` are months that are labelled anywhere."""
+    if TIME not in data.dims or TIME not in data.coords or time_kind(data[TIME]) != axis.kind:
+        return data
+    return data.assign_coords({TIME: (TIME, axis.labelled(data[TIME].values), data[TIME].attrs)})
 
 
 def _networks(observations: Observations) -> dict[str, xr.Dataset]:

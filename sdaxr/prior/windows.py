@@ -230,7 +230,7 @@ def split(data: xr.Dataset, least: int) -> tuple[xr.Dataset, xr.Dataset]:
     Raises
     ------
     DataError
-        If nothing is left to train on, or the times have no regular step.
+        If less than a window is left to train on, or the times have no regular step.
     """
     whole = stretches(data)
     if len(whole) > 1:
@@ -249,7 +249,12 @@ def split(data: xr.Dataset, least: int) -> tuple[xr.Dataset, xr.Dataset]:
             return parts[0], parts[0]
         return parts[0], parts[1]
     last = next((part.stop for part in reversed(whole) if part.stop - part.start >= least), data.sizes[TIME])
-    end = max(1, min(round(0.9 * data.sizes[TIME]), last - least))
+    end = min(round(0.9 * data.sizes[TIME]), last - least)
+    if end < least:
+        raise DataError(
+            f"found {data.sizes[TIME]} times, expected at least {2 * least}: a window of {least} to train on, and one "
+            "to validate; train with a shorter window, or on more times"
+        )
     return data.isel({TIME: slice(None, end)}), data.isel({TIME: slice(end, None)})
 
 

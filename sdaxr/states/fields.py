@@ -24,7 +24,7 @@ from sdaxr.states.names import recognised
 from sdaxr.states.places import Places, check_places
 from sdaxr.states.storage import from_file, to_file
 from sdaxr.states.time import TimeAxis, check_kind, phase
-from sdaxr.states.units import check_decoded
+from sdaxr.states.units import check_values
 
 if TYPE_CHECKING:
     import torch
@@ -202,7 +202,7 @@ class StateLayout:
             raise DataError(f"variable {schema.nearest(missing[0], map(str, data.data_vars))}")
         for name in self.variables:
             found = data[name]
-            check_decoded(name, found.attrs, "the data")
+            check_values(name, found, "the data")
             schema.check_units(name, found.attrs.get("units"), self.attrs[name].get("units"), "the data")
             known = {*self.dims(name), TIME, str(ensemble_dimension(data))}
             if set(self.dims(name)) - set(map(str, found.dims)) or set(map(str, found.dims)) - known:

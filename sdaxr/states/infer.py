@@ -16,11 +16,12 @@ from sdaxr.states.climatology import Climatology
 from sdaxr.states.coordinates import coordinate_of, plain_attrs
 from sdaxr.states.fields import StateLayout
 from sdaxr.states.harmonics import Harmonics, resolved_harmonics
+from sdaxr.states.months import ANYWHERE
 from sdaxr.states.names import auxiliary
 from sdaxr.states.places import places_of
 from sdaxr.states.seasonal import estimate
 from sdaxr.states.time import CYCLES, TimeAxis, time_stretches
-from sdaxr.states.units import check_decoded, check_given
+from sdaxr.states.units import check_given, check_values
 
 _log = logging.getLogger(__name__)
 
@@ -78,7 +79,7 @@ def infer_layout(
         raise schema.OptionError(f"missing={schema.nearest(missing, MISSING)}")
     names = state_variables(data, variables)
     for name in names:
-        check_decoded(name, data[name].attrs, "the training data")
+        check_values(name, data[name], "the training data")
         check_given(name, data[name].attrs, "the training data")
     space = tuple(map(str, space_dimensions(data[names[0]])))
     layers = {v: layer_dimension(data[v]) for v in names}
@@ -99,6 +100,8 @@ def infer_layout(
     layered = tuple(v for v in names if layers[v] is not None)
     axes = [d for d in (layer, *space) if d is not None]
     time, _ = time_stretches(data)
+    if time.anchor == ANYWHERE:
+        _log.warning("the times lie at different places in their months: each is taken as its month, at mid-month")
     harmonics = resolved_harmonics(data[TIME], time) if normalise in ("auto", "climatology") else Harmonics(())
     if normalise == "climatology" and not harmonics.terms:
         raise DataError(
@@ -248,6 +251,8 @@ def _context_field(data: xr.Dataset, name: str, space: tuple[str, ...]) -> np.nd
     found = data[name]
     if set(map(str, found.dims)) != set(space):
         raise DataError(f"context field '{name}' has dimensions {found.dims}, expected {space}")
+    if found.dtype.kind not in "fiub":
+        raise DataError(f"context field '{name}' has values of type {found.dtype}, expected numbers or truth values")
     values = found.transpose(*space).values.astype(float)
     deviation = float(np.nanstd(values)) or 1.0
     return np.asarray(np.nan_to_num((values - np.nanmean(values)) / deviation), np.float32)

@@ -1,7 +1,9 @@
 """Times that are regular in the months of their calendar: months, seasons, years.
 
 A time is a month and a place in it. Times are regular where their months are equally spaced and their places are the
-same: counted from the beginning of the month, from its end, or as a fraction of it (the middle of each month).
+same: counted from the beginning of the month, from its end, as a fraction of it (the middle of each month), or from the
+middle of it in whole days, rounded down or up. Where the places are not the same, as those of the mean time of some
+measurements, a time is its month, and the label of the month is its middle in whole days.
 """
 
 from __future__ import annotations
@@ -11,7 +13,9 @@ from typing import Any
 
 import numpy as np
 
-ANCHORS = ("beginning", "end", "fraction")
+ANYWHERE = "anywhere"
+ANCHORS = ("beginning", "end", "fraction", "day_before_middle", "day_after_middle", ANYWHERE)
+_DAY = 86400.0
 # Seconds by which the places of two times in their months may differ: what rounding of days as float32 leaves.
 _SLACK = 60.0
 
@@ -34,13 +38,14 @@ def months_of(times: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return index, place, np.array([86400.0 * t.daysinmonth for t in times])
 
 
-def months_between(times: np.ndarray) -> tuple[np.ndarray, str] | None:
-    """Months from each time to the next, shape (n - 1,), and the anchor; None where no anchor holds for all."""
+def months_between(times: np.ndarray) -> tuple[np.ndarray, str]:
+    """Months from each time to the next, shape (n - 1,), and the anchor, the first that holds for all times."""
     index, place, length = months_of(times)
-    for anchor, measured in zip(ANCHORS, (place, length - place, place / length * 30 * 86400), strict=True):
+    for anchor in ANCHORS[:-1]:
+        measured = place / length * 30 * _DAY if anchor == "fraction" else place - _origin_of(anchor, length)
         if np.ptp(measured) <= _SLACK:
             return np.diff(index), anchor
-    return None
+    return np.diff(index), ANYWHERE
 
 
 def months_after(start: Any, months: np.ndarray, anchor: str) -> np.ndarray:
@@ -59,15 +64,25 @@ def months_after(start: Any, months: np.ndarray, anchor: str) -> np.ndarray:
     wanted = index[0] + np.asarray(months, int)
     begin = _begins(start, wanted)
     there = months_of(begin)[2]
-    if anchor == "end":
-        place = there - (length - place)
+    if anchor == ANYWHERE:
+        place = _origin_of("day_before_middle", there)
     elif anchor == "fraction":
         place = there * (place / length)
+    else:
+        place = _origin_of(anchor, there) + (place - _origin_of(anchor, length))
     seconds = np.broadcast_to(place, wanted.shape)
     if begin.dtype.kind == "M":
         # To the microsecond: a fraction of a month is no whole number of nanoseconds.
         return np.asarray(begin + (seconds * 1e6).round().astype("timedelta64[us]"))
     return np.array([b + datetime.timedelta(seconds=float(s)) for b, s in zip(begin, seconds, strict=True)], object)
+
+
+def _origin_of(anchor: str, length: np.ndarray) -> np.ndarray:
+    """From where the place in a month is counted, in seconds from its beginning, for months of some lengths."""
+    if anchor in ("beginning", "end"):
+        return np.asarray(length * (anchor == "end"), float)
+    rounded = np.floor if anchor == "day_before_middle" else np.ceil
+    return np.asarray(rounded(length / 2 / _DAY) * _DAY)
 
 
 def _begins(start: Any, index: np.ndarray) -> np.ndarray:

@@ -10,6 +10,7 @@ import xarray as xr
 
 from sdaxr.schema import TIME, VALID_TIME, DataError
 from sdaxr.states.axes import is_latitude, is_longitude, is_vertical
+from sdaxr.states.units import same_quantity
 
 _log = logging.getLogger(__name__)
 
@@ -69,7 +70,7 @@ def recognised(data: xr.Dataset, like: Mapping[Hashable, Mapping[Any, Any]]) -> 
         Fields or observations.
     like
         Attributes of the expected coordinates, by name. A coordinate that ``data`` has by name stays. Another one is
-        found by what it is: a latitude, a longitude, or a vertical coordinate with the same units.
+        found by what it is: a latitude, a longitude, or a vertical coordinate in units of the same quantity.
 
     Returns
     -------
@@ -83,7 +84,7 @@ def recognised(data: xr.Dataset, like: Mapping[Hashable, Mapping[Any, Any]]) -> 
         for role in (r for r in _ROLES if r(name, attrs)):
             found = [n for n, c in data.coords.items() if n not in like and role(n, c.attrs)]
             if role is is_vertical:  # A depth in m is no level in hPa.
-                found = [n for n in found if data[n].attrs.get("units") == attrs.get("units")]
+                found = [n for n in found if same_quantity(data[n].attrs.get("units"), attrs.get("units"))]
             if len(found) == 1:
                 renamed[found[0]] = name
                 _log.info("'%s' is taken as '%s'", found[0], name)

@@ -13,7 +13,7 @@ import xarray as xr
 from sdaxr import schema
 from sdaxr.schema import TIME, DataError, GridError
 from sdaxr.states.coordinates import TOLERANCE, describe_points, nearest_points
-from sdaxr.states.months import months_after, months_between, months_of
+from sdaxr.states.months import ANYWHERE, months_after, months_between, months_of
 
 CYCLES = ("hour_of_day", "day_of_year")
 # A series in which more of the steps are gaps has no step.
@@ -100,6 +100,12 @@ class TimeAxis:
         place = self.places(xr.DataArray(np.array([time]), dims=TIME, name=TIME), origin)
         return self.at(origin, np.floor(place + TOLERANCE).astype(int))[0]
 
+    def labelled(self, times: np.ndarray) -> np.ndarray:
+        """The labels of the months of ``times``, (n,), where these lie anywhere in the month; else ``times``."""
+        if self.anchor != ANYWHERE or not times.size:
+            return times
+        return months_after(times[0], np.diff(months_of(times)[0], prepend=months_of(times[:1])[0]).cumsum(), ANYWHERE)
+
     def steps(self, first: Any, last: Any) -> float:
         """Number of steps from one time to another; not whole where the latter is no step."""
         return float(self.places(xr.DataArray(np.array([last]), dims=TIME, name=TIME), first)[0])
@@ -112,6 +118,8 @@ class TimeAxis:
         """Whether ``times``, shape (n,), are consecutive times of this axis, up to `TOLERANCE`."""
         if time_kind(times) != self.kind:
             return False
+        if self.anchor == ANYWHERE:
+            return bool((np.diff(months_of(times.values)[0]) == self.months).all())
         expected = xr.DataArray(self.after(times.values[0], times.size), dims=TIME, name=TIME)
         apart = np.diff(elapsed(times, times.values[0]) - elapsed(expected, times.values[0]))
         return bool((np.abs(apart) <= TOLERANCE * self.step).all())
@@ -242,12 +250,14 @@ def time_stretches(data: xr.Dataset | xr.DataArray) -> tuple[TimeAxis, list[slic
         )
     middle = float(np.median(steps))
     gaps, months, anchor = np.abs(steps - middle) > TOLERANCE * middle, 0, ""
-    found = months_between(times.values) if calendar_of(times) and gaps.any() else None
-    if found is not None:
-        usual = int(np.median(found[0]))
-        if usual and (found[0] != usual).sum() < gaps.sum():
-            gaps, months, anchor = found[0] != usual, usual, found[1]
-    if gaps.sum() > max(1, _MOST_GAPS * steps.size):
+    most = max(1, _MOST_GAPS * steps.size)
+    if calendar_of(times) and gaps.any():
+        apart, place = months_between(times.values)
+        usual = int(np.median(apart))
+        # Steps that are equal except for some gaps are not months at whatever day.
+        if usual and (apart != usual).sum() < gaps.sum() and (place != ANYWHERE or gaps.sum() > most):
+            gaps, months, anchor = apart != usual, usual, place
+    if gaps.sum() > most:
         at = int(np.abs(steps - middle).argmax())
         raise DataError(
             f"'time' is not regular: the step after {times.values[at]} is {steps[at]:g}, the median step is "

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+import xarray as xr
 
 from sdaxr.schema import DataError, UnitsError
 
@@ -31,12 +32,18 @@ def check_given(name: str, attrs: Mapping[Any, Any], where: str) -> None:
         )
 
 
-def check_decoded(name: str, attrs: Mapping[Any, Any], where: str) -> None:
-    """Raise `DataError` if ``attrs``, those of the variable ``name``, say that its values are packed."""
-    packed = [key for key in _STORAGE if key in attrs]
+def check_values(name: str, variable: xr.DataArray, where: str) -> None:
+    """Raise `DataError` unless the values of ``variable``, of this name, are real numbers, and are not packed."""
+    if variable.dtype.kind not in "fiu":
+        raise DataError(
+            f"'{name}' has values of type {variable.dtype} in {where}, expected real numbers; convert them, "
+            f"ds['{name}'].astype(float), or leave the variable out"
+        )
+    packed = [key for key in _STORAGE if key in variable.attrs]
     if packed:
         raise DataError(
-            f"'{name}' has the attribute '{packed[0]}' ({attrs[packed[0]]}) in {where}, expected decoded values; open "
+            f"'{name}' has the attribute '{packed[0]}' ({variable.attrs[packed[0]]}) in {where}, expected decoded "
+            "values; open "
             "the file with decoding (mask_and_scale=True), use xr.decode_cf(ds), or remove the attribute from values "
             "that are decoded"
         )
@@ -72,6 +79,29 @@ def conversion(name: str, found: str, expected: str) -> tuple[float, float]:
             "convert values and errors first"
         )
     return scale, offset
+
+
+def same_quantity(found: object, expected: object) -> bool:
+    """Whether two units are equal, or can be read and converted to each other: Pa and hPa, degrees_east and degree."""
+    if str(found or "") == str(expected or ""):
+        return True
+    units = [_parsed(str(each)) for each in (found, expected) if each]
+    return len(units) == 2 and None not in units and bool(units[0].dimensionality == units[1].dimensionality)
+
+
+def is_readable(units: object) -> bool:
+    """Whether the registry knows ``units``; that of model levels, for one, it does not."""
+    return bool(units) and _parsed(str(units)) is not None
+
+
+def _parsed(units: str) -> Any:
+    import pint
+    from cf_xarray.units import units as registry
+
+    try:
+        return registry.parse_units(units)
+    except (pint.PintError, ValueError, TypeError, AssertionError):
+        return None
 
 
 def power(units: str, exponent: int) -> str:

@@ -17,6 +17,7 @@ from sdaxr.states.coordinates import coordinate_of, onto_grid
 from sdaxr.states.names import recognised
 from sdaxr.states.places import check_places, places_of
 from sdaxr.states.time import match_times
+from sdaxr.states.units import check_values
 
 _TIME_DIMS = (TIME, LEAD_TIME, INIT_TIME)
 
@@ -113,6 +114,8 @@ def _common_variables(data: xr.Dataset, truth: xr.Dataset) -> tuple[xr.Dataset, 
             f"found the variables {sorted(map(str, data.data_vars))} in the estimate and "
             f"{sorted(map(str, truth.data_vars))} in the truth, expected at least one in common; rename one"
         )
+    for name in names:
+        check_values(str(name), truth[name], "the truth")
     return data[names], truth[names]
 
 

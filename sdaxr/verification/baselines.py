@@ -21,7 +21,7 @@ from sdaxr.schema import MEMBER, TIME, TRAJECTORY, DataError, check_units
 from sdaxr.states.axes import ensemble_dimension, is_latitude, is_longitude, space_dimensions
 from sdaxr.states.coordinates import gathered, period_of, turn_of, unrolled, wrapped
 from sdaxr.states.inputs import as_dataset
-from sdaxr.states.time import elapsed, time_kind
+from sdaxr.states.time import calendar_of, check_kind, elapsed, time_kind
 from sdaxr.verification.alignment import single, valid_times
 from sdaxr.verification.seasonal import Seasons
 
@@ -147,9 +147,7 @@ def _interpolate(observed: xr.DataArray, like: xr.DataArray, times: xr.DataArray
 
 
 def _comparable(observed: xr.DataArray, wanted: xr.DataArray) -> tuple[np.ndarray, np.ndarray]:
-    kinds = time_kind(observed), time_kind(wanted)
-    if kinds[0] != kinds[1]:
-        raise DataError(f"the times are {kinds[0]} in the observations and {kinds[1]} in 'like', expected the same")
+    check_kind(observed, time_kind(wanted), of="the observations", like="'like'", calendar=calendar_of(wanted))
     origin = observed.values[0]
     return elapsed(observed, origin), elapsed(wanted, origin)
 

@@ -4,6 +4,7 @@ With members :math:`x_i`, :math:`i = 1 \dots M`, their mean :math:`\bar x`, the 
 :math:`\langle\cdot\rangle` the mean over space (weighted by cos(latitude) on a latitude grid):
 
 ===================  ===================================================================================
+``count``            number of values that are compared: of points where neither a member nor the truth is NaN
 ``rmse``             :math:`\sqrt{\langle (\bar x - y)^2 \rangle}`
 ``bias``             :math:`\langle \bar x - y \rangle`
 ``crps``             fair CRPS (Ferro 2014, https://doi.org/10.1002/qj.2270); the mean absolute
@@ -20,6 +21,7 @@ With members :math:`x_i`, :math:`i = 1 \dots M`, their mean :math:`\bar x`, the 
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Hashable, Sequence
 from typing import TYPE_CHECKING
 
@@ -36,10 +38,13 @@ from sdaxr.verification.alignment import align, time_dimensions
 if TYPE_CHECKING:
     import pandas as pd
 
-METRICS = ("rmse", "bias", "crps", "spread", "spread_skill", "rank_histogram", "spectrum")
+_log = logging.getLogger(__name__)
+
+METRICS = ("count", "rmse", "bias", "crps", "spread", "spread_skill", "rank_histogram", "spectrum")
 _ALL = tuple(dict.fromkeys([*observed.METRICS, *METRICS]))
 _ENSEMBLE_METRICS = {"spread", "spread_skill", "rank_histogram"}
 _NAMES = {
+    "count": "number of values that are compared",
     "rmse": "root-mean-square error of the ensemble mean",
     "bias": "mean error of the ensemble mean",
     "crps": "fair continuous ranked probability score",
@@ -59,12 +64,13 @@ def verify(posterior: xr.Dataset, truth: xr.Dataset, *, metrics: Sequence[str] |
         single field without members; on a grid, at stations, or without space.
     truth
         ``(time, ...)`` on the same points in any order, with a trajectory dimension of size 1 at most. Scores are
-        those at the common times, over the points where neither the truth nor a member is NaN. Or observations with
+        those at the common times, over the points where neither the truth nor a member is NaN; their number is the
+        score ``count``, and a warning is logged where one of the two alone is NaN. Or observations with
         their errors ``<variable>_error``, such as withheld ones: scores are then those of
         `sdaxr.verification.observed.verify_at`, over all observations.
     metrics
-        Some of ``rmse, bias, crps, spread, spread_skill, rank_histogram, spectrum``. Default: all that apply. A single
-        field has no spread, spread_skill and rank_histogram; only a regular grid has a spectrum.
+        Some of ``count, rmse, bias, crps, spread, spread_skill, rank_histogram, spectrum``. Default: all that apply. A
+        single field has no spread, spread_skill and rank_histogram; only a regular grid has a spectrum.
 
     Returns
     -------
@@ -126,7 +132,7 @@ def summary(scores: xr.Dataset) -> pd.DataFrame:
     pandas.DataFrame
         One row for each metric, and one column for each variable, or variable and layer (``q[layer=0]``). The time-mean
         of ``rmse`` and of ``spread`` is the square root of the mean square; ``spread_skill`` is computed from these two
-        where both are given. ``attrs["units"]`` maps each column to its units.
+        where both are given. ``count`` is the sum over time. ``attrs["units"]`` maps each column to its units.
     """
     import pandas as pd
 
@@ -136,7 +142,7 @@ def summary(scores: xr.Dataset) -> pd.DataFrame:
         metric, variable = _metric(str(name))
         if metric in ("rank_histogram", "spectrum") or metric in observed.PER_OBSERVATION:
             continue
-        mean = _time_mean(values, squares=metric in ("rmse", "spread")).compute()
+        mean = _over_time(metric, values).compute()
         for column, value in _columns(variable, mean):
             table.setdefault(column, {})[metric] = value
             if metric not in observed.DIMENSIONLESS:
@@ -165,6 +171,7 @@ def _scores(
     valid = estimate.notnull() & truth.notnull()
     if member is not None:
         valid = valid.all(member)
+    _warn_of_gaps(estimate, truth, valid)
     weights = (valid * _area_weights(estimate, space)).fillna(0)
     # Zeros in the place of gaps keep NaN out of the arithmetic; their weight is zero.
     estimate, truth = estimate.where(valid, 0), truth.where(valid, 0)
@@ -197,15 +204,29 @@ def _scores(
         "spread": spread,
         "spread_skill": spread_skill,
         "rank_histogram": lambda: _rank_histogram(estimate, truth, weights, member, space),
+        "count": lambda: valid.sum(space),
     }
     found: dict[Hashable, xr.DataArray] = {}
     for metric in wanted:
         if metric in compute and (member is not None or metric not in _ENSEMBLE_METRICS):
-            units = "1" if metric in ("spread_skill", "rank_histogram") else estimate.attrs.get("units", "1")
+            units = "1" if metric in observed.DIMENSIONLESS else estimate.attrs.get("units", "1")
             title = f"{_title(metric, member)}, {estimate.attrs.get('long_name', estimate.name)}"
             attrs = {"units": str(units), "long_name": title}
             found[f"{metric}_{estimate.name}"] = _with_attrs(compute[metric](), attrs)
     return found
+
+
+def _warn_of_gaps(estimate: xr.DataArray, truth: xr.DataArray, valid: xr.DataArray) -> None:
+    """Log where there are values of the estimate without one of the truth, or the reverse; lazy data are not read."""
+    if estimate.chunks or truth.chunks:
+        return
+    there = estimate.notnull().any([d for d in estimate.dims if d not in truth.dims]) | truth.notnull()
+    alone = int((there & ~valid).sum())
+    if alone:
+        _log.warning(
+            "%s: %d of %d values are NaN in the truth or in a member alone, and are not compared",
+            estimate.name, alone, there.size,
+        )  # fmt: skip
 
 
 def _with_attrs(score: xr.DataArray, attrs: dict[str, str]) -> xr.DataArray:
@@ -298,9 +319,11 @@ def _metric(name: str) -> tuple[str, str]:
     return metric, name[len(metric) + 1 :]
 
 
-def _time_mean(values: xr.DataArray, *, squares: bool) -> xr.DataArray:
+def _over_time(metric: str, values: xr.DataArray) -> xr.DataArray:
     dims = time_dimensions(values)
-    return (values**2).mean(dims) ** 0.5 if squares else values.mean(dims)
+    if metric == "count":
+        return values.sum(dims)
+    return (values**2).mean(dims) ** 0.5 if metric in ("rmse", "spread") else values.mean(dims)
 
 
 def _columns(variable: str, mean: xr.DataArray) -> list[tuple[str, float]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -49,6 +50,21 @@ def test_a_name_that_ends_in_partial_never_opens_as_finished(tmp_path: Path, mak
     for allow_incomplete in (False, True):
         with pytest.raises(ArchiveError, match="is not finished.*does not end in .partial"):
             open_archive(tmp_path / "a.zarr.partial", allow_incomplete=allow_incomplete)
+
+
+@pytest.mark.parametrize(
+    ("name", "make", "message"),
+    [
+        ("a.zarr.zip", lambda path: zipfile.ZipFile(path, "w").close(), "is a zip file, expected .*; unpack it"),
+        ("a.nc", lambda path: DATA.to_netcdf(path, group="m"), r"groups \['m'\], .*open_dataset\(path, group='m'\)"),
+        ("a.zarr", lambda path: DATA.to_zarr(path, group="m", consolidated=False), r"in the groups \['m'\], expected"),
+        ("m*.nc", lambda path: None, "there is nothing at .*; a pattern is not expanded"),
+    ],
+)
+def test_files_of_which_there_is_nothing_to_open(tmp_path: Path, name: str, make: Callable, message: str) -> None:
+    make(tmp_path / name)
+    with pytest.raises(ArchiveError, match=message):
+        open_archive(tmp_path / name)
 
 
 def test_the_windows_of_a_cycle_are_no_cycle(tmp_path: Path) -> None:

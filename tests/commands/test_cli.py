@@ -25,7 +25,7 @@ NOT_A_PARAMETER = {name: {"option"} for name in ("generate", "assimilate", "cycl
 for name in ("assimilate", "cycle", "forecast"):
     NOT_A_PARAMETER[name] |= {"method_option", "sampler_option"}
 NOT_A_PARAMETER["train"] = {"network_option"}
-NO_FLAG = {name: {"progress", "times"} for name in ("assimilate", "cycle")}
+NO_FLAG = {name: {"progress", "times"} for name in ("report", "assimilate", "cycle")}
 
 
 def run(*arguments: object, code: int = 0):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 
+import numpy as np
 import pytest
 import xarray as xr
 
@@ -68,7 +69,7 @@ def received(monkeypatch):
     def stand_in(name):
         return lambda data, *others, **options: calls.update({name: (data, *others, options.get("observations"))})
 
-    for name in ("assimilate", "cycle", "verify", "plot", "animate"):
+    for name in ("report", "assimilate", "cycle", "verify", "plot", "animate"):
         monkeypatch.setattr(sdaxr, name, stand_in(name))
     monkeypatch.setattr(steps, "parameters", lambda name: dict.fromkeys(("operator", "background", "prior", "carry")))
     return calls
@@ -79,6 +80,8 @@ def test_every_step_that_takes_observations_takes_a_table(stations, received, mo
     reading = {"errors": {"t2m": 1.0}}
     steps.assimilate(str(stations), "out.zarr", reading=reading)
     steps.cycle(str(stations), "out.zarr", prior="prior.safetensors", reading=reading)
+    steps.report(str(stations), "lorenz63", reading=reading)
+    xr.testing.assert_identical(received["report"][0], expected)
     xr.testing.assert_identical(received["assimilate"][0], expected)
     xr.testing.assert_identical(received["cycle"][0], expected)
     save(trajectories, tmp_path / "post.nc")
@@ -103,6 +106,33 @@ def test_each_network_is_read_in_its_own_way(stations, received):
     assert {n: float(d.t2m_error[0]) for n, d in networks.items()} == {"stations": 1.0, "ships": 2.0}
     steps.assimilate([str(stations), str(other)], "out.zarr", reading={"errors": 3.0})
     assert {float(d.t2m_error[0]) for d in received["assimilate"][0].values()} == {3.0}
+
+
+def test_statuses_are_counted_and_written(tmp_path):
+    time = ("time", 0.025 * np.arange(4), {"units": "1"})
+    seen = xr.Dataset({"a": ("time", [1.0, 2.0, np.nan, 1e20], {"units": "1"}), "a_error": 1.0}, {"time": time})
+    background = xr.Dataset({"a": ((), -9.0, {"units": "1"}), "a_error": 0.1})
+    paths = [str(tmp_path / f"{name}.nc") for name in ("seen", "twin", "first", "statuses")]
+    for data, path in zip((seen, seen, background, None), paths, strict=True):
+        if data is not None:
+            save(data, path)
+    how = {"background": paths[2], "screening": {"gross_error": 5}}
+    found = steps.report(paths[0], "lorenz63", store=paths[3], **how)
+    rows = [line.split() for line in steps.statuses(found).splitlines()]
+    assert rows[0] == ["a"] and {word: int(n) for word, n in rows[1:] if n != "0"} == {
+        "used": 1,
+        "missing": 1,
+        "failed_background_check": 1,
+        "implausible": 1,
+    }
+    np.testing.assert_array_equal(sdaxr.open_archive(paths[3]).a_status, found.a_status)
+    both = steps.statuses(steps.report(paths[:2], "lorenz63"))
+    assert both.splitlines()[0].split() == ["seen", "a", "twin", "a"] and both.splitlines()[1].split() == [
+        "used",
+        *"22",
+    ]
+    with pytest.raises(OptionError, match="and 2 networks, expected one; report each by itself"):
+        steps.report(paths[:2], "lorenz63", store=str(tmp_path / "both.nc"))
 
 
 def test_an_option_of_the_reading_that_does_not_exist(stations):

@@ -215,3 +215,31 @@ def test_measurements_between_two_steps_are_those_of_the_nearest() -> None:
     assert found.attrs["observations_used"] == [3]
     with pytest.raises(OptionError, match="found gross_error= and system=, expected a prior"):
         data.sda.assimilate(screening=near | {"gross_error": 5}, **options)
+
+
+@pytest.mark.parametrize("value", [1e20, -9999.0, 1e5])
+@pytest.mark.parametrize("method", ["ffbs", "bpf", "kalman", "4dvar"])
+def test_fill_values_are_refused(observations: xr.Dataset, method: str, value: float) -> None:
+    bad = observations.copy(deep=True)
+    bad["x2"].values[1] = value
+    with pytest.raises(DataError, match="^observation 1, x2 = .* at time=1.0, is .* deviations from the system's mean"):
+        smooth(bad, TRIPLE, method=method, members=2, **QUIET)
+
+
+def test_a_station_in_two_networks_is_used_once() -> None:
+    def reports(values: list[float], times: list[float]) -> xr.Dataset:
+        data = {"x1": ("obs", values, {"units": "1"}), "x1_error": 0.5}
+        return xr.Dataset(data, {"time": ("obs", times, {"units": "1"})})
+
+    first, second = reports([0.1, 0.2], [0.0, 0.5]), reports([0.4, 0.3], [0.5, 1.5])
+    options = {"method": "kalman", "members": 2} | QUIET
+    both = {"synop": first, "metar": second}
+    with pytest.raises(DataError, match="observation 0, x1 = 0.4 at time=0.5, is there at .* network 'synop'"):
+        smooth(both, TRIPLE, **options)
+    found = smooth(both, TRIPLE, screening={"duplicates": "drop"}, **options)
+    assert found.attrs["observations_duplicate"] == [0, 1]
+    xr.testing.assert_equal(found, smooth(reports([0.1, 0.2, 0.3], [0.0, 0.5, 1.5]), TRIPLE, **options))
+    twice = smooth({"synop": first, "metar": first}, TRIPLE, screening={"duplicates": "drop"}, **options)
+    xr.testing.assert_equal(twice, smooth(first, TRIPLE, times=twice.time, **options))
+    with pytest.raises(DataError, match=r"\['none'\] have no finite observation in the window"):
+        smooth({"none": first * np.nan}, TRIPLE, times=twice.time, **options)

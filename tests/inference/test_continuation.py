@@ -97,7 +97,7 @@ def test_bad_options_of_a_prior_are_named(options, error, message):
 
 
 def test_an_ensemble_of_another_time_is_refused():
-    with pytest.raises(DataError, match="is float, the time of the prior 'chain' is datetime"):
+    with pytest.raises(DataError, match="the ensemble are of kind float, those of the prior 'chain' of kind datetime"):
         forecast(chain_ensemble(), calendar_prior(), steps=2, **QUICK)
     slow = chain_ensemble(times=3).assign_coords(time=("time", [0.0, 1.0, 2.0], {"units": "1"}))
     with pytest.raises(DataError, match="the ensemble has the step 1"):

@@ -83,12 +83,22 @@ def test_times_of_another_kind_or_step_are_refused(kind: str) -> None:
     data, step = ensemble(kind), KINDS[kind][1]
     check_times(data, TimeAxis(kind, step * (1 + 5e-4), "s"), "the model")
     other = "float" if kind == "datetime" else "datetime"
-    with pytest.raises(DataError, match=f"'time' of the ensemble is {kind}, the time of the model is {other}; convert"):
+    with pytest.raises(
+        DataError, match=f"times of the ensemble are of kind {kind}, those of the model of kind {other}"
+    ):
         check_times(data, TimeAxis(other, step, "s"), "the model")
     twice = TimeAxis(kind, 2 * step, "s")
     with pytest.raises(DataError, match=f"the ensemble has the step {step:g} .*, the model has {2 * step:g} s;"):
         check_times(data, twice, "the model")
     check_times(data.isel(time=[-1]), twice, "the model")  # one state has no step
+
+
+def test_times_of_another_calendar_are_refused() -> None:
+    """Two calendars of cftime are of one kind, and their steps are the same."""
+    data = ensemble("cftime")
+    check_times(data, TimeAxis("cftime", 21600.0, "s", "noleap"), "the model")
+    with pytest.raises(DataError, match="ensemble have the calendar 'noleap', those of the model '360_day', expected"):
+        check_times(data, TimeAxis("cftime", 21600.0, "s", "360_day"), "the model")
 
 
 def test_months_go_on_by_the_calendar() -> None:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import xarray as xr
 from assimilated import QUICK
+from weather import weather
 from white import white_prior
 
 import sdaxr
@@ -59,11 +60,38 @@ def test_an_assimilation_counts_the_same(prior: Prior, mixed: xr.Dataset) -> Non
         assimilate(mixed, prior, members=1, outside="drop", **options, **QUICK)
 
 
+def test_the_background_check_is_that_of_an_assimilation(prior: Prior, truth: xr.Dataset) -> None:
+    """A background of 284 K with an error of 0.3 K excludes 281.5 K at the first time, not at later ones."""
+    data = reports([281.5, 281.5, 284.2], [0.0, 1.0, 0.0])
+    first = truth.isel(time=0, drop=True).assign(a_error=0.3)[["a", "a_error"]]
+    first["a"] = xr.full_like(first.a, 284.0)
+    how = {"background": first, "screening": {"gross_error": 4, "duplicates": "keep"}}
+    found = report(data, prior, **how)
+    assert words(found) == ["failed_background_check", "used", "used"] and found.attrs["observations_used"] == 2
+    posterior = assimilate(data, prior, members=1, **how, **QUICK)
+    assert posterior.attrs["observations_used"] == [1, 2]
+    assert words(report(data, prior, screening=how["screening"])) == ["used"] * 3
+
+
 def test_several_networks_have_a_tree(prior: Prior, mixed: xr.Dataset) -> None:
     both = {"one": mixed.isel(obs=[0]), "two": mixed.isel(obs=[0, 3])}
     found = report(both, prior, screening={"duplicates": "keep"})
     assert isinstance(found, xr.DataTree)
     assert words(found["one"].to_dataset()) == ["used"] and words(found["two"].to_dataset()) == ["used", "used"]
+
+
+def test_a_station_in_two_networks_is_used_once(prior: Prior) -> None:
+    """Refused, unless one of the two, or both, are asked for."""
+    synop, metar = reports([281.0, 282.0], [0.0, 0.5]), reports([281.5, 279.0], [0.5, 1.0])
+    both = {"synop": synop, "metar": metar}
+    with pytest.raises(DataError, match="observation 0, a = 281.5 K at time=0.5, is there at .* network 'synop', too"):
+        assimilate(both, prior, members=1, **QUICK)
+    found = report(both, prior)
+    assert words(found["metar"].to_dataset()) == ["duplicate", "used"]
+    posterior = assimilate(both, prior, members=1, screening={"duplicates": "drop"}, **QUICK)
+    assert posterior.attrs["observations_used"] == [2, 1] and posterior.attrs["observations_duplicate"] == [0, 1]
+    kept = assimilate(both, prior, members=1, screening={"duplicates": "keep"}, **QUICK)
+    assert kept.attrs["observations_used"] == [2, 2]
 
 
 def test_a_report_survives_a_file(prior: Prior, mixed: xr.Dataset, tmp_path) -> None:
@@ -99,6 +127,24 @@ def test_measurements_between_months_on_a_curvilinear_grid_in_other_units() -> N
     np.testing.assert_allclose(found.t[:2], [283.15, 284.15])
     with pytest.raises(UnitsError, match="'t' has units 'degC'"):
         report(buoys, white_prior(ocean))
+
+
+@pytest.mark.parametrize("name", ["level", "isobaricInPa"])
+def test_levels_in_other_units_are_refused_or_converted(name: str) -> None:
+    levels = weather()[["t"]].isel(time=slice(10))
+    sonde = xr.Dataset(
+        {"t": ("obs", [250.0, 280.0], {"units": "K"}), "t_error": 1.0},
+        {
+            "time": ("obs", levels.time.values[[1, 2]]),
+            "lat": ("obs", [50.6, 50.9]),
+            "lon": ("obs", [0.1, 0.3], {"units": "degree"}),
+            name: ("obs", [50000.0, 85000.0], {"units": "Pa", "standard_name": "air_pressure"}),
+        },
+    )
+    with pytest.raises(UnitsError, match="'level' has units 'Pa' in the observations, expected 'hPa'.*convert"):
+        report(sonde, white_prior(levels))
+    found = report(sonde, white_prior(levels), units="convert")
+    assert words(found, "t") == ["used", "used"] and found.level.values.tolist() == [500.0, 850.0]
 
 
 def test_there_is_nothing_else_in_the_room() -> None:

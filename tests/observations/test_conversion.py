@@ -11,7 +11,7 @@ from weather import weather
 
 from sdaxr import operators as op
 from sdaxr.observations.bias import with_bias
-from sdaxr.observations.conversion import in_units
+from sdaxr.observations.conversion import in_units, places_in_units
 from sdaxr.schema import DataError, OptionError, UnitsError
 from sdaxr.states.infer import infer_layout
 
@@ -64,6 +64,42 @@ def test_nothing_is_converted_unless_asked() -> None:
     assert same[1] == {} and same[0]["all"].sp.identical(network(units="Pa").sp)
 
 
+@pytest.mark.parametrize(
+    ("name", "units", "factor", "record"),
+    [
+        ("level", "Pa", 100.0, ["level: Pa to hPa"]),
+        ("level", "mbar", 1.0, []),
+        ("lat", "degreesN", 1.0, []),
+        ("lon", "degree", 1.0, []),
+        ("lon", "radian", np.pi / 180, ["lon: radian to degrees_east"]),
+        ("level", "model levels", 7.0, []),  # units that nobody can read are not compared
+        ("level", "", 7.0, []),
+    ],
+)
+def test_coordinates_are_converted_and_recorded(name: str, units: str, factor: float, record: list[str]) -> None:
+    layout = infer_layout(weather())
+    given = weather()[["t"]]
+    given = given.assign_coords({name: (name, given[name].values * factor, {"units": units, "period": 1.0})})
+    found, done = places_in_units({"all": given}, layout.coordinate_attrs, "convert")
+    assert done == record
+    np.testing.assert_allclose(found["all"][name], weather()[name] if record else given[name])
+    assert in_units({}, {}, states(), "convert", done)[1] == ({"units_converted": record} if record else {})
+    if not record:
+        assert places_in_units({"all": given}, layout.coordinate_attrs, "error") == ({"all": given}, [])
+        return
+    assert found["all"][name].attrs == {"units": layout.coordinate_attrs[name]["units"]}
+    with pytest.raises(UnitsError, match=f"'{name}' has units '{units}' in the observations, expected .*convert"):
+        places_in_units({"all": given}, layout.coordinate_attrs, "error")
+
+
+def test_a_height_is_no_pressure() -> None:
+    given = weather().assign_coords(level=("level", [500.0, 850.0], {"units": "m"}))
+    with pytest.raises(UnitsError, match="'level' has units 'm', which cannot be converted to 'hPa'"):
+        places_in_units({"all": given}, infer_layout(weather()).coordinate_attrs, "error")
+    with pytest.raises(OptionError, match="units='converted'.*Did you mean 'convert'"):
+        places_in_units({}, {}, "converted")
+
+
 def test_what_cannot_be_converted() -> None:
     def convert(data: xr.Dataset, units: str = "convert") -> None:
         in_units({"all": data}, {"all": op.identity()}, states(), units)
@@ -78,3 +114,11 @@ def test_what_cannot_be_converted() -> None:
         convert(packed)
     with pytest.raises(OptionError, match="units='converted'.*Did you mean 'convert'"):
         convert(network(units="hPa"), "converted")
+
+
+def test_a_predictor_of_a_bias_is_not_converted() -> None:
+    labels = {"level": ("obs", [50000.0], {"units": "Pa"})}
+    data = xr.Dataset({"t": ("obs", [280.0], {"units": "K"}), "t_error": ("obs", [1.0], {"units": "K"})}, labels)
+    biased = with_bias(data, 0.5, predictors={"level": 1e-5})
+    with pytest.raises(UnitsError, match="'level' is a predictor of a bias, in Pa"):
+        places_in_units({"sondes": biased}, {"level": {"units": "hPa"}}, "convert")

@@ -25,6 +25,15 @@ def test_sources_and_variables_are_told_apart():
     assert drop_duplicates(obs).sizes == {"obs": 3}
 
 
+def test_a_bad_value_is_no_duplicate():
+    flags = ("obs", np.array([4, 1, 1], "i1"), {"conventions": "Argo"})
+    obs = measured(50.0, 0.0, [99.0, 2.0, 3.0]).assign(t2m_qc=flags)
+    made = drop_duplicates(obs)
+    assert made.t2m.item() == 2.0 and made.t2m_qc.item() == 1
+    assert made.attrs["observations_flagged"] == made.attrs["observations_duplicate"] == 1
+    assert drop_duplicates(obs, good=(1, 4)).t2m.item() == 99.0
+
+
 def test_impossible_options():
     with pytest.raises(OptionError, match="keep is 'mean'; expected one of best, first, last"):
         drop_duplicates(measured(50.0, 0.0, [1.0]), keep="mean")

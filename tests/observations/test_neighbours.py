@@ -30,6 +30,13 @@ def test_what_does_not_fit_is_left_out():
     assert made.attrs["observations_failed_buddy_check"] == 1
 
 
+def test_a_bad_value_is_no_neighbour():
+    pytest.importorskip("titanlib")
+    flags = ("obs", np.where(np.arange(16) == 3, 4, 1).astype("i1"), {"conventions": "Argo"})
+    made = buddy_check(network().assign(t2m_qc=flags), km=100)
+    assert made.attrs["observations_failed_buddy_check"] == 0 and made.attrs["observations_flagged"] == 1
+
+
 def test_with_few_neighbours_nothing_is_checked():
     pytest.importorskip("titanlib")
     assert buddy_check(network(), km=100, neighbours=8).sizes == {"obs": 16}

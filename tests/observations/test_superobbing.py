@@ -15,6 +15,10 @@ from sdaxr.states.infer import infer_layout
 GRID = sphere(lat=np.array([50.0, 51.0]), lon=np.array([0.0, 1.0, 2.0]))
 
 
+def dates(calendar, count):
+    return xr.date_range("2019-03-01", periods=count, freq="h", calendar=calendar, use_cftime=True)
+
+
 def test_values_errors_places_and_times_by_hand():
     obs = measured(
         [50.1, 49.9, 51.2], [0.1, 0.3, 2.1], [280.0, 283.0, 290.0], hours=[0.25, -0.25, 1.0], errors=[1.0, 2.0, 3.0]
@@ -44,6 +48,16 @@ def test_sources_are_averaged_each_by_itself():
     obs = measured(50.0, 0.0, [1.0, 2.0, 4.0], source=["a", "b", "b"])
     made = superob(obs, GRID)
     assert dict(zip(made.source.values, made.t2m.values, strict=True)) == {"a": 1.0, "b": 3.0}
+
+
+@pytest.mark.parametrize("good", [None, (1, 2), {"t2m": [1, 2]}])
+def test_what_the_flags_call_bad_is_left_out(good):
+    """Among them a value that would decide the average, with an error that is ten times smaller."""
+    flags = ("obs", np.array([1, 4, 2], "i1"), {"conventions": "Argo"} if good is None else {})
+    obs = measured(50.0, 0.0, [1.0, 99.0, 3.0], errors=[1.0, 0.1, 1.0]).assign(t2m_qc=flags)
+    made = superob(obs, GRID, good=good)
+    assert (made.t2m.item(), made.t2m_count.item()) == (2.0, 2) and "t2m_qc" not in made
+    assert made.attrs["observations_flagged"] == 1 and made.attrs["averaged_from"] == 3
 
 
 def test_missing_values_do_not_count():
@@ -91,7 +105,7 @@ def test_model_time():
     [
         (lambda o: o, "era5", {}, OptionError, "grid is str, expected a prior"),
         (lambda o: o.rename(obs="station"), GRID, {}, DataError, "superob: found the dimensions"),
-        (lambda o: o.assign(t2m_qc=("obs", [0, 0])), GRID, {}, DataError, "an average would lose"),
+        (lambda o: o.assign(t2m_qc=("obs", [0, 0])), GRID, {}, DataError, "flags 0, not known .* good={'t2m'"),
         (
             lambda o: o.assign(t2m_error=o.t2m_error.assign_attrs(distribution="laplace")),
             GRID,
@@ -102,6 +116,13 @@ def test_model_time():
         (lambda o: o.rename(lat="y", lon="x"), GRID, {}, DataError, "expected some of .*'lat', 'lon'"),
         (lambda o: o.drop_vars("t2m_error").drop_attrs(), GRID, {}, DataError, "no 't2m_error'"),
         (lambda o: o.assign_coords(time=("obs", [0.0, 1.0])), GRID, {}, DataError, "kind float"),
+        (
+            lambda o: o.isel(obs=[0]).assign_coords(time=("obs", dates("360_day", 1))),
+            GRID.assign_coords(time=dates("noleap", GRID.sizes["time"])),
+            {},
+            DataError,
+            "have the calendar '360_day', those of the grid 'noleap'",
+        ),
         (lambda o: o, GRID, {"representativeness": {"u": 1.0}}, OptionError, "representativeness= names 'u'"),
         (
             lambda o: o,

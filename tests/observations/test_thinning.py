@@ -37,6 +37,13 @@ def test_no_two_are_close_and_none_is_left_out_without_reason():
     assert made.attrs["observations_thinned"] == 400 - made.sizes["obs"]
 
 
+def test_a_bad_value_does_not_push_out_a_good_one():
+    obs = measured(50.0, [0.0, 0.1], [99.0, 2.0], errors=[0.1, 1.0])
+    made = thin(obs.assign(t2m_qc=("obs", np.array([4, 1], "i1"), {"conventions": "Argo"})), km=50)
+    assert made.t2m.item() == 2.0
+    assert (made.attrs["observations_flagged"], made.attrs["observations_thinned"]) == (1, 0)
+
+
 def test_the_seam_and_the_poles_are_no_borders():
     assert thin(measured(0.0, [179.9, -179.9], [1.0, 2.0]), km=50).sizes == {"obs": 1}
     assert thin(measured(89.9, [0.0, 180.0], [1.0, 2.0]), km=50).sizes == {"obs": 1}

@@ -49,7 +49,7 @@ def test_maps_work_offline_with_one_warning(no_coastlines: Path, tmp_path: Path,
         lat=xr.DataArray([51.0, 55.0, 58.0], dims="station"),
         lon=xr.DataArray([0.0, -3.0, -8.0], dims="station"),
     )
-    with caplog.at_level(logging.WARNING):
+    with caplog.at_level(logging.WARNING, "sdaxr"):
         figure = plot(on_earth(3), truth=on_earth(), observations=stations, times=2, path=tmp_path / "map.png")
         plot(on_earth(), times=1, path=tmp_path / "again.png")
     assert sum("coastline" in r.message for r in caplog.records) == 1

@@ -62,7 +62,7 @@ def test_a_run_that_was_killed_while_overwriting_goes_on(
     data, store = autoregressive(6, 20), tmp_path / "p.safetensors"
     trained(data, store, seed=5)
     killed_training(monkeypatch, data, store, after=1, overwrite=True)
-    with caplog.at_level("INFO"):
+    with caplog.at_level("INFO", "sdaxr"):
         assert trained(data, store, overwrite=overwrite).metadata["seed"] == 0
     assert "resumed from" in caplog.text
 

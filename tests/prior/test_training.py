@@ -161,7 +161,7 @@ def test_short_series_hold_out_one_window(tmp_path: Path) -> None:
     data = autoregressive(3, 20).isel(trajectory=0, drop=True).drop_vars("split", errors="ignore")
     prior = trained(data, tmp_path / "p.safetensors")
     assert prior.layout.mean.item() == pytest.approx(float(data.a[:15].mean()))
-    with pytest.raises(DataError, match="expected at least the window of 5"):
+    with pytest.raises(DataError, match="found 8 times, expected at least 10: a window of 5"):
         trained(data.isel(time=slice(8)), tmp_path / "q.safetensors")
 
 

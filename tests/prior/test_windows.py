@@ -68,9 +68,7 @@ def test_windows_in_pieces(shared: bool) -> None:
         )
 
 
-@pytest.mark.parametrize(
-    ("states", "least", "training"), [(100, 5, 90), (100, 30, 70), (20, 5, 15), (8, 5, 3), (4, 5, 1)]
-)
+@pytest.mark.parametrize(("states", "least", "training"), [(100, 5, 90), (100, 30, 70), (20, 5, 15), (10, 5, 5)])
 def test_without_a_split_the_end_of_the_series_validates(states: int, least: int, training: int) -> None:
     """A tenth of the times, and at least one window."""
     data, _ = numbered(2, states)
@@ -112,6 +110,8 @@ def test_a_split_decides_which_trajectories_validate(caplog: pytest.LogCaptureFi
 
 def test_too_few_states_for_a_window() -> None:
     data, layout = numbered(2, 4)
+    with pytest.raises(DataError, match="found 4 times, expected at least 6: a window of 3 to train on, and one to"):
+        split(data, 3)
     with pytest.raises(DataError, match="found 4 states a trajectory, expected at least the window of 5"):
         Windows(data, layout, 5, seed=0)
 

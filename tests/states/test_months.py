@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import datetime
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 import xarray as xr
 
+from sdaxr.observations.window import as_networks, window_times
 from sdaxr.schema import DataError
 from sdaxr.states.fields import StateLayout
 from sdaxr.states.infer import infer_layout
@@ -134,3 +136,49 @@ def test_the_step_before_a_time(freq: str, calendar: str | None) -> None:
     for step in (values[0], values[17]):
         assert axis.step_before(step) == step == axis.step_before(step + 3 * day)
     assert axis.step_before(values[17] - day) == values[16]
+
+
+def days(rounded: Any, calendar: str | None, hours: int = 0) -> np.ndarray:
+    """Days in the middle of each month, as archives round them; 2000-01-16, 2000-02-15, 2000-03-16."""
+    begins = dates("MS", 40, calendar)
+    lengths = months_of(begins)[2] / 86400
+    unit = np.timedelta64(1, "h") if calendar is None else datetime.timedelta(hours=1)
+    return begins + np.array([int(24 * rounded(n / 2) + hours) for n in lengths]) * unit
+
+
+@pytest.mark.parametrize("calendar", [None, "noleap", "julian"])
+@pytest.mark.parametrize(("rounded", "hours"), [(np.floor, 0), (np.ceil, 0), (np.floor, 12), (np.floor, -24)])
+def test_the_middle_of_a_month_may_be_rounded_to_whole_days(calendar: str | None, rounded: Any, hours: int) -> None:
+    values = days(rounded, calendar, hours)
+    axis = time_axis(labelled(values))
+    assert (axis.months, axis.anchor) == (1, "day_before_middle" if rounded is np.floor else "day_after_middle")
+    np.testing.assert_array_equal(axis.after(values[3], 37), values[3:])
+    assert axis.fits(labelled(values[4:20]).time) and not axis.fits(labelled(values[::2]).time)
+    assert axis.step_before(values[17]) == values[17]
+    again = StateLayout.from_file(*infer_layout(labelled(values), cycles=[]).to_file())
+    assert again.time == axis
+
+
+@pytest.mark.parametrize("calendar", [None, "noleap", "360_day"])
+def test_a_month_may_be_labelled_anywhere(calendar: str | None, caplog: pytest.LogCaptureFixture) -> None:
+    """Mean times of what a satellite measured in each month, one of which has none."""
+    unit = np.timedelta64(1, "D") if calendar is None else datetime.timedelta(days=1)
+    scattered = dates("MS", 40, calendar) + np.random.default_rng(0).integers(0, 28, 40) * unit
+    kept = np.delete(scattered, 20)
+    axis, parts = time_stretches(labelled(kept))
+    assert (axis.months, axis.anchor) == (1, "anywhere") and parts == [slice(0, 20), slice(20, 39)]
+    assert axis.fits(labelled(kept[:20]).time) and not axis.fits(labelled(kept).time)
+    np.testing.assert_array_equal(axis.labelled(scattered), days(np.floor, calendar))
+    np.testing.assert_array_equal(axis.after(scattered[7], 33), days(np.floor, calendar)[7:])
+    layout = infer_layout(labelled(kept), cycles=[])
+    assert "the times lie at different places in their months" in caplog.text
+    seen = labelled(scattered[[3, 20, 7]]).assign(a_error=1.0)
+    network = as_networks(seen, layout)
+    np.testing.assert_array_equal(window_times(network, layout), days(np.floor, calendar)[3:21])
+
+
+def test_equal_steps_with_a_gap_are_no_months() -> None:
+    start = np.datetime64("1999-01-01", "ns")
+    values = start + np.cumsum([0, 30, 30, 30, 32, 30, 30]) * np.timedelta64(1, "D")
+    axis, parts = time_stretches(labelled(values))
+    assert axis.months == 0 and axis.step == 30 * 86400 and len(parts) == 2

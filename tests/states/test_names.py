@@ -40,7 +40,7 @@ def test_what_describes_others_is_no_state() -> None:
 
 
 def test_the_valid_time_of_a_file_is_its_time(caplog: pytest.LogCaptureFixture) -> None:
-    with caplog.at_level(logging.INFO):
+    with caplog.at_level(logging.INFO, "sdaxr"):
         found = named_time(climate_store())
     assert "'valid_time' holds the times" in caplog.text
     assert found.sizes["time"] == 12 and found.expver.dims == ("time",)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
+import xarray as xr
 
 from sdaxr.schema import DataError, UnitsError
-from sdaxr.states.units import check_decoded, check_given, conversion, power, quotient
+from sdaxr.states.units import check_given, check_values, conversion, power, quotient
 
 
 @pytest.mark.parametrize(
@@ -45,9 +47,15 @@ def test_missing_units(attrs: dict):
 
 @pytest.mark.parametrize("key", ["scale_factor", "add_offset", "_FillValue", "missing_value"])
 def test_packed_values(key: str):
-    check_decoded("t", {"units": "K"}, "the data")
+    check_values("t", xr.DataArray(1.0, attrs={"units": "K"}), "the data")
     with pytest.raises(DataError, match=f"'t' has the attribute '{key}' .0.01. in the data, expected decoded values"):
-        check_decoded("t", {key: 0.01}, "the data")
+        check_values("t", xr.DataArray(1.0, attrs={key: 0.01}), "the data")
+
+
+@pytest.mark.parametrize("values", ["a", b"a", 1j, True, None, np.datetime64(0, "ns"), np.timedelta64(0, "ns")])
+def test_values_that_are_no_numbers(values: object):
+    with pytest.raises(DataError, match="'t' has values of type .* in the data, expected real numbers; convert them"):
+        check_values("t", xr.DataArray(values), "the data")
 
 
 @pytest.mark.parametrize("spelling", ["m s-1", "m/s", "m s**-1", "m s^-1", "m.s-1", "m / s", "m s+1/s2"])

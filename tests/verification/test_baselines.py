@@ -130,6 +130,9 @@ def test_calendar_times():
     xr.testing.assert_allclose(interpolate(truth.isel(time=[0, 3, 8]), truth), truth)
     with pytest.raises(DataError, match="expected the same"):
         interpolate(truth, linear())
+    other, noleap = (truth.convert_calendar(c, align_on="date", use_cftime=True) for c in ("360_day", "noleap"))
+    with pytest.raises(DataError, match="the observations have the calendar '360_day', those of 'like' 'noleap'"):
+        interpolate(other, noleap)
 
 
 def test_observations_of_something_else_are_refused():

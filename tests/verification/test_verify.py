@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+
 import dask
 import numpy as np
 import pytest
@@ -90,7 +92,8 @@ def test_summary_takes_roots_of_mean_squares():
     post, truth = ensemble()
     scores = verify(post, truth)
     table = summary(scores)
-    assert list(table.index) == ["rmse", "bias", "crps", "spread", "spread_skill"]
+    assert list(table.index) == ["count", "rmse", "bias", "crps", "spread", "spread_skill"]
+    assert table.loc["count", "u"] == truth.u.size
     assert list(table.columns) == ["u", "v"]
     error = post.mean("member") - truth
     assert table.loc["rmse", "u"] == pytest.approx(float(np.sqrt((error.u**2).mean())))
@@ -125,6 +128,7 @@ def test_a_single_field_has_no_ensemble_scores():
     for field in (post.isel(member=0, drop=True), post.isel(member=[0])):
         scores = verify(field, truth)
         assert {str(n).rsplit("_", 1)[0] for n in scores if "spectrum" not in str(n)} == {
+            "count",
             "rmse",
             "bias",
             "crps",
@@ -148,6 +152,28 @@ def test_masked_cells_are_left_out_of_every_score():
     keep = ~hole.values
     by_hand = np.sqrt(((post.u.mean("member") - truth.u).values[:, keep] ** 2).mean(-1))
     np.testing.assert_allclose(expected.rmse_u, by_hand)
+
+
+@pytest.mark.parametrize(
+    ("of_posterior", "of_truth", "compared", "alone"),
+    [(0, 0, 64, 0), (32, 32, 32, 0), (0, 32, 32, 32), (16, 0, 48, 16), (8, 16, 48, 8)],
+)
+def test_what_is_compared_is_counted(of_posterior: int, of_truth: int, compared: int, alone: int, caplog):
+    """A land mask of both says nothing; gaps of one of the two alone are reported."""
+    post, truth = ensemble()
+    number = xr.DataArray(np.arange(64).reshape(8, 8), dims=("y", "x"))
+    post, truth = post.where(number >= of_posterior), truth.where(number >= of_truth)
+    with caplog.at_level(logging.WARNING, "sdaxr"):
+        scores = verify(post, truth)
+    assert (scores.count_u == compared).all() and scores.count_u.attrs["units"] == "1"
+    total = compared * truth.sizes["time"], alone * truth.sizes["time"]
+    assert summary(scores).loc["count", "v"] == total[0]
+    said = [record.getMessage() for record in caplog.records]
+    assert said == [
+        f"{n}: {total[1]} of {truth.u.size} values are NaN in the truth or in a member alone, and are not compared"
+        for n in "uv"
+        if alone
+    ]
 
 
 def test_a_time_without_truth_is_nan_and_dropped_from_the_summary():

@@ -61,7 +61,7 @@ class OI(ScoreMethod):
         if not isinstance(modes, Eofs):
             raise OptionError(
                 f"method='oi' needs a prior with EOFs, found the prior {prior.name!r} with the parameterisation "
-                f"{prior.metadata['parameterisation']!r}; train one with sdaxr.train(..., parameterisation='eof', steps=0)"
+                f"{prior.metadata['parameterisation']!r}; train one with train(parameterisation='eof', steps=0)"
             )
         return replace(self, covariance=EofCovariance(modes))
 
