@@ -180,6 +180,7 @@ def solve(
     spread: Callable[[Tensor], Tensor],
     matrix: Tensor | None,
     *,
+    e: Tensor | None = None,
     own: Tensor | float = 0.0,
     tolerance: float | None = None,
 ) -> Tensor:
@@ -193,6 +194,8 @@ def solve(
         V times states (batch, time, channel, *space); V is symmetric and positive semi-definite.
     matrix
         G, see `Likelihood.matrix`; the system is then solved directly. None: by conjugate gradients.
+    e
+        Right-hand sides, (batch, n), in the place of those of ``around``.
     own
         A further variance of each observation, independent of the others, in units of the squared error; shape (n,),
         or (batch, n) without ``matrix``.
@@ -208,7 +211,7 @@ def solve(
     DivergenceError
         If the conjugate gradients do not converge.
     """
-    e = -around.value
+    e = -around.value if e is None else e
     if matrix is None:
         return conjugate_gradients(
             lambda w: (1 + own) * w + around.forward(spread(around.adjoint(w))), e, tolerance=tolerance

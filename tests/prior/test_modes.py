@@ -132,7 +132,7 @@ def test_without_a_network_a_process_with_modes_in_time_is_smoothed_exactly(r: f
     assert network.window == time
     assert float((found - exact).square().mean()) < 2e-3 * float((z / (1 + r**2) - exact).square().mean())
     levels = torch.tensor([r])
-    assert float(modes.estimated(levels)) == pytest.approx(float(exact.std()), rel=0.1)
+    assert float(modes.estimated(levels, time)) == pytest.approx(float(exact.std()), rel=0.1)
 
 
 @pytest.mark.parametrize(("shape", "periodic"), SHAPES)

@@ -29,11 +29,11 @@ def chosen(gridded: bool = False, **options: Any) -> Settings:
     ("gridded", "options", "window", "network", "parameterisation"),
     [
         (False, {}, 33, TemporalConvolution(), "edm"),
-        (True, {}, 8, SpaceTimeUNet(), "spectral"),
+        (True, {}, 8, SpaceTimeUNet(), "auto"),
         (False, {"network": "mlp"}, 5, ResidualMLP(), "edm"),
-        (True, {"network": "unet"}, 5, WindowUNet(), "spectral"),
+        (True, {"network": "unet"}, 5, WindowUNet(), "auto"),
         (True, {"parameterisation": "space-time"}, 5, SpaceTimeUNet(), "space-time"),
-        (True, {"window": 3, "network": {"patch": 4}}, 3, SpaceTimeUNet(patch=4), "spectral"),
+        (True, {"window": 3, "network": {"patch": 4}}, 3, SpaceTimeUNet(patch=4), "auto"),
     ],
 )
 def test_defaults_follow_the_data(
@@ -63,7 +63,7 @@ def test_the_file_has_all_that_decides_what_is_learned() -> None:
     about = json.loads(json.dumps(chosen(steps=7, optimisation={"batch": 4, "memory": 1e8}).to_dict()))
     assert about["network"] == {"name": "convolutional", "width": 64, "blocks": 4, "kernel": 5, "dilation": 1}
     defaults = {"normalise": "auto", "cycles": None, "homogeneous": [], "symmetries": [], "missing": "error"}
-    assert about["statistics"] == defaults
+    assert about["statistics"] == defaults | {"taper": None}
     assert about["optimisation"]["batch"] == 4 and about["optimisation"]["shortest"] == 33
     assert not {"compile", "memory", "validate_every"} & set(about["optimisation"])
     assert (about["window"], about["steps"], about["minutes"], about["seed"]) == (33, 7, None, 0)

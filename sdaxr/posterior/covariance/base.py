@@ -9,15 +9,16 @@ observation or by a matrix (`sdaxr.posterior.covariance.variance`), or by a cova
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Protocol
 
 import torch
 import xarray as xr
 from torch import Tensor
 
-from sdaxr.posterior.linear import Likelihood, residual, solve
+from sdaxr.posterior.linear import Likelihood, Linearised, residual, solve
 from sdaxr.states.registry import Options
 
 if TYPE_CHECKING:
@@ -60,7 +61,33 @@ class StateCovariance(Uncertainty):
     def slope(self, likelihood: Likelihood, xhat: Tensor, r: float) -> Tensor:
         """H'^T (R + H V H^T)^-1 (y - H(xhat)), of the shape of xhat (batch, time, channel, *space)."""
         around = residual(likelihood.matched(xhat, r), xhat)
-        return around.adjoint(solve(around, lambda u: self.product(u, r), likelihood.matrix(xhat)))
+        return around.adjoint(self.solve(likelihood, around, -around.value, r))
+
+    def solve(self, likelihood: Likelihood, around: Linearised, e: Tensor, r: float) -> Tensor:
+        """(I + G V G^T)^-1 e, (batch, n), with the residual -e linearised around x, see `sdaxr.posterior.linear`."""
+        like = torch.zeros(1, *around.shape).to(e)
+        return solve(around, lambda u: self.product(u, r), likelihood.matrix(like), e=e)
+
+
+class GaussianPrior(Protocol):
+    """V of a Gaussian prior; where r is infinite, the covariance of the prior."""
+
+    def product(self, u: Tensor, r: float) -> Tensor:
+        """V times u (batch, time, channel, *space)."""
+        ...
+
+    def spread(self, noise: Tensor, r: float) -> Tensor:
+        """Draws with the covariance V from standard normal noise (batch, time, channel, *space)."""
+        ...
+
+    def solve(self, likelihood: Likelihood, around: Linearised, e: Tensor, r: float) -> Tensor:
+        """(I + G V G^T)^-1 e, (batch, n)."""
+        ...
+
+
+def given_noise(variances: Tensor, r: float) -> Tensor:
+    """Variances given z, :math:`S r^2 / (S + r^2)`; S where r is infinite."""
+    return variances if math.isinf(r) else variances * r**2 / (variances + r**2)
 
 
 @dataclass(frozen=True)

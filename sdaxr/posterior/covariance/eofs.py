@@ -9,7 +9,6 @@ guidance of the process is exact.
 
 from __future__ import annotations
 
-import math
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from sdaxr.posterior.covariance.base import StateCovariance
+from sdaxr.posterior.covariance.base import StateCovariance, given_noise
 from sdaxr.posterior.covariance.statistical import linearise
 from sdaxr.posterior.krylov import conjugate_gradients
 from sdaxr.posterior.likelihood import GaussianObservation, solve_positive
@@ -50,8 +49,7 @@ class EofCovariance(StateCovariance):
 
     def factors(self, r: float, length: int) -> Tensor:
         """Variances of the modes given z, (length, rank + 1); those of the prior where r is infinite."""
-        variances = self.modes.spectrum(length)
-        return variances if math.isinf(r) else variances * r**2 / (variances + r**2)
+        return given_noise(self.modes.spectrum(length), r)
 
     def product(self, u: Tensor, r: float) -> Tensor:
         """Cov[x | z] times u (batch, time, channel, *space)."""

@@ -22,7 +22,7 @@ import torch
 import xarray as xr
 from torch import Tensor
 
-from sdaxr.posterior.covariance.base import StateCovariance, Uncertainty
+from sdaxr.posterior.covariance.base import StateCovariance, Uncertainty, given_noise
 from sdaxr.posterior.linear import Likelihood
 from sdaxr.schema import OptionError
 
@@ -107,8 +107,14 @@ class TrajectoryCovariance(StateCovariance):
 
     def product(self, u: Tensor, r: float) -> Tensor:
         """Cov[x | z] times u (batch, time, channel, *space)."""
-        spectrum = r**2 * self.values / (self.values + r**2)
-        return ((u.flatten(1).double() @ self.vectors) * spectrum @ self.vectors.T).reshape(u.shape).to(u.dtype)
+        return self._scaled(u, given_noise(self.values, r))
+
+    def spread(self, noise: Tensor, r: float) -> Tensor:
+        """Draws with the covariance Cov[x | z] from standard normal noise (batch, time, channel, *space)."""
+        return self._scaled(noise, given_noise(self.values, r).sqrt())
+
+    def _scaled(self, u: Tensor, factors: Tensor) -> Tensor:
+        return ((u.flatten(1).double() @ self.vectors) * factors @ self.vectors.T).reshape(u.shape).to(u.dtype)
 
 
 def lag_covariances(windows: Tensor, order: int) -> list[Tensor]:

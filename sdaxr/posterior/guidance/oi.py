@@ -20,7 +20,9 @@ import torch
 import xarray as xr
 from torch import Tensor
 
+from sdaxr.posterior.covariance.base import GaussianPrior
 from sdaxr.posterior.covariance.eofs import EofCovariance
+from sdaxr.posterior.covariance.trajectory import Covariance
 from sdaxr.posterior.guidance.base import GuidedDenoiser, ScoreMethod
 from sdaxr.posterior.linear import Likelihood, residual
 from sdaxr.posterior.mixture import MixtureObservation
@@ -35,8 +37,8 @@ if TYPE_CHECKING:
 class OI(ScoreMethod):
     """Optimal interpolation (Gandin 1963; Lorenc 1986, doi:10.1002/qj.49711247414): exact draws, without a network.
 
-    The covariance is that of the Gaussian process of a prior with EOFs (`sdaxr.prior.eofs`); operators are linear, and
-    errors Gaussian.
+    The covariance is that of the Gaussian process of a prior with EOFs (`sdaxr.prior.eofs`), or for state vectors that
+    of `Covariance`. Operators are linear, and errors Gaussian.
 
     Parameters
     ----------
@@ -44,7 +46,7 @@ class OI(ScoreMethod):
         That of the prior, which `resolve` fills in.
     """
 
-    covariance: EofCovariance | None = None
+    covariance: GaussianPrior | None = None
 
     name: ClassVar[str] = "oi"
 
@@ -54,16 +56,17 @@ class OI(ScoreMethod):
         Raises
         ------
         OptionError
-            If the prior has no EOFs.
+            If the prior has neither EOFs nor state vectors, or the trajectory has more than 4096 values.
         """
-        del times
         modes = prior.network.to(device).modes
-        if not isinstance(modes, Eofs):
+        if isinstance(modes, Eofs):
+            return replace(self, covariance=EofCovariance(modes))
+        if prior.layout.space:
             raise OptionError(
-                f"method='oi' needs a prior with EOFs, found the prior {prior.name!r} with the parameterisation "
-                f"{prior.metadata['parameterisation']!r}; train one with train(parameterisation='eof', steps=0)"
+                f"method='oi' needs a prior with EOFs, and the prior {prior.name!r} has none; train one with "
+                "sdaxr.train(..., parameterisation='eof', steps=0)"
             )
-        return replace(self, covariance=EofCovariance(modes))
+        return replace(self, covariance=Covariance().resolve(prior, times, device))
 
     def check(self, likelihood: Likelihood, like: Tensor) -> None:
         """Raise `OptionError` if an operator is not linear, or errors are not Gaussian."""
@@ -73,29 +76,30 @@ class OI(ScoreMethod):
             )
 
     def mean(self, posterior: GuidedDenoiser, z: Tensor, r: float) -> Tensor:
-        """E[x | z, y] for the Gaussian process, of the shape of z (batch, time, channel, *space)."""
-        covariance = self._known()
-        xhat = covariance.modes.filter(z, z.new_full((len(z),), r))
-        return xhat + covariance.product(covariance.slope(posterior.likelihood, xhat, r), r)
+        """The draw that begins with z / r as noise; there is one level only, and no error is drawn."""
+        return self._conditioned(posterior.likelihood, self._known.spread(z / r, math.inf), None)
 
     def simulate(self, posterior: GuidedDenoiser, noise: Callable[[], Tensor]) -> Tensor:
         """Draws of the posterior, of the shape of the noise (batch, time, channel, *space)."""
-        covariance = self._known()
-        x = covariance.spread(noise(), math.inf)
-        around = residual(posterior.likelihood.networks, x)
+        return self._conditioned(posterior.likelihood, self._known.spread(noise(), math.inf), noise)
+
+    def _conditioned(self, likelihood: Likelihood, x: Tensor, noise: Callable[[], Tensor] | None) -> Tensor:
+        """Draws x of the prior, conditioned on the observations."""
+        around = residual(likelihood.networks, x)
         e = -around.value
-        error = noise().flatten(1)
-        while error.shape[1] < e.shape[1]:
+        error = torch.zeros_like(e[:, :0] if noise else e)
+        while noise and error.shape[1] < e.shape[1]:
             error = torch.cat([error, noise().flatten(1)], dim=1)
-        weights = covariance.solve(posterior.likelihood, around, e - error[:, : e.shape[1]], math.inf)
-        return x + covariance.product(around.adjoint(weights), math.inf)
+        weights = self._known.solve(likelihood, around, e - error[:, : e.shape[1]], math.inf)
+        return x + self._known.product(around.adjoint(weights), math.inf)
 
     def algorithm(self, sampler: object, **levels: object) -> ConditionalSimulation:
         """The simulation, in the place of a sampler."""
         del sampler, levels
         return ConditionalSimulation()
 
-    def _known(self) -> EofCovariance:
+    @property
+    def _known(self) -> GaussianPrior:
         if self.covariance is None:
             raise OptionError("the covariance is not that of a prior yet; call resolve")
         return self.covariance
