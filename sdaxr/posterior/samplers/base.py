@@ -87,10 +87,8 @@ class Sampler(Options, ABC):
         OptionError
             If no noise level of the training is from ``smallest`` to ``largest``.
         """
-        largest, smallest = (
-            min(max(LARGEST, hidden) if self.largest is None else self.largest, levels[1]),
-            max(self.smallest, levels[0]),
-        )
+        first = max(LARGEST, hidden) if self.largest is None else self.largest
+        largest, smallest = min(first, levels[1]), max(self.smallest, levels[0])
         if largest <= smallest:
             raise OptionError(
                 f"largest={self.largest} and smallest={self.smallest}, expected levels between {levels[0]:g} and "

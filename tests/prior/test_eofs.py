@@ -1,0 +1,120 @@
+"""EOFs with autocovariances: the denoiser of a Gaussian process, and what is measured of it on samples."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from gaussian_fields import covariance_of, process, sampled
+
+from sdaxr.prior.eofs import Eofs, spectrum
+from sdaxr.prior.localisation import localised
+from sdaxr.prior.modes import cosines
+from sdaxr.schema import DataError
+
+
+@pytest.mark.parametrize("length", [4, 9])
+def test_the_spectrum_of_a_trajectory_is_that_of_its_covariance(length: int) -> None:
+    autocovariances = 0.8 ** torch.arange(16)[:, None] * torch.tensor([[2.0, 0.5]])
+    lags = np.abs(np.subtract.outer(np.arange(length), np.arange(length)))
+    basis = cosines(length).numpy()
+    for number in range(2):
+        exact = np.diag(basis @ autocovariances.numpy()[lags, number] @ basis.T)
+        np.testing.assert_allclose(spectrum(autocovariances, length)[:, number], exact, rtol=1e-5)
+
+
+def test_variances_stay_positive_where_autocovariances_end() -> None:
+    assert float(spectrum(torch.tensor([[1.0], [0.9]]), 50).min()) > 0
+
+
+@pytest.mark.parametrize("r", [0.03, 0.7, 20.0])
+def test_the_filter_is_the_conditional_mean_of_the_process(r: float) -> None:
+    modes = process()
+    covariance = covariance_of(modes, 6)
+    z = torch.randn(2, 6, *modes.present.shape, generator=torch.Generator().manual_seed(0))
+    exact = z.flatten(1).double() @ torch.linalg.solve(covariance + r**2 * torch.eye(len(covariance)), covariance)
+    found = modes.filter(z, torch.full((2,), r))
+    torch.testing.assert_close(found.flatten(1), exact.float(), rtol=1e-3, atol=1e-4)
+    land = modes.present == 0
+    assert bool(land.any()) and float(found[:, :, land].abs().max()) < 1e-6
+    estimate = torch.linalg.solve(covariance + r**2 * torch.eye(len(covariance)), covariance @ covariance)
+    variance = float(estimate.diagonal().sum()) / (6 * float(modes.present.sum()))
+    assert float(modes.estimated(torch.tensor([r]), 6)) == pytest.approx(variance**0.5, rel=1e-3)
+
+
+def test_half_precision_leaves_the_eofs_orthonormal() -> None:
+    modes = process()
+    before = modes.vectors.clone()
+    modes.vectors.copy_(before.half())
+    modes.orthonormalise()
+    torch.testing.assert_close(modes.vectors.T @ modes.vectors, torch.eye(modes.rank), rtol=0, atol=1e-6)
+    torch.testing.assert_close(modes.vectors, before, rtol=0, atol=2e-3)
+
+
+def test_the_covariance_of_a_process_is_found_in_samples_of_it() -> None:
+    states, places, covariance, correlation = sampled(times=3000, points=40, scale=0.15)
+    found = localised([torch.as_tensor(states)], places, window=8)
+    rebuilt = found.vectors.double() * found.autocovariances[0, :-1].double() @ found.vectors.T.double()
+    rest = torch.eye(40) - found.vectors.double() @ found.vectors.T.double()
+    whole = (rebuilt + float(found.autocovariances[0, -1]) * rest).numpy()
+    scale = np.sqrt(np.outer(covariance.diagonal(), covariance.diagonal()))
+    assert np.abs((whole - covariance) / scale).max() < 0.15
+    ratio = found.autocovariances[1, :5] / found.autocovariances[0, :5]
+    assert float((ratio - correlation).abs().max()) < 0.06
+    assert found.about["rank"] < 40 and 0.99 < found.about["explained"] <= 1
+
+
+def test_variances_of_few_samples_are_those_of_data_that_did_not_give_them() -> None:
+    states, places, covariance, _ = sampled(times=60, points=40, scale=0.15)
+    found = localised([torch.as_tensor(states)], places, window=5)
+    later = sampled(times=4000, points=40, scale=0.15, seed=1)[0]
+    seen = (later @ found.vectors.numpy()).var(0)
+    naive = (states @ found.vectors.numpy()).var(0)
+    leading = slice(0, 8)
+    wrong, right = (
+        np.abs(np.log(v[leading] / seen[leading])).mean() for v in (naive, found.autocovariances[0].numpy())
+    )
+    assert right < wrong
+    total = float(found.autocovariances[0, :-1].sum() + found.autocovariances[0, -1] * (40 - found.about["rank"]))
+    assert total == pytest.approx(np.trace(covariance), rel=0.35)
+
+
+def test_distant_points_are_uncorrelated_and_a_given_taper_is_taken() -> None:
+    states, places, _, _ = sampled(times=40, points=40, scale=0.05)
+    found = localised([torch.as_tensor(states)], places, window=5, taper=0.05)
+    assert found.about["taper"] == 0.05 and found.about["log_likelihood"] == {}
+    covariance = (found.vectors * found.autocovariances[0, :-1] @ found.vectors.T).numpy()
+    far = np.abs(np.subtract.outer(places[:, 0], places[:, 0])) > 0.5
+    assert np.abs(covariance[far]).max() < 0.1 * covariance.diagonal().mean()
+
+
+def test_many_points_have_the_same_eofs_by_subspace_iteration(monkeypatch: pytest.MonkeyPatch) -> None:
+    states, places, _, _ = sampled(times=400, points=150, scale=0.2)
+    series = [torch.as_tensor(states)]
+    exact = localised(series, places, window=5, taper=0.3)
+    for direct, matrix in ((0, 10**6), (0, 100)):
+        monkeypatch.setattr("sdaxr.prior.localisation._DIRECT", direct)
+        monkeypatch.setattr("sdaxr.prior.localisation._MATRIX", matrix)
+        monkeypatch.setattr("sdaxr.prior.localisation._RANK", 20)
+        found = localised(series, places, window=5, taper=0.3)
+        overlap = (found.vectors[:, :5].T @ exact.vectors[:, :5]).abs()
+        torch.testing.assert_close(overlap, torch.eye(5), rtol=0, atol=0.05)
+
+
+def test_gaps_are_left_out_of_pairs() -> None:
+    states, places, covariance, _ = sampled(times=2000, points=20, scale=0.2)
+    states[np.random.default_rng(0).random(states.shape) < 0.1] = np.nan
+    found = localised([torch.as_tensor(states)], places, window=5, taper=10.0)
+    rest = torch.eye(20) - found.vectors @ found.vectors.T
+    whole = found.vectors * found.autocovariances[0, :-1] @ found.vectors.T + found.autocovariances[0, -1] * rest
+    scale = np.sqrt(np.outer(covariance.diagonal(), covariance.diagonal()))
+    assert np.abs((whole.numpy() - covariance) / scale).max() < 0.2
+
+
+def test_too_few_states_are_refused() -> None:
+    with pytest.raises(DataError, match="found 5 states, expected at least 12 to measure covariances"):
+        localised([torch.zeros(5, 4)], np.arange(4.0)[:, None], window=3)
+
+
+def test_eofs_have_modes_of_any_length() -> None:
+    assert Eofs(1, (2, 2), 3, 2).window is None
