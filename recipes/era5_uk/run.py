@@ -1,7 +1,7 @@
 """A score-based prior of 2 m temperature over the British Isles from 24 days of ERA5, and a week of assimilation.
 
-``python recipes/era5_uk/run.py`` trains on 1-21 March 2019 (22-24 March validate), observes 60 stations on each of
-the days 25-31, assimilates, and scores the posterior on the whole field and at 20 stations that were left out.
+``python recipes/era5_uk/run.py`` trains on 1-21 March 2019 (22-24 March validate), observes stations on each of the
+days 25-31, assimilates, and scores the posterior on the whole field and at 20 stations that were left out.
 """
 
 from __future__ import annotations
@@ -9,6 +9,8 @@ from __future__ import annotations
 import json
 import os
 import platform
+import re
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -30,52 +32,80 @@ FILE = "era5_uk_t2m_2019-03.nc"
 TRAIN = slice("2019-03-01", "2019-03-21")
 VALID = slice("2019-03-22", "2019-03-24")
 TEST = slice("2019-03-25", "2019-03-31")
-ERROR = 0.5  # K
 MISSING = 0.3
+# Number of stations, and the standard deviation of their errors in K; the first is the one that the figure shows.
+SCENARIOS = ((60, 0.5), (20, 0.5), (200, 0.5), (60, 1.0))
 METRICS = ("rmse", "crps", "spread", "spread_skill")
+COLUMNS = (*METRICS, "cover_90", "seconds")
 TRAINING: dict[str, Any] = {
     "window": 12,
     "context": ("mean", "spread", "diurnal"),
     "statistics": {"normalise": "point"},
     "network": {"patch": 2, "widths": (32, 64)},
-    "optimisation": {"batch": 2, "learning_rate": 2e-3, "levels": (0.03, 30.0), "validate_every": 100},
+    "optimisation": {"batch": 2, "levels": (0.03, 100.0), "validate_every": 50},
 }
-SAMPLER: dict[str, Any] = {"name": "ancestral", "steps": 16, "corrections": 1}
+SAMPLER: dict[str, Any] = {"corrections": 0}
+# Priors of the table: what differs from `TRAINING`, and how the posterior is drawn.
+FLOOR: dict[str, Any] = {"steps": 0, "minutes": None}
+PRIORS: dict[str, tuple[dict[str, Any], str]] = {
+    "sdaxr": ({}, "sda"),
+    "sdaxr without network": (FLOOR, "sda"),
+    "method='oi'": (FLOOR, "oi"),
+    "anomalies from the hourly climatology": (FLOOR | {"statistics": {"normalise": "climatology"}}, "sda"),
+}
 
 
 @click.command()
 @click.option(
     "--store", type=click.Path(path_type=Path), default=Path("era5_uk"), help="Folder for prior and posteriors."
 )
-@click.option("--minutes", default=9.0, show_default=True, help="Most that the training may take.")
-@click.option("--members", default=8, show_default=True, help="Posterior samples a window.")
+@click.option("--minutes", default=3.0, show_default=True, help="Most that the training may take.")
+@click.option("--members", default=16, show_default=True, help="Posterior samples a window.")
 @click.option("--hours", default=24, show_default=True, help="Length of a window.")
 @click.option("--split", type=click.Choice(["test", "valid"]), default="test", show_default=True)
 @click.option("--results", type=click.Path(path_type=Path), default=HERE, help="Folder for the table and the figure.")
 def main(store: Path, minutes: float, members: int, hours: int, split: str, results: Path) -> None:
     """Train, assimilate the held-out days, print and write the table."""
     data = load()
-    path = store / "prior.safetensors"
-    if not path.exists():
-        sdaxr.train(training_data(data), path, minutes=minutes, name="era5_uk", **TRAINING)
-    prior = sdaxr.open_prior(path)
-    used, left_out = networks(data)
+    priors = {name: trained(data, store / name_of(name), minutes, *PRIORS[name]) for name in PRIORS}
     chosen = data.sel(time={"test": TEST, "valid": VALID}[split])
     rows = []
-    for number, truth in enumerate(windows(chosen, hours)):
-        observations = truth.sda.observe(used, error=ERROR, missing=MISSING, seed=number)
-        start = str(truth.time.values[0])[:13]
-        posterior = observations.sda.assimilate(
-            prior, sampler=SAMPLER, members=members, seed=number, store=store / f"posterior-{start}.zarr"
-        )
-        rows += score(start, truth, {"sda": posterior} | references(data, truth, observations), left_out)
-        if number == 0:
-            posterior.sda.plot(truth=truth, observations=observations, path=results / "posterior.png")
+    for case, (stations, error) in enumerate(SCENARIOS):
+        used, left_out = networks(data, stations)
+        for number, truth in enumerate(windows(chosen, hours)):
+            observations = truth.sda.observe(used, error=error, missing=MISSING, seed=number)
+            where = {"stations": stations, "error": error, "window": str(truth.time.values[0])[:13]}
+            found = references(data, truth, observations, error)
+            seconds = {}
+            for name, (prior, method) in priors.items():
+                begin = time.monotonic()
+                found[name] = observations.sda.assimilate(
+                    prior, method=method, sampler=SAMPLER, members=members, seed=number, device="cpu"
+                )
+                seconds[name] = time.monotonic() - begin
+            rows += score(where, truth, found, left_out, seconds)
+            if number == case == 0:
+                found["sdaxr"].sda.plot(truth=truth, observations=observations, path=results / "posterior.png")
     table = pd.DataFrame(rows)
     table.to_csv(results / "results.csv", index=False, float_format="%.4f")
-    about = describe(prior, members, hours, summarise(table))
-    (results / "results.json").write_text(json.dumps(about, indent=1) + "\n")
+    known = {name: prior for name, (prior, _) in priors.items()}
+    (results / "results.json").write_text(
+        json.dumps(describe(known, members, hours, summarise(table)), indent=1) + "\n"
+    )
     click.echo(summarise(table).to_string(index=False, float_format="{:.3f}".format))
+
+
+def name_of(method: str) -> str:
+    """The file of a prior of the table."""
+    return re.sub("[^a-z]+", "-", method).strip("-") + ".safetensors"
+
+
+def trained(data: xr.Dataset, path: Path, minutes: float, changes: dict[str, Any], method: str) -> tuple[Prior, str]:
+    """A prior of the table, trained where there is none yet, and the method that it is used with."""
+    if not path.exists():
+        options = TRAINING | {"minutes": minutes} | changes
+        sdaxr.train(training_data(data), path, name="era5_uk", **options)
+    return sdaxr.open_prior(path), method
 
 
 def load() -> xr.Dataset:
@@ -116,7 +146,7 @@ def windows(data: xr.Dataset, hours: int) -> Iterator[xr.Dataset]:
         yield data.isel(time=slice(first, first + hours))
 
 
-def references(data: xr.Dataset, truth: xr.Dataset, observations: xr.Dataset) -> dict[str, xr.Dataset]:
+def references(data: xr.Dataset, truth: xr.Dataset, observations: xr.Dataset, error: float) -> dict[str, xr.Dataset]:
     """What else can be made of the same stations and training days; none of them sees the truth."""
     from optimal_interpolation import optimal_interpolation
 
@@ -127,7 +157,7 @@ def references(data: xr.Dataset, truth: xr.Dataset, observations: xr.Dataset) ->
     at_stations = op.from_json(observations.attrs["operator"]).apply(usual)
     anomalies = observations.assign(t2m=(observations["t2m"] - at_stations["t2m"]).assign_attrs(truth["t2m"].attrs))
     training = (known.groupby("time.hour") - hourly).drop_vars("hour").assign_attrs(truth["t2m"].attrs)
-    analysis = optimal_interpolation(training, anomalies["t2m"].assign_attrs(error=ERROR), background)
+    analysis = optimal_interpolation(training, anomalies["t2m"].assign_attrs(error=error), background)
     found = {
         "interpolation": interpolate(observations, truth),
         "interpolation of anomalies": interpolate(anomalies, truth) + usual,
@@ -137,40 +167,42 @@ def references(data: xr.Dataset, truth: xr.Dataset, observations: xr.Dataset) ->
     return {name: field.assign(t2m=field["t2m"].assign_attrs(truth["t2m"].attrs)) for name, field in found.items()}
 
 
-def score(start: str, truth: xr.Dataset, estimates: dict[str, xr.Dataset], left_out: Operator) -> list[dict[str, Any]]:
+def score(
+    where: dict[str, Any], truth: xr.Dataset, estimates: dict[str, xr.Dataset], left_out: Operator,
+    seconds: dict[str, float],
+) -> list[dict[str, Any]]:  # fmt: skip
     """One row a method and place: the whole field, and the stations that were left out (their true values)."""
     rows = []
     for name, estimate in estimates.items():
         places = {"field": (estimate, truth), "stations": (left_out.apply(estimate), left_out.apply(truth))}
         for place, (found, true) in places.items():
-            metrics = METRICS if "member" in estimate.dims else ("rmse", "crps")
-            numbers = summary(verify(found, true, metrics=metrics))["t2m"].reindex(METRICS).to_dict()
-            rows.append({"window": start, "place": place, "method": name, **numbers})
+            ensemble = "member" in estimate.dims
+            metrics = METRICS if ensemble else ("rmse", "crps")
+            numbers = summary(verify(found, true, metrics=metrics))["t2m"].reindex(COLUMNS).to_dict()
+            if ensemble:
+                low, high = found["t2m"].quantile([0.05, 0.95], "member")
+                numbers["cover_90"] = float(((true["t2m"] >= low) & (true["t2m"] <= high)).mean())
+                numbers["seconds"] = seconds[name]
+            rows.append(where | {"place": place, "method": name, **numbers})
     return rows
 
 
 def summarise(table: pd.DataFrame) -> pd.DataFrame:
-    """Mean over the windows with its standard error, and how far each method lies below linear interpolation."""
-    grouped = table.groupby(["place", "method"], sort=False)
-    result = grouped[["rmse", "crps", "spread_skill"]].mean()
-    error = grouped[["rmse", "crps", "spread_skill"]].sem().add_suffix("_se")
-    plain = table[table.method == "interpolation"].set_index(["window", "place"])["rmse"]
-    gain = 1 - table["rmse"] / plain.loc[list(zip(table.window, table.place, strict=True))].values
-    result["below_interpolation"] = gain.groupby([table.place, table.method]).mean()
-    error["below_interpolation_se"] = gain.groupby([table.place, table.method]).sem()
-    columns = [c for pair in zip(result.columns, error.columns, strict=True) for c in pair]
-    return result.join(error)[columns].sort_index(level="place", sort_remaining=False).reset_index()
+    """Mean over the windows with its standard error."""
+    grouped = table.groupby(["stations", "error", "place", "method"], sort=False)[list(COLUMNS)]
+    result, error = grouped.mean(), grouped.sem().add_suffix("_se")
+    columns = [c for pair in zip(result.columns, error.columns, strict=True) for c in pair if c != "seconds_se"]
+    return result.join(error)[columns].reset_index()
 
 
-def describe(prior: Prior, members: int, hours: int, table: pd.DataFrame) -> dict[str, Any]:
+def describe(priors: dict[str, Prior], members: int, hours: int, table: pd.DataFrame) -> dict[str, Any]:
     """What the numbers were made with."""
-    training = {k: v for k, v in prior.metadata["training"].items() if k != "history"}
     return {
         "data": "ERA5 hourly 2 m temperature, British Isles, March 2019; "
         "contains modified Copernicus Climate Change Service information 2019",
-        "training": TRAINING | training,
-        "parameters": sum(p.numel() for p in prior.network.parameters()),
-        "assimilation": {"sampler": SAMPLER, "members": members, "hours": hours, "error": ERROR, "missing": MISSING},
+        "training": TRAINING,
+        "priors": {name: about(prior) for name, prior in priors.items()},
+        "assimilation": {"sampler": SAMPLER, "members": members, "hours": hours, "missing": MISSING},
         "machine": {
             "processor": platform.machine(),
             "python": platform.python_version(),
@@ -178,6 +210,12 @@ def describe(prior: Prior, members: int, hours: int, table: pd.DataFrame) -> dic
         },
         "summary": json.loads(table.round(4).to_json(orient="records")),
     }
+
+
+def about(prior: Prior) -> dict[str, Any]:
+    """What was chosen and learnt: modes, weight of the network by noise level, losses."""
+    training = {k: v for k, v in prior.metadata["training"].items() if k != "history"}
+    return {"modes": prior.metadata["modes"], "share": prior.metadata["share"], "training": training}
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from sdaxr.archives.paths import local_path
 from sdaxr.schema import ArchiveError
 
 # Metadata of a prior that hold the options of an object.
-_OPTIONS = ("network", "statistics", "optimisation")
+_OPTIONS = ("network", "statistics", "optimisation", "modes")
 
 
 def info(path: str | Path) -> dict[str, str]:

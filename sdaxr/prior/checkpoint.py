@@ -32,10 +32,12 @@ def save(path: Path, run: TrainingRun) -> None:
     """
     tensors = {f"model.{k}": v for k, v in run.model.state_dict().items()}
     tensors |= {f"averaged.{k}": v for k, v in run.averaged.state_dict().items()}
+    tensors |= {f"best.{k}": v for k, v in run.best.items()}
     tensors["weighting"] = run.weighting.state
     for index, moments in run.optimiser.state_dict()["state"].items():
         tensors |= {f"optimiser.{index}.{k}": moments[k] for k in _MOMENTS}
     progress = {"step": run.step, "seconds": run.seconds, "running": float(run.running), "history": run.history}
+    progress |= {"floor": run.floor}
     metadata = {"progress": json.dumps(progress), "settings": _identity(run)}
     with written_whole(path, overwrite=True) as unfinished:
         unfinished.write_bytes(to_bytes({k: t.detach().cpu().contiguous() for k, t in tensors.items()}, metadata))
@@ -78,6 +80,8 @@ def load(path: Path, run: TrainingRun) -> bool:
     for part in ("model", "averaged"):
         weights = {k.removeprefix(f"{part}."): t for k, t in tensors.items() if k.startswith(f"{part}.")}
         getattr(run, part).load_state_dict(weights)
+    best = {k.removeprefix("best."): t.to(run.device) for k, t in tensors.items() if k.startswith("best.")}
+    run.best = best
     state = run.optimiser.state_dict()
     count = sum(len(group["params"]) for group in state["param_groups"])
     # Weights that the loss does not depend on have no moments.
@@ -87,6 +91,7 @@ def load(path: Path, run: TrainingRun) -> bool:
     run.weighting.state = tensors["weighting"].to(run.device)
     progress = json.loads(metadata["progress"])
     run.step, run.seconds, run.history = progress["step"], progress["seconds"], progress["history"]
+    run.floor = progress["floor"]
     run.running.fill_(progress["running"])
     return True
 

@@ -38,6 +38,8 @@ _FORGOTTEN = 0.02
 _HISTORY = 50
 # Batches of a validation; they are the same each time, so that losses compare.
 _VALIDATED = 4
+# Validations without a lower loss after which the training ends, where the weights with the lowest loss count.
+_PATIENCE = 20
 # Steps after which the loss is read on a GPU, where a read waits until the device has caught up.
 _READ = 20
 
@@ -90,6 +92,11 @@ class TrainingRun:
         # The running mean of the training loss; NaN before the first step.
         self.running = torch.tensor(math.nan, device=device)
         self.history: list[dict[str, float]] = []
+        # Averaged weights with the lowest validation loss: what a network learns beyond the Gaussian process of few
+        # data soon holds for these data only.
+        self.best: dict[str, torch.Tensor] = {}
+        # Validation loss of the Gaussian process, where it has EOFs.
+        self.floor: float | None = None
 
     def go(self, path: Path, progress: bool) -> None:
         """Train from the checkpoint at ``path``, where there is one, to the end.
@@ -103,6 +110,10 @@ class TrainingRun:
         """
         if checkpoint.load(path, self):
             _log.info("resumed from %s at step %d", path, self.step)
+        if self.early and not self.step:
+            self.averaged.share = (0.0,) * LEVELS
+            self.floor, self.averaged.share = self._validate(), None
+            _log.info("validation loss of the Gaussian process alone %.4f", self.floor)
         bar = tqdm(total=1.0, initial=self.done, disable=not progress, desc="training", bar_format=_BAR)
         saved = time.monotonic()
         start = saved - self.seconds
@@ -111,7 +122,7 @@ class TrainingRun:
             loss = self.update()
             self.running = torch.where(self.running.isnan(), loss, torch.lerp(self.running, loss, _FORGOTTEN))
             self.step, self.seconds = self.step + 1, time.monotonic() - start
-            validating = self.step % self.settings.optimisation.validate_every == 0 or self.done >= 1
+            validating = self.step % self._validate_every == 0 or self.done >= 1
             due = time.monotonic() - saved > 60 * self.settings.optimisation.checkpoint_minutes
             # Before a checkpoint, too: one of weights that are not finite could not go on.
             if validating or due or self.step % every == 0:
@@ -119,13 +130,17 @@ class TrainingRun:
             if validating:
                 self.history.append({"step": self.step, "train": float(self.running), "valid": self._validate()})
                 _log.info("step %d: training loss %.4f, validation loss %.4f", *self.history[-1].values())
+                if self.early and self.history[-1] is self._lowest():
+                    self.best = {k: v.detach().clone() for k, v in self.averaged.state_dict().items()}
             if validating or due:
                 checkpoint.save(path, self)
                 saved = time.monotonic()
         bar.close()
         if not self.history:
             self.history.append({"step": self.step, "train": math.nan, "valid": self._validate()})
-        if self.settings.parameterisation == "eof":
+        if self.best:
+            self.averaged.load_state_dict(self.best)
+        if self.early:
             self.averaged.share = self._share()
 
     def update(self) -> torch.Tensor:
@@ -146,8 +161,15 @@ class TrainingRun:
         return errors.detach().mean()
 
     @property
+    def early(self) -> bool:
+        """Whether the weights with the lowest validation loss count, and not the last ones."""
+        return self.settings.parameterisation == "eof"
+
+    @property
     def done(self) -> float:
-        """Fraction of the length of the training that is done."""
+        """Fraction of the length of the training that is done; 1 where validation does not improve any more."""
+        if self.early and self.history and self.step - self._lowest()["step"] >= _PATIENCE * self._validate_every:
+            return 1.0
         steps, minutes = self.settings.steps, self.settings.minutes
         parts = [self.step / steps if steps else 1.0] if steps is not None else []
         return max([*parts, *([self.seconds / 60 / minutes] if minutes else [])])
@@ -161,6 +183,7 @@ class TrainingRun:
             "device": str(self.device),
             "training_loss": last["train"],
             "validation_loss": last["valid"],
+            **({} if self.floor is None else {"gaussian_loss": self.floor}),
             "history": self.history[:: max(1, len(self.history) // _HISTORY)],
         }
 
@@ -212,6 +235,14 @@ class TrainingRun:
             batch = self._noisy(*drawn, _generator(self.settings.seed + 1, number))
             losses.append(self.averaged.loss(*batch, self._valid(batch[-1])).mean())
         return float(torch.stack(losses).mean())
+
+    @property
+    def _validate_every(self) -> int:
+        return self.settings.optimisation.validate_every
+
+    def _lowest(self) -> dict[str, float]:
+        """The validation with the lowest loss; the first one of several."""
+        return min(self.history, key=lambda entry: entry["valid"])
 
     def _share(self) -> tuple[float, ...]:
         """How much of the network's output counts (`sdaxr.prior.share`)."""
