@@ -27,6 +27,8 @@ from torch import Tensor, nn
 
 from sdaxr.prior.modes import cosines
 
+# States with which covariances can be measured: two in each block of time that is left out once.
+LEAST = 12
 # Smallest variance of a cosine over the mean variance of its mode. Autocovariances that end at some lag may leave
 # negative variances; zeros would make states that a trajectory cannot have.
 _FLOOR = 1e-4

@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sdaxr.prior.eofs import spectrum
+from sdaxr.prior.eofs import LEAST, spectrum
 from sdaxr.prior.modes import cosines
 from sdaxr.schema import DataError
 from sdaxr.states.fields import StateLayout
@@ -165,8 +165,8 @@ class _Crossed:
 def _blocks(series: Sequence[Tensor]) -> list[list[Tensor]]:
     """The states in blocks of about the same number of consecutive times; each block may have several parts."""
     count = sum(map(len, series))
-    if count < 2 * _BLOCKS:
-        raise DataError(f"found {count} states, expected at least {2 * _BLOCKS} to measure covariances; add data")
+    if count < LEAST:
+        raise DataError(f"found {count} states, expected at least {LEAST} to measure covariances; add data")
     edges = np.linspace(0, count, _BLOCKS + 1).astype(int)
     blocks: list[list[Tensor]] = [[] for _ in range(_BLOCKS)]
     first = 0

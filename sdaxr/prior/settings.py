@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from sdaxr.prior.eofs import LEAST
 from sdaxr.prior.hardware import PRECISIONS, choose_precision
 from sdaxr.prior.networks.base import NETWORKS, Network, choose_network
 from sdaxr.prior.preconditioning import PARAMETERISATIONS
@@ -208,10 +209,11 @@ class Settings:
         found._check(windowed)
         return found
 
-    def for_layout(self, layout: StateLayout) -> Settings:
+    def for_layout(self, layout: StateLayout, states: int) -> Settings:
         """The settings for the states of a layout, each ``"auto"`` replaced by what it stands for.
 
-        Fields of periodic domains have Fourier modes, other fields have EOFs.
+        Fields of periodic domains have Fourier modes, other fields have EOFs. With a few ``states`` these have cosines:
+        covariances cannot be measured.
 
         Raises
         ------
@@ -219,7 +221,7 @@ class Settings:
             If nothing is trained of a prior without modes.
         """
         whole = all(layout.periodic) and layout.mask is None and not layout.gappy
-        alike = bool(self.statistics.homogeneous) or self.network.windowed
+        alike = bool(self.statistics.homogeneous) or self.network.windowed or states < LEAST
         chosen = ("spectral" if whole or alike else "eof") if self.parameterisation == "auto" else self.parameterisation
         if self.steps == 0 and chosen != "eof":
             raise OptionError(

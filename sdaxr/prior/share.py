@@ -2,7 +2,7 @@ r"""How much of a network's output counts: at each noise level, as much as lower
 
 With the Gaussian process's estimate f and what the network adds to it, n, the weight w that minimises
 :math:`\|x - f - w n\|^2` over held-out windows is a regression coefficient. It is taken between 0 and 1, and as 0 where
-the error falls by less than its standard error: a network that has not learnt anything of use stays silent.
+the error falls by less than two standard errors: a network that has not learnt anything of use stays silent.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ from sdaxr.prior.preconditioning import DenoisingNetwork
 
 # Noise levels: three in each decade of the default range of the training.
 LEVELS = 14
+# Standard errors by which the network has to be better: with one, two of fourteen levels would count by chance.
+_ERRORS = 2.0
 
 
 @torch.no_grad()
@@ -50,5 +52,5 @@ def measured_share(
         weight = float((product.sum() / square.sum().clamp_min(1e-30)).clamp(0.0, 1.0))
         gain = weight * (2 * product - weight * square)
         error = float(gain.std()) / min(len(gain), max(independent, 1.0)) ** 0.5 if len(gain) > 1 else 0.0
-        found.append(round(weight, 4) if float(gain.mean()) > error else 0.0)
+        found.append(round(weight, 4) if float(gain.mean()) > _ERRORS * error else 0.0)
     return tuple(found)

@@ -173,7 +173,7 @@ def train(
         normalise="channel" if plain else known.normalise, missing=known.missing,
     )  # fmt: skip
     layout = layout if before is None else _layout_of(before, layout)
-    settings = settings.for_layout(layout)
+    settings = settings.for_layout(layout, parts[0][names[0]].size // max(1, int(np.prod(layout.shape))))
     windows, held_out = _windows(parts, layout, settings, target)
     about = settings.to_dict() | {"augment": augmentation.to_file(), "data": fingerprint(data, layout)}
     if before is not None:

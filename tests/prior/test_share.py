@@ -57,7 +57,7 @@ def test_the_share_is_the_regression_of_what_is_missed(factor: float, noise: flo
 
 
 def test_a_gain_within_its_standard_error_does_not_count() -> None:
-    model = Known(Guess(0.02, 1.0), "eof", BOUNDS, process())
+    model = Known(Guess(0.1, 1.0), "eof", BOUNDS, process())
     model.truth = drawn(64)
     windows = [(model.truth, torch.zeros(1, LENGTH, 1, 3, 4), None)]
     few, many = (np.array(measured_share(model, windows, independent=n)) for n in (2, 64))
