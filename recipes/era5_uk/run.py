@@ -51,7 +51,7 @@ PRIORS: dict[str, tuple[dict[str, Any], str]] = {
     "sdaxr": ({}, "sda"),
     "sdaxr without network": (FLOOR, "sda"),
     "method='oi'": (FLOOR, "oi"),
-    "anomalies from the hourly climatology": (FLOOR | {"statistics": {"normalise": "climatology"}}, "sda"),
+    "anomalies from the hourly climatology": (FLOOR | {"statistics": {"normalise": "climatology"}}, "oi"),
 }
 
 
@@ -60,7 +60,7 @@ PRIORS: dict[str, tuple[dict[str, Any], str]] = {
     "--store", type=click.Path(path_type=Path), default=Path("era5_uk"), help="Folder for prior and posteriors."
 )
 @click.option("--minutes", default=3.0, show_default=True, help="Most that the training may take.")
-@click.option("--members", default=16, show_default=True, help="Posterior samples a window.")
+@click.option("--members", default=8, show_default=True, help="Posterior samples a window.")
 @click.option("--hours", default=24, show_default=True, help="Length of a window.")
 @click.option("--split", type=click.Choice(["test", "valid"]), default="test", show_default=True)
 @click.option("--results", type=click.Path(path_type=Path), default=HERE, help="Folder for the table and the figure.")

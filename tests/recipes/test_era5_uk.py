@@ -14,7 +14,6 @@ import pytest
 import xarray as xr
 
 import sdaxr
-from sdaxr.operators import Operator
 
 ROOT = Path(__file__).resolve().parents[2]
 # The folder of real data, where there is one.
@@ -59,7 +58,7 @@ def test_layout_of_real_data_is_found(recipe, data, prior):
 def test_posterior_of_stations_is_labelled_and_scored(recipe, data, prior):
     truth = data[["t2m"]].sel(time=slice("2019-03-26T06", "2019-03-26T13"))
     used, left_out = recipe.networks(data)
-    observations = truth.sda.observe(used, error=recipe.ERROR, missing=recipe.MISSING, seed=0)
+    observations = truth.sda.observe(used, error=0.5, missing=recipe.MISSING, seed=0)
     assert observations["t2m"].dims == ("time", "station")
     assert 0.2 < float(observations["t2m"].isnull().mean()) < 0.4
     posterior = observations.sda.assimilate(
@@ -71,22 +70,22 @@ def test_posterior_of_stations_is_labelled_and_scored(recipe, data, prior):
     assert np.isfinite(posterior["t2m"]).all() and posterior["t2m"].attrs["units"] == "K"
 
     fit = sdaxr.innovations(posterior, observations)["t2m_innovation"].std()
-    references = recipe.references(data, truth, observations)
+    references = recipe.references(data, truth, observations, 0.5)
     usual = references["hourly climatology"]
     assert fit < 0.8 * sdaxr.innovations(usual, observations)["t2m_innovation"].std()
 
     estimates = {"sda": posterior} | references
-    table = recipe.summarise(scored(recipe, truth, estimates, left_out)).set_index(["place", "method"])
+    where = {"stations": 60, "error": 0.5, "window": "one"}
+    rows = recipe.score(where, truth, estimates, left_out, {"sda": 1.0})
+    table = recipe.summarise(pd.DataFrame(rows)).set_index(["place", "method"])
     error = table["rmse"]
     assert error["field", "optimal interpolation"] < error["field", "interpolation"]
-    assert table["below_interpolation"]["field", "interpolation"] == 0
+    # Even where nothing is learnt, the prior is the Gaussian process of the training days.
+    assert error["field", "sda"] < 0.8 * error["field", "interpolation"]
+    assert 0 < table["cover_90"]["field", "sda"] <= 1
     assert set(table.index.get_level_values("place")) == {"field", "stations"}
 
 
 def test_windows_cover_the_held_out_week_once(recipe, data):
     starts = [w.time.values[0] for w in recipe.windows(data.sel(time=recipe.TEST), 24)]
     assert len(starts) == 7 and (np.diff(starts) == np.timedelta64(24, "h")).all()
-
-
-def scored(recipe: ModuleType, truth: xr.Dataset, estimates: dict[str, xr.Dataset], left_out: Operator) -> pd.DataFrame:
-    return pd.DataFrame(recipe.score("one", truth, estimates, left_out))
