@@ -142,7 +142,12 @@ def observe(quiet: bool, **values: Any) -> None:
 @click.argument("observations", nargs=-1, required=True)
 @flags(
     prior,
-    click.option("--store", "-o", help="File to which the statuses are written, .nc or .zarr; for one network."),
+    click.option(
+        "--store",
+        "-o",
+        help="File to which the statuses are written, .nc or .zarr. Several networks get a file each, such as "
+        "s-ships.nc where this is s.nc.",
+    ),
     background,
     *observing,
     overwrite,
