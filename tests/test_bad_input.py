@@ -340,6 +340,7 @@ RECIPES: dict[str, Call] = {
     "a step with an unknown operator": lambda: run(
         f"- {STEP}}}\n- observe: {{truth: t.zarr, operator: {{op: [x]}}, error: 1, store: o.nc}}"
     ),
+    "a step with several outputs": lambda: run("report: {observations: [a.nc, b.nc], prior: lorenz63, store: s.nc}"),
     "a step with an unknown prior": lambda: run(
         f"- {STEP}}}\n- assimilate: {{observations: t.zarr, prior: lorenz64, store: p.zarr}}"
     ),

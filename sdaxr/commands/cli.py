@@ -90,7 +90,7 @@ def generate(quiet: bool, option: dict[str, Any], **values: Any) -> None:
 @main.command()
 @click.argument("trajectories")
 @flags(
-    click.option("--store", required=True, help="File of the prior, which ends in .safetensors."),
+    click.option("--store", "-o", required=True, help="File of the prior, which ends in .safetensors."),
     *training,
     seed,
     device,
@@ -142,7 +142,12 @@ def observe(quiet: bool, **values: Any) -> None:
 @click.argument("observations", nargs=-1, required=True)
 @flags(
     prior,
-    click.option("--store", "-o", help="File to which the statuses are written, .nc or .zarr; for one network."),
+    click.option(
+        "--store",
+        "-o",
+        help="File to which the statuses are written, .nc or .zarr. Several networks get a file each, such as "
+        "s-ships.nc where this is s.nc.",
+    ),
     background,
     *observing,
     overwrite,
@@ -276,7 +281,7 @@ def denoise(quiet: bool, **values: Any) -> None:
         "all that apply.",
     ),
     reading,
-    click.option("--store", help="File to which the scores are written, .nc or .zarr."),
+    click.option("--store", "-o", help="File to which the scores are written, .nc or .zarr."),
     overwrite,
 )
 def verify(quiet: bool, **values: Any) -> None:

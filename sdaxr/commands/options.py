@@ -100,7 +100,7 @@ def settings(flag: str, text: str) -> Callable[[Any], Any]:
     )
 
 
-store = click.option("--store", required=True, help="File to which the result is written, .zarr or .nc.")
+store = click.option("--store", "-o", required=True, help="File to which the result is written, .zarr or .nc.")
 seed = click.option("--seed", type=int, help="Seed of all random numbers, 0 or more.")
 option = settings("--option", "Option of the system, such as noise=0.5 or resolution=64")
 overwrite = click.option("--overwrite", is_flag=True, default=None, help="Replace an existing result.")

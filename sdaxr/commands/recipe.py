@@ -198,6 +198,10 @@ def _step(name: str, given: dict[str, Any], base: Path, before: list[Step]) -> S
         checks.check_training(values)
     if "seed" in accepted:
         checks.check_numbers(values)
+    if name == "report" and values.get("store") is not None and len(steps.stores_of(values)) > 1:
+        raise OptionError(
+            "found a store and several networks, expected one file for a step; report each in its own step"
+        )
     files = _resolve(values, base)
     output = next((files[key] for key in steps.OUTPUTS if key in files), None)
     inputs = tuple(p for key, p in files.items() if key not in steps.OUTPUTS)

@@ -102,18 +102,21 @@ def report(
 ) -> xr.Dataset | xr.DataTree:
     """The status of each of the ``observations``, one file for each network; ``store`` is a file for them.
 
+    Several networks get a file each: ``s-a.nc`` and ``s-b.nc`` for the networks a and b where ``store`` is ``s.nc``.
     ``reading`` is as in `assimilate`.
     """
-    check_free(store, overwrite)
+    stores = {} if store is None else stores_of({"store": store, "observations": observations})
+    for each in stores.values():
+        check_free(each, overwrite)
     networks = _networks(observations, reading)
-    if store is not None and not isinstance(networks, xr.Dataset):
-        raise OptionError(f"found store={store!r} and {len(networks)} networks, expected one; report each by itself")
     if options.get("operator") is not None:
         options["operator"] = read_operator(options["operator"])
     if background is not None:
         options["background"] = sdaxr.open_archive(background)
     found = sdaxr.report(networks, sdaxr.open_prior(prior), **options)
-    return save(found, store, overwrite=overwrite) if store is not None and isinstance(found, xr.Dataset) else found
+    for network, each in stores.items():
+        save(found if isinstance(found, xr.Dataset) else found[network].to_dataset(), each, overwrite=overwrite)
+    return found
 
 
 def cycle(
@@ -288,6 +291,12 @@ def statuses(found: xr.Dataset | xr.DataTree) -> str:
             number = np.bincount(data[f"{name}_status"].values.ravel(), minlength=len(STATUS))
             counts[f"{network} {name}".strip()] = dict(zip(STATUS.values(), number, strict=True))
     return str(pd.DataFrame(counts).to_string())
+
+
+def stores_of(values: Mapping[str, Any]) -> dict[str, Path]:
+    """The file that `report` writes for each network; the names of several networks are added to that of ``store``."""
+    path, names = local_path(values["store"]), [Path(each).stem for each in _paths(values["observations"])]
+    return {name: path if len(names) == 1 else path.with_stem(f"{path.stem}-{name}") for name in names}
 
 
 def check_reading(reading: Mapping[str, Any] | None, observations: str | Iterable[str]) -> dict[str, Mapping[str, Any]]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -115,7 +114,7 @@ def smooth(
         )
     chosen, chain = chosen.resolve(), _chain(system)
     layout = system_layout(chain)
-    how = replace(Screening.of(screening), outside=outside)
+    how = Screening.asked(screening, outside)
     if how.gross_error is not None:
         raise OptionError("found gross_error= and system=, expected a prior, whose variance the background check needs")
     networks = as_networks(observations, layout)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -171,7 +170,7 @@ def assimilate(
     drawing = resolve_sampler(opened, sampler)
     for key, value, least in (("members", members, 1), ("seed", seed, 0), ("batch", 1 if batch is None else batch, 1)):
         check_least(key, value, least)
-    how = replace(Screening.of(screening), outside=outside)
+    how = Screening.asked(screening, outside)
     networks = as_networks(observations, opened.layout)
     networks, moved = places_in_units(networks, opened.layout.coordinate_attrs, units)
     axis = window_times(networks, opened.layout, times, screening=how)

@@ -120,9 +120,11 @@ def unresolved_variance(seen: Projection, prior: Prior, length: int) -> Unresolv
         # The operator is bound to the times of the whole trajectory; the window is repeated to fill these times.
         return x.repeat(1, repeats, *[1] * (x.ndim - 2))[:, :length]
 
-    def error(true: Tensor, denoised: Tensor) -> Tensor:
-        a, b = seen.sea_fields(long(true)), seen.sea_fields(long(denoised))
-        errors = {name: a[name] - b[name] for name in a}
+    known = seen.sea_fields(long(held_out.states))
+
+    def error(denoised: Tensor) -> Tensor:
+        found = seen.sea_fields(long(denoised))
+        errors = {name: value - found[name] for name, value in known.items()}
         return seen.pooled({name: e.square() * seen.redundancy(name, e, window) for name, e in errors.items()})
 
     return measure(held_out, error)

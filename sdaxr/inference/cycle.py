@@ -16,7 +16,6 @@ import inspect
 import json
 import logging
 from collections.abc import Mapping
-from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -150,8 +149,8 @@ def cycle(
             check_least(key, value, least)
     check_positive("inflation", inflation)
     guidance, sampler = score_method(opened, options["method"]), resolve_sampler(opened, options["sampler"])
-    how = replace(Screening.of(options["screening"]), outside=options["outside"])
-    options |= {"method": guidance, "sampler": sampler, "screening": how}
+    how = Screening.asked(options["screening"], options["outside"])
+    options |= {"method": guidance, "sampler": sampler, "screening": how, "outside": how.outside}
     networks = as_networks(observations, opened.layout)
     axis = window_times(networks, opened.layout, times, screening=how)
     model = opened if carry is None else _carrier(carry, opened, axis.values[0])

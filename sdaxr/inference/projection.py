@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
@@ -120,6 +121,13 @@ class Projection:
         """H of normalised trajectories at all points (or `sparse` ones), NaN on land: {variable: (batch, *dims)}."""
         if self.sparse is not None:
             return self.sparse.sea_fields(x)
+        template = self.bound.template
+        places = sum(math.prod(template.shape(name)) for name in template.variables)
+        # Of many places a few trajectories at once: what is gathered for them then stays in the processor's cache.
+        parts = [self._sea_fields(part) for part in x.split(max(1, PLACES // max(1, places)))]
+        return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+
+    def _sea_fields(self, x: Tensor) -> dict[str, Tensor]:
         if self.sea is None:
             return self.fields(self.off_land(x))
         land = self.sea.on_land()

@@ -10,7 +10,9 @@ import xarray as xr
 
 from sdaxr.observations.correlation import ATTRIBUTE
 from sdaxr.observations.shared import BY, PREDICTORS
+from sdaxr.schema import TIME
 from sdaxr.states.names import recognised
+from sdaxr.states.time import in_months_of
 
 
 def recognised_observations(observations: xr.Dataset, like: Mapping[Hashable, Mapping[Any, Any]]) -> xr.Dataset:
@@ -26,8 +28,9 @@ def recognised_observations(observations: xr.Dataset, like: Mapping[Hashable, Ma
 
 
 def named_as(observations: xr.Dataset, states: xr.Dataset) -> xr.Dataset:
-    """Observations with the names of the coordinates of states, see `recognised_observations`."""
-    return recognised_observations(observations, {n: c.attrs for n, c in states.coords.items()})
+    """Observations with the names of the coordinates of states, see `recognised_observations`, and their months."""
+    named = recognised_observations(observations, {n: c.attrs for n, c in states.coords.items()})
+    return in_months_of(named, states[TIME]) if TIME in states.coords else named
 
 
 def _renamed(attrs: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from numbers import Real
 from typing import Any
 
@@ -66,7 +66,7 @@ class Screening(Options):
         ``"30min"``, or in model time where time is a number.
     outside
         What happens to values outside the window or the grid, off the steps, or on land: ``"error"`` or ``"drop"``. The
-        parameter ``outside`` of `sdaxr.assimilate` is this option.
+        parameter ``outside`` of `sdaxr.assimilate` is this option; one of the two is enough.
     """
 
     good: Any = None
@@ -92,6 +92,12 @@ class Screening(Options):
             )
         if self.tolerance is not None:
             object.__setattr__(self, "tolerance", _seconds(self.tolerance))
+
+    @classmethod
+    def asked(cls, screening: Screening | Mapping[str, Any] | None, outside: str) -> Screening:
+        """``screening`` as an object, with the parameter ``outside`` of a function where it is not ``"error"``."""
+        found = cls.of(screening)
+        return found if outside == "error" else replace(found, outside=outside)
 
     def to_json(self) -> str:
         """The options as JSON, for the provenance of a posterior."""

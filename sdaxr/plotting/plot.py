@@ -133,6 +133,8 @@ def animate(
         raise DataError(f"cannot write an animation to '{target.name}', expected a name that ends in .gif")
     if fps <= 0:
         raise DataError(f"fps is {fps}, expected more than zero frames per second")
+    with storage_errors("write", str(target)):
+        target.parent.stat()  # A folder that is not there is an error before the frames are drawn.
     figure, update = _draw(data, truth, observations, variable, None, 1, animated=True)
     frames = update.frames
     step = -(-frames // _FRAMES)

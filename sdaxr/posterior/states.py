@@ -54,7 +54,8 @@ def observe_states(
 
 def channel_variance(held_out: HeldOut) -> UnresolvedVariance:
     """Variance of each channel given z, table (level, channel), measured on the held-out states."""
-    return measure(held_out, lambda true, denoised: (true - denoised).square().transpose(0, 2).flatten(1).mean(dim=1))
+    known = held_out.states
+    return measure(held_out, lambda denoised: (known - denoised).square().transpose(0, 2).flatten(1).mean(dim=1))
 
 
 def blocks(known: int, steps: int, context: int, block: int) -> list[int]:

@@ -77,6 +77,12 @@ def months_after(start: Any, months: np.ndarray, anchor: str) -> np.ndarray:
     return np.array([b + datetime.timedelta(seconds=float(s)) for b, s in zip(begin, seconds, strict=True)], object)
 
 
+def month_labels(times: np.ndarray) -> np.ndarray:
+    """The labels of the months of ``times``, which lie anywhere in the months; shape (n,) each, n at least 1."""
+    months = months_of(times)[0]
+    return months_after(times[0], months - months[0], ANYWHERE)
+
+
 def _origin_of(anchor: str, length: np.ndarray) -> np.ndarray:
     """From where the place in a month is counted, in seconds from its beginning, for months of some lengths."""
     if anchor in ("beginning", "end"):

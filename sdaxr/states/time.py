@@ -13,7 +13,7 @@ import xarray as xr
 from sdaxr import schema
 from sdaxr.schema import TIME, DataError, GridError
 from sdaxr.states.coordinates import TOLERANCE, describe_points, nearest_points
-from sdaxr.states.months import ANYWHERE, months_after, months_between, months_of
+from sdaxr.states.months import ANYWHERE, month_labels, months_after, months_between, months_of
 
 CYCLES = ("hour_of_day", "day_of_year")
 # A series in which more of the steps are gaps has no step.
@@ -102,9 +102,7 @@ class TimeAxis:
 
     def labelled(self, times: np.ndarray) -> np.ndarray:
         """The labels of the months of ``times``, (n,), where these lie anywhere in the month; else ``times``."""
-        if self.anchor != ANYWHERE or not times.size:
-            return times
-        return months_after(times[0], np.diff(months_of(times)[0], prepend=months_of(times[:1])[0]).cumsum(), ANYWHERE)
+        return month_labels(times) if self.anchor == ANYWHERE and times.size else times
 
     def steps(self, first: Any, last: Any) -> float:
         """Number of steps from one time to another; not whole where the latter is no step."""
@@ -321,6 +319,22 @@ def match_times(
     except TypeError as error:  # cftime refuses to subtract across calendars
         raise DataError(f"{of} and {like} have different calendars ({error}); convert one of them") from error
     return np.where(np.abs(distance) <= TOLERANCE, index, -1).reshape(wanted.shape)
+
+
+def in_months_of(data: xr.Dataset, times: xr.DataArray) -> xr.Dataset:
+    """``data`` with the labels of its months, where ``times`` are such labels and its own times lie anywhere in months.
+
+    These labels are the times of states that are made by a prior with `TimeAxis.anchor` ``"anywhere"``.
+    """
+    if TIME not in data.dims or TIME not in data.coords or data.sizes[TIME] < 2 or not times.size:
+        return data
+    own, labels = data[TIME], times.values.ravel()
+    if {time_kind(own), time_kind(times)} not in ({"datetime"}, {"cftime"}) or own.isnull().any():
+        return data
+    months, anchor = months_between(own.values)
+    if anchor != ANYWHERE or (months < 1).any() or (month_labels(labels) != labels).any():
+        return data
+    return data.assign_coords({TIME: (TIME, month_labels(own.values), own.attrs)})
 
 
 def onto_times(data: _Labelled, times: xr.DataArray, *, of: str, like: str) -> _Labelled:

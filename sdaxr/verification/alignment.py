@@ -16,7 +16,7 @@ from sdaxr.states.axes import ensemble_dimension
 from sdaxr.states.coordinates import coordinate_of, onto_grid
 from sdaxr.states.names import recognised
 from sdaxr.states.places import check_places, places_of
-from sdaxr.states.time import match_times
+from sdaxr.states.time import in_months_of, match_times
 from sdaxr.states.units import check_values
 
 _TIME_DIMS = (TIME, LEAD_TIME, INIT_TIME)
@@ -128,6 +128,7 @@ def _common_times(data: xr.Dataset, truth: xr.Dataset) -> tuple[xr.Dataset, xr.D
             f"found the dimensions {tuple(map(str, data.dims))} in the estimate and "
             f"{tuple(map(str, truth.dims))} in the truth, expected times in both; give both a 'time' coordinate"
         )
+    truth = in_months_of(truth, times)
     positions = match_times(times, truth[TIME])
     if not (positions >= 0).any():
         raise DataError(

@@ -23,7 +23,7 @@ from sdaxr.archives import finished, reading, stores
 from sdaxr.archives.archive import Archive
 
 kind, path, context = sys.argv[1], Path(sys.argv[2]), multiprocessing.get_context("fork")
-data = xr.Dataset({"a": (("unit", "x"), np.ones((3, 2)))}, {"unit": np.arange(3)})
+data = xr.Dataset({"a": (("unit", "x"), np.ones((2, 2)))}, {"unit": np.arange(2)})
 
 def write(value):
     if kind != "units":

@@ -12,7 +12,7 @@ import xarray as xr
 import sdaxr
 from sdaxr.archives.stores import save
 from sdaxr.commands import steps
-from sdaxr.schema import DataError, OperatorError, OptionError
+from sdaxr.schema import ArchiveError, DataError, OperatorError, OptionError
 
 
 @pytest.mark.parametrize("name", steps.STEPS)
@@ -131,8 +131,14 @@ def test_statuses_are_counted_and_written(tmp_path):
         "used",
         *"22",
     ]
-    with pytest.raises(OptionError, match="and 2 networks, expected one; report each by itself"):
-        steps.report(paths[:2], "lorenz63", store=str(tmp_path / "both.nc"))
+    steps.report(paths[:2], "lorenz63", store=paths[3])
+    for name in ("seen", "twin"):
+        status = sdaxr.open_archive(tmp_path / f"statuses-{name}.nc").a_status
+        np.testing.assert_array_equal(status, sdaxr.report(seen, "lorenz63").a_status)
+    (tmp_path / "other-twin.nc").touch()
+    with pytest.raises(ArchiveError, match="other-twin.nc' exists"):
+        steps.report(paths[:2], "lorenz63", store=str(tmp_path / "other.nc"))
+    assert not (tmp_path / "other-seen.nc").exists()
 
 
 def test_an_option_of_the_reading_that_does_not_exist(stations):

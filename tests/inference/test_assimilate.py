@@ -305,6 +305,8 @@ def test_observations_outside_are_dropped_when_asked(prior: Prior, observations:
     with pytest.raises(DataError, match=r"lies outside the window.*outside=\"drop\""):
         assimilate(observations, prior, times=times, **QUICK)
     found = assimilate(observations, prior, members=1, times=times, outside="drop", **QUICK)
+    same = assimilate(observations, prior, members=1, times=times, screening={"outside": "drop"}, **QUICK)
+    xr.testing.assert_identical(same, found)
     assert found.attrs["observations_used"] == [6] and found.attrs["observations_dropped"] == [4]
 
 

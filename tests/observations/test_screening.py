@@ -25,6 +25,16 @@ def test_options_are_those_of_each_variable() -> None:
 
 
 @pytest.mark.parametrize(
+    ("screening", "outside", "expected"),
+    [(None, "error", "error"), (None, "drop", "drop"), ({"outside": "drop"}, "error", "drop")],
+)
+def test_outside_is_a_parameter_or_an_option(screening: dict[str, str] | None, outside: str, expected: str) -> None:
+    assert Screening.asked(screening, outside).outside == expected
+    with pytest.raises(OptionError, match="outside is 'keep'"):
+        Screening.asked(screening, "keep")
+
+
+@pytest.mark.parametrize(
     ("options", "message"),
     [
         ({"duplicate": "drop"}, "unknown option of Screening: 'duplicate'.*Did you mean 'duplicates'"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dask
 import numpy as np
+import pandas as pd
 import pytest
 import xarray as xr
 from ensembles import ensemble
@@ -50,6 +51,24 @@ def test_calendar_times(calendar: str):
     assert scores.sizes["time"] == 3
     with pytest.raises(DataError, match="expected the same kind"):
         verify(post, truth.assign_coords(time=np.arange(4.0)))
+
+
+@pytest.mark.parametrize("calendar", ["standard", "noleap"])
+def test_a_truth_may_have_its_times_anywhere_in_the_month(calendar: str) -> None:
+    """The times of states that a prior of such data makes are the labels of months; equal times stay what they are."""
+    post, truth = ensemble(times=4)
+    use = calendar == "noleap"
+    days = xr.date_range("2001-02-01", periods=4, freq="MS", calendar=calendar, use_cftime=use)
+    middle = [d + pd.Timedelta(days=getattr(d, "days_in_month" if not use else "daysinmonth") // 2) for d in days]
+    scattered = [d + pd.Timedelta(days=n) for d, n in zip(days, (3, 17, 8, 25), strict=True)]
+    post, other = post.assign_coords(time=middle), truth.assign_coords(time=scattered)
+    scores = verify(post, other.isel(time=slice(1, None)))
+    np.testing.assert_array_equal(scores.time, post.time[1:])
+    np.testing.assert_array_equal(scores.rmse_u, verify(post, truth.assign_coords(time=middle)).rmse_u[1:])
+    seen = other[["u"]].assign(u_error=xr.full_like(other.u, 0.1)).assign_attrs(operator='{"op": "identity"}')
+    assert verify(post, seen).sizes["rank"] == post.sizes["member"] + 1
+    with pytest.raises(DataError, match="no time in common"):
+        verify(post.assign_coords(time=[d + pd.Timedelta(days=5) for d in days]), other)
 
 
 def globe() -> tuple[xr.Dataset, xr.Dataset]:

@@ -62,7 +62,7 @@ def _white(r: float) -> float:
     return r**2 / (1 + r**2)
 
 
-def measure(held_out: HeldOut, error: Callable[[Tensor, Tensor], Tensor]) -> UnresolvedVariance:
+def measure(held_out: HeldOut, error: Callable[[Tensor], Tensor]) -> UnresolvedVariance:
     """Measure the variance on held-out windows.
 
     Parameters
@@ -70,8 +70,8 @@ def measure(held_out: HeldOut, error: Callable[[Tensor, Tensor], Tensor]) -> Unr
     held_out
         Windows of known states, and the denoised windows at each noise level.
     error
-        Function of the known and the denoised windows: the mean square error of each observed quantity, shape (n,).
+        Function of the denoised windows: the mean square error of each observed quantity, shape (n,).
     """
     with torch.no_grad():
-        rows = [error(held_out.states, denoised).clamp_min(1e-20) for denoised in held_out.denoised]
+        rows = [error(denoised).clamp_min(1e-20) for denoised in held_out.denoised]
     return UnresolvedVariance(held_out.levels, torch.stack(rows))

@@ -15,8 +15,8 @@ def test_measured_variance_of_a_gaussian_is_the_closed_form() -> None:
     windows = torch.as_tensor(CHAIN.draw(3000, 14))
     h = torch.as_tensor(matrix)
 
-    def error(true: torch.Tensor, denoised: torch.Tensor) -> torch.Tensor:
-        return ((true - denoised).flatten(1) @ h.T).square().mean(dim=0)
+    def error(denoised: torch.Tensor) -> torch.Tensor:
+        return ((windows - denoised).flatten(1) @ h.T).square().mean(dim=0)
 
     measured = measure(HeldOut.of(CHAIN.denoise, windows, (0.02, 50.0)), error)
     for r in (0.02, 0.1, 1.0, 7.0, 50.0):
