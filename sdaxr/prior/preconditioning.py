@@ -101,10 +101,11 @@ class DenoisingNetwork(nn.Module):
             The shape of z.
         """
         if self.modes is not None:
-            if self.silent:
+            share = self._share(r)
+            if self.share is not None and not bool(share.any()):  # what does not count is not computed
                 return self.modes.filter(z, r)
             filtered, correction = self.parts(z, r, context)
-            return filtered + expand(self._share(r), z) * correction
+            return filtered + expand(share, z) * correction
         level = expand(r, z)
         scale = (1 + level.square()).rsqrt()
         output: Tensor = self.network(scale * z, self._log(r), context)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
-import sys
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
@@ -13,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import xarray as xr
+from recipe_modules import recipe_modules
 
 import sdaxr
 
@@ -23,14 +23,9 @@ needs_data = pytest.mark.skipif(not FILE.exists(), reason=f"no {FILE.name}; set 
 
 
 @pytest.fixture(scope="module")
-def recipe() -> ModuleType:
-    folder = ROOT / "recipes" / "sst_pacific"
-    sys.path.insert(0, str(folder))
-    spec = importlib.util.spec_from_file_location("sst_pacific_run", folder / "run.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    yield module
-    sys.path.remove(str(folder))
+def recipe() -> Iterator[ModuleType]:
+    with recipe_modules("sst_pacific", ["run"]) as modules:
+        yield modules.run
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +74,10 @@ def test_posteriors_have_the_land_of_the_data_and_beat_the_references(found):
 def test_scores_of_ensembles_are_those_of_verify(recipe, found):
     truth, estimates, table = found
     row = table.set_index("method").loc["optimal interpolation"]
-    assert row.drop(["year", "places", "method", "seconds"], errors="ignore").between(0.05, 1.5).all() and row["seconds"] > 0
+    assert (
+        row.drop(["year", "places", "method", "seconds"], errors="ignore").between(0.05, 1.5).all()
+        and row["seconds"] > 0
+    )
     expected = sdaxr.verify(estimates["optimal interpolation"], truth, metrics=("crps",))["crps_sst_anomaly"].mean()
     assert row["crps"] == pytest.approx(float(expected))
     single = table.set_index("method").loc["climatology"]
