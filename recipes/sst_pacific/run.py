@@ -261,7 +261,7 @@ def write(
 def described(prior: sdaxr.Prior) -> dict[str, Any]:
     """What a prior was made with, and what was chosen by validation."""
     about = {k: prior.metadata[k] for k in ("modes", "share", "statistics", "parameterisation") if k in prior.metadata}
-    return about | {"steps": prior.metadata["training"]["steps"]}
+    return about | {"training": {k: v for k, v in prior.metadata["training"].items() if k != "history"}}
 
 
 if __name__ == "__main__":
