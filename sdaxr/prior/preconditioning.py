@@ -102,7 +102,7 @@ class DenoisingNetwork(nn.Module):
         """
         if self.modes is not None:
             share = self._share(r)
-            if not share.any():
+            if not bool(share.any()):  # what does not count is not computed
                 return self.modes.filter(z, r)
             filtered, correction = self.parts(z, r, context)
             return filtered + expand(share, z) * correction

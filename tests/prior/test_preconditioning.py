@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from sdaxr.prior.eofs import Eofs
 from sdaxr.prior.preconditioning import DenoisingNetwork, expand
 
 
@@ -89,3 +90,18 @@ def test_loss_counts_the_points_with_data_only() -> None:
     torch.testing.assert_close(
         model.loss(x, r, noise, context, valid), model.loss(x[..., :4], r, noise[..., :4], context, None)
     )
+
+
+def test_network_is_evaluated_where_its_output_counts_only() -> None:
+    modes = Eofs(1, (2, 3), rank=4, lags=3)
+    modes.autocovariances.copy_(torch.tensor([[1.0], [0.5], [0.2]]).expand(3, 5))
+    model = DenoisingNetwork(Scaled(1.0), "eof", (0.01, 100.0), modes)
+    model.share = (0.0, 0.0, 1.0, 0.0, 0.0)  # at 0.01, 0.1, 1, 10, 100
+    calls = []
+    model.network.register_forward_hook(lambda module, inputs, output: calls.append(float(inputs[1].exp()[0])))
+    z = torch.randn(1, 5, 1, 2, 3, generator=torch.Generator().manual_seed(0))
+    for r in (0.05, 1.0, 3.0, 20.0):
+        level = torch.tensor([r])
+        found = model(z, level, torch.ones(1, 5, 1, 2, 3))
+        assert torch.equal(found, modes.filter(z, level)) == (r in (0.05, 20.0))
+    assert calls == pytest.approx([1.0, 3.0])
