@@ -21,7 +21,7 @@ import tracks
 import xarray as xr
 
 import sdaxr
-from sdaxr.observations.bias import ATTRIBUTES
+from sdaxr.observations.shared import ATTRIBUTES, BIAS
 from sdaxr.verification.verify import summary, verify
 
 HERE = Path(__file__).resolve().parent
@@ -61,9 +61,9 @@ def main(store: Path, coarsen: int, members: int, windows: int, results: Path) -
                 maps.setdefault(name, []).append(mean_of(estimate))
             if name == "oi" and first == 0:
                 draw(estimate, truth, observations, spectra, results)
-    table = pd.DataFrame(rows)
-    table.to_csv(results / "results.csv", index=False, float_format="%.4f")
-    leaderboard(data, maps, store, results)
+        table = pd.DataFrame(rows)
+        table.to_csv(results / "results.csv", index=False, float_format="%.4f")
+        leaderboard(data, name, maps.get(name, []), store, results)
     about = {"coarsen": coarsen, "members": members, "noise": tracks.NOISE, "bias": tracks.BIAS, "sampler": SAMPLER}
     about["summary"] = json.loads(summarise(table).reset_index().round(4).to_json(orient="records"))
     (results / "results.json").write_text(json.dumps(about, indent=1) + "\n")
@@ -106,12 +106,17 @@ def methods(data: xr.Dataset, store: Path, members: int) -> dict[str, Method]:
     def assimilate(method: str, normalise: str = "point", level: bool = True, white: bool = False) -> Method:
         def run(truth: xr.Dataset, observations: xr.Dataset) -> xr.Dataset:
             prior = prior_of(data, store / f"{normalise}.safetensors", normalise)
-            offset = level_of(observations, mean) if level else 0.0
-            moved = observations.assign(adt=(observations["adt"] - offset).assign_attrs(observations["adt"].attrs))
-            moved = unbiased(moved) if white else moved
-            options = {} if method == "oi" else {"sampler": SAMPLER}
-            found = sdaxr.assimilate(moved, prior, times=truth.time, members=members, method=method, **options)
-            return found.assign(adt=(found["adt"] + offset).assign_attrs(found["adt"].attrs))
+            observations = unbiased(observations) if white else observations
+
+            def draws(measured: xr.Dataset, how: str = "oi") -> xr.Dataset:
+                options: dict[str, Any] = {} if how == "oi" else {"sampler": SAMPLER}
+                options |= {"times": truth.time, "members": members, "progress": False}
+                return sdaxr.assimilate(measured, prior, method=how, **options)
+
+            found = draws(observations, method)
+            if not level:
+                return found
+            return with_level(found, observations, found if method == "oi" else draws(observations), draws)
 
         return run
 
@@ -126,21 +131,40 @@ def methods(data: xr.Dataset, store: Path, members: int) -> dict[str, Method]:
     }  # fmt: skip
 
 
-def level_of(observations: xr.Dataset, mean: xr.Dataset) -> float:
-    """The mean of the window above that of the training days, in m: the mean over the tracks.
+def with_level(
+    found: xr.Dataset, observations: xr.Dataset, analysed: xr.Dataset, draws: Callable[[xr.Dataset], xr.Dataset]
+) -> xr.Dataset:
+    r"""Members with an unknown level of the whole sea in the window, above that of the training days.
 
-    Heating raises the whole sea by some cm in a few weeks, which no covariance of other weeks knows. The level is
-    therefore taken as unknown, as the mean is in ordinary kriging (Cressie 1993, section 3.2,
-    doi:10.1002/9781119115151).
+    Heating raises the sea by some cm in a few weeks, which no covariance of other weeks knows. As in universal kriging
+    (Cressie 1993, section 3.4, doi:10.1002/9781119115151), the level m has a flat prior: with the innovations d, their
+    covariance K and the analysis g of the constant 1,
+
+    .. math:: m \sim N((1^T K^{-1} d) / (1^T K^{-1} 1), \; 1 / (1^T K^{-1} 1)), \qquad x(m) = x(0) + (1 - g) m .
+
+    K^-1 d is R^-1 times the residuals of the analysis, the mean of the draws ``analysed``; R is that of tracks with a
+    bias. With the same seed, two sets of draws differ by the analysis of what their observations differ by.
     """
-    innovation = observations["adt"] - at_tracks(mean, observations)
-    return float(innovation.groupby(observations["track"].drop_vars(observations["track"].coords)).mean().mean())
+    shift = 0.1  # m
+    plain = analysed.mean("member")["adt"]
+    moved = (observations["adt"] + shift).assign_attrs(observations["adt"].attrs)
+    g = (draws(observations.assign(adt=moved)).mean("member")["adt"] - plain) / shift
+    residual, left = observations["adt"] - at_tracks(plain, observations), 1 - at_tracks(g, observations)
+    good = (residual.notnull() & left.notnull()).values
+    track = np.unique(observations["track"].values[good], return_inverse=True)[1]
+    count = np.bincount(track)
+    bias = observations["adt_error"].attrs.get(BIAS, 0.0)
+    weight = 1 / (float(observations["adt_error"].max()) ** 2 + count * bias**2)
+    above, below = (float(weight @ np.bincount(track, v.values[good])) for v in (residual, left))
+    random = np.random.default_rng(0).normal(size=found.sizes["member"])
+    level = xr.DataArray(above / below + random / below**0.5, dims="member")
+    return found.assign(adt=(found["adt"] + (1 - g) * level).transpose(*found["adt"].dims))
 
 
-def at_tracks(mean: xr.Dataset, observations: xr.Dataset) -> xr.DataArray:
-    """A field at the measurements, (obs); NaN beside land."""
-    where = {d: xr.DataArray(observations[d].values, dims="obs") for d in ("latitude", "longitude")}
-    return mean["adt"].interp(where).drop_vars(where)
+def at_tracks(field: xr.DataArray, observations: xr.Dataset) -> xr.DataArray:
+    """A field, of all times or of each, at the measurements, (obs); NaN beside land."""
+    where = {str(d): xr.DataArray(observations[d].values, dims="obs") for d in field.dims}
+    return field.interp(where).drop_vars(list(where))
 
 
 def unbiased(observations: xr.Dataset) -> xr.Dataset:
@@ -158,7 +182,7 @@ def interpolated(observations: xr.Dataset, truth: xr.Dataset, mean: xr.Dataset) 
     """
     from scipy.interpolate import LinearNDInterpolator, NearestNDInterpolator
 
-    anomaly = (observations["adt"] - at_tracks(mean, observations)).values
+    anomaly = (observations["adt"] - at_tracks(mean["adt"], observations)).values
     good = np.isfinite(anomaly)
 
     def place(latitude: Any, longitude: Any, when: Any) -> np.ndarray:
@@ -206,22 +230,17 @@ def summarise(table: pd.DataFrame) -> pd.DataFrame:
     return found.assign(windows=grouped.size())
 
 
-def leaderboard(data: xr.Dataset, maps: dict[str, list[xr.Dataset]], store: Path, results: Path) -> None:
-    """Scores of the 20 test days, and the files that further methods are scored against."""
+def leaderboard(data: xr.Dataset, method: str, parts: list[xr.Dataset], store: Path, results: Path) -> None:
+    """Scores of the 20 test days, where both halves are mapped, and the files that further methods are scored with."""
     names = {"adt": "ssh", "latitude": "lat", "longitude": "lon"}
     truth = data.isel(time=slice(TRAIN, TRAIN + 2 * LENGTH)).rename(names)
     truth.to_netcdf(store / "truth.nc")
-    for method, parts in maps.items():
-        if len(parts) == 2:
-            found = xr.concat(parts, "time")[["adt"]].rename(names).transpose(*truth["ssh"].dims)
-            found = found.drop_vars([c for c in found.coords if c not in found.dims])
-            found.drop_attrs().to_netcdf(store / f"maps-{method.replace(', ', '-').replace(' ', '-')}.nc")
-            row = {
-                "method": method,
-                **challenge.on_grid(challenge.read(found), truth),
-                "notes": "20 days, 4 tracks a day",
-            }
-            challenge.add(results / "leaderboard.csv", row)
+    if len(parts) == 2:
+        found = xr.concat(parts, "time")[["adt"]].rename(names).transpose(*truth["ssh"].dims)
+        found = found.drop_vars([c for c in found.coords if c not in found.dims]).drop_attrs()
+        found.to_netcdf(store / f"maps-{method.replace(', ', '-').replace(' ', '-')}.nc")
+        scores = challenge.on_grid(challenge.read(found), truth)
+        challenge.add(results / "leaderboard.csv", {"method": method, **scores, "notes": "20 days, 4 tracks a day"})
 
 
 def draw(

@@ -129,6 +129,6 @@ def test_maps_of_a_small_sea_beat_the_mean(recipe, modules, tmp_path: Path) -> N
     assert observations.adt_error.attrs["bias"] == 0.02
     methods = recipe.methods(data, tmp_path, 8)
     rows = {n: recipe.score(methods[n](truth, observations), truth)[0] for n in ("climatology", "interpolation", "oi")}
-    assert rows["oi"]["rmse"] < rows["climatology"]["rmse"]
+    assert rows["oi"]["rmse"] < 0.8 * min(rows["climatology"]["rmse"], rows["interpolation"]["rmse"])
     assert 0.3 < rows["oi"]["coverage_90"] <= 1 and "spread_skill" in rows["oi"]
     assert sdaxr.open_prior(tmp_path / "point.safetensors").metadata["modes"]["rank"] > 1
