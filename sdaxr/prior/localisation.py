@@ -274,15 +274,17 @@ def _crossed(
 def _average(crossed: Sequence[_Crossed], values: Tensor) -> Tensor:
     """Autocovariances (lags, rank + 1): the mean of the blocks, over their eigenvalues, for those of all data.
 
-    Over neighbouring EOFs, whose ratios hardly differ, the ratios are averaged.
+    Over neighbouring EOFs, whose ratios hardly differ, the ratios are averaged. What the EOFs leave is added to
+    the eigenvalues as white noise: few states have EOFs without any variance, whose ratio would be infinite.
     """
     rank = min(len(values), *(len(c.eofs.values) for c in crossed))
     measured = torch.stack([c.autocovariances for c in crossed]).mean(0)
-    expected = torch.stack([c.eofs.values[:rank] for c in crossed]).double().mean(0).clamp_min(1e-12)
+    expected = torch.stack([c.eofs.values[:rank] for c in crossed]).double().mean(0)
+    left = measured[0, -1].clamp_min(1e-12)
     place = torch.arange(1, rank + 1, dtype=torch.float64).log()
     weights = torch.exp(-0.5 * ((place[:, None] - place) / _WIDTH).square())
-    ratios = (measured[:, :rank] / expected) @ (weights / weights.sum(1, keepdim=True)).T
-    return torch.cat([ratios * values[:rank].double(), measured[:, -1:]], 1)
+    ratios = (measured[:, :rank] / (expected + left)) @ (weights / weights.sum(1, keepdim=True)).T
+    return torch.cat([ratios * (values[:rank].double() + left), measured[:, -1:]], 1)
 
 
 def _kept(autocovariances: Tensor, points: int) -> int:

@@ -14,6 +14,7 @@ from gaussian_fields import covariance_of
 import sdaxr
 from sdaxr import operators as op
 from sdaxr.inference.problem import Problem
+from sdaxr.observations import with_bias
 from sdaxr.posterior.samplers.registry import SAMPLERS
 from sdaxr.prior.files import Prior
 from sdaxr.schema import OptionError
@@ -143,10 +144,12 @@ def _posed(prior: Prior, observations: xr.Dataset, truth: xr.Dataset, method: st
     )  # fmt: skip
 
 
+@pytest.mark.parametrize("bias", [None, 0.7])
 def test_many_observations_are_solved_by_conjugate_gradients(
-    prior: Prior, observations: xr.Dataset, truth: xr.Dataset, monkeypatch: pytest.MonkeyPatch
+    prior: Prior, observations: xr.Dataset, truth: xr.Dataset, monkeypatch: pytest.MonkeyPatch, bias: float | None
 ) -> None:
     options: dict[str, Any] = {"times": truth.time, "members": 4, "progress": False, "sampler": {"steps": 8}}
+    observations = observations if bias is None else with_bias(observations, bias, by="station")
     expected = sdaxr.assimilate(observations, prior, **options)
     monkeypatch.setattr("sdaxr.posterior.covariance.eofs._DENSE", 0)
     found = sdaxr.assimilate(observations, prior, **options)

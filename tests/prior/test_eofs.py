@@ -79,6 +79,15 @@ def test_variances_of_few_samples_are_those_of_data_that_did_not_give_them() -> 
     assert total == pytest.approx(np.trace(covariance), rel=0.35)
 
 
+@pytest.mark.parametrize("taper", [0.15, 10.0])
+def test_fewer_states_than_eofs_keep_the_variance(taper: float) -> None:
+    states, places, covariance, _ = sampled(times=30, points=150, scale=0.15)
+    found = localised([torch.as_tensor(states)], places, window=5, taper=taper)
+    rank = found.about["rank"]
+    total = float(found.autocovariances[0, :-1].sum() + found.autocovariances[0, -1] * (150 - rank))
+    assert total == pytest.approx(np.trace(covariance), rel=0.5)
+
+
 def test_distant_points_are_uncorrelated_and_a_given_taper_is_taken() -> None:
     states, places, _, _ = sampled(times=40, points=40, scale=0.05)
     found = localised([torch.as_tensor(states)], places, window=5, taper=0.05)
