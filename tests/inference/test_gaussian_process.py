@@ -144,14 +144,16 @@ def _posed(prior: Prior, observations: xr.Dataset, truth: xr.Dataset, method: st
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("bias", [None, 0.7])
-def test_many_observations_are_solved_by_conjugate_gradients(
-    prior: Prior, observations: xr.Dataset, truth: xr.Dataset, monkeypatch: pytest.MonkeyPatch, bias: float | None
-) -> None:
+@pytest.mark.parametrize(("bias", "steps"), [(None, 150), (0.7, 150), (0.7, 1)])
+def test_many_observations_are_solved_by_conjugate_gradients_where_these_converge(
+    prior: Prior, observations: xr.Dataset, truth: xr.Dataset, monkeypatch: pytest.MonkeyPatch, bias: float | None,
+    steps: int,
+) -> None:  # fmt: skip
     options: dict[str, Any] = {"times": truth.time, "members": 4, "progress": False, "sampler": {"steps": 8}}
     observations = observations if bias is None else with_bias(observations, bias, by="station")
     expected = sdaxr.assimilate(observations, prior, **options)
     monkeypatch.setattr("sdaxr.posterior.covariance.eofs._DENSE", 0)
+    monkeypatch.setattr("sdaxr.posterior.covariance.eofs._STEPS", steps)
     found = sdaxr.assimilate(observations, prior, **options)
     np.testing.assert_allclose(found.t2m, expected.t2m, atol=0.05)
 
