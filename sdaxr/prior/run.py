@@ -40,6 +40,8 @@ _HISTORY = 50
 _VALIDATED = 4
 # Validations without a lower loss after which the training ends, where the weights with the lowest loss count.
 _PATIENCE = 20
+# Seconds after which a run without a progress bar says first, and then again, how far it is.
+_FIRST_WORD, _PAUSE = 5.0, 60.0
 # Steps after which the loss is read on a GPU, where a read waits until the device has caught up.
 _READ = 20
 
@@ -115,8 +117,8 @@ class TrainingRun:
             self.floor, self.averaged.share = self._validate(), None
             _log.info("validation loss of the Gaussian process alone %.4f", self.floor)
         bar = tqdm(total=1.0, initial=self.done, disable=not progress, desc="training", bar_format=_BAR)
-        saved = time.monotonic()
-        start = saved - self.seconds
+        saved = spoken = time.monotonic()
+        start, before, pause = saved - self.seconds, self.done, _FIRST_WORD
         every = 1 if self.device.type == "cpu" else _READ
         while self.done < 1:
             loss = self.update()
@@ -132,6 +134,10 @@ class TrainingRun:
                 _log.info("step %d: training loss %.4f, validation loss %.4f", *self.history[-1].values())
                 if self.early and self.history[-1] is self._lowest():
                     self.best = {k: v.detach().clone() for k, v in self.averaged.state_dict().items()}
+            if not progress and time.monotonic() - spoken > pause:
+                rate = (self.done - before) / (time.monotonic() - spoken)
+                _log.info("step %d: loss %.4f, about %.0f s left", self.step, self.running, (1 - self.done) / rate)
+                spoken, before, pause = time.monotonic(), self.done, _PAUSE
             if validating or due:
                 checkpoint.save(path, self)
                 saved = time.monotonic()

@@ -184,7 +184,9 @@ def train(
         remove(checkpoint)
     run.go(checkpoint, progress)
     about = {"name": name or store.stem} | about | {"training": run.summary(), "sdaxr_version": schema.VERSION}
-    about |= {} if run.averaged.share is None else {"share": run.averaged.share}
+    if run.averaged.share is not None:
+        # Predictors alone sample a Gaussian process exactly; the steps of Langevin corrections narrow it.
+        about |= {"share": run.averaged.share, "sampling": {"sampler": {"corrections": 0}}}
     about = json.loads(json.dumps(about, default=np.generic.item))  # as the file holds it
     prior = Prior(layout, run.averaged.cpu().eval().requires_grad_(False), held_out.reference(), about)
     prior.save(store)

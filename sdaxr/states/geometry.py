@@ -13,8 +13,11 @@ def positions(layout: StateLayout) -> tuple[np.ndarray, str]:
     """Positions of the grid points, (point, n), and the unit of their Euclidean distances.
 
     Points with latitude and longitude lie on a sphere in three dimensions, in km; their distances are chords. A
-    periodic dimension is a circle of the same circumference. Coordinates without a common unit count grid points.
+    periodic dimension is a circle of the same circumference. Coordinates without a common unit count grid points. State
+    vectors have one point.
     """
+    if not layout.space:
+        return np.zeros((1, 1)), "1"
     placed = _on_sphere(layout)
     if placed is not None:
         return placed, "km"

@@ -15,7 +15,9 @@ import sdaxr
 from sdaxr import operators as op
 from sdaxr.inference.problem import Problem
 from sdaxr.observations import with_bias
-from sdaxr.posterior.samplers.registry import SAMPLERS
+from sdaxr.observations.screening import Screening
+from sdaxr.posterior.methods import resolve_method
+from sdaxr.posterior.samplers.registry import SAMPLERS, resolve_sampler
 from sdaxr.prior.files import Prior
 from sdaxr.schema import OptionError
 
@@ -132,11 +134,11 @@ def test_the_estimate_at_large_noise_is_the_analysis(
     assert np.sqrt(((found.numpy().ravel() - mean) ** 2).mean()) < 0.02 * spread
 
 
-def _posed(prior: Prior, observations: xr.Dataset, truth: xr.Dataset, method: str) -> Problem:
-    from sdaxr.observations.screening import Screening
-    from sdaxr.posterior.methods import resolve_method
-    from sdaxr.posterior.samplers.registry import resolve_sampler
+def test_the_prior_asks_for_a_sampler_without_corrections(prior: Prior) -> None:
+    assert resolve_sampler(prior).corrections == 0 and resolve_sampler(prior, {"steps": 8}).corrections == 0
 
+
+def _posed(prior: Prior, observations: xr.Dataset, truth: xr.Dataset, method: str) -> Problem:
     chosen: Any = resolve_method(prior, method)
     return Problem(
         {"observations": observations}, {"observations": op.points(AT)}, prior, truth.time, chosen,

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+import xarray as xr
 from small_training import assert_same, autoregressive, killed_training, trained
 
+import sdaxr
 from sdaxr.prior.preconditioning import DenoisingNetwork
 from sdaxr.schema import DivergenceError
 
@@ -20,6 +24,7 @@ from sdaxr.schema import DivergenceError
         {},
         {"optimisation": {"shortest": 2}},
         {"optimisation": {"weighting": "relative"}},
+        {"parameterisation": "eof", "optimisation": {"validate_every": 2}},
         {"network": {"width": 8, "blocks": 0}},  # nothing depends on the embedding of the noise level
     ],
 )
@@ -81,3 +86,17 @@ def test_a_checkpoint_is_written_in_time_and_goes_on(monkeypatch: pytest.MonkeyP
     resumed = trained(data, store, name="p", optimisation=often)
     assert_same(whole, resumed)
     assert resumed.metadata["training"]["history"] == whole.metadata["training"]["history"]
+
+
+def test_a_run_without_a_bar_says_when_it_will_end(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sdaxr.prior.run._FIRST_WORD", 0.0)
+    data = xr.Dataset({"a": ("time", np.sin(np.arange(60.0)), {"units": "m"})}, {"time": np.arange(60.0)})
+    with caplog.at_level(logging.INFO, logger="sdaxr"):
+        sdaxr.train(
+            data, tmp_path / "p.safetensors", window=3, steps=3, optimisation={"batch": 2}, progress=False,
+            network={"name": "convolutional", "width": 8, "blocks": 1, "kernel": 3},
+        )  # fmt: skip
+    said = [record.getMessage() for record in caplog.records if "s left" in record.getMessage()]
+    assert len(said) == 1 and said[0].startswith("step 1: loss ")
