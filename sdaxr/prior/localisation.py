@@ -129,7 +129,7 @@ def localised(series: Sequence[Tensor], places: np.ndarray, *, window: int, tape
         near = _squares(places[chosen.numpy()])
         scores = {length: _likelihood(subset, near, length, window) for length in candidates}
     best = _chosen(scores) if scores else candidates[0]
-    rank = min(_RANK, len(places) - 1, max(1, _NUMBERS // len(places)))
+    rank = max(1, min(_RANK, len(places) - 1, _NUMBERS // len(places)))
     square = _squares(places)
     whole = _eofs([part for block in blocks for part in block], square, best, rank)
     crossed = [_crossed(blocks, number, square, best, rank) for number in range(len(blocks))]

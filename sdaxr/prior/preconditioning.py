@@ -83,6 +83,16 @@ class DenoisingNetwork(nn.Module):
         found: int | None = self.network.window if fixed is None else fixed
         return found
 
+    @property
+    def reach(self) -> int | None:
+        """States on each side that the estimate of a state depends on; None for a network that does not say so.
+
+        Beyond the lags of the autocovariances, EOFs do not see other states but through their neighbours.
+        """
+        found: int | None = getattr(self.network, "reach", None)
+        lags = len(self.modes.autocovariances) if isinstance(self.modes, Eofs) else 0
+        return None if found is None else max(found, lags)
+
     def forward(self, z: Tensor, r: Tensor, context: Tensor) -> Tensor:
         """E[x | z].
 

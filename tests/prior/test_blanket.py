@@ -12,6 +12,7 @@ from torch import nn
 
 from sdaxr.posterior.memory import peak_bytes
 from sdaxr.prior.blanket import TrajectoryDenoiser
+from sdaxr.prior.eofs import Eofs
 from sdaxr.prior.networks.base import Inputs
 from sdaxr.prior.networks.convolutional import TemporalConvolution
 from sdaxr.prior.networks.mlp import ResidualMLP
@@ -287,3 +288,20 @@ def test_pieces_of_state_vectors_are_as_long_as_promised() -> None:
     TrajectoryDenoiser(network, torch.ones(4096, 1))(torch.zeros(1, 4096, 3), 1.0)
     assert max(sizes) == 512 and len(sizes) == 9
     assert sum(sizes) < 1.2 * 4096  # time is linear in the length
+
+
+def test_pieces_of_a_gaussian_process_agree_with_the_whole() -> None:
+    # 30 lags are ten times the correlation time, so that the inside of a piece does not see its ends.
+    modes = Eofs(1, (4,), 2, 30)
+    decay = torch.exp(-torch.arange(30.0) / 3)[:, None]
+    modes.autocovariances.copy_(decay * torch.tensor([5.0, 1.0, 0.2]))
+    modes.vectors.copy_(torch.linalg.qr(torch.randn(4, 2, generator=torch.Generator().manual_seed(0)))[0])
+    network = DenoisingNetwork(
+        SpaceTimeUNet(widths=(8,)).module(Inputs(1, 3, 8, (False,))), "eof", (0.01, 100.0), modes
+    )
+    network.share = (0.0, 0.0)
+    context = torch.zeros(200, 2, 4)
+    z = torch.randn(2, 200, 1, 4, generator=torch.Generator().manual_seed(1))
+    whole, pieces = (TrajectoryDenoiser(network, context, chunk=chunk)(z, 0.8) for chunk in (200, 64))
+    # The cosines of a piece are not those of the whole: both are approximations, a hundredth of the states apart.
+    torch.testing.assert_close(pieces, whole, rtol=0, atol=0.03)
