@@ -8,8 +8,8 @@ level, so that no state lies at the edge of a window at every level. A network t
 to the whole trajectory: its receptive field is the blanket.
 
 Long trajectories are evaluated in pieces, and the result does not depend on the cuts: the pieces of a convolutional
-network overlap by its receptive field, and what the overlap gives is discarded. With EOFs
-it depends on them by a hundredth of a standard deviation: the cosines of a piece are not those of the whole. When guidance differentiates the
+network overlap by its receptive field, and what the overlap gives is discarded. With EOFs it depends on them by a
+hundredth of a standard deviation: the cosines of a piece are not those of the whole. When guidance differentiates the
 result, each piece is computed again in its turn, so that only the graph of one piece is in memory.
 """
 
