@@ -19,6 +19,7 @@ import click
 import numpy as np
 import pandas as pd
 import xarray as xr
+from scipy.stats import t as student
 
 import sdaxr
 from sdaxr import operators as op
@@ -183,11 +184,17 @@ def score(
             metrics = METRICS if ensemble else ("rmse", "crps")
             numbers = summary(verify(found, true, metrics=metrics))["t2m"].reindex(COLUMNS).to_dict()
             if ensemble:
-                low, high = found["t2m"].quantile([0.05, 0.95], "member")
-                numbers["cover_90"] = float(((true["t2m"] >= low) & (true["t2m"] <= high)).mean())
+                numbers["cover_90"] = covered(found["t2m"], true["t2m"])
                 numbers["seconds"] = seconds[name]
             rows.append(where | {"place": place, "method": name, **numbers})
     return rows
+
+
+def covered(ensemble: xr.DataArray, truth: xr.DataArray) -> float:
+    """Fraction of the truth in the interval that 90 % of further draws of a normal distribution would fall into."""
+    members = ensemble.sizes["member"]
+    width = float(student.ppf(0.95, members - 1)) * (1 + 1 / members) ** 0.5 * ensemble.std("member", ddof=1)
+    return float((np.abs(truth - ensemble.mean("member")) <= width).mean())
 
 
 def summarise(table: pd.DataFrame) -> pd.DataFrame:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import click
-import figures
+import drawing
 import numpy as np
 import pandas as pd
 import xarray as xr
@@ -243,7 +243,7 @@ def write(
     table.to_csv(results / "results.csv", index=False, float_format="%.4f")
     months.to_csv(results / "nino34.csv", float_format="%.4f", date_format="%Y-%m")
     ranks.to_csv(results / "ranks.csv", index=False, float_format="%.4f")
-    figures.index_and_ranks(months, ranks, results / "nino34.png")
+    drawing.index_and_ranks(months, ranks, results / "nino34.png")
     scores, index = summarise(table), summarise_index(months)
     about = {
         "data": "SSTdata of the R package STRbook, monthly anomalies, tropical Pacific",

@@ -100,10 +100,10 @@ def test_index_is_that_of_its_box_with_an_interval(recipe, found):
 def test_ranks_sum_to_one_and_the_figure_is_written(recipe, found, tmp_path):
     truth, estimates, _ = found
     withheld = recipe.networks(truth, 60)[1]
-    about = {"places": 60, "method": recipe.figures.METHOD}
+    about = {"places": 60, "method": recipe.drawing.METHOD}
     ranks = recipe.histogram(estimates["no network"], truth, withheld).assign(**about)
     assert len(ranks) == 21 and ranks["frequency"].sum() == pytest.approx(1)
-    recipe.figures.index_and_ranks(
+    recipe.drawing.index_and_ranks(
         recipe.monthly(estimates["no network"], truth).assign(**about), ranks, tmp_path / "nino34.png"
     )
     assert (tmp_path / "nino34.png").stat().st_size > 10_000

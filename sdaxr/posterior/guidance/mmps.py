@@ -14,15 +14,15 @@ windows. Conjugate gradients can then diverge; `sdaxr.posterior.krylov.gmres` do
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 import torch
 import xarray as xr
 from torch import Tensor
 
-from sdaxr.posterior.covariance.eofs import EofCovariance
-from sdaxr.posterior.guidance.base import GuidedDenoiser, ScoreMethod, through_network
+from sdaxr.posterior.guidance.base import GuidedDenoiser, ScoreMethod
+from sdaxr.posterior.guidance.sda import SDA
 from sdaxr.posterior.krylov import gmres
 from sdaxr.posterior.linear import residual
 from sdaxr.prior.eofs import Eofs
@@ -42,13 +42,9 @@ class MMPS(ScoreMethod):
     ----------
     iterations
         Number of steps of GMRES, at least 1. Each step takes one product with the network's Jacobian.
-    covariance
-        V of a prior without a network, `sdaxr.posterior.covariance.eofs`, which `resolve` fills in: the Jacobian of the
-        Gaussian process is known, and the system is solved exactly.
     """
 
     iterations: int = 3
-    covariance: EofCovariance | None = None
 
     name: ClassVar[str] = "mmps"
     remedy: ClassVar[str] = (
@@ -66,18 +62,13 @@ class MMPS(ScoreMethod):
         """1 for the forward pass and the first product, and a third for each further product."""
         return 1 + (self.iterations - 1) / 3
 
-    def resolve(self, prior: Prior, times: xr.DataArray, device: torch.device) -> MMPS:
-        """The method, with V of a prior that is a Gaussian process."""
-        del times
-        network = prior.network.to(device)
-        modes = network.modes
-        return replace(self, covariance=EofCovariance(modes)) if network.silent and isinstance(modes, Eofs) else self
+    def resolve(self, prior: Prior, times: xr.DataArray, device: torch.device) -> ScoreMethod:
+        """The method; for a prior that is a Gaussian process, `SDA` with its V, which is the same and exact."""
+        network = prior.network
+        return SDA().resolve(prior, times, device) if isinstance(network.modes, Eofs) and network.silent else self
 
     def mean(self, posterior: GuidedDenoiser, z: Tensor, r: float) -> Tensor:
         """E[x | z, y], of the shape of z (batch, time, channel, *space)."""
-        exact = self.covariance
-        if exact is not None:
-            return through_network(posterior.denoiser, z, r, lambda x: exact.slope(posterior.likelihood, x, r))
         with torch.enable_grad():
             z = z.detach().requires_grad_()
             xhat = posterior.denoiser(z, r)
