@@ -143,7 +143,7 @@ class TrainingRun:
                 saved = time.monotonic()
         bar.close()
         if not self.history:
-            self.history.append({"step": self.step, "train": math.nan, "valid": self._validate()})
+            self.history.append({"step": self.step, "valid": self._validate() if self.floor is None else self.floor})
         if self.best:
             self.averaged.load_state_dict(self.best)
         if self.early:
@@ -182,12 +182,12 @@ class TrainingRun:
 
     def summary(self) -> dict[str, Any]:
         """What the prior's file says about the training."""
-        last = self.history[-1]
+        last = self._lowest() if self.early else self.history[-1]
         return {
             "steps": self.step,
             "minutes": round(self.seconds / 60, 2),
             "device": str(self.device),
-            "training_loss": last["train"],
+            **({"training_loss": last["train"]} if "train" in last else {}),
             "validation_loss": last["valid"],
             **({} if self.floor is None else {"gaussian_loss": self.floor}),
             "history": self.history[:: max(1, len(self.history) // _HISTORY)],
