@@ -241,7 +241,7 @@ def _extended(mean: Tensor, covariance: Callable[[slice], Tensor], points: int, 
     stride = -(-points // (_MATRIX // 2))
     chosen = slice(0, None, stride)
     rows = covariance(chosen)
-    values, vectors = _leading(rows[:, chosen].contiguous(), min(rank, len(rows) - 51))
+    values, vectors = _leading(rows[:, chosen].contiguous(), min(rank, len(rows)))
     kept = values > 1e-6 * values[0]
     extended = rows.T @ (vectors[:, kept] / values[kept])
     basis, upper = torch.linalg.qr(extended)
@@ -278,7 +278,10 @@ def _average(crossed: Sequence[_Crossed], values: Tensor) -> Tensor:
     the eigenvalues as white noise: few states have EOFs without any variance, whose ratio would be infinite.
     """
     rank = min(len(values), *(len(c.eofs.values) for c in crossed))
-    measured = torch.stack([c.autocovariances for c in crossed]).mean(0)
+    # Without the EOFs that not all blocks have: those of a large covariance are as many as its rows support.
+    measured = torch.stack([torch.cat([a[:, :rank], a[:, -1:]], 1) for a in (c.autocovariances for c in crossed)]).mean(
+        0
+    )
     expected = torch.stack([c.eofs.values[:rank] for c in crossed]).double().mean(0)
     left = measured[0, -1].clamp_min(1e-12)
     place = torch.arange(1, rank + 1, dtype=torch.float64).log()

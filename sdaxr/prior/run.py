@@ -124,7 +124,7 @@ class TrainingRun:
             loss = self.update()
             self.running = torch.where(self.running.isnan(), loss, torch.lerp(self.running, loss, _FORGOTTEN))
             self.step, self.seconds = self.step + 1, time.monotonic() - start
-            validating = self.step % self._validate_every == 0 or self.done >= 1
+            validating = self.step % self.settings.optimisation.validate_every == 0 or self.done >= 1
             due = time.monotonic() - saved > 60 * self.settings.optimisation.checkpoint_minutes
             # Before a checkpoint, too: one of weights that are not finite could not go on.
             if validating or due or self.step % every == 0:
@@ -174,7 +174,8 @@ class TrainingRun:
     @property
     def done(self) -> float:
         """Fraction of the length of the training that is done; 1 where validation does not improve any more."""
-        if self.early and self.history and self.step - self._lowest()["step"] >= _PATIENCE * self._validate_every:
+        patience = _PATIENCE * self.settings.optimisation.validate_every
+        if self.early and self.history and self.step - self._lowest()["step"] >= patience:
             return 1.0
         steps, minutes = self.settings.steps, self.settings.minutes
         parts = [self.step / steps if steps else 1.0] if steps is not None else []
@@ -241,10 +242,6 @@ class TrainingRun:
             batch = self._noisy(*drawn, _generator(self.settings.seed + 1, number))
             losses.append(self.averaged.loss(*batch, self._valid(batch[-1])).mean())
         return float(torch.stack(losses).mean())
-
-    @property
-    def _validate_every(self) -> int:
-        return self.settings.optimisation.validate_every
 
     def _lowest(self) -> dict[str, float]:
         """The validation with the lowest loss; the first one of several."""

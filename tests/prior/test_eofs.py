@@ -110,6 +110,17 @@ def test_many_points_have_the_same_eofs_by_subspace_iteration(monkeypatch: pytes
         torch.testing.assert_close(overlap, torch.eye(5), rtol=0, atol=0.05)
 
 
+def test_blocks_of_a_large_covariance_may_have_different_numbers_of_eofs(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Without a taper there are as many EOFs as states, and fewer without one of the blocks.
+    states, places, covariance, _ = sampled(times=40, points=150, scale=0.2)
+    monkeypatch.setattr("sdaxr.prior.localisation._MATRIX", 100)
+    found = localised([torch.as_tensor(states)], places, window=5, taper=100.0)
+    rank = found.about["rank"]
+    assert found.vectors.shape == (150, rank) and found.autocovariances.shape[1] == rank + 1
+    total = float(found.autocovariances[0, :-1].sum() + found.autocovariances[0, -1] * (150 - rank))
+    assert total == pytest.approx(np.trace(covariance), rel=0.4)
+
+
 def test_gaps_are_left_out_of_pairs() -> None:
     states, places, covariance, _ = sampled(times=2000, points=20, scale=0.2)
     states[np.random.default_rng(0).random(states.shape) < 0.1] = np.nan
