@@ -111,11 +111,12 @@ class DenoisingNetwork(nn.Module):
             The shape of z.
         """
         if self.modes is not None:
-            share = self._share(r)
-            if not bool(share.any()):  # what does not count is not computed
+            share = None if self.share is None else self._share(r, self.share)
+            # What does not count is not computed. In the training all counts, and nothing waits for the device.
+            if share is not None and not bool(share.any()):
                 return self.modes.filter(z, r)
             filtered, correction = self.parts(z, r, context)
-            return filtered + expand(share, z) * correction
+            return filtered + (correction if share is None else expand(share, z) * correction)
         level = expand(r, z)
         scale = (1 + level.square()).rsqrt()
         output: Tensor = self.network(scale * z, self._log(r), context)
@@ -171,12 +172,10 @@ class DenoisingNetwork(nn.Module):
     def _log(self, r: Tensor) -> Tensor:
         return r.log().clamp(math.log(self.levels[0]), math.log(self.levels[1]))
 
-    def _share(self, r: Tensor) -> Tensor:
+    def _share(self, r: Tensor, known: tuple[float, ...]) -> Tensor:
         """The share at noise levels r (batch,), interpolated in log r."""
-        if self.share is None:
-            return torch.ones_like(r)
         low, high = map(math.log, self.levels)
-        place = (self._log(r) - low) / (high - low) * (len(self.share) - 1)
-        lower = place.long().clamp(max=len(self.share) - 2)
-        shares = torch.tensor(self.share, dtype=r.dtype, device=r.device)
+        place = (self._log(r) - low) / (high - low) * (len(known) - 1)
+        lower = place.long().clamp(max=len(known) - 2)
+        shares = torch.tensor(known, dtype=r.dtype, device=r.device)
         return torch.lerp(shares[lower], shares[lower + 1], place - lower)
