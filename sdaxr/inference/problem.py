@@ -17,10 +17,13 @@ from sdaxr.inference.evidence import Evidence, screen
 from sdaxr.observations.screening import Screening
 from sdaxr.observations.window import BACKGROUND
 from sdaxr.operators import Operator
+from sdaxr.posterior.covariance.adaptation import variance_factors
 from sdaxr.posterior.guidance.base import GuidedDenoiser, ScoreMethod
 from sdaxr.posterior.likelihood import GaussianObservation
+from sdaxr.posterior.linear import Likelihood
 from sdaxr.posterior.samplers.base import Sampler
 from sdaxr.posterior.samplers.predictor_corrector import Algorithm
+from sdaxr.prior.eofs import Eofs
 from sdaxr.prior.files import Prior, open_prior
 from sdaxr.prior.hardware import choose_device
 from sdaxr.states.fields import StateLayout
@@ -94,9 +97,34 @@ class Problem:
         return (self.times.size, self.layout.channels, *self.layout.shape)
 
     @cached_property
+    def factors(self) -> torch.Tensor | None:
+        """Factors of the variances of a prior with EOFs, (length, 1), that follow the observations; None without."""
+        modes = self.opened.network.to(self.target).modes
+        if not (self.method.adapt and isinstance(modes, Eofs)):
+            return None
+        like = torch.zeros(1, *self.shape, device=self.target)
+        return variance_factors(modes, Likelihood(self.observations), like)
+
+    @cached_property
+    def adapted(self) -> Prior:
+        """The prior, whose Gaussian process has the variances that follow the observations."""
+        prior, factors = self.opened, self.factors
+        if factors is None:
+            return prior
+        assert isinstance(prior.network.modes, Eofs)
+        return replace(prior, network=prior.network.with_modes(prior.network.modes.scaled(factors)))
+
+    @cached_property
     def resolved(self) -> ScoreMethod:
         """The method, with the options that depend on the prior filled in."""
-        return self.method.resolve(self.opened, self.times, self.target)
+        return self._usual if self.adapted is self.opened else self._resolved(self.adapted)
+
+    @cached_property
+    def _usual(self) -> ScoreMethod:
+        return self._resolved(self.opened)
+
+    def _resolved(self, prior: Prior) -> ScoreMethod:
+        return self.method.resolve(prior, self.times, self.target)
 
     @cached_property
     def evidence(self) -> list[Evidence]:
@@ -116,7 +144,7 @@ class Problem:
     @cached_property
     def observations(self) -> list[GaussianObservation]:
         """Likelihood of each network that has observations that are used; an error if none has."""
-        measured = self.resolved.measured
+        measured = self._usual.measured
         pairs = list(zip(self.networks, self.evidence, strict=True))
         used = [(name, found) for name, found in pairs if found.points.count] or pairs
         return [likelihood_of(found, self._operator(name), self.times, measured=measured) for name, found in used]
@@ -136,7 +164,7 @@ class Problem:
         OptionError
             If the method cannot use the observations.
         """
-        denoiser = self.opened.denoiser(self.times, self.target, stride=self.sampler.stride, precision=self.precision)
+        denoiser = self.adapted.denoiser(self.times, self.target, stride=self.sampler.stride, precision=self.precision)
         guided = self.resolved.guide(denoiser, self.observations)
         guided.check(torch.zeros(1, *self.shape, device=self.target))
         return guided
@@ -144,4 +172,4 @@ class Problem:
     @cached_property
     def algorithm(self) -> Algorithm:
         """The algorithm of the sampler, on the noise levels of the prior."""
-        return self.resolved.algorithm(self.sampler, **self.opened.noise_levels(self.times.size))
+        return self.resolved.algorithm(self.sampler, **self.adapted.noise_levels(self.times.size))

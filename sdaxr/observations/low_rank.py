@@ -79,6 +79,10 @@ class SharedCovariance:
         """R on another device."""
         return SharedCovariance(self.variance.to(device), self.group.to(device), self.loadings.to(device))
 
+    def part(self, chosen: Tensor) -> SharedCovariance:
+        """R of some of the values, given by their numbers (m,)."""
+        return SharedCovariance(self.variance[chosen], self.group[chosen], self.loadings[chosen])
+
     def plus(self, variance: Tensor) -> SharedCovariance:
         """R + diag(variance), for a variance of shape (n,)."""
         return replace(self, variance=self.variance + variance.double())

@@ -83,6 +83,23 @@ class GaussianObservation:
         """The observations of some members, given by their numbers."""
         return self if self.values.ndim == 1 else replace(self, values=self.values[members.to(self.values.device)])
 
+    def part(self, chosen: Tensor) -> GaussianObservation:
+        """Some of the observations, given by their numbers (m,), alone."""
+        unresolved, inside = self.unresolved, self.pointwise
+        return replace(
+            self,
+            operator=lambda x: self.operator(x)[:, chosen],
+            values=self.values[..., chosen],
+            errors=self.errors[..., chosen],
+            scale=self.scale[chosen],
+            unresolved=None if unresolved is None else lambda r: unresolved(r)[chosen],
+            correlation=None if self.correlation is None else self.correlation[chosen][:, chosen],
+            pointwise=None
+            if inside is None
+            else Pointwise(lambda x: inside.inner(x)[:, chosen], inside.outer, inside.group[chosen]),
+            shared=None if self.shared is None else self.shared.part(chosen),
+        )
+
     def innovation(self, x: Tensor) -> Tensor:
         """The innovation y - H(x), shape (batch, n)."""
         return self.values - self.operator(x)

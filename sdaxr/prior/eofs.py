@@ -7,8 +7,8 @@ The Gaussian process of a prior of such fields has the covariance
 between points and times. :math:`e_k` are the leading eigenvectors of a localised covariance
 (`sdaxr.prior.localisation`), :math:`T_k` is the covariance in time of the coefficient of :math:`e_k`, and :math:`T_0`
 that of what no :math:`e_k` resolves, taken as white in space. In time all :math:`T_k` are diagonal in the cosines of
-the length of the trajectory, whatever that is: the variance of a cosine follows from the autocovariances. Then the
-denoiser of the Gaussian process is a Wiener filter in cosines times EOFs, with the variances :math:`S_{fk}`,
+the length of the trajectory, whatever that is: their variances follow from those that were measured for one length.
+Then the denoiser of the Gaussian process is a Wiener filter in cosines times EOFs, with the variances :math:`S_{fk}`,
 
 .. math:: E[x_{fk} | z] = \frac{S_{fk}}{S_{fk} + r^2} z_{fk}, \qquad
           \mathrm{Var}[x_{fk} | z] = \frac{S_{fk} r^2}{S_{fk} + r^2} ,
@@ -19,6 +19,7 @@ doi:10.1002/qj.49711247414). There is no process on land.
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Sequence
 
@@ -29,13 +30,10 @@ from sdaxr.prior.modes import cosines
 
 # States with which covariances can be measured: two in each block of time that is left out once.
 LEAST = 12
-# Smallest variance of a cosine over the mean variance of its mode. Autocovariances that end at some lag may leave
-# negative variances; zeros would make states that a trajectory cannot have.
-_FLOOR = 1e-4
 
 
 class Eofs(nn.Module):
-    """Orthonormal patterns of one state, their autocovariances, and what they leave.
+    """Orthonormal patterns of one state, their variances by frequency, and what they leave.
 
     Parameters
     ----------
@@ -45,16 +43,16 @@ class Eofs(nn.Module):
         Sizes of the horizontal dimensions.
     rank
         Number of EOFs.
-    lags
-        Number of lags of the autocovariances, 0 included.
+    length
+        Number of states of the series whose cosines have the variances.
 
     Attributes
     ----------
     vectors
         EOFs as columns, zero on land, shape (channel * points, rank).
-    autocovariances
-        Of the coefficients, by lag, shape (lags, rank + 1). The last column is that of each direction that the EOFs
-        leave.
+    variances
+        Of cosines in time times EOFs, in series of ``length`` states, shape (length, rank + 1). The last column is that
+        of each direction that the EOFs leave.
     present
         1 where there are data, 0 on land, shape (channel, *space).
     """
@@ -65,13 +63,13 @@ class Eofs(nn.Module):
     shown = True
 
     vectors: Tensor
-    autocovariances: Tensor
+    variances: Tensor
     present: Tensor
 
-    def __init__(self, channels: int, shape: Sequence[int], rank: int, lags: int) -> None:
+    def __init__(self, channels: int, shape: Sequence[int], rank: int, length: int) -> None:
         super().__init__()
         self.register_buffer("vectors", torch.eye(channels * math.prod(shape), rank))
-        self.register_buffer("autocovariances", torch.zeros(lags, rank + 1))
+        self.register_buffer("variances", torch.zeros(length, rank + 1))
         self.register_buffer("present", torch.ones(channels, *shape))
         self._spectra: dict[tuple[int, torch.device], Tensor] = {}
 
@@ -86,11 +84,18 @@ class Eofs(nn.Module):
         basis, upper = torch.linalg.qr(self.vectors.double())
         self.vectors.copy_(basis * upper.diagonal().sign())
 
+    def scaled(self, factors: Tensor) -> Eofs:
+        """The same EOFs with their variances times factors that broadcast to (length, rank + 1)."""
+        found = copy.copy(self)
+        found._buffers = {**self._buffers, "variances": self.variances * factors.to(self.variances)}
+        found._spectra = {}
+        return found
+
     def spectrum(self, length: int) -> Tensor:
         """Variances of cosines in time times EOFs for trajectories of ``length`` states, (length, rank + 1)."""
         key = (length, self.vectors.device)
         if key not in self._spectra:
-            self._spectra[key] = spectrum(self.autocovariances, length)
+            self._spectra[key] = spectrum(self.variances, length)
         return self._spectra[key]
 
     def coefficients(self, x: Tensor) -> Tensor:
@@ -136,13 +141,19 @@ class Eofs(nn.Module):
             return torch.einsum("ft,bf...->bt...", basis, resolved + rest)
 
 
-def spectrum(autocovariances: Tensor, length: int) -> Tensor:
-    """Variances (length, n) of the cosines of series of ``length`` values with autocovariances (lags, n).
+def spectrum(variances: Tensor, length: int) -> Tensor:
+    """Variances (length, n) of the cosines of series of ``length`` values, from those of series of K values, (K, n).
 
-    Beyond the last lag they are taken as zero.
+    A shorter series is a part of one of K values, and its cosines have the mean variance over all such parts. A longer
+    one has the same power at the same frequency.
     """
-    basis = cosines(length).to(autocovariances.device)
-    lags = min(length, len(autocovariances))
-    products = [(basis[:, lag:] * basis[:, : length - lag]).sum(1) * (1 if lag == 0 else 2) for lag in range(lags)]
-    found = torch.stack(products, 1) @ autocovariances[:lags].double()
-    return torch.maximum(found, _FLOOR * autocovariances[0].double()).float()
+    known, whole = len(variances), cosines(len(variances)).to(variances.device)
+    if length <= known:
+        basis, starts = cosines(length).to(variances.device), range(known - length + 1)
+        shares = torch.stack([(basis @ whole[:, first : first + length].T).square() for first in starts])
+        return (shares.mean(0) @ variances.double()).float()
+    place = torch.arange(length, dtype=torch.float64, device=variances.device) * (known / length)
+    lower = place.long().clamp_max(known - 1)
+    upper, share = (lower + 1).clamp_max(known - 1), (place - lower)[:, None]
+    found = variances[lower].double() * (1 - share) + variances[upper].double() * share
+    return (found * (variances.double().mean(0) / found.mean(0).clamp_min(1e-30))).float()

@@ -302,7 +302,7 @@ def assemble(layout: StateLayout, about: Mapping[str, Any]) -> DenoisingNetwork:
     if kind in ("spectral", "space-time"):
         modes = Modes(layout.channels, layout.shape, layout.periodic, window if kind == "space-time" else None)
     elif kind == "eof":
-        modes = Eofs(layout.channels, layout.shape, about["modes"]["rank"], about["modes"]["lags"])
+        modes = Eofs(layout.channels, layout.shape, about["modes"]["rank"], about["modes"]["length"])
     # The network may also see the filtered states, as more context.
     context = layout.context_channels + (layout.channels if modes is not None and modes.shown else 0)
     network = choose_network(about["network"], gridded=bool(layout.space))

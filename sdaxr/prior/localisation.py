@@ -6,9 +6,9 @@ are tapered with the distance d (Hamill et al. 2001, doi:10.1175/1520-0493(2001)
 .. math:: B_{ij} = C_{ij} \exp(-d_{ij}^2 / 2 D^2) ,
 
 whose leading eigenvectors are the EOFs. The eigenvalues of a sampled covariance are biased, the large ones upwards and
-the small ones downwards. The autocovariances of the coefficients, variances included, are therefore measured on data
-that did not give the EOFs: on each of a few blocks of time in turn, around the mean of the others (cross-validated
-eigenvalues; Bartz 2016, arXiv:1611.00798). The taper's length D is the one for which the blocks are most likely.
+the small ones downwards. The variances of the coefficients, by frequency, are therefore measured on data that did not
+give the EOFs: on each of a few blocks of time in turn, around the mean of the others (cross-validated eigenvalues;
+Bartz 2016, arXiv:1611.00798). The taper's length D is the one for which the blocks are most likely.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sdaxr.prior.eofs import LEAST, spectrum
+from sdaxr.prior.eofs import LEAST
 from sdaxr.prior.modes import cosines
 from sdaxr.schema import DataError
 from sdaxr.states.fields import StateLayout
@@ -33,18 +33,20 @@ _log = logging.getLogger(__name__)
 # Blocks of time, of which each is left out once.
 _BLOCKS = 6
 # Points on which the taper's length is chosen, and lengths as fractions of the largest distance. None: no taper.
-_POINTS, _LENGTHS = 600, (0.06, 0.09, 0.13, 0.19, 0.28, 0.4, 0.7)
+_POINTS, _LENGTHS = 600, (0.06, 0.09, 0.13, 0.18, 0.24, 0.31, 0.4, 0.5, 0.6, 0.75, 1.0)
 # The likelihood is that of fields with this much white noise, in standard deviations. Then large scales decide, which
 # sparse observations see, and not the many small ones.
-_NOISE = 1.0
+_NOISE = 2.0
 # The EOFs stop where they explain this fraction of the variance, or at this rank.
 _EXPLAINED, _RANK = 0.999, 600
 # Numbers of the EOFs that are kept in a file, in half precision 14 MB.
 _NUMBERS = 7_000_000
 # Up to so many points the eigenvectors are computed directly; up to so many the covariance is held as a matrix.
 _DIRECT, _MATRIX = 2500, 16_000
-# Lags of the autocovariances, in states.
-_LAGS = 128
+# Longest series whose cosines are measured, in states.
+_LONGEST = 128
+# Windows of a block overlap: each begins so many parts of its length after the last one.
+_OVERLAP = 4
 # Width of the average over neighbouring EOFs, in the logarithm of their number.
 _WIDTH = 0.3
 
@@ -57,14 +59,15 @@ class Localised:
     ----------
     vectors
         EOFs as columns, shape (point, rank).
-    autocovariances
-        By lag, shape (lags, rank + 1); the last column is that of each direction that the EOFs leave.
+    variances
+        Of cosines in time times EOFs, shape (length, rank + 1); the last column is that of each direction that the EOFs
+        leave.
     about
         What was chosen and measured: length of the taper, explained fraction, log-likelihood by length.
     """
 
     vectors: Tensor
-    autocovariances: Tensor
+    variances: Tensor
     about: dict[str, Any]
 
 
@@ -82,7 +85,7 @@ class MeasuredEofs:
         kept = torch.ones(len(vectors), dtype=torch.bool) if self.mask is None else torch.as_tensor(self.mask.ravel())
         vectors[kept.to(vectors.device)] = self.found.vectors.to(vectors)
         modes.vectors.copy_(vectors)
-        modes.autocovariances.copy_(self.found.autocovariances)
+        modes.variances.copy_(self.found.variances)
         if self.mask is not None:
             modes.present.copy_(torch.as_tensor(self.mask))
 
@@ -96,12 +99,12 @@ def measured_eofs(
     kept = np.ones(len(everywhere), bool) if layout.mask is None else layout.mask.ravel()
     states = [part.flatten(1)[:, torch.as_tensor(kept)] for part in series]
     found = localised(states, everywhere[kept], window=window, taper=taper)
-    lags = len(found.autocovariances)
-    return MeasuredEofs(found, layout.mask, {**found.about, "lags": lags, "taper_units": unit})
+    about = {**found.about, "length": len(found.variances), "taper_units": unit}
+    return MeasuredEofs(found, layout.mask, about)
 
 
 def localised(series: Sequence[Tensor], places: np.ndarray, *, window: int, taper: float | None = None) -> Localised:
-    """EOFs and autocovariances from series of states.
+    """EOFs and their variances by frequency from series of states.
 
     Parameters
     ----------
@@ -120,6 +123,7 @@ def localised(series: Sequence[Tensor], places: np.ndarray, *, window: int, tape
         If there are too few states to leave any out.
     """
     blocks = _blocks(series)
+    length = _length(blocks, window)
     span = float(np.ptp(places, axis=0).max()) or 1.0
     candidates = [share * span for share in _LENGTHS] if taper is None else [taper]
     scores: dict[float, np.ndarray] = {}
@@ -127,19 +131,20 @@ def localised(series: Sequence[Tensor], places: np.ndarray, *, window: int, tape
         chosen = _subset(places)
         subset = [[part[:, chosen] for part in block] for block in blocks]
         near = _squares(places[chosen.numpy()])
-        scores = {length: _likelihood(subset, near, length, window) for length in candidates}
+        scores = {taper: _likelihood(subset, near, taper, length) for taper in candidates}
     best = _chosen(scores) if scores else candidates[0]
     rank = max(1, min(_RANK, len(places) - 1, _NUMBERS // len(places)))
     square = _squares(places)
     whole = _eofs([part for block in blocks for part in block], square, best, rank)
-    crossed = [_crossed(blocks, number, square, best, rank) for number in range(len(blocks))]
-    autocovariances = _average(crossed, whole.values)
-    kept = _kept(autocovariances, len(places))
-    found = _cut(autocovariances, kept, len(places))
-    explained = float(found[0, :-1].sum() / (found[0, :-1].sum() + found[0, -1] * (len(places) - kept)))
+    crossed = [_crossed(blocks, number, square, best, rank, length) for number in range(len(blocks))]
+    variances = _average(crossed, whole.values)
+    kept = _kept(variances, len(places))
+    found = _cut(variances, kept, len(places))
+    by_mode = found.mean(0)
+    explained = float(by_mode[:-1].sum() / (by_mode[:-1].sum() + by_mode[-1] * (len(places) - kept)))
     about = {
         "taper": round(best, 4), "rank": kept, "explained": round(explained, 5),
-        "log_likelihood": {f"{length:.4g}": round(float(score.mean()), 5) for length, score in scores.items()},
+        "log_likelihood": {f"{taper:.4g}": round(float(score.mean()), 5) for taper, score in scores.items()},
     }  # fmt: skip
     _log.info("EOFs: taper %.4g, %d of them explain %.4f of the variance", best, kept, explained)
     return Localised(whole.vectors[:, :kept].float(), found.float(), about)
@@ -156,10 +161,11 @@ class _Eofs:
 
 @dataclass(frozen=True)
 class _Crossed:
-    """EOFs of all blocks but one, and the autocovariances in the one, (lags, rank + 1)."""
+    """EOFs of all blocks but one, and their variances in the one, (length, rank + 1), from so many windows."""
 
     eofs: _Eofs
-    autocovariances: Tensor
+    variances: Tensor
+    windows: int
 
 
 def _blocks(series: Sequence[Tensor]) -> list[list[Tensor]]:
@@ -249,13 +255,24 @@ def _extended(mean: Tensor, covariance: Callable[[slice], Tensor], points: int, 
     return _Eofs(mean, small.flip(0).clamp_min(0.0), basis @ rotation.flip(1))
 
 
+def _length(blocks: Sequence[Sequence[Tensor]], window: int) -> int:
+    """Number of states of the series whose cosines are measured: a window or, where blocks are long, half a block.
+
+    Where gaps cut the blocks, the series are so short that half of the states are in stretches of this length.
+    """
+    parts = sorted((len(part) for block in blocks for part in block), reverse=True)
+    half = parts[int((np.cumsum(parts) < sum(parts) / 2).sum())]
+    return max(1, min(_LONGEST, max(window, half // 2), half))
+
+
 def _crossed(
-    blocks: Sequence[Sequence[Tensor]], left_out: int, square: Callable[[slice], Tensor], length: float, rank: int
-) -> _Crossed:
-    """EOFs of all blocks but one, and the autocovariances of the one, (lags, rank + 1)."""
-    eofs = _eofs([p for n, block in enumerate(blocks) if n != left_out for p in block], square, length, rank)
-    lags = min(_LAGS, max(len(part) for block in blocks for part in block))
-    sums = torch.zeros(lags, len(eofs.values) + 1, dtype=torch.float64)
+    blocks: Sequence[Sequence[Tensor]], left_out: int, square: Callable[[slice], Tensor], taper: float, rank: int,
+    length: int,
+) -> _Crossed:  # fmt: skip
+    """EOFs of all blocks but one, and the variances of cosines times EOFs in the windows of the one."""
+    eofs = _eofs([p for n, block in enumerate(blocks) if n != left_out for p in block], square, taper, rank)
+    basis = cosines(length)
+    found = torch.zeros(length, len(eofs.values) + 1, dtype=torch.float64)
     count, room = 0, max(1, len(eofs.mean) - len(eofs.values))
     for part in blocks[left_out]:
         deviations = part - eofs.mean
@@ -263,70 +280,62 @@ def _crossed(
         deviations = deviations.nan_to_num(0.0) / deviations.isfinite().float().mean().sqrt()
         coefficients = deviations @ eofs.vectors
         rest = deviations - coefficients @ eofs.vectors.T
-        for lag in range(min(lags, len(part))):
-            last = len(part) - lag
-            sums[lag, :-1] += (coefficients[lag:].double() * coefficients[:last].double()).sum(0)
-            sums[lag, -1] += float((rest[lag:] * rest[:last]).sum(dtype=torch.float64)) / room
-        count += len(part)
-    return _Crossed(eofs, sums / count)
+        for first in range(0, len(part) - length + 1, max(1, length // _OVERLAP)):
+            window = slice(first, first + length)
+            found[:, :-1] += (basis @ coefficients[window].double()).square()
+            found[:, -1] += (basis.float() @ rest[window]).square().sum(1, dtype=torch.float64) / room
+            count += 1
+    return _Crossed(eofs, found / max(count, 1), count)
 
 
 def _average(crossed: Sequence[_Crossed], values: Tensor) -> Tensor:
-    """Autocovariances (lags, rank + 1): the mean of the blocks, over their eigenvalues, for those of all data.
+    """Variances (length, rank + 1): the mean of the blocks, over their eigenvalues, for those of all data.
 
     Over neighbouring EOFs, whose ratios hardly differ, the ratios are averaged. What the EOFs leave is added to
     the eigenvalues as white noise: few states have EOFs without any variance, whose ratio would be infinite.
     """
     rank = min(len(values), *(len(c.eofs.values) for c in crossed))
     # Without the EOFs that not all blocks have: those of a large covariance are as many as its rows support.
-    measured = torch.stack([torch.cat([a[:, :rank], a[:, -1:]], 1) for a in (c.autocovariances for c in crossed)]).mean(
-        0
-    )
+    seen = [torch.cat([c.variances[:, :rank], c.variances[:, -1:]], 1) * c.windows for c in crossed]
+    measured = torch.stack(seen).sum(0) / sum(c.windows for c in crossed)
     expected = torch.stack([c.eofs.values[:rank] for c in crossed]).double().mean(0)
-    left = measured[0, -1].clamp_min(1e-12)
+    left = measured[:, -1].mean().clamp_min(1e-12)
     place = torch.arange(1, rank + 1, dtype=torch.float64).log()
     weights = torch.exp(-0.5 * ((place[:, None] - place) / _WIDTH).square())
     ratios = (measured[:, :rank] / (expected + left)) @ (weights / weights.sum(1, keepdim=True)).T
-    return torch.cat([ratios * (values[:rank].double() + left), measured[:, -1:]], 1)
+    return torch.cat([ratios * (values[:rank].double() + left), measured[:, -1:]], 1).clamp_min(1e-12)
 
 
-def _kept(autocovariances: Tensor, points: int) -> int:
+def _kept(variances: Tensor, points: int) -> int:
     """Number of EOFs that explain the fraction `_EXPLAINED` of the variance; all where they explain less."""
-    variances = autocovariances[0, :-1]
-    whole = variances.sum() + autocovariances[0, -1] * max(points - len(variances), 0)
-    return min(int((variances.cumsum(0) < _EXPLAINED * whole).sum()) + 1, len(variances))
+    *resolved, left = variances.mean(0).tolist()
+    whole = sum(resolved) + left * max(points - len(resolved), 0)
+    return min(int((np.cumsum(resolved) < _EXPLAINED * whole).sum()) + 1, len(resolved))
 
 
-def _cut(autocovariances: Tensor, kept: int, points: int) -> Tensor:
+def _cut(variances: Tensor, kept: int, points: int) -> Tensor:
     """The first EOFs, the others added to what is left."""
-    resolved, last, rest = autocovariances[:, :kept], autocovariances[:, kept:-1], autocovariances[:, -1:]
+    resolved, last, rest = variances[:, :kept], variances[:, kept:-1], variances[:, -1:]
     left = last.sum(1, keepdim=True) + rest * (points - kept - last.shape[1])
     return torch.cat([resolved, left / max(points - kept, 1)], 1)
 
 
 def _likelihood(
-    blocks: Sequence[Sequence[Tensor]], square: Callable[[slice], Tensor], length: float, window: int
+    blocks: Sequence[Sequence[Tensor]], square: Callable[[slice], Tensor], taper: float, length: int
 ) -> np.ndarray:
-    """Mean log-likelihood of a value of each block given the others, of fields with white noise; (block,)."""
+    """Mean log-likelihood of a value of each block given the others, of fields with white noise; (block,).
+
+    A block without a window has that of all others.
+    """
     points = blocks[0][0].shape[1]
     rank = min(points - 1, 200)
-    crossed = [_crossed(blocks, number, square, length, rank) for number in range(len(blocks))]
-    window = min(window, max(len(part) for block in blocks for part in block))
-    basis, scores = cosines(window), []
-    for number, block in enumerate(blocks):
-        eofs, total, count = crossed[number].eofs, 0.0, 0
-        variances = spectrum(_average([c for n, c in enumerate(crossed) if n != number], eofs.values), window)
-        variances = variances.double() + _NOISE**2
-        for part in block:
-            for first in range(0, len(part) - window + 1, window):
-                waves = basis @ (part[first : first + window] - eofs.mean).nan_to_num(0.0).double()
-                coefficients = waves @ eofs.vectors.double()
-                rest = (waves.square().sum(1) - coefficients.square().sum(1)).clamp_min(0.0)
-                total += float(
-                    ((coefficients.square() + _NOISE**2) / variances[:, :-1] + variances[:, :-1].log()).sum()
-                )
-                free = points - rank
-                total += float(((rest + free * _NOISE**2) / variances[:, -1] + free * variances[:, -1].log()).sum())
-                count += window * points
-        scores.append(-0.5 * total / max(count, 1))
-    return np.array(scores)
+    crossed = [_crossed(blocks, number, square, taper, rank, length) for number in range(len(blocks))]
+    scores = []
+    for number, seen in enumerate(crossed):
+        others = [c for n, c in enumerate(crossed) if n != number]
+        variances = _average(others, seen.eofs.values) + _NOISE**2
+        weights = torch.cat([torch.ones(rank), torch.tensor([points - rank])]).double()
+        deviance = (seen.variances + _NOISE**2) / variances + variances.log()
+        scores.append(float(-0.5 * (deviance * weights).sum() / (length * points)) if seen.windows else np.nan)
+    found = np.array(scores)
+    return np.where(np.isnan(found), np.nanmean(found), found)

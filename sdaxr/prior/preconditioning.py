@@ -27,6 +27,7 @@ variance of the data,
 
 from __future__ import annotations
 
+import copy
 import math
 from typing import Any
 
@@ -76,6 +77,12 @@ class DenoisingNetwork(nn.Module):
         self.modes = modes
         self.share: tuple[float, ...] | None = None
 
+    def with_modes(self, modes: Eofs) -> DenoisingNetwork:
+        """The same network with other modes."""
+        found = copy.copy(self)
+        found._modules = {**self._modules, "modes": modes}
+        return found
+
     @property
     def window(self) -> int | None:
         """Number of states that the denoiser takes at once; None for any number."""
@@ -87,11 +94,11 @@ class DenoisingNetwork(nn.Module):
     def reach(self) -> int | None:
         """States on each side that the estimate of a state depends on; None for a network that does not say so.
 
-        Beyond the lags of the autocovariances, EOFs do not see other states but through their neighbours.
+        Beyond the length of the series that were measured, EOFs hardly see other states but through their neighbours.
         """
         found: int | None = getattr(self.network, "reach", None)
-        lags = len(self.modes.autocovariances) if isinstance(self.modes, Eofs) else 0
-        return None if found is None else max(found, lags)
+        length = len(self.modes.variances) if isinstance(self.modes, Eofs) else 0
+        return None if found is None else max(found, length)
 
     def forward(self, z: Tensor, r: Tensor, context: Tensor) -> Tensor:
         """E[x | z].

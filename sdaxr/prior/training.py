@@ -178,7 +178,8 @@ def train(
     about = settings.to_dict() | {"augment": augmentation.to_file(), "data": fingerprint(data, layout)}
     if before is not None:
         about["start"] = {"name": before.name, "sha256": before.sha256}
-    model = _initial(layout, about, windows, settings, target, before)
+    alike = [windows] if parts[0] is parts[1] else [windows, held_out]
+    model = _initial(layout, about, alike, settings, target, before)
     run = TrainingRun(settings, about, layout, model, windows, held_out, target)
     if overwrite and not belongs(checkpoint, run):
         remove(checkpoint)
@@ -223,12 +224,13 @@ def _windows(
 
 
 def _initial(
-    layout: StateLayout, about: dict[str, Any], windows: Windows, settings: Settings, device: torch.device,
+    layout: StateLayout, about: dict[str, Any], windows: Sequence[Windows], settings: Settings, device: torch.device,
     before: Prior | None,
 ) -> DenoisingNetwork:  # fmt: skip
     """The network with the weights and modes of a prior, or untrained with modes measured on the training data.
 
-    What was chosen for EOFs is added to ``about``.
+    EOFs are measured on the validation data, too: blocks of time that are left out in turn validate them. What was
+    chosen for them is added to ``about``.
     """
     # Not torch.manual_seed, which seeds the generators of all devices. Those of the CPU are put back (`isolated`).
     torch.default_generator.manual_seed(settings.seed)
@@ -239,13 +241,14 @@ def _initial(
         return model
     eofs = None
     if settings.parameterisation == "eof":
-        eofs = measured_eofs(windows.series(), layout, window=settings.window, taper=settings.statistics.taper)
+        series = (part for each in windows for part in each.series())
+        eofs = measured_eofs(series, layout, window=settings.window, taper=settings.statistics.taper)
         about["modes"] = eofs.about
     model = assemble(layout, about).to(device)
     if eofs is not None:
         eofs.into(model.modes)
     elif isinstance(model.modes, Modes):
-        model.modes.measure(windows.sample(model.modes.variances.shape[-1]))
+        model.modes.measure(windows[0].sample(model.modes.variances.shape[-1]))
     return model
 
 

@@ -49,7 +49,7 @@ class EofCovariance(StateCovariance):
     Attributes
     ----------
     modes
-        EOFs, with their autocovariances.
+        EOFs, with their variances by frequency.
     """
 
     modes: Eofs
@@ -83,7 +83,7 @@ class EofCovariance(StateCovariance):
         """(I + G Cov[x | z] G^T)^-1 e, (batch, n), for linear operators."""
         like = torch.zeros(1, *around.shape).to(e)
         direct = e.shape[1] <= _DENSE or not likelihood.once("converges", lambda: self._converges(around, e, r))
-        system = likelihood.once("eofs", lambda: _System.of(likelihood.networks, self.modes, like)) if direct else None
+        system = likelihood.once("eofs", lambda: System.of(likelihood.networks, self.modes, like)) if direct else None
         if system is None:
             return self._iterated(around, e, r, 0.0)
         return solve_positive(system.at(r, self.factors(r, around.shape[0])), e)
@@ -110,7 +110,7 @@ class EofCovariance(StateCovariance):
         return self.modes.scale(noise, self.factors(r, noise.shape[1]).sqrt()[None])
 
 
-class _System:
+class System:
     """I + G Cov[x | z] G^T of linear operators, from the modes of the rows of their matrix H.
 
     Parameters
@@ -128,7 +128,7 @@ class _System:
         self._last: tuple[float, Tensor] | None = None
 
     @classmethod
-    def of(cls, networks: Sequence[GaussianObservation], modes: Eofs, like: Tensor) -> _System | None:
+    def of(cls, networks: Sequence[GaussianObservation], modes: Eofs, like: Tensor) -> System | None:
         """None where there are too many observations, or errors are not Gaussian: G differs from member to member."""
         counts, length = [len(o.errors) for o in networks], like.shape[1]
         large = sum(counts) > _LARGEST or sum(counts) * length * modes.rank > _NUMBERS
@@ -149,16 +149,20 @@ class _System:
         return cls(torch.stack(resolved, 1), overlaps, whiten)
 
     def at(self, r: float, factors: Tensor) -> Tensor:
-        """The matrix (n, n) in double precision, for variances of the modes (length, rank + 1)."""
+        """I + G Cov[x | z] G^T, (n, n), in double precision, for variances of the modes (length, rank + 1)."""
         if self._last is None or self._last[0] != r:
-            last = factors[:, -1:]
-            more = (self.resolved * (factors[:, :-1] - last)).flatten(1) @ self.resolved.flatten(1).T
-            matrix = (more + more.T).double() / 2
-            for overlap, factor in zip(self.overlaps, last, strict=True):
-                matrix += (overlap * factor).to_dense()
-            matrix = self.whiten(self.whiten(matrix).T)
+            matrix = self.product(factors)
             self._last = r, matrix + torch.eye(len(matrix), dtype=torch.float64, device=matrix.device)
         return self._last[1]
+
+    def product(self, variances: Tensor) -> Tensor:
+        """G V G^T, (n, n), in double precision, for variances of the modes (length, rank + 1)."""
+        last = variances[:, -1:]
+        more = (self.resolved * (variances[:, :-1] - last)).flatten(1) @ self.resolved.flatten(1).T
+        matrix = (more + more.T).double() / 2
+        for overlap, factor in zip(self.overlaps, last, strict=True):
+            matrix += (overlap * factor).to_dense()
+        return self.whiten(self.whiten(matrix).T)
 
 
 def _rows(networks: Sequence[GaussianObservation], like: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import torch
@@ -43,7 +43,15 @@ class ScoreMethod(Method, ABC):
     """A method that needs a prior; its fields are its options.
 
     A new method is a subclass in a file of its own and a line in `sdaxr.methods`.
+
+    Parameters
+    ----------
+    adapt
+        For a prior with EOFs: the variances of its Gaussian process follow the observations
+        (`sdaxr.posterior.covariance.adaptation`), where operators are linear and errors Gaussian.
     """
+
+    adapt: bool = field(default=True, kw_only=True)
 
     # Whether observations are compared with the observed quantities among the variables of an augmented prior
     # (`sdaxr.prior.augmentation`).
