@@ -9,6 +9,12 @@ whose leading eigenvectors are the EOFs. The eigenvalues of a sampled covariance
 the small ones downwards. The autocovariances of the coefficients, variances included, are therefore measured on data
 that did not give the EOFs: on each of a few blocks of time in turn, around the mean of the others (cross-validated
 eigenvalues; Bartz 2016, arXiv:1611.00798). The taper's length D is the one for which the blocks are most likely.
+
+On a global grid, where cells have different areas, the leading EOFs are those that explain most of the variance by area
+(North et al. 1982, doi:10.1175/1520-0493(1982)110<0699:SEITEO>2.0.CO;2): the eigenvectors v of
+:math:`W^{1/2} B W^{1/2}` with the areas W. The patterns :math:`W^{-1/2} v` are not orthogonal where all points count
+alike, as they do in white noise. Their covariance is therefore diagonalised anew: areas decide which patterns there
+are and what counts of the rest, and the covariance is that of the states.
 """
 
 from __future__ import annotations
@@ -26,7 +32,7 @@ from sdaxr.prior.eofs import LEAST, spectrum
 from sdaxr.prior.modes import cosines
 from sdaxr.schema import DataError
 from sdaxr.states.fields import StateLayout
-from sdaxr.states.geometry import positions
+from sdaxr.states.geometry import areas, positions
 
 _log = logging.getLogger(__name__)
 
@@ -95,12 +101,17 @@ def measured_eofs(
     everywhere = np.tile(places, (layout.channels, 1))
     kept = np.ones(len(everywhere), bool) if layout.mask is None else layout.mask.ravel()
     states = [part.flatten(1)[:, torch.as_tensor(kept)] for part in series]
-    found = localised(states, everywhere[kept], window=window, taper=taper)
+    cells = areas(layout)
+    weights = None if cells is None else np.tile(cells.ravel(), layout.channels)[kept]
+    found = localised(states, everywhere[kept], window=window, taper=taper, weights=weights)
     lags = len(found.autocovariances)
     return MeasuredEofs(found, layout.mask, {**found.about, "lags": lags, "taper_units": unit})
 
 
-def localised(series: Sequence[Tensor], places: np.ndarray, *, window: int, taper: float | None = None) -> Localised:
+def localised(
+    series: Sequence[Tensor], places: np.ndarray, *, window: int, taper: float | None = None,
+    weights: np.ndarray | None = None,
+) -> Localised:  # fmt: skip
     """EOFs and autocovariances from series of states.
 
     Parameters
@@ -113,6 +124,8 @@ def localised(series: Sequence[Tensor], places: np.ndarray, *, window: int, tape
         Length of the windows, in states, whose likelihood decides.
     taper
         Length D, in the units of the positions. None: the most likely of a few lengths.
+    weights
+        Areas of the points, (point,), positive. None: all alike.
 
     Raises
     ------
@@ -124,19 +137,21 @@ def localised(series: Sequence[Tensor], places: np.ndarray, *, window: int, tape
     candidates = [share * span for share in _LENGTHS] if taper is None else [taper]
     scores: dict[float, np.ndarray] = {}
     if len(candidates) > 1:
-        chosen = _subset(places)
+        chosen = _subset(places, weights)
         subset = [[part[:, chosen] for part in block] for block in blocks]
         near = _squares(places[chosen.numpy()])
         scores = {length: _likelihood(subset, near, length, window) for length in candidates}
     best = _chosen(scores) if scores else candidates[0]
     rank = max(1, min(_RANK, len(places) - 1, _NUMBERS // len(places)))
     square = _squares(places)
-    whole = _eofs([part for block in blocks for part in block], square, best, rank)
-    crossed = [_crossed(blocks, number, square, best, rank) for number in range(len(blocks))]
+    area = None if weights is None else torch.as_tensor(weights / weights.mean(), dtype=torch.float32)
+    whole = _eofs([part for block in blocks for part in block], square, best, rank, area)
+    crossed = [_crossed(blocks, number, square, best, rank, area) for number in range(len(blocks))]
     autocovariances = _average(crossed, whole.values)
-    kept = _kept(autocovariances, len(places))
-    found = _cut(autocovariances, kept, len(places))
-    explained = float(found[0, :-1].sum() / (found[0, :-1].sum() + found[0, -1] * (len(places) - kept)))
+    shares = _shares(whole.vectors[:, : autocovariances.shape[1] - 1], area)
+    kept = _kept(autocovariances, shares, len(places))
+    found = _cut(autocovariances, kept, shares, len(places))
+    explained = _explained(found[0], shares[:kept], len(places))
     about = {
         "taper": round(best, 4), "rank": kept, "explained": round(explained, 5),
         "log_likelihood": {f"{length:.4g}": round(float(score.mean()), 5) for length, score in scores.items()},
@@ -189,9 +204,10 @@ def _squares(places: np.ndarray) -> Callable[[slice], Tensor]:
     return rows
 
 
-def _subset(places: np.ndarray) -> Tensor:
-    count = min(_POINTS, len(places))
-    return torch.as_tensor(np.sort(np.random.default_rng(0).choice(len(places), count, replace=False)))
+def _subset(places: np.ndarray, weights: np.ndarray | None) -> Tensor:
+    """Points, drawn in proportion to their areas."""
+    count, chance = min(_POINTS, len(places)), None if weights is None else weights / weights.sum()
+    return torch.as_tensor(np.sort(np.random.default_rng(0).choice(len(places), count, replace=False, p=chance)))
 
 
 def _chosen(scores: dict[float, np.ndarray]) -> float:
@@ -202,12 +218,15 @@ def _chosen(scores: dict[float, np.ndarray]) -> float:
     return max(length for length, d in behind.items() if float(d.mean()) <= error[length])
 
 
-def _eofs(parts: Sequence[Tensor], square: Callable[[slice], Tensor], length: float, rank: int) -> _Eofs:
+def _eofs(
+    parts: Sequence[Tensor], square: Callable[[slice], Tensor], length: float, rank: int, area: Tensor | None = None
+) -> _Eofs:
     """Leading eigenvectors of the localised covariance of states (time, point); pairs with a gap are left out."""
     states = torch.cat(list(parts))
     seen = states.isfinite()
     mean = states.nanmean(0).nan_to_num(0.0)
     deviations = (states - mean).nan_to_num(0.0)
+    deviations = deviations if area is None else deviations * area.sqrt()
     complete = bool(seen.all())
     counts = seen.float()
     points = states.shape[1]
@@ -216,14 +235,26 @@ def _eofs(parts: Sequence[Tensor], square: Callable[[slice], Tensor], length: fl
         pairs = torch.full((), float(len(states))) if complete else (counts[:, part].T @ counts).clamp_min(1.0)
         return deviations[:, part].T @ deviations / pairs * torch.exp(-square(part) / (2 * length**2))
 
+    values, vectors = _decomposed(covariance, points, rank)
+    return _Eofs(mean, *((values, vectors) if area is None else _orthonormal(values, vectors / area.sqrt()[:, None])))
+
+
+def _decomposed(covariance: Callable[[slice], Tensor], points: int, rank: int) -> tuple[Tensor, Tensor]:
+    """Leading eigenvalues and eigenvectors of a covariance, given by its rows."""
     if points > _MATRIX:
-        return _extended(mean, covariance, points, rank)
+        return _extended(covariance, points, rank)
     matrix = covariance(slice(None))
     if points <= _DIRECT:
         values, vectors = torch.linalg.eigh(matrix)
-        return _Eofs(mean, values.flip(0)[:rank].clamp_min(0.0), vectors.flip(1)[:, :rank])
-    values, vectors = _leading(matrix, rank)
-    return _Eofs(mean, values, vectors)
+        return values.flip(0)[:rank].clamp_min(0.0), vectors.flip(1)[:, :rank]
+    return _leading(matrix, rank)
+
+
+def _orthonormal(values: Tensor, patterns: Tensor) -> tuple[Tensor, Tensor]:
+    """Eigenvalues and eigenvectors of the covariance of patterns (point, rank) with variances (rank,)."""
+    basis, upper = torch.linalg.qr(patterns)
+    small, rotation = torch.linalg.eigh((upper * values) @ upper.T)
+    return small.flip(0).clamp_min(0.0), basis @ rotation.flip(1)
 
 
 def _leading(matrix: Tensor, rank: int) -> tuple[Tensor, Tensor]:
@@ -236,27 +267,26 @@ def _leading(matrix: Tensor, rank: int) -> tuple[Tensor, Tensor]:
     return values.flip(0)[:rank].clamp_min(0.0), basis @ rotation.flip(1)[:, :rank]
 
 
-def _extended(mean: Tensor, covariance: Callable[[slice], Tensor], points: int, rank: int) -> _Eofs:
+def _extended(covariance: Callable[[slice], Tensor], points: int, rank: int) -> tuple[Tensor, Tensor]:
     """Leading eigenvectors of a covariance that is too large to be held, from some of its rows (Nystroem's method)."""
     stride = -(-points // (_MATRIX // 2))
     chosen = slice(0, None, stride)
     rows = covariance(chosen)
     values, vectors = _leading(rows[:, chosen].contiguous(), min(rank, len(rows)))
     kept = values > 1e-6 * values[0]
-    extended = rows.T @ (vectors[:, kept] / values[kept])
-    basis, upper = torch.linalg.qr(extended)
-    small, rotation = torch.linalg.eigh((upper * values[kept]) @ upper.T)
-    return _Eofs(mean, small.flip(0).clamp_min(0.0), basis @ rotation.flip(1))
+    return _orthonormal(values[kept], rows.T @ (vectors[:, kept] / values[kept]))
 
 
 def _crossed(
-    blocks: Sequence[Sequence[Tensor]], left_out: int, square: Callable[[slice], Tensor], length: float, rank: int
-) -> _Crossed:
+    blocks: Sequence[Sequence[Tensor]], left_out: int, square: Callable[[slice], Tensor], length: float, rank: int,
+    area: Tensor | None = None,
+) -> _Crossed:  # fmt: skip
     """EOFs of all blocks but one, and the autocovariances of the one, (lags, rank + 1)."""
-    eofs = _eofs([p for n, block in enumerate(blocks) if n != left_out for p in block], square, length, rank)
+    eofs = _eofs([p for n, block in enumerate(blocks) if n != left_out for p in block], square, length, rank, area)
     lags = min(_LAGS, max(len(part) for block in blocks for part in block))
     sums = torch.zeros(lags, len(eofs.values) + 1, dtype=torch.float64)
-    count, room = 0, max(1, len(eofs.mean) - len(eofs.values))
+    room = len(eofs.mean) - float(_shares(eofs.vectors, area).sum())
+    count, room = 0, max(room, 1.0 if area is None else float(area.min()))
     for part in blocks[left_out]:
         deviations = part - eofs.mean
         # What is missing is as small as the mean is; the variance of what is there makes up for it.
@@ -266,7 +296,8 @@ def _crossed(
         for lag in range(min(lags, len(part))):
             last = len(part) - lag
             sums[lag, :-1] += (coefficients[lag:].double() * coefficients[:last].double()).sum(0)
-            sums[lag, -1] += float((rest[lag:] * rest[:last]).sum(dtype=torch.float64)) / room
+            products = rest[lag:] * rest[:last]
+            sums[lag, -1] += float((products if area is None else products * area).sum(dtype=torch.float64)) / room
         count += len(part)
     return _Crossed(eofs, sums / count)
 
@@ -290,18 +321,29 @@ def _average(crossed: Sequence[_Crossed], values: Tensor) -> Tensor:
     return torch.cat([ratios * (values[:rank].double() + left), measured[:, -1:]], 1)
 
 
-def _kept(autocovariances: Tensor, points: int) -> int:
+def _shares(vectors: Tensor, area: Tensor | None) -> Tensor:
+    """Mean area of the points of each EOF, (rank,): what its variance counts for."""
+    return torch.ones(vectors.shape[1]) if area is None else area @ vectors.square()
+
+
+def _explained(variances: Tensor, shares: Tensor, points: int) -> float:
+    """Fraction of the variance, by area, of EOFs with the variances (rank + 1,)."""
+    resolved = (variances[:-1] * shares).sum()
+    return float(resolved / (resolved + variances[-1] * (points - shares.sum()).clamp_min(0.0)))
+
+
+def _kept(autocovariances: Tensor, shares: Tensor, points: int) -> int:
     """Number of EOFs that explain the fraction `_EXPLAINED` of the variance; all where they explain less."""
-    variances = autocovariances[0, :-1]
-    whole = variances.sum() + autocovariances[0, -1] * max(points - len(variances), 0)
+    variances = autocovariances[0, :-1] * shares
+    whole = variances.sum() + autocovariances[0, -1] * (points - shares.sum()).clamp_min(0.0)
     return min(int((variances.cumsum(0) < _EXPLAINED * whole).sum()) + 1, len(variances))
 
 
-def _cut(autocovariances: Tensor, kept: int, points: int) -> Tensor:
+def _cut(autocovariances: Tensor, kept: int, shares: Tensor, points: int) -> Tensor:
     """The first EOFs, the others added to what is left."""
     resolved, last, rest = autocovariances[:, :kept], autocovariances[:, kept:-1], autocovariances[:, -1:]
-    left = last.sum(1, keepdim=True) + rest * (points - kept - last.shape[1])
-    return torch.cat([resolved, left / max(points - kept, 1)], 1)
+    left = (last * shares[kept:]).sum(1, keepdim=True) + rest * (points - shares.sum())
+    return torch.cat([resolved, left / (points - shares[:kept].sum()).clamp_min(shares.min())], 1)
 
 
 def _likelihood(
