@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 import torch
 from gaussian_fields import covariance_of, process, sampled
+from spheres import Sphere
 
 from sdaxr.prior.eofs import Eofs, spectrum
-from sdaxr.prior.localisation import localised
+from sdaxr.prior.localisation import Localised, localised
 from sdaxr.prior.modes import cosines
 from sdaxr.schema import DataError
 
@@ -129,6 +130,71 @@ def test_gaps_are_left_out_of_pairs() -> None:
     whole = found.vectors * found.autocovariances[0, :-1] @ found.vectors.T + found.autocovariances[0, -1] * rest
     scale = np.sqrt(np.outer(covariance.diagonal(), covariance.diagonal()))
     assert np.abs((whole.numpy() - covariance) / scale).max() < 0.2
+
+
+def whole(found: Localised) -> np.ndarray:
+    """Covariance of the states."""
+    rest = torch.eye(len(found.vectors)) - found.vectors @ found.vectors.T
+    return (
+        found.vectors * found.autocovariances[0, :-1] @ found.vectors.T + found.autocovariances[0, -1] * rest
+    ).numpy()
+
+
+def test_a_point_with_twice_the_area_is_as_good_as_two_points(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sdaxr.prior.localisation._RANK", 6)
+    states, places, _, _ = sampled(times=400, points=30, scale=0.1)
+    areas = np.repeat([1, 2, 1, 3], [10, 5, 5, 10])
+    every = np.repeat(np.arange(30), areas)
+    weighted = localised([torch.as_tensor(states)], places, window=5, taper=0.5, weights=areas)
+    repeated = localised([torch.as_tensor(states[:, every])], places[every], window=5, taper=0.5)
+    once = np.unique(every, return_index=True)[1]
+    patterns = torch.linalg.qr(repeated.vectors[once])[0]
+    angles = torch.linalg.svdvals(patterns.T @ weighted.vectors)
+    torch.testing.assert_close(angles, torch.ones(6), rtol=0, atol=1e-3)
+    plain = localised([torch.as_tensor(states)], places, window=5, taper=0.5)
+    assert float(torch.linalg.svdvals(patterns.T @ plain.vectors).min()) < 0.99
+    torch.testing.assert_close(weighted.vectors.T @ weighted.vectors, torch.eye(6), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize(("direct", "matrix"), [(2500, 16_000), (0, 16_000), (0, 35)])
+def test_areas_leave_the_covariance_of_the_states_as_it_is(
+    direct: int, matrix: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sdaxr.prior.localisation._DIRECT", direct)
+    monkeypatch.setattr("sdaxr.prior.localisation._MATRIX", matrix)
+    states, places, covariance, _ = sampled(times=3000, points=40, scale=0.15)
+    areas = np.linspace(0.05, 2.0, 40)
+    found = localised([torch.as_tensor(states)], places, window=8, taper=10.0, weights=areas)
+    scale = np.sqrt(np.outer(covariance.diagonal(), covariance.diagonal()))
+    assert np.abs((whole(found) - covariance) / scale).max() < 0.2
+
+
+def test_few_eofs_explain_as_much_of_a_globe_as_the_best_patterns_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sdaxr.prior.localisation._RANK", 12)
+    sphere = Sphere.of(13, 24, poles=True)
+    states = torch.as_tensor(sphere.fields(1500).h.values).flatten(1)
+    covariance = sphere.covariance(sphere.places, sphere.places)
+    root = np.sqrt(sphere.cells)
+    by_area = root[:, None] * covariance * root
+    best = np.linalg.eigvalsh(by_area)[-12:].sum() / by_area.trace()
+    explained, uneven = {}, {}
+    for name, weights in {"areas": sphere.cells, "none": None}.items():
+        found = localised([states], sphere.places, window=4, taper=2.0, weights=weights)
+        patterns = np.linalg.qr(root[:, None] * found.vectors.numpy())[0]
+        explained[name] = np.trace(patterns.T @ by_area @ patterns) / by_area.trace()
+        variances = whole(found).diagonal().reshape(13, 24).mean(1)
+        uneven[name] = variances[[0, -1]].mean() / variances[4:9].mean()
+    assert explained["none"] + 0.02 < explained["areas"] < best < explained["areas"] + 0.04
+    # The variance of a homogeneous field is the same at all latitudes.
+    assert abs(np.log(uneven["areas"])) < 0.5 * abs(np.log(uneven["none"]))
+
+
+def test_equal_areas_are_no_areas() -> None:
+    states, places, _, _ = sampled(times=400, points=40, scale=0.15)
+    series = [torch.as_tensor(states)]
+    found, plain = (localised(series, places, window=8, weights=w) for w in (np.full(40, 7.0), None))
+    np.testing.assert_allclose(whole(found), whole(plain), atol=1e-4)
+    assert found.about["rank"] == plain.about["rank"] and found.about["taper"] == plain.about["taper"]
 
 
 def test_too_few_states_are_refused() -> None:
