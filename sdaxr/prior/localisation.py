@@ -285,8 +285,7 @@ def _crossed(
     eofs = _eofs([p for n, block in enumerate(blocks) if n != left_out for p in block], square, length, rank, area)
     lags = min(_LAGS, max(len(part) for block in blocks for part in block))
     sums = torch.zeros(lags, len(eofs.values) + 1, dtype=torch.float64)
-    room = len(eofs.mean) - float(_shares(eofs.vectors, area).sum())
-    count, room = 0, max(room, 1.0 if area is None else float(area.min()))
+    count, room = 0, _room(eofs, area)
     for part in blocks[left_out]:
         deviations = part - eofs.mean
         # What is missing is as small as the mean is; the variance of what is there makes up for it.
@@ -324,6 +323,12 @@ def _average(crossed: Sequence[_Crossed], values: Tensor) -> Tensor:
 def _shares(vectors: Tensor, area: Tensor | None) -> Tensor:
     """Mean area of the points of each EOF, (rank,): what its variance counts for."""
     return torch.ones(vectors.shape[1]) if area is None else area @ vectors.square()
+
+
+def _room(eofs: _Eofs, area: Tensor | None) -> float:
+    """Area that EOFs leave: the number of directions where all points count alike."""
+    left = len(eofs.mean) - float(_shares(eofs.vectors, area).sum())
+    return max(left, 1.0 if area is None else float(area.min()))
 
 
 def _explained(variances: Tensor, shares: Tensor, points: int) -> float:

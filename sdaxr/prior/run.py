@@ -90,7 +90,8 @@ class TrainingRun:
         loss: Callable[..., torch.Tensor] = model.loss
         self.loss = torch.compile(loss, dynamic=False) if options.compile else loss
         self.weighting = WEIGHTINGS[options.weighting](options.levels, device)
-        self.weights = _weights(layout, device)
+        # Areas of the points, 0 on land; None where all points count alike.
+        self.valid = _weights(layout, device)
         self.gappy, self.channels = layout.gappy, layout.channels
         self.step, self.seconds = 0, 0.0
         # The running mean of the training loss; NaN before the first step.
@@ -160,7 +161,7 @@ class TrainingRun:
             decay = (1 + math.cos(math.pi * self.done)) / 2
             group["lr"] = options.learning_rate * min(1.0, (self.step + 1) / _WARM_UP) * decay
         with torch.autocast(self.device.type, torch.bfloat16, enabled=options.precision == "bfloat16"):
-            errors = self.loss(states, r, noise, context, self._counts(context))
+            errors = self.loss(states, r, noise, context, self._valid(context))
         self.optimiser.zero_grad(set_to_none=True)
         (errors * self.weighting(r, errors.detach())).mean().backward()
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), _LARGEST_GRADIENT)
@@ -217,14 +218,14 @@ class TrainingRun:
             seen = context[:, :, -x.shape[2] :]
             # Neither value nor noise: what is not known is not seen either.
             return x.nan_to_num(0.0), r.to(x.device), noise * seen, context
-        return x, r.to(x.device), noise if self.weights is None else noise * (self.weights > 0), context
+        return x, r.to(x.device), noise if self.valid is None else noise * (self.valid > 0), context
 
-    def _counts(self, context: torch.Tensor) -> torch.Tensor | None:
+    def _valid(self, context: torch.Tensor) -> torch.Tensor | None:
         """What the error of each value counts for, 0 where there is no value; None where all count alike."""
         if not self.gappy:
-            return self.weights
+            return self.valid
         seen = context[:, :, -self.channels :]
-        return seen if self.weights is None else seen * self.weights
+        return seen if self.valid is None else seen * self.valid
 
     def _show(self, bar: tqdm[Any], loss: float) -> None:
         if not math.isfinite(loss):
@@ -245,7 +246,7 @@ class TrainingRun:
         for number in range(_VALIDATED):
             drawn = self.held_out.batch(number, self.settings.optimisation.batch)
             batch = self._noisy(*drawn, _generator(self.settings.seed + 1, number))
-            losses.append(self.averaged.loss(*batch, self._counts(batch[-1])).mean())
+            losses.append(self.averaged.loss(*batch, self._valid(batch[-1])).mean())
         return float(torch.stack(losses).mean())
 
     def _lowest(self) -> dict[str, float]:
@@ -259,7 +260,7 @@ class TrainingRun:
         windows = []
         for number in range(_VALIDATED):
             x, context = self.held_out.batch(number, self.settings.optimisation.batch)
-            windows.append((x.nan_to_num(0.0), context, self._counts(context)))
+            windows.append((x.nan_to_num(0.0), context, self._valid(context)))
         return measured_share(self.averaged.eval(), windows, self.held_out.states / self.settings.window)
 
 
