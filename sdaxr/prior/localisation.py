@@ -49,6 +49,8 @@ _EXPLAINED, _RANK = 0.999, 600
 _NUMBERS = 7_000_000
 # Up to so many points the eigenvectors are computed directly; up to so many the covariance is held as a matrix.
 _DIRECT, _MATRIX = 2500, 16_000
+# Rows of distances that are computed at once.
+_ROWS = 256
 # Lags of the autocovariances, in states.
 _LAGS = 128
 # Width of the average over neighbouring EOFs, in the logarithm of their number.
@@ -105,7 +107,8 @@ def measured_eofs(
     weights = None if cells is None else np.tile(cells.ravel(), layout.channels)[kept]
     found = localised(states, everywhere[kept], window=window, taper=taper, weights=weights)
     lags = len(found.autocovariances)
-    return MeasuredEofs(found, layout.mask, {**found.about, "lags": lags, "taper_units": unit})
+    about = {**found.about, "lags": lags, "taper_units": unit, "by_area": cells is not None}
+    return MeasuredEofs(found, layout.mask, about)
 
 
 def localised(
@@ -199,7 +202,8 @@ def _squares(places: np.ndarray) -> Callable[[slice], Tensor]:
     at = torch.as_tensor(places, dtype=torch.float64)
 
     def rows(part: slice) -> Tensor:
-        return torch.cdist(at[part], at).square().float()
+        # In double precision only a few rows at once: of large grids they are most of the memory.
+        return torch.cat([torch.cdist(some, at).square().float() for some in at[part].split(_ROWS)])
 
     return rows
 

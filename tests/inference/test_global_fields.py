@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import xarray as xr
 from gaussian_fields import covariance_of
 from spheres import RHO, Sphere
@@ -38,7 +39,17 @@ def prior(tmp_path_factory: pytest.TempPathFactory) -> Prior:
 
 def test_a_globe_has_eofs_although_longitude_is_periodic(prior: Prior) -> None:
     assert prior.layout.periodic == (False, True)
-    assert prior.metadata["parameterisation"] == "eof" and prior.metadata["modes"]["taper_units"] == "km"
+    assert prior.metadata["parameterisation"] == "eof"
+    assert prior.metadata["modes"]["taper_units"] == "km" and prior.metadata["modes"]["by_area"]
+
+
+@pytest.mark.parametrize("r", [0.1, 2.0])
+def test_the_denoiser_is_that_of_the_covariance_in_white_noise(prior: Prior, r: float) -> None:
+    modes = prior.network.modes
+    b = covariance_of(modes, 2)
+    z = torch.randn(3, 2, *modes.present.shape, generator=torch.Generator().manual_seed(0))
+    exact = z.flatten(1).double() @ torch.linalg.solve(b + r**2 * torch.eye(len(b)), b)
+    torch.testing.assert_close(modes.filter(z, torch.full((3,), r)).flatten(1), exact.float(), rtol=1e-3, atol=1e-3)
 
 
 def test_correlations_are_the_true_ones_across_the_seam_and_over_the_pole(prior: Prior) -> None:
