@@ -33,7 +33,7 @@ def temperature(time: np.ndarray, lat: np.ndarray, lon: np.ndarray) -> np.ndarra
 
 
 def weatherbench() -> xr.Dataset:
-    time = np.arange("2019-09-01", "2021-01-05", np.timedelta64(6, "h"), "datetime64[ns]")
+    time = np.arange("2020-09-01", "2021-01-05", np.timedelta64(6, "h"), "datetime64[ns]")
     lat, lon = np.arange(-82.5, 90, 15).astype("f4"), np.arange(0, 360, 30).astype("f4")
     dims = ("time", "latitude", "longitude")
     data = {
@@ -46,11 +46,11 @@ def weatherbench() -> xr.Dataset:
 
 
 def arco() -> xr.Dataset:
-    time = np.arange("2018-12-30", "2019-03-10", np.timedelta64(1, "h"), "datetime64[ns]")
+    time = np.arange("2018-12-30", "2019-01-20", np.timedelta64(1, "h"), "datetime64[ns]")
     lat, lon = np.arange(66, 43, -3).astype("f4"), np.arange(0, 360, 4).astype("f4")
     values = temperature(time, lat, lon)
     values[-24:] = np.nan
-    attrs = {"valid_time_start": "2018-12-30", "valid_time_stop": "2019-03-08"}
+    attrs = {"valid_time_start": "2018-12-30", "valid_time_stop": "2019-01-18"}
     data = {"2m_temperature": (("time", "latitude", "longitude"), values, {"units": "K"})}
     return xr.Dataset(data, {"time": time, "latitude": lat, "longitude": lon}, attrs)
 
