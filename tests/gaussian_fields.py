@@ -18,8 +18,15 @@ def process() -> Eofs:
     modes.vectors.copy_(torch.linalg.qr(vectors)[0])
     variances = torch.tensor([40.0, 10.0, 3.0, 1.0, 0.5, 0.1])
     decay = torch.tensor([0.9, 0.8, 0.7, 0.5, 0.3, 0.0])
-    modes.autocovariances.copy_(variances * decay ** torch.arange(6)[:, None])
+    modes.variances.copy_(variances * cosine_variances(decay, 6))
     return modes
+
+
+def cosine_variances(decay: torch.Tensor, length: int) -> torch.Tensor:
+    """Variances (length, n) of the cosines of autoregressive series with unit variance and the correlations (n,)."""
+    lags = (torch.arange(length)[:, None] - torch.arange(length)).abs()
+    basis = cosines(length)
+    return torch.einsum("fs,nst,ft->fn", basis, decay.double()[:, None, None] ** lags, basis).float()
 
 
 def covariance_of(modes: Eofs, length: int) -> torch.Tensor:

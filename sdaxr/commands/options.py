@@ -128,8 +128,8 @@ background = click.option(
 method = (
     click.option(
         "--method",
-        help="How observations guide a prior: sda, mmps, jacobian_free, dmps, dps or soad. Default: the method that "
-        "the file of the prior records, else sda; for a forecast sda.",
+        help="How observations guide a prior: sda, mmps, jacobian_free, oi, dmps, dps or soad. Default: the method "
+        "that the file of the prior records, else sda; for a forecast sda.",
     ),
     settings(
         "--method-option",
@@ -199,8 +199,8 @@ training = (
     settings("--network-option", "Option of the network, such as widths=[32,64] or blocks=2"),
     click.option(
         "--parameterisation",
-        help="Preconditioning of the network: spectral (auto for fields), edm (auto for state vectors), space-time or "
-        "epsilon.",
+        help="Preconditioning of the network: spectral (auto for fields on periodic domains), eof (auto for other "
+        "fields), edm (auto for state vectors), space-time or epsilon.",
     ),
     click.option(
         "--start", help="Prior whose weights the training begins with; network and data are as for that prior."

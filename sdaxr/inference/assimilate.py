@@ -144,7 +144,8 @@ def assimilate(
     attributes. ``observations_used`` is the number of values of each network that are used, and
     ``observations_dropped`` that of values that are not: sum of ``observations_outside``, ``observations_off_step``,
     ``observations_land``, ``observations_flagged``, ``observations_duplicate`` and
-    ``observations_failed_background_check``.
+    ``observations_failed_background_check``. ``variance_factors`` are the factors by which the observations change the
+    variances of a prior with EOFs, by frequency in time (`sdaxr.posterior.covariance.adaptation`).
 
     Raises
     ------
@@ -188,6 +189,8 @@ def assimilate(
     attrs = _provenance(opened, guidance, seed) | describe_networks(networks, None if operator is None else operators)
     attrs |= count_observations([found.points.status for found in problem.evidence])
     attrs |= describe_sampler(drawing) | converted | {"precision": precision, "screening": how.to_json()}
+    if problem.factors is not None:
+        attrs["variance_factors"] = " ".join(f"{factor:.4g}" for factor in problem.factors.flatten().tolist())
     # The guided denoiser is built before the archive: observations that the method cannot use leave no archive behind.
     attrs |= {"evaluations_per_member": problem.guided.method.cost * problem.algorithm.evaluations}
     return draw(

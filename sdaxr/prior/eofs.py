@@ -71,6 +71,8 @@ class Eofs(nn.Module):
         self.register_buffer("vectors", torch.eye(channels * math.prod(shape), rank))
         self.register_buffer("variances", torch.zeros(length, rank + 1))
         self.register_buffer("present", torch.ones(channels, *shape))
+        # Variances that those of `scaled` modes come from.
+        self.usual: Tensor | None = None
         self._spectra: dict[tuple[int, torch.device], Tensor] = {}
 
     @property
@@ -88,14 +90,14 @@ class Eofs(nn.Module):
         """The same EOFs with their variances times factors that broadcast to (length, rank + 1)."""
         found = copy.copy(self)
         found._buffers = {**self._buffers, "variances": self.variances * factors.to(self.variances)}
-        found._spectra = {}
+        found.usual, found._spectra = self.variances, {}
         return found
 
     def spectrum(self, length: int) -> Tensor:
         """Variances of cosines in time times EOFs for trajectories of ``length`` states, (length, rank + 1)."""
         key = (length, self.vectors.device)
         if key not in self._spectra:
-            self._spectra[key] = spectrum(self.variances, length)
+            self._spectra[key] = spectrum(self.variances, length, self.usual)
         return self._spectra[key]
 
     def coefficients(self, x: Tensor) -> Tensor:
@@ -141,11 +143,12 @@ class Eofs(nn.Module):
             return torch.einsum("ft,bf...->bt...", basis, resolved + rest)
 
 
-def spectrum(variances: Tensor, length: int) -> Tensor:
+def spectrum(variances: Tensor, length: int, usual: Tensor | None = None) -> Tensor:
     """Variances (length, n) of the cosines of series of ``length`` values, from those of series of K values, (K, n).
 
     A shorter series is a part of one of K values, and its cosines have the mean variance over all such parts. A longer
-    one has the same power at the same frequency.
+    one has the same power at the same frequency, up to the factor by which ``usual`` variances, these ones where they
+    are not given, keep their mean. The result is linear in ``variances`` where ``usual`` is given.
     """
     known, whole = len(variances), cosines(len(variances)).to(variances.device)
     if length <= known:
@@ -155,5 +158,10 @@ def spectrum(variances: Tensor, length: int) -> Tensor:
     place = torch.arange(length, dtype=torch.float64, device=variances.device) * (known / length)
     lower = place.long().clamp_max(known - 1)
     upper, share = (lower + 1).clamp_max(known - 1), (place - lower)[:, None]
-    found = variances[lower].double() * (1 - share) + variances[upper].double() * share
-    return (found * (variances.double().mean(0) / found.mean(0).clamp_min(1e-30))).float()
+
+    def interpolated(values: Tensor) -> Tensor:
+        return values[lower].double() * (1 - share) + values[upper].double() * share
+
+    base = variances if usual is None else usual
+    kept = base.double().mean(0) / interpolated(base).mean(0).clamp_min(1e-30)
+    return (interpolated(variances) * kept).float()

@@ -14,7 +14,7 @@ Bartz 2016, arXiv:1611.00798). The taper's length D is the one for which the blo
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,11 +22,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sdaxr.prior.decomposition import EofsOfStates, Squares, eofs_of, squares
 from sdaxr.prior.eofs import LEAST
 from sdaxr.prior.modes import cosines
 from sdaxr.schema import DataError
 from sdaxr.states.fields import StateLayout
-from sdaxr.states.geometry import positions
+from sdaxr.states.geometry import areas, positions
 
 _log = logging.getLogger(__name__)
 
@@ -41,8 +42,6 @@ _NOISE = 2.0
 _EXPLAINED, _RANK = 0.999, 600
 # Numbers of the EOFs that are kept in a file, in half precision 14 MB.
 _NUMBERS = 7_000_000
-# Up to so many points the eigenvectors are computed directly; up to so many the covariance is held as a matrix.
-_DIRECT, _MATRIX = 2500, 16_000
 # Longest series whose cosines are measured, in states.
 _LONGEST = 128
 # Windows of a block overlap: each begins so many parts of its length after the last one.
@@ -98,12 +97,17 @@ def measured_eofs(
     everywhere = np.tile(places, (layout.channels, 1))
     kept = np.ones(len(everywhere), bool) if layout.mask is None else layout.mask.ravel()
     states = [part.flatten(1)[:, torch.as_tensor(kept)] for part in series]
-    found = localised(states, everywhere[kept], window=window, taper=taper)
-    about = {**found.about, "length": len(found.variances), "taper_units": unit}
+    cells = areas(layout)
+    weights = None if cells is None else np.tile(cells.ravel(), layout.channels)[kept]
+    found = localised(states, everywhere[kept], window=window, taper=taper, weights=weights)
+    about = {**found.about, "length": len(found.variances), "taper_units": unit, "by_area": cells is not None}
     return MeasuredEofs(found, layout.mask, about)
 
 
-def localised(series: Sequence[Tensor], places: np.ndarray, *, window: int, taper: float | None = None) -> Localised:
+def localised(
+    series: Sequence[Tensor], places: np.ndarray, *, window: int, taper: float | None = None,
+    weights: np.ndarray | None = None,
+) -> Localised:  # fmt: skip
     """EOFs and their variances by frequency from series of states.
 
     Parameters
@@ -116,6 +120,8 @@ def localised(series: Sequence[Tensor], places: np.ndarray, *, window: int, tape
         Length of the windows, in states, whose likelihood decides.
     taper
         Length D, in the units of the positions. None: the most likely of a few lengths.
+    weights
+        Areas of the points, (point,), positive. None: all alike.
 
     Raises
     ------
@@ -128,20 +134,21 @@ def localised(series: Sequence[Tensor], places: np.ndarray, *, window: int, tape
     candidates = [share * span for share in _LENGTHS] if taper is None else [taper]
     scores: dict[float, np.ndarray] = {}
     if len(candidates) > 1:
-        chosen = _subset(places)
+        chosen = _subset(places, weights)
         subset = [[part[:, chosen] for part in block] for block in blocks]
-        near = _squares(places[chosen.numpy()])
+        near = squares(places[chosen.numpy()])
         scores = {taper: _likelihood(subset, near, taper, length) for taper in candidates}
     best = _chosen(scores) if scores else candidates[0]
     rank = max(1, min(_RANK, len(places) - 1, _NUMBERS // len(places)))
-    square = _squares(places)
-    whole = _eofs([part for block in blocks for part in block], square, best, rank)
-    crossed = [_crossed(blocks, number, square, best, rank, length) for number in range(len(blocks))]
+    square = squares(places)
+    area = None if weights is None else torch.as_tensor(weights / weights.mean(), dtype=torch.float32)
+    whole = eofs_of([part for block in blocks for part in block], square, best, rank, area)
+    crossed = [_crossed(blocks, number, square, best, rank, length, area) for number in range(len(blocks))]
     variances = _average(crossed, whole.values)
-    kept = _kept(variances, len(places))
-    found = _cut(variances, kept, len(places))
-    by_mode = found.mean(0)
-    explained = float(by_mode[:-1].sum() / (by_mode[:-1].sum() + by_mode[-1] * (len(places) - kept)))
+    shares = _shares(whole.vectors[:, : variances.shape[1] - 1], area)
+    kept = _kept(variances, shares, len(places))
+    found = _cut(variances, kept, shares, len(places))
+    explained = _explained(found.mean(0), shares[:kept], len(places))
     about = {
         "taper": round(best, 4), "rank": kept, "explained": round(explained, 5),
         "log_likelihood": {f"{taper:.4g}": round(float(score.mean()), 5) for taper, score in scores.items()},
@@ -151,19 +158,10 @@ def localised(series: Sequence[Tensor], places: np.ndarray, *, window: int, tape
 
 
 @dataclass(frozen=True)
-class _Eofs:
-    """Mean (point,), eigenvalues (rank,) and eigenvectors (point, rank) of a localised covariance."""
-
-    mean: Tensor
-    values: Tensor
-    vectors: Tensor
-
-
-@dataclass(frozen=True)
 class _Crossed:
     """EOFs of all blocks but one, and their variances in the one, (length, rank + 1), from so many windows."""
 
-    eofs: _Eofs
+    eofs: EofsOfStates
     variances: Tensor
     windows: int
 
@@ -185,19 +183,10 @@ def _blocks(series: Sequence[Tensor]) -> list[list[Tensor]]:
     return blocks
 
 
-def _squares(places: np.ndarray) -> Callable[[slice], Tensor]:
-    """Squared distances of some points from all points, (rows, point), in single precision."""
-    at = torch.as_tensor(places, dtype=torch.float64)
-
-    def rows(part: slice) -> Tensor:
-        return torch.cdist(at[part], at).square().float()
-
-    return rows
-
-
-def _subset(places: np.ndarray) -> Tensor:
-    count = min(_POINTS, len(places))
-    return torch.as_tensor(np.sort(np.random.default_rng(0).choice(len(places), count, replace=False)))
+def _subset(places: np.ndarray, weights: np.ndarray | None) -> Tensor:
+    """Points, drawn in proportion to their areas."""
+    count, chance = min(_POINTS, len(places)), None if weights is None else weights / weights.sum()
+    return torch.as_tensor(np.sort(np.random.default_rng(0).choice(len(places), count, replace=False, p=chance)))
 
 
 def _chosen(scores: dict[float, np.ndarray]) -> float:
@@ -206,53 +195,6 @@ def _chosen(scores: dict[float, np.ndarray]) -> float:
     behind = {length: best - score for length, score in scores.items()}
     error = {length: float(d.std(ddof=1)) / len(d) ** 0.5 for length, d in behind.items()}
     return max(length for length, d in behind.items() if float(d.mean()) <= error[length])
-
-
-def _eofs(parts: Sequence[Tensor], square: Callable[[slice], Tensor], length: float, rank: int) -> _Eofs:
-    """Leading eigenvectors of the localised covariance of states (time, point); pairs with a gap are left out."""
-    states = torch.cat(list(parts))
-    seen = states.isfinite()
-    mean = states.nanmean(0).nan_to_num(0.0)
-    deviations = (states - mean).nan_to_num(0.0)
-    complete = bool(seen.all())
-    counts = seen.float()
-    points = states.shape[1]
-
-    def covariance(part: slice) -> Tensor:
-        pairs = torch.full((), float(len(states))) if complete else (counts[:, part].T @ counts).clamp_min(1.0)
-        return deviations[:, part].T @ deviations / pairs * torch.exp(-square(part) / (2 * length**2))
-
-    if points > _MATRIX:
-        return _extended(mean, covariance, points, rank)
-    matrix = covariance(slice(None))
-    if points <= _DIRECT:
-        values, vectors = torch.linalg.eigh(matrix)
-        return _Eofs(mean, values.flip(0)[:rank].clamp_min(0.0), vectors.flip(1)[:, :rank])
-    values, vectors = _leading(matrix, rank)
-    return _Eofs(mean, values, vectors)
-
-
-def _leading(matrix: Tensor, rank: int) -> tuple[Tensor, Tensor]:
-    """Leading eigenvalues and eigenvectors of a symmetric matrix, by subspace iteration (Halko et al. 2011)."""
-    generator = torch.Generator().manual_seed(0)
-    basis = torch.linalg.qr(matrix @ torch.randn(len(matrix), rank + 50, generator=generator))[0]
-    for _ in range(3):
-        basis = torch.linalg.qr(matrix @ basis)[0]
-    values, rotation = torch.linalg.eigh(basis.T @ (matrix @ basis))
-    return values.flip(0)[:rank].clamp_min(0.0), basis @ rotation.flip(1)[:, :rank]
-
-
-def _extended(mean: Tensor, covariance: Callable[[slice], Tensor], points: int, rank: int) -> _Eofs:
-    """Leading eigenvectors of a covariance that is too large to be held, from some of its rows (Nystroem's method)."""
-    stride = -(-points // (_MATRIX // 2))
-    chosen = slice(0, None, stride)
-    rows = covariance(chosen)
-    values, vectors = _leading(rows[:, chosen].contiguous(), min(rank, len(rows)))
-    kept = values > 1e-6 * values[0]
-    extended = rows.T @ (vectors[:, kept] / values[kept])
-    basis, upper = torch.linalg.qr(extended)
-    small, rotation = torch.linalg.eigh((upper * values[kept]) @ upper.T)
-    return _Eofs(mean, small.flip(0).clamp_min(0.0), basis @ rotation.flip(1))
 
 
 def _length(blocks: Sequence[Sequence[Tensor]], window: int) -> int:
@@ -266,14 +208,14 @@ def _length(blocks: Sequence[Sequence[Tensor]], window: int) -> int:
 
 
 def _crossed(
-    blocks: Sequence[Sequence[Tensor]], left_out: int, square: Callable[[slice], Tensor], taper: float, rank: int,
-    length: int,
+    blocks: Sequence[Sequence[Tensor]], left_out: int, square: Squares, taper: float, rank: int,
+    length: int, area: Tensor | None = None,
 ) -> _Crossed:  # fmt: skip
     """EOFs of all blocks but one, and the variances of cosines times EOFs in the windows of the one."""
-    eofs = _eofs([p for n, block in enumerate(blocks) if n != left_out for p in block], square, taper, rank)
+    eofs = eofs_of([p for n, block in enumerate(blocks) if n != left_out for p in block], square, taper, rank, area)
     basis = cosines(length)
     found = torch.zeros(length, len(eofs.values) + 1, dtype=torch.float64)
-    count, room = 0, max(1, len(eofs.mean) - len(eofs.values))
+    count, room = 0, _room(eofs, area)
     for part in blocks[left_out]:
         deviations = part - eofs.mean
         # What is missing is as small as the mean is; the variance of what is there makes up for it.
@@ -283,7 +225,9 @@ def _crossed(
         for first in range(0, len(part) - length + 1, max(1, length // _OVERLAP)):
             window = slice(first, first + length)
             found[:, :-1] += (basis @ coefficients[window].double()).square()
-            found[:, -1] += (basis.float() @ rest[window]).square().sum(1, dtype=torch.float64) / room
+            squared = (basis.float() @ rest[window]).square()
+            squared = squared if area is None else squared * area
+            found[:, -1] += squared.sum(1, dtype=torch.float64) / room
             count += 1
     return _Crossed(eofs, found / max(count, 1), count)
 
@@ -306,23 +250,39 @@ def _average(crossed: Sequence[_Crossed], values: Tensor) -> Tensor:
     return torch.cat([ratios * (values[:rank].double() + left), measured[:, -1:]], 1).clamp_min(1e-12)
 
 
-def _kept(variances: Tensor, points: int) -> int:
+def _shares(vectors: Tensor, area: Tensor | None) -> Tensor:
+    """Mean area of the points of each EOF, (rank,): what its variance counts for."""
+    return torch.ones(vectors.shape[1]) if area is None else area @ vectors.square()
+
+
+def _room(eofs: EofsOfStates, area: Tensor | None) -> float:
+    """Area that EOFs leave: the number of directions where all points count alike."""
+    left = len(eofs.mean) - float(_shares(eofs.vectors, area).sum())
+    return max(left, 1.0 if area is None else float(area.min()))
+
+
+def _explained(variances: Tensor, shares: Tensor, points: int) -> float:
+    """Fraction of the variance, by area, of EOFs with the variances (rank + 1,)."""
+    resolved = (variances[:-1] * shares).sum()
+    return float(resolved / (resolved + variances[-1] * (points - shares.sum()).clamp_min(0.0)))
+
+
+def _kept(variances: Tensor, shares: Tensor, points: int) -> int:
     """Number of EOFs that explain the fraction `_EXPLAINED` of the variance; all where they explain less."""
-    *resolved, left = variances.mean(0).tolist()
-    whole = sum(resolved) + left * max(points - len(resolved), 0)
-    return min(int((np.cumsum(resolved) < _EXPLAINED * whole).sum()) + 1, len(resolved))
+    by_mode = variances.mean(0)
+    resolved = by_mode[:-1] * shares
+    whole = resolved.sum() + by_mode[-1] * (points - shares.sum()).clamp_min(0.0)
+    return min(int((resolved.cumsum(0) < _EXPLAINED * whole).sum()) + 1, len(resolved))
 
 
-def _cut(variances: Tensor, kept: int, points: int) -> Tensor:
+def _cut(variances: Tensor, kept: int, shares: Tensor, points: int) -> Tensor:
     """The first EOFs, the others added to what is left."""
     resolved, last, rest = variances[:, :kept], variances[:, kept:-1], variances[:, -1:]
-    left = last.sum(1, keepdim=True) + rest * (points - kept - last.shape[1])
-    return torch.cat([resolved, left / max(points - kept, 1)], 1)
+    left = (last * shares[kept:]).sum(1, keepdim=True) + rest * (points - shares.sum())
+    return torch.cat([resolved, left / (points - shares[:kept].sum()).clamp_min(shares.min())], 1)
 
 
-def _likelihood(
-    blocks: Sequence[Sequence[Tensor]], square: Callable[[slice], Tensor], taper: float, length: int
-) -> np.ndarray:
+def _likelihood(blocks: Sequence[Sequence[Tensor]], square: Squares, taper: float, length: int) -> np.ndarray:
     """Mean log-likelihood of a value of each block given the others, of fields with white noise; (block,).
 
     A block without a window has that of all others.

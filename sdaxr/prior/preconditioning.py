@@ -158,8 +158,8 @@ class DenoisingNetwork(nn.Module):
         context
             Shape (1 or batch, time, context channel, *space).
         valid
-            Shape (channel, *space), or that of x, 1 where there are data; None where there are data everywhere. The
-            errors of these data alone count.
+            Shape (channel, *space), or that of x: what the error of each value counts for, such as the area of its
+            cell, and 0 where there are no data. None: all count alike.
 
         Returns
         -------
@@ -172,7 +172,7 @@ class DenoisingNetwork(nn.Module):
         square = ((xhat - x) / expected).square()
         if valid is None:
             return square.flatten(1).mean(1)
-        # Of all windows: each value counts alike, whatever else is missing beside it.
+        # Of all windows: a value counts as much, whatever else is missing beside it.
         count = valid.expand_as(square if valid.ndim == square.ndim else square[:1]).flatten(1).sum(1).mean()
         return (square * valid).flatten(1).sum(1) / count.clamp_min(1.0)
 

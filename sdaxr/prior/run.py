@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from tqdm.auto import tqdm
 
@@ -22,6 +23,7 @@ from sdaxr.prior.weighting import WEIGHTINGS
 from sdaxr.prior.windows import Windows, cut
 from sdaxr.schema import DivergenceError
 from sdaxr.states.fields import StateLayout
+from sdaxr.states.geometry import areas
 
 _log = logging.getLogger(__name__)
 
@@ -88,7 +90,8 @@ class TrainingRun:
         loss: Callable[..., torch.Tensor] = model.loss
         self.loss = torch.compile(loss, dynamic=False) if options.compile else loss
         self.weighting = WEIGHTINGS[options.weighting](options.levels, device)
-        self.valid = None if layout.mask is None else torch.as_tensor(layout.mask, device=device).float()
+        # Areas of the points, 0 on land; None where all points count alike.
+        self.valid = _weights(layout, device)
         self.gappy, self.channels = layout.gappy, layout.channels
         self.step, self.seconds = 0, 0.0
         # The running mean of the training loss; NaN before the first step.
@@ -215,11 +218,14 @@ class TrainingRun:
             seen = context[:, :, -x.shape[2] :]
             # Neither value nor noise: what is not known is not seen either.
             return x.nan_to_num(0.0), r.to(x.device), noise * seen, context
-        return x, r.to(x.device), noise if self.valid is None else noise * self.valid, context
+        return x, r.to(x.device), noise if self.valid is None else noise * (self.valid > 0), context
 
     def _valid(self, context: torch.Tensor) -> torch.Tensor | None:
-        """Where there are values, 1 or 0; None where there are values everywhere."""
-        return context[:, :, -self.channels :] if self.gappy else self.valid
+        """What the error of each value counts for, 0 where there is no value; None where all count alike."""
+        if not self.gappy:
+            return self.valid
+        seen = context[:, :, -self.channels :]
+        return seen if self.valid is None else seen * self.valid
 
     def _show(self, bar: tqdm[Any], loss: float) -> None:
         if not math.isfinite(loss):
@@ -256,6 +262,15 @@ class TrainingRun:
             x, context = self.held_out.batch(number, self.settings.optimisation.batch)
             windows.append((x.nan_to_num(0.0), context, self._valid(context)))
         return measured_share(self.averaged.eval(), windows, self.held_out.states / self.settings.window)
+
+
+def _weights(layout: StateLayout, device: torch.device) -> torch.Tensor | None:
+    """Areas of the grid points, 0 on land, (channel, *space); None where all points count alike."""
+    cells = areas(layout)
+    if cells is None and layout.mask is None:
+        return None
+    present = np.ones((layout.channels, *layout.shape)) if layout.mask is None else layout.mask
+    return torch.as_tensor(present * (1.0 if cells is None else cells), dtype=torch.float32, device=device)
 
 
 def _generator(seed: int, number: int) -> torch.Generator:

@@ -54,7 +54,8 @@ class Statistics(Options):
         value is missing must not depend on the value (Daras et al. 2023, arXiv:2305.19256).
     taper
         Distance over which covariances are tapered for EOFs, the standard deviation of a Gaussian: in km where points
-        have latitude and longitude, else in the units of the coordinates. None: the most likely of a few.
+        have latitude and longitude, along the chord (`sdaxr.states.geometry.positions`); else in the units of the
+        coordinates. None: the most likely of a few.
     """
 
     normalise: str = "auto"
@@ -84,7 +85,8 @@ class Optimisation(Options):
 
     .. math:: w(r) \, \| D(x + r \epsilon, r) - x \|^2 \, / \, c_{out}(r)^2
 
-    with the denoiser D, the unit :math:`c_{out}` of its output (`sdaxr.prior.preconditioning`) and the weight w.
+    with the denoiser D, the unit :math:`c_{out}` of its output (`sdaxr.prior.preconditioning`) and the weight w. On a
+    global grid points count by the area of their cells (`sdaxr.states.geometry.areas`).
 
     Parameters
     ----------

@@ -32,7 +32,7 @@ def measured_share(
     model
         A network with modes.
     windows
-        States (batch, time, channel, *space), their context, and 1 where there are data, or None, as in
+        States (batch, time, channel, *space), their context, and what each value counts for, or None, as in
         `DenoisingNetwork.loss`.
     independent
         Number of windows that do not overlap: windows that do are not independent.
@@ -44,10 +44,10 @@ def measured_share(
         for place, (x, context, valid) in enumerate(batches):
             generator = torch.Generator().manual_seed(1000 * number + place)
             noise = torch.randn(x.shape, generator=generator).to(x.device)
-            seen = 1.0 if valid is None else valid
-            filtered, added = model.parts(x + r * noise * seen, x.new_full((len(x),), r), context)
-            products.append(((x - filtered) * added * seen).flatten(1).sum(1))
-            squares.append((added.square() * seen).flatten(1).sum(1))
+            counts = torch.ones_like(x[0, 0]) if valid is None else valid
+            filtered, added = model.parts(x + r * noise * (counts > 0), x.new_full((len(x),), r), context)
+            products.append(((x - filtered) * added * counts).flatten(1).sum(1))
+            squares.append((added.square() * counts).flatten(1).sum(1))
         product, square = torch.cat(products).double(), torch.cat(squares).double()
         weight = float((product.sum() / square.sum().clamp_min(1e-30)).clamp(0.0, 1.0))
         gain = weight * (2 * product - weight * square)

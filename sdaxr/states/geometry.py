@@ -1,4 +1,4 @@
-"""Where the points of a grid are, so that distances between them can be taken."""
+"""Where the points of a grid are, and how much of the Earth each of them stands for."""
 
 from __future__ import annotations
 
@@ -8,13 +8,19 @@ from sdaxr.states.axes import is_latitude, is_longitude
 from sdaxr.states.coordinates import EARTH_RADIUS
 from sdaxr.states.fields import StateLayout
 
+# Cells whose areas differ by less than this factor count alike: within a region of middle latitudes, what is measured
+# of the statistics differs more. From the equator to a polar circle areas differ by 2.5.
+_ALIKE = 2.0
+
 
 def positions(layout: StateLayout) -> tuple[np.ndarray, str]:
     """Positions of the grid points, (point, n), and the unit of their Euclidean distances.
 
-    Points with latitude and longitude lie on a sphere in three dimensions, in km; their distances are chords. A
-    periodic dimension is a circle of the same circumference. Coordinates without a common unit count grid points. State
-    vectors have one point.
+    Points with latitude and longitude lie on a sphere in three dimensions, in km, wherever longitudes are counted from.
+    Their distances are chords through the Earth, 2 R sin(g / 2 R) for a great circle of length g: a Gaussian function
+    of them is a covariance on the sphere, one of great circles is not (Gneiting 2013, doi:10.3150/12-BEJSP06). Chords
+    are shorter by 1 % at 3100 km, and end at 12 742 km. A periodic dimension is a circle of the same circumference.
+    Coordinates without a common unit count grid points. State vectors have one point.
     """
     if not layout.space:
         return np.zeros((1, 1)), "1"
@@ -35,6 +41,33 @@ def positions(layout: StateLayout) -> tuple[np.ndarray, str]:
         else:
             columns.append(_broadcast(layout, dim, line))
     return np.stack(columns, 1), units.pop() or "1" if labelled else "grid points"
+
+
+def areas(layout: StateLayout) -> np.ndarray | None:
+    """Area of the cell of each grid point, in units of the mean, shape (*space).
+
+    Returns
+    -------
+    Of a grid with a dimension of latitude, the differences of the sines of the latitudes half-way between neighbours; a
+    row at a pole has the cap around it. None where cells are alike: their areas differ by less than a factor of 2, or
+    nothing is known of them (curvilinear grids and meshes).
+    """
+    for dim in layout.space:
+        if dim in layout.coords and is_latitude(dim, layout.coords[dim].attrs) and layout.sizes[dim] > 1:
+            heights = _heights(np.asarray(layout.coords[dim].values, float))
+            if heights.max() < _ALIKE * heights.min():
+                return None
+            return _broadcast(layout, dim, heights / heights.mean()).reshape(layout.shape)
+    return None
+
+
+def _heights(lat: np.ndarray) -> np.ndarray:
+    """Heights of the zones around latitudes in degrees, in radii of the sphere; areas are proportional to them."""
+    between = (lat[1:] + lat[:-1]) / 2
+    ends = [(3 * lat[0] - lat[1]) / 2, (3 * lat[-1] - lat[-2]) / 2]
+    edges = np.concatenate([ends[:1], between, ends[1:]]).clip(-90, 90)
+    heights: np.ndarray = np.abs(np.diff(np.sin(np.deg2rad(edges))))
+    return heights
 
 
 def _on_sphere(layout: StateLayout) -> np.ndarray | None:

@@ -110,7 +110,7 @@ def test_every_method_samples_the_posterior_of_optimal_interpolation(
         observations, prior, times=truth.time, members=300, method=method, sampler={"steps": 64, "corrections": 0},
         progress=False,
     )  # fmt: skip
-    check(prior, posterior, *closed_form(prior, observations, truth))
+    check(prior, posterior, *closed_form(_posed(prior, observations, truth, method).adapted, observations, truth))
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS.names())
@@ -119,15 +119,16 @@ def test_every_sampler_samples_it(prior: Prior, observations: xr.Dataset, truth:
         observations, prior, times=truth.time, members=300, sampler={"name": sampler, "steps": 96, "corrections": 0},
         progress=False,
     )  # fmt: skip
-    check(prior, posterior, *closed_form(prior, observations, truth), slack=1.5)
+    adapted = _posed(prior, observations, truth, "sda").adapted
+    check(prior, posterior, *closed_form(adapted, observations, truth), slack=1.5)
 
 
 @pytest.mark.parametrize("method", ["sda", "jacobian_free", "mmps"])
 def test_the_estimate_at_large_noise_is_the_analysis(
     prior: Prior, observations: xr.Dataset, truth: xr.Dataset, method: str
 ) -> None:
-    mean, covariance = closed_form(prior, observations, truth)
     problem = _posed(prior, observations, truth, method)
+    mean, covariance = closed_form(problem.adapted, observations, truth)
     with torch.no_grad():
         found = problem.guided(torch.zeros(1, *problem.shape), 1e4)
     spread = np.sqrt(covariance.diagonal().mean())
@@ -138,7 +139,21 @@ def test_the_prior_asks_for_a_sampler_without_corrections(prior: Prior) -> None:
     assert resolve_sampler(prior).corrections == 0 and resolve_sampler(prior, {"steps": 8}).corrections == 0
 
 
-def _posed(prior: Prior, observations: xr.Dataset, truth: xr.Dataset, method: str) -> Problem:
+def test_variances_follow_the_observations_unless_told_not_to(
+    prior: Prior, observations: xr.Dataset, truth: xr.Dataset
+) -> None:
+    still = _posed(prior, observations, truth, {"name": "oi", "adapt": False})
+    assert still.adapted is still.opened
+    followed = _posed(prior, observations, truth, "oi")
+    modes: Any = followed.adapted.network.modes
+    factors = (modes.variances / prior.network.modes.variances).mean(1)
+    assert 0.1 < float(factors.min()) < float(factors.max()) < 10 and float((factors - 1).abs().max()) > 0.05
+    posterior = sdaxr.assimilate(observations, prior, times=truth.time, members=2, method="oi", progress=False)
+    recorded = [float(text) for text in posterior.attrs["variance_factors"].split()]
+    np.testing.assert_allclose(recorded, factors.numpy(), rtol=2e-3)
+
+
+def _posed(prior: Prior, observations: xr.Dataset, truth: xr.Dataset, method: Any) -> Problem:
     chosen: Any = resolve_method(prior, method)
     return Problem(
         {"observations": observations}, {"observations": op.points(AT)}, prior, truth.time, chosen,
@@ -173,8 +188,8 @@ def test_held_out_windows_with_a_fifth_of_the_variance_do_not_overshoot(
         both, tmp_path / "p.safetensors", window=LENGTH, steps=0, progress=False, statistics={"normalise": "point"},
         network={"widths": [8], "patch": 1}, optimisation={"batch": 2},
     )  # fmt: skip
-    mean, covariance = closed_form(prior, observations, truth)
     problem = _posed(prior, observations, truth, "sda")
+    mean, covariance = closed_form(problem.adapted, observations, truth)
     z = 1000 * torch.randn(1, *problem.shape, generator=torch.Generator().manual_seed(0))
     found = problem.guided(z, 1000.0).detach().numpy().ravel()
     assert np.sqrt(((found - mean) ** 2).mean()) < 0.1 * np.sqrt(covariance.diagonal().mean())

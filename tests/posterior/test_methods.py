@@ -101,7 +101,7 @@ def gamma(r: float) -> torch.Tensor:
 
 def test_a_function_is_recorded_by_its_name() -> None:
     record = json.loads(describe_method(SDA(variance=Matrix(gamma)))["method_options"])
-    assert record == {"variance": {"name": "matrix", "gamma": f"{__name__}.gamma"}}
+    assert record == {"adapt": True, "variance": {"name": "matrix", "gamma": f"{__name__}.gamma"}}
 
 
 @pytest.mark.parametrize(

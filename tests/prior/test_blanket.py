@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from itertools import pairwise
 
 import numpy as np
 import pytest
 import torch
 from gaussian import ExactNetwork, GaussianChain
+from gaussian_fields import cosine_variances
 from torch import nn
 
 from sdaxr.posterior.memory import peak_bytes
@@ -291,10 +293,9 @@ def test_pieces_of_state_vectors_are_as_long_as_promised() -> None:
 
 
 def test_pieces_of_a_gaussian_process_agree_with_the_whole() -> None:
-    # 30 lags are ten times the correlation time, so that the inside of a piece does not see its ends.
+    # 30 states are ten times the correlation time, so that the inside of a piece does not see its ends.
     modes = Eofs(1, (4,), 2, 30)
-    decay = torch.exp(-torch.arange(30.0) / 3)[:, None]
-    modes.autocovariances.copy_(decay * torch.tensor([5.0, 1.0, 0.2]))
+    modes.variances.copy_(cosine_variances(torch.full((3,), math.exp(-1 / 3)), 30) * torch.tensor([5.0, 1.0, 0.2]))
     modes.vectors.copy_(torch.linalg.qr(torch.randn(4, 2, generator=torch.Generator().manual_seed(0)))[0])
     network = DenoisingNetwork(
         SpaceTimeUNet(widths=(8,)).module(Inputs(1, 3, 8, (False,))), "eof", (0.01, 100.0), modes

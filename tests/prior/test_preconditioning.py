@@ -93,8 +93,8 @@ def test_loss_counts_the_points_with_data_only() -> None:
 
 
 def test_network_is_evaluated_where_its_output_counts_only() -> None:
-    modes = Eofs(1, (2, 3), rank=4, lags=3)
-    modes.autocovariances.copy_(torch.tensor([[1.0], [0.5], [0.2]]).expand(3, 5))
+    modes = Eofs(1, (2, 3), rank=4, length=3)
+    modes.variances.copy_(torch.tensor([[1.0], [0.5], [0.2]]).expand(3, 5))
     model = DenoisingNetwork(Scaled(1.0), "eof", (0.01, 100.0), modes)
     model.share = (0.0, 0.0, 1.0, 0.0, 0.0)  # at 0.01, 0.1, 1, 10, 100
     calls = []

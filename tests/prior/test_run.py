@@ -12,6 +12,7 @@ import pytest
 import torch
 import xarray as xr
 from small_training import assert_same, autoregressive, killed_training, trained
+from spheres import Sphere
 
 import sdaxr
 from sdaxr.prior.preconditioning import DenoisingNetwork
@@ -67,6 +68,34 @@ def test_some_batches_are_of_short_windows(monkeypatch: pytest.MonkeyPatch, tmp_
     # Whole windows, halves and quarters; the last four are the validation's.
     assert set(seen[:-4]) == {(4, 13), (8, 6), (16, 3)}
     assert set(seen[-4:]) == {(4, 13)}
+
+
+@pytest.mark.parametrize("gaps", [False, True])
+def test_errors_count_by_area_on_a_globe_and_noise_does_not(
+    gaps: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    seen: list[tuple[torch.Tensor, torch.Tensor]] = []
+    loss = DenoisingNetwork.loss
+
+    def spy(self: DenoisingNetwork, *batch: torch.Tensor) -> torch.Tensor:
+        seen.append((batch[2], batch[4]))
+        return loss(self, *batch)
+
+    monkeypatch.setattr(DenoisingNetwork, "loss", spy)
+    data = Sphere.of(8, 8).fields(40)
+    data["h"][:, 0, 0] = np.nan  # land
+    data["h"][:, 3, 4] = data.h[:, 3, 4].where(np.arange(40) % 3 > 0) if gaps else data.h[:, 3, 4]
+    trained(
+        data, tmp_path / "p.safetensors", steps=1, network={"widths": [8], "patch": 1}, parameterisation="edm",
+        statistics={"missing": "masked" if gaps else "error"},
+    )  # fmt: skip
+    noise, weights = seen[0]
+    weights = weights.expand(noise.shape)
+    cells = torch.as_tensor(Sphere.of(8, 8).cells, dtype=torch.float32).reshape(8, 8)
+    there = weights > 0
+    torch.testing.assert_close(weights, there * cells)
+    assert not bool(there[..., 0, 0].any()) and bool(there[..., 3, 4].all()) == (not gaps)
+    assert 0.9 < float(noise[there].std()) < 1.1 and not bool(noise[~there].any())
 
 
 def test_a_loss_that_is_not_finite_ends_the_training(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -64,6 +64,23 @@ def test_a_gain_within_its_standard_error_does_not_count() -> None:
     assert (few > 0).sum() < (many > 0).sum()
 
 
+def test_values_count_by_their_weights() -> None:
+    """What the network adds helps in one half of the points, and harms in the other one."""
+    model = Known(Guess(1.0, 0.0), "eof", BOUNDS, process())
+    model.truth = drawn(64)
+    side = torch.tensor([1.0, 1.0, -1.0, -1.0])
+    model.network.factor = side
+    weights = {
+        "alike": torch.ones(2, 3, 4),
+        "one half": (side + 2).expand(2, 3, 4),
+        "half": (side > 0) * torch.ones(2, 3, 4),
+    }
+    context = torch.zeros(1, LENGTH, 1, 3, 4)
+    found = {k: np.mean(measured_share(model, [(model.truth, context, w)], independent=64)) for k, w in weights.items()}
+    assert found["alike"] < 0.3 and found["one half"] == pytest.approx(0.5, abs=0.15)
+    assert found["half"] == pytest.approx(1.0, abs=0.01)
+
+
 def test_the_denoiser_takes_the_share_between_the_levels() -> None:
     model = DenoisingNetwork(Guess(0.0, 1.0), "eof", BOUNDS, process())
     z, context = drawn(2), torch.zeros(1, LENGTH, 1, 3, 4)

@@ -51,7 +51,7 @@ def variance_factors(modes: Eofs, likelihood: Likelihood, like: Tensor) -> Tenso
     parts = []
     for octave in range(int(octaves.max()) + 1):
         inside = (octaves == octave).to(modes.variances)[:, None]
-        parts.append(system.product(spectrum(modes.variances * inside, like.shape[1])).cpu())
+        parts.append(system.product(spectrum(modes.variances * inside, like.shape[1], modes.variances)).cpu())
     logarithms = _most_likely(torch.stack(parts), e.double().cpu())
     return logarithms.exp()[octaves][:, None]
 

@@ -3,6 +3,10 @@
 `SpaceTimeUNet` folds time into the batch for the convolutions in space, and has a short convolution in time in every
 block; it takes any number of states. `WindowUNet` stacks the states of a window into channels of one image. A
 one-dimensional grid is held as one of height one.
+
+Convolutions wrap around periodic dimensions, so that a globe has no seam in longitude. Along bounded dimensions they
+are padded with zeros; the context has the position along them, and ones inside: from these the network learns what an
+edge is. The poles are such edges: what the network adds does not go over a pole, as EOFs do (`sdaxr.prior.eofs`).
 """
 
 from __future__ import annotations
