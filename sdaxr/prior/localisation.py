@@ -22,6 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sdaxr.prior import gaps
 from sdaxr.prior.eofs import LEAST, spectrum
 from sdaxr.prior.modes import cosines
 from sdaxr.schema import DataError
@@ -255,12 +256,12 @@ def _crossed(
     """EOFs of all blocks but one, and the autocovariances of the one, (lags, rank + 1)."""
     eofs = _eofs([p for n, block in enumerate(blocks) if n != left_out for p in block], square, length, rank)
     lags = min(_LAGS, max(len(part) for block in blocks for part in block))
+    if gaps.gappy(blocks[left_out]):
+        return _Crossed(eofs, gaps.autocovariances(blocks[left_out], eofs.mean, eofs.vectors, eofs.values, lags))
     sums = torch.zeros(lags, len(eofs.values) + 1, dtype=torch.float64)
     count, room = 0, max(1, len(eofs.mean) - len(eofs.values))
     for part in blocks[left_out]:
         deviations = part - eofs.mean
-        # What is missing is as small as the mean is; the variance of what is there makes up for it.
-        deviations = deviations.nan_to_num(0.0) / deviations.isfinite().float().mean().sqrt()
         coefficients = deviations @ eofs.vectors
         rest = deviations - coefficients @ eofs.vectors.T
         for lag in range(min(lags, len(part))):
@@ -315,11 +316,15 @@ def _likelihood(
     basis, scores = cosines(window), []
     for number, block in enumerate(blocks):
         eofs, total, count = crossed[number].eofs, 0.0, 0
-        variances = spectrum(_average([c for n, c in enumerate(crossed) if n != number], eofs.values), window)
+        average = _average([c for n, c in enumerate(crossed) if n != number], eofs.values)
+        if gaps.gappy(block):
+            scores.append(gaps.log_likelihood(block, eofs.mean, eofs.vectors, average[0], _NOISE))
+            continue
+        variances = spectrum(average, window)
         variances = variances.double() + _NOISE**2
         for part in block:
             for first in range(0, len(part) - window + 1, window):
-                waves = basis @ (part[first : first + window] - eofs.mean).nan_to_num(0.0).double()
+                waves = basis @ (part[first : first + window] - eofs.mean).double()
                 coefficients = waves @ eofs.vectors.double()
                 rest = (waves.square().sum(1) - coefficients.square().sum(1)).clamp_min(0.0)
                 total += float(
