@@ -22,12 +22,14 @@ as to all directions.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from sdaxr.prior.eofs import Eofs
 
 # Numbers of the couplings A that are held: half a gigabyte. Of longer parts the first states tell the couplings.
 _HELD = 2**27
@@ -35,6 +37,9 @@ _HELD = 2**27
 _RIDGE = 1e-3
 # Least variance of an EOF for its weight, over that of what the EOFs leave; and of this, over that of the values.
 _LEAST = 0.01
+# States of a piece that is filled at once, the standard deviation of the errors that values are taken to have for it,
+# and when its solution is good enough.
+_PIECE, _NUGGET, _ITERATIONS, _TOLERANCE = 256, 0.05, 100, 0.01
 # States of a block of which the likelihood is computed.
 _STATES = 48
 
@@ -173,6 +178,59 @@ class _Seen:
         if lag == 0:
             found[:rank, rank], found[rank, :rank] = self.white[:-1], self.left
         return found
+
+
+@torch.no_grad()
+def filled(states: Tensor, modes: Eofs) -> Tensor:
+    r"""States (time, channel, *space) of consecutive times with a draw of what is missing, given all that is there.
+
+    The draw is from the Gaussian process, by conditional simulation (Matheron's rule; Journel & Huijbregts 1978): with
+    a sample s of the process and its covariance B, :math:`s + B M (M B M + \epsilon^2)^{-1} M (y - s)`. What follows
+    from filled states is without bias as far as the process holds (multiple imputation; Rubin 1987,
+    doi:10.1002/9780470316696), and means in the gaps would vary too little. Long series are filled in pieces.
+    """
+    generator = torch.Generator().manual_seed(0)
+    return torch.cat([_drawn(piece, modes, generator) for piece in states.split(_PIECE)])
+
+
+def _drawn(states: Tensor, modes: Eofs, generator: torch.Generator) -> Tensor:
+    seen = states.isfinite() & (modes.present > 0)
+    if bool((seen | (modes.present == 0)).all()):
+        return states
+    mask, variances = seen.float(), modes.spectrum(len(states))[None]
+    y, nugget = states.nan_to_num(0.0) * mask, _NUGGET**2
+
+    def noise() -> Tensor:
+        return torch.randn(states.shape, generator=generator).to(states.device)
+
+    def scaled(x: Tensor, factor: Tensor) -> Tensor:
+        return modes.scale(x[None], factor)[0]
+
+    sample = scaled(noise(), variances.sqrt())
+    right = mask * (y - sample - _NUGGET * noise())
+    weight = _solved(
+        lambda x: mask * scaled(mask * x, variances) + nugget * x,
+        lambda x: mask * scaled(mask * x, 1 / (variances + nugget)),
+        right,
+    )  # fmt: skip
+    return torch.where(seen, states, (sample + scaled(weight, variances)) * modes.present)
+
+
+def _solved(product: Callable[[Tensor], Tensor], precondition: Callable[[Tensor], Tensor], right: Tensor) -> Tensor:
+    """Preconditioned conjugate gradients (Saad 2003, algorithm 9.1)."""
+    found, rest = torch.zeros_like(right), right.clone()
+    step = z = precondition(rest)
+    size = (rest * z).sum(dtype=torch.float64)
+    for _ in range(_ITERATIONS):
+        along = product(step)
+        length = (size / (step * along).sum(dtype=torch.float64)).float()
+        found, rest = found + length * step, rest - length * along
+        if float(rest.norm()) < _TOLERANCE * float(right.norm()):
+            break
+        z = precondition(rest)
+        size, before = (rest * z).sum(dtype=torch.float64), size
+        step = z + (size / before).float() * step
+    return found
 
 
 def _white(parts: Sequence[Tensor], mean: Tensor, values: Tensor) -> Tensor:

@@ -234,7 +234,7 @@ class TrainingRun:
         if x.device.type != "cpu":  # Numbers by the million are drawn where they are needed.
             generator = torch.Generator(x.device).manual_seed(generator.initial_seed())
         noise = torch.randn(x.shape, generator=generator, device=x.device)
-        if self.gappy:
+        if self.gappy and not self.windows.filled:
             seen = context[:, :, -x.shape[2] :]
             # Neither value nor noise: what is not known is not seen either.
             return x.nan_to_num(0.0), r.to(x.device), noise * seen, context
@@ -283,7 +283,7 @@ class TrainingRun:
         windows = []
         for number in range(_VALIDATED):
             x, context = self.held_out.batch(number, self.settings.batch)
-            windows.append((x.nan_to_num(0.0), context, self._valid(context)))
+            windows.append((x, context, self._valid(context), self.valid))
         return measured_share(self.averaged.eval(), windows, self.held_out.states / self.settings.window)
 
 

@@ -7,6 +7,7 @@ import json
 import logging
 import time
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,9 @@ from sdaxr.operators.base import Operator
 from sdaxr.prior.augmentation import Augmentation
 from sdaxr.prior.blanket import beyond_window
 from sdaxr.prior.checkpoint import belongs
+from sdaxr.prior.eofs import Eofs
 from sdaxr.prior.files import Prior, assemble, open_prior
+from sdaxr.prior.gaps import filled
 from sdaxr.prior.hardware import choose_device
 from sdaxr.prior.localisation import measured_eofs
 from sdaxr.prior.modes import Modes
@@ -188,6 +191,10 @@ def train(
     if before is not None:
         about["start"] = {"name": before.name, "sha256": before.sha256}
     model = _initial(layout, about, windows, settings, target, before)
+    if layout.gappy and isinstance(model.modes, Eofs):
+        # The process takes zeros in gaps for values.
+        for part in (windows, held_out):
+            part.fill(partial(filled, modes=model.modes))
     if unseen := beyond_window(model, settings.window):
         _log.warning("%s; train with a longer window, or with fewer blocks", unseen)
     run = TrainingRun(settings, about, layout, model, windows, held_out, target, began)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 import xarray as xr
-from gaussian_fields import sampled
+from gaussian_fields import covariance_of, process, sampled
 from small_training import trained
 
 from sdaxr.prior import gaps
@@ -213,3 +214,51 @@ def test_the_likelihood_is_that_of_the_values_that_are_there() -> None:
     empty = torch.full((6,), torch.nan).double()
     found = gaps.log_likelihood([torch.stack([state, empty])], torch.zeros(6), vectors, variances, noise)
     assert found == pytest.approx(float(expected) / 4)
+
+
+def test_gaps_are_filled_with_draws_of_the_conditional_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Mean and covariance of 2000 draws are those of the Gaussian given what is there."""
+    monkeypatch.setattr("sdaxr.prior.gaps._TOLERANCE", 1e-5)
+    modes, length = process(), 3
+    covariance = covariance_of(modes, length)
+    states = (torch.linalg.cholesky(covariance + 1e-9 * torch.eye(72)) @ torch.randn(72, 1, dtype=torch.float64))[:, 0]
+    sea = (modes.present > 0).expand(length, -1, -1, -1)
+    missing = torch.rand(sea.shape, generator=torch.Generator().manual_seed(1)) < 0.4
+    gappy = states.float().reshape(sea.shape).where(sea & ~missing, torch.nan)
+    generator = torch.Generator().manual_seed(2)
+    draws = torch.stack([gaps._drawn(gappy, modes, generator) for _ in range(2000)])
+    assert torch.equal(draws[0][sea & ~missing], gappy[sea & ~missing]) and bool((draws[:, ~sea] == 0).all())
+    there, gone = ((sea & m).flatten().nonzero()[:, 0] for m in (~missing, missing))
+    gain = torch.linalg.solve(
+        covariance[there][:, there] + 0.05**2 * torch.eye(len(there)), covariance[there][:, gone]
+    ).T
+    spread = covariance[gone][:, gone] - gain @ covariance[there][:, gone]
+    found = draws.flatten(1)[:, gone].double()
+    error = spread.diagonal().sqrt()
+    assert float(((found.mean(0) - gain @ gappy.flatten()[there].double()) / error).abs().max()) < 0.1
+    assert float(((torch.cov(found.T) - spread) / torch.outer(error, error)).abs().max()) < 0.12
+
+
+def test_a_prior_with_eofs_is_trained_on_filled_states(tmp_path: Path) -> None:
+    """The loss of its Gaussian process, and the states that the network is shown, are those without clouds."""
+    random, count = np.random.default_rng(0), 160
+    place = np.stack(np.meshgrid(np.arange(8.0), np.arange(10.0), indexing="ij"), -1).reshape(-1, 2)
+    squares = ((place[:, None] - place) ** 2).sum(-1)
+    root = np.linalg.cholesky(np.exp(-squares / 2 / 2.5**2) + 0.02 * np.eye(80))
+    states = np.zeros((count, 80))
+    for time in range(1, count):
+        states[time] = 0.8 * states[time - 1] + root @ random.normal(size=80)
+    cloudy = np.where(clouds(count, 80, 0.4), np.nan, states)
+    coords = {"time": np.arange(float(count)), "y": np.arange(8.0), "x": np.arange(10.0)}
+    options: dict[str, Any] = {"parameterisation": "eof", "statistics": MASKED, "network": {"widths": [4]}}
+    loss = {}
+    for name, values in (("clear", states), ("cloudy", cloudy)):
+        data = xr.Dataset({"t": (("time", "y", "x"), values.reshape(count, 8, 10), {"units": "K"})}, coords)
+        prior = trained(
+            data, tmp_path / f"{name}.safetensors", window=4, steps=2, optimisation={"batch": 32}, **options
+        )
+        loss[name] = prior.metadata["training"]["gaussian_loss"]
+    # With zeros in the place of what is missing, the loss would be many times larger.
+    assert loss["cloudy"] == pytest.approx(loss["clear"], rel=0.4)
+    shown, context = prior.reference
+    assert bool((context[:, :, -1] == 1).all()) and 0.8 < shown.std() < 1.2
