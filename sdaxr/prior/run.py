@@ -42,6 +42,8 @@ _VALIDATED = 4
 _PATIENCE = 20
 # Seconds after which a run without a progress bar says first, and then again, how far it is.
 _FIRST_WORD, _PAUSE = 5.0, 60.0
+# Of the minutes, for all but the file.
+_MOST = 0.98
 # Of the time that the end of a run takes by the longest validation: on a machine that others use it varies.
 _SPARE = 1.2
 # Steps after which the loss is read on a GPU, where a read waits until the device has caught up.
@@ -201,7 +203,7 @@ class TrainingRun:
         parts = [self.step / steps if steps else 1.0] if steps is not None else []
         if minutes:
             # The minutes are those until the prior is finished: the last validation has to fit in, too.
-            parts.append(self.seconds / max(60 * minutes - self._closing(), 1e-9))
+            parts.append(self.seconds / max(_MOST * 60 * minutes - self._closing(), 1e-9))
         return min(1.0, max(parts))
 
     def summary(self) -> dict[str, Any]:

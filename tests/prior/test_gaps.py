@@ -217,7 +217,7 @@ def test_the_likelihood_is_that_of_the_values_that_are_there() -> None:
 
 
 def test_gaps_are_filled_with_draws_of_the_conditional_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Mean and covariance of 2000 draws are those of the Gaussian given what is there."""
+    """Mean and covariance of 600 draws are those of the Gaussian given what is there."""
     monkeypatch.setattr("sdaxr.prior.gaps._TOLERANCE", 1e-5)
     modes, length = process(), 3
     covariance = covariance_of(modes, length)
@@ -226,7 +226,7 @@ def test_gaps_are_filled_with_draws_of_the_conditional_process(monkeypatch: pyte
     missing = torch.rand(sea.shape, generator=torch.Generator().manual_seed(1)) < 0.4
     gappy = states.float().reshape(sea.shape).where(sea & ~missing, torch.nan)
     generator = torch.Generator().manual_seed(2)
-    draws = torch.stack([gaps._drawn(gappy, modes, generator) for _ in range(2000)])
+    draws = torch.stack([gaps._drawn(gappy, modes, generator) for _ in range(600)])
     assert torch.equal(draws[0][sea & ~missing], gappy[sea & ~missing]) and bool((draws[:, ~sea] == 0).all())
     there, gone = ((sea & m).flatten().nonzero()[:, 0] for m in (~missing, missing))
     gain = torch.linalg.solve(
@@ -235,8 +235,8 @@ def test_gaps_are_filled_with_draws_of_the_conditional_process(monkeypatch: pyte
     spread = covariance[gone][:, gone] - gain @ covariance[there][:, gone]
     found = draws.flatten(1)[:, gone].double()
     error = spread.diagonal().sqrt()
-    assert float(((found.mean(0) - gain @ gappy.flatten()[there].double()) / error).abs().max()) < 0.1
-    assert float(((torch.cov(found.T) - spread) / torch.outer(error, error)).abs().max()) < 0.12
+    assert float(((found.mean(0) - gain @ gappy.flatten()[there].double()) / error).abs().max()) < 0.17
+    assert float(((torch.cov(found.T) - spread) / torch.outer(error, error)).abs().max()) < 0.25
 
 
 def test_a_prior_with_eofs_is_trained_on_filled_states(tmp_path: Path) -> None:
