@@ -161,8 +161,9 @@ def beyond_window(network: DenoisingNetwork, window: int) -> str | None:
 
     A network that reaches as far as the window was never shown a state without an end of the trajectory near.
     """
-    reach = getattr(network.network, "reach", None)
-    if network.window is not None or network.silent or reach is None or reach < window:
+    # A denoiser of another make may not say how far it reaches.
+    reach = getattr(getattr(network, "network", None), "reach", None)
+    if network.window is not None or reach is None or reach < window or network.silent:
         return None
     return (
         f"the network reaches {reach} states on each side and is trained on windows of {window}: it does not know the "
