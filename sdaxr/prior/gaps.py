@@ -18,10 +18,6 @@ long as a gap does not depend on the value. Without gaps they are the sampled au
 power spectrum of the cosmic microwave background on a part of the sky (Hivon et al. 2002, doi:10.1086/338126), with
 the weights of Tegmark (1997, doi:10.1103/PhysRevD.55.5895). At other lags than 0, what the EOFs leave adds to them
 as to all directions.
-
-The EOFs are those of the pairs of values that are there. Where many are missing, gaps are filled with draws of the
-Gaussian process that these EOFs make, and the EOFs are measured again, on the filled states: what is near in space or
-time tells much of what is missing.
 """
 
 from __future__ import annotations
@@ -34,9 +30,6 @@ import torch
 from torch import Tensor
 
 from sdaxr.prior.eofs import Eofs
-
-MANY = 0.01
-"""Fraction of the values that are missing above which EOFs are measured once more, on filled states."""
 
 # Numbers of the couplings A that are held: half a gigabyte. Of longer parts the first states tell the couplings.
 _HELD = 2**27
@@ -51,9 +44,9 @@ _PIECE, _NUGGET, _ITERATIONS, _TOLERANCE = 256, 0.02, 100, 1e-3
 _STATES = 48
 
 
-def missing(parts: Sequence[Tensor]) -> float:
-    """Fraction of the values of the states that are missing."""
-    return sum(int(part.isnan().sum()) for part in parts) / max(1, sum(part.numel() for part in parts))
+def gappy(parts: Sequence[Tensor]) -> bool:
+    """Whether any value of the states is missing."""
+    return not all(bool(part.isfinite().all()) for part in parts)
 
 
 def autocovariances(parts: Sequence[Tensor], mean: Tensor, vectors: Tensor, values: Tensor, lags: int) -> Tensor:

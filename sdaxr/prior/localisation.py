@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from sdaxr.prior import gaps
-from sdaxr.prior.eofs import LEAST, Eofs, spectrum
+from sdaxr.prior.eofs import LEAST, spectrum
 from sdaxr.prior.modes import cosines
 from sdaxr.schema import DataError
 from sdaxr.states.fields import StateLayout
@@ -95,22 +95,13 @@ def measured_eofs(
     places, unit = positions(layout)
     everywhere = np.tile(places, (layout.channels, 1))
     kept = np.ones(len(everywhere), bool) if layout.mask is None else layout.mask.ravel()
-    parts = list(series)
-    states = [part.flatten(1)[:, torch.as_tensor(kept)] for part in parts]
+    states = [part.flatten(1)[:, torch.as_tensor(kept)] for part in series]
     found = localised(states, everywhere[kept], window=window, taper=taper)
-    if gaps.missing(states) > gaps.MANY:
-        modes = Eofs(layout.channels, layout.shape, found.vectors.shape[1], len(found.autocovariances))
-        MeasuredEofs(found, layout.mask, {}).into(modes)
-        known = [gaps.filled(part, modes).flatten(1)[:, torch.as_tensor(kept)] for part in parts]
-        found = localised(states, everywhere[kept], window=window, taper=taper, known=known)
     lags = len(found.autocovariances)
     return MeasuredEofs(found, layout.mask, {**found.about, "lags": lags, "taper_units": unit})
 
 
-def localised(
-    series: Sequence[Tensor], places: np.ndarray, *, window: int, taper: float | None = None,
-    known: Sequence[Tensor] | None = None,
-) -> Localised:  # fmt: skip
+def localised(series: Sequence[Tensor], places: np.ndarray, *, window: int, taper: float | None = None) -> Localised:
     """EOFs and autocovariances from series of states.
 
     Parameters
@@ -123,8 +114,6 @@ def localised(
         Length of the windows, in states, whose likelihood decides.
     taper
         Length D, in the units of the positions. None: the most likely of a few lengths.
-    known
-        The series with their gaps filled, which give the EOFs. The variances are those of ``series``.
 
     Raises
     ------
@@ -132,20 +121,19 @@ def localised(
         If there are too few states to leave any out.
     """
     blocks = _blocks(series)
-    whole_blocks = blocks if known is None else _blocks(known)
     span = float(np.ptp(places, axis=0).max()) or 1.0
     candidates = [share * span for share in _LENGTHS] if taper is None else [taper]
     scores: dict[float, np.ndarray] = {}
     if len(candidates) > 1:
         chosen = _subset(places)
-        subset, filled = ([[part[:, chosen] for part in block] for block in each] for each in (blocks, whole_blocks))
+        subset = [[part[:, chosen] for part in block] for block in blocks]
         near = _squares(places[chosen.numpy()])
-        scores = {length: _likelihood(subset, near, length, window, filled) for length in candidates}
+        scores = {length: _likelihood(subset, near, length, window) for length in candidates}
     best = _chosen(scores) if scores else candidates[0]
     rank = max(1, min(_RANK, len(places) - 1, _NUMBERS // len(places)))
     square = _squares(places)
-    whole = _eofs([part for block in whole_blocks for part in block], square, best, rank)
-    crossed = [_crossed(blocks, number, square, best, rank, whole_blocks) for number in range(len(blocks))]
+    whole = _eofs([part for block in blocks for part in block], square, best, rank)
+    crossed = [_crossed(blocks, number, square, best, rank) for number in range(len(blocks))]
     autocovariances = _average(crossed, whole.values)
     kept = _kept(autocovariances, len(places))
     found = _cut(autocovariances, kept, len(places))
@@ -263,13 +251,12 @@ def _extended(mean: Tensor, covariance: Callable[[slice], Tensor], points: int, 
 
 
 def _crossed(
-    blocks: Sequence[Sequence[Tensor]], left_out: int, square: Callable[[slice], Tensor], length: float, rank: int,
-    known: Sequence[Sequence[Tensor]],
-) -> _Crossed:  # fmt: skip
-    """EOFs of all ``known`` blocks but one, and the autocovariances of the one, (lags, rank + 1)."""
-    eofs = _eofs([p for n, block in enumerate(known) if n != left_out for p in block], square, length, rank)
+    blocks: Sequence[Sequence[Tensor]], left_out: int, square: Callable[[slice], Tensor], length: float, rank: int
+) -> _Crossed:
+    """EOFs of all blocks but one, and the autocovariances of the one, (lags, rank + 1)."""
+    eofs = _eofs([p for n, block in enumerate(blocks) if n != left_out for p in block], square, length, rank)
     lags = min(_LAGS, max(len(part) for block in blocks for part in block))
-    if gaps.missing(blocks[left_out]):
+    if gaps.gappy(blocks[left_out]):
         return _Crossed(eofs, gaps.autocovariances(blocks[left_out], eofs.mean, eofs.vectors, eofs.values, lags))
     sums = torch.zeros(lags, len(eofs.values) + 1, dtype=torch.float64)
     count, room = 0, max(1, len(eofs.mean) - len(eofs.values))
@@ -319,19 +306,18 @@ def _cut(autocovariances: Tensor, kept: int, points: int) -> Tensor:
 
 
 def _likelihood(
-    blocks: Sequence[Sequence[Tensor]], square: Callable[[slice], Tensor], length: float, window: int,
-    known: Sequence[Sequence[Tensor]],
-) -> np.ndarray:  # fmt: skip
+    blocks: Sequence[Sequence[Tensor]], square: Callable[[slice], Tensor], length: float, window: int
+) -> np.ndarray:
     """Mean log-likelihood of a value of each block given the others, of fields with white noise; (block,)."""
     points = blocks[0][0].shape[1]
     rank = min(points - 1, 200)
-    crossed = [_crossed(blocks, number, square, length, rank, known) for number in range(len(blocks))]
+    crossed = [_crossed(blocks, number, square, length, rank) for number in range(len(blocks))]
     window = min(window, max(len(part) for block in blocks for part in block))
     basis, scores = cosines(window), []
     for number, block in enumerate(blocks):
         eofs, total, count = crossed[number].eofs, 0.0, 0
         average = _average([c for n, c in enumerate(crossed) if n != number], eofs.values)
-        if gaps.missing(block):
+        if gaps.gappy(block):
             scores.append(gaps.log_likelihood(block, eofs.mean, eofs.vectors, average[0], _NOISE))
             continue
         variances = spectrum(average, window)

@@ -14,7 +14,7 @@ from small_training import trained
 
 from sdaxr.prior import gaps
 from sdaxr.prior.files import Prior, open_prior
-from sdaxr.prior.localisation import localised, measured_eofs
+from sdaxr.prior.localisation import localised
 from sdaxr.prior.preconditioning import DenoisingNetwork
 from sdaxr.prior.windows import Windows
 from sdaxr.schema import DataError, OptionError
@@ -264,25 +264,3 @@ def test_a_prior_with_eofs_is_trained_on_filled_states(monkeypatch: pytest.Monke
     monkeypatch.setattr(Windows, "fill", lambda *_: None)
     zeros = trained(data, tmp_path / "zeros.safetensors", window=4, steps=2, optimisation={"batch": 32}, **options)
     assert zeros.metadata["training"]["gaussian_loss"] > 1.5 * loss["cloudy"]
-
-
-def test_eofs_of_filled_states_are_nearer_to_those_of_complete_states(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of few states the covariances of pairs that are rarely there together are mostly noise."""
-    states = sampled(times=100, points=60, scale=0.15)[0]
-    coords = {"time": np.arange(100.0), "x": np.linspace(0, 1, 60)}
-
-    def covariance(values: np.ndarray) -> torch.Tensor:
-        data = xr.Dataset({"t": (("time", "x"), values, {"units": "K"})}, coords)
-        layout = infer_layout(data, missing="masked")
-        # In the same units, whatever is missing.
-        series = [torch.as_tensor(values)[:, None]]
-        found = measured_eofs(series, layout, window=8, taper=0.28).found
-        variances = found.autocovariances[0]
-        return (found.vectors * (variances[:-1] - variances[-1])) @ found.vectors.T + variances[-1] * torch.eye(60)
-
-    whole, error = covariance(states), {}
-    cloudy = np.where(clouds(100, 60, 0.4, seed=50), np.nan, states)
-    for most in (1.0, 0.01):
-        monkeypatch.setattr(gaps, "MANY", most)
-        error[most] = float((covariance(cloudy) - whole).norm() / whole.norm())
-    assert error[0.01] < 0.8 * error[1.0]
