@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from sdaxr.prior.eofs import Eofs
+from sdaxr.prior.eofs import Eofs, spectrum
 from sdaxr.prior.modes import cosines
 
 
@@ -35,6 +35,10 @@ def covariance_of(modes: Eofs, length: int) -> torch.Tensor:
     vectors = modes.vectors.double()
     rest = torch.diag(modes.present.flatten().double()) - vectors @ vectors.T
     parts = [vectors * row[:-1] @ vectors.T + row[-1] * rest for row in variances]
+    if modes.levels is not None:
+        usual = spectrum(modes.variances, length, modes.usual)[0].double()
+        levels = modes.levels.double() @ vectors.T
+        parts[0] = vectors * usual[:-1] @ vectors.T + usual[-1] * rest + length * levels.T @ levels
     waves = torch.stack(parts)
     whole = torch.einsum("ft,fpq,fu->tpuq", basis, waves, basis)
     return whole.reshape(length * len(rest), -1)

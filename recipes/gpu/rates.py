@@ -25,6 +25,7 @@ from sdaxr import operators as op
 from sdaxr.prior.files import Prior, assemble
 from sdaxr.prior.run import TrainingRun
 from sdaxr.prior.settings import Settings
+from sdaxr.prior.sizes import Sizes
 from sdaxr.prior.windows import Windows
 from sdaxr.states.infer import infer_layout
 from sdaxr.systems.kolmogorov import Kolmogorov
@@ -68,7 +69,8 @@ class Bench:
         """A training run; its modes are measured roughly, which changes no time."""
         statistics = sdaxr.Statistics(homogeneous=("x",), symmetries=tuple(self.recipe.SYMMETRIES))
         settings = Settings.choose(
-            gridded=True, device=self.phase.device, window=8, parameterisation="spectral", statistics=statistics,
+            sizes=Sizes(self.layout.shape, 0, 8), device=self.phase.device, window=8, parameterisation="spectral",
+            statistics=statistics,
             network=replace(self.recipe.NETWORK, widths=WIDTHS[name]), steps=10**9, minutes=None, seed=0,
             optimisation=replace(self.recipe.OURS, batch=batch, compile=compiled),
         )  # fmt: skip

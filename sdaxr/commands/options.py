@@ -45,8 +45,18 @@ def flags(*options: Callable[[Any], Any]) -> Callable[[Command], Command]:
 
 
 def with_options(values: dict[str, Any], *names: str) -> dict[str, Any]:
-    """Join flags such as ``--method mmps`` and ``--method-option iterations=2`` to one parameter, for each name."""
+    """Join flags such as ``--method mmps`` and ``--method-option iterations=2`` to one parameter, for each name.
+
+    Raises
+    ------
+    OptionError
+        If an option stands in the place of a name.
+    """
     for name in names:
+        if "=" in (values[name] or ""):
+            raise OptionError(
+                f"found --{name} {values[name]!r}, expected a name; give an option as --{name}-option {values[name]}"
+            )
         options = values.pop(f"{name}_option")
         if options:
             values[name] = options | ({"name": values[name]} if values[name] is not None else {})

@@ -145,7 +145,8 @@ def assimilate(
     ``observations_dropped`` that of values that are not: sum of ``observations_outside``, ``observations_off_step``,
     ``observations_land``, ``observations_flagged``, ``observations_duplicate`` and
     ``observations_failed_background_check``. ``variance_factors`` are the factors by which the observations change the
-    variances of a prior with EOFs, by frequency in time (`sdaxr.posterior.covariance.adaptation`).
+    variances of a prior with EOFs: of the mean of the window, of 1, 2-3, 4-7, ... half cycles in time, and what
+    they add to that of the constant level of each channel (`sdaxr.posterior.covariance.adaptation`).
 
     Raises
     ------
@@ -190,7 +191,7 @@ def assimilate(
     attrs |= count_observations([found.points.status for found in problem.evidence])
     attrs |= describe_sampler(drawing) | converted | {"precision": precision, "screening": how.to_json()}
     if problem.factors is not None:
-        attrs["variance_factors"] = " ".join(f"{factor:.4g}" for factor in problem.factors.flatten().tolist())
+        attrs["variance_factors"] = " ".join(f"{factor:.4g}" for factor in problem.factors.tolist())
     # The guided denoiser is built before the archive: observations that the method cannot use leave no archive behind.
     attrs |= {"evaluations_per_member": problem.guided.method.cost * problem.algorithm.evaluations}
     return draw(

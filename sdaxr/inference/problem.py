@@ -17,7 +17,7 @@ from sdaxr.inference.evidence import Evidence, screen
 from sdaxr.observations.screening import Screening
 from sdaxr.observations.window import BACKGROUND
 from sdaxr.operators import Operator
-from sdaxr.posterior.covariance.adaptation import variance_factors
+from sdaxr.posterior.covariance.adaptation import adapted, level_patterns, variance_factors
 from sdaxr.posterior.guidance.base import GuidedDenoiser, ScoreMethod
 from sdaxr.posterior.likelihood import GaussianObservation
 from sdaxr.posterior.linear import Likelihood
@@ -98,12 +98,12 @@ class Problem:
 
     @cached_property
     def factors(self) -> torch.Tensor | None:
-        """Factors of the variances of a prior with EOFs, (length, 1), that follow the observations; None without."""
+        """Factors of the variances of a prior with EOFs that follow the observations, by group; None without."""
         modes = self.opened.network.to(self.target).modes
         if not (self.method.adapt and isinstance(modes, Eofs)):
             return None
         like = torch.zeros(1, *self.shape, device=self.target)
-        return variance_factors(modes, Likelihood(self.observations), like)
+        return variance_factors(modes, level_patterns(self.layout), Likelihood(self.observations), like)
 
     @cached_property
     def adapted(self) -> Prior:
@@ -112,7 +112,8 @@ class Problem:
         if factors is None:
             return prior
         assert isinstance(prior.network.modes, Eofs)
-        return replace(prior, network=prior.network.with_modes(prior.network.modes.scaled(factors)))
+        modes = adapted(prior.network.modes, level_patterns(self.layout), factors, self.times.size)
+        return replace(prior, network=prior.network.with_modes(modes))
 
     @cached_property
     def resolved(self) -> ScoreMethod:

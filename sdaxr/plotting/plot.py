@@ -8,6 +8,7 @@ belongs to the caller: pyplot is not imported and no backend is chosen.
 from __future__ import annotations
 
 import io
+import textwrap
 from collections.abc import Callable, Iterable, Sequence
 from os import PathLike
 from pathlib import Path
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
 
 _Extent = tuple[float, float, float, float]
 _DOT = 14.0  # area of a point, in squares of 1/72 inch
+_CHARACTER = 0.075  # width of a character of a colour bar's label, in inches
 _FRAMES = 400  # most frames of an animation, 50 s at the default rate; of more times, every n-th is drawn
 
 
@@ -336,7 +338,11 @@ def _colour_bars(
         )
         if quantity.flags:
             bar.set_ticks(range(len(quantity.flags)), labels=quantity.flags)
-        bar.set_label(quantity.label, fontsize=9)
+        # In lines that are no longer than the bar, which is about as long as the panels beside it.
+        grid = axes[0].get_subplotspec().get_gridspec()
+        side = figure.get_size_inches()[0 if horizontal else 1] * lines / (grid.ncols if horizontal else grid.nrows)
+        label = textwrap.fill(quantity.label, max(1, int(side / _CHARACTER)), break_long_words=False)
+        bar.set_label(label, fontsize=9)
         bar.ax.tick_params(labelsize=8)
 
 

@@ -156,6 +156,21 @@ class TrajectoryDenoiser:
         return states.index_select(1, torch.tensor(kept, device=z.device))
 
 
+def beyond_window(network: DenoisingNetwork, window: int) -> str | None:
+    """What is wrong with trajectories longer than the window of the training; None where nothing is.
+
+    A network that reaches as far as the window was never shown a state without an end of the trajectory near.
+    """
+    # A denoiser of another make may not say how far it reaches.
+    reach = getattr(getattr(network, "network", None), "reach", None)
+    if network.window is not None or reach is None or reach < window or network.silent:
+        return None
+    return (
+        f"the network reaches {reach} states on each side and is trained on windows of {window}: it does not know the "
+        "inside of longer trajectories"
+    )
+
+
 def _again(function: Callable[[Tensor, Tensor, Tensor], Tensor], r: Tensor, context: Tensor, *states: Tensor) -> Tensor:
     """``function`` of one piece; its graph is not kept, but computed again when the result is differentiated."""
 

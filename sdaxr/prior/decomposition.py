@@ -69,9 +69,9 @@ def eofs_of(
         return deviations[:, part].T @ deviations / pairs * torch.exp(-square(part) / (2 * taper**2))
 
     values, vectors = _decomposed(covariance, points, rank)
-    return EofsOfStates(
-        mean, *((values, vectors) if area is None else _orthonormal(values, vectors / area.sqrt()[:, None]))
-    )
+    if area is not None:
+        values, vectors = _orthonormal(values, vectors / area.sqrt()[:, None])
+    return EofsOfStates(mean, values, vectors)
 
 
 def squares(places: np.ndarray) -> Squares:

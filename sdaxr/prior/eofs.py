@@ -30,6 +30,8 @@ from sdaxr.prior.modes import cosines
 
 # States with which covariances can be measured: two in each block of time that is left out once.
 LEAST = 12
+# A pattern of unit length is spanned by modes that leave no more of it.
+_SPANNED = 1e-3
 
 
 class Eofs(nn.Module):
@@ -71,9 +73,11 @@ class Eofs(nn.Module):
         self.register_buffer("vectors", torch.eye(channels * math.prod(shape), rank))
         self.register_buffer("variances", torch.zeros(length, rank + 1))
         self.register_buffer("present", torch.ones(channels, *shape))
-        # Variances that those of `scaled` modes come from.
+        # Of `scaled` modes: the variances that theirs come from, and constant levels, (m, rank).
         self.usual: Tensor | None = None
+        self.levels: Tensor | None = None
         self._spectra: dict[tuple[int, torch.device], Tensor] = {}
+        self._rotations: dict[tuple[int, torch.device], Tensor] = {}
 
     @property
     def rank(self) -> int:
@@ -86,19 +90,71 @@ class Eofs(nn.Module):
         basis, upper = torch.linalg.qr(self.vectors.double())
         self.vectors.copy_(basis * upper.diagonal().sign())
 
-    def scaled(self, factors: Tensor) -> Eofs:
-        """The same EOFs with their variances times factors that broadcast to (length, rank + 1)."""
+    def spanning(self, patterns: Tensor) -> Eofs:
+        """The same process with more modes, so that they span ``patterns`` (m, channel * point).
+
+        What the EOFs leave is white in space: any direction of it may be a mode.
+        """
+        left = patterns.T.to(self.vectors)
+        left = left - self.vectors @ (self.vectors.T @ left)
+        basis, upper = torch.linalg.qr(left - self.vectors @ (self.vectors.T @ left))
+        more = basis[:, upper.diagonal().abs() > _SPANNED]
+        found = copy.copy(self)
+        last = self.variances[:, -1:].expand(-1, more.shape[1] + 1)
+        found._buffers = {
+            **self._buffers,
+            "vectors": torch.cat([self.vectors, more], 1),
+            "variances": torch.cat([self.variances[:, :-1], last], 1),
+        }
+        found._spectra, found._rotations = {}, {}
+        return found
+
+    def scaled(self, factors: Tensor, levels: Tensor) -> Eofs:
+        """The same EOFs with other variances, and levels.
+
+        Parameters
+        ----------
+        factors
+            Factors of the variances; they broadcast to (length, rank + 1).
+        levels
+            Coefficients (m, rank) of patterns that are constant in a trajectory. The process has m more terms, each of
+            them a pattern times a standard normal number. They correlate the EOFs of the constant part.
+        """
         found = copy.copy(self)
         found._buffers = {**self._buffers, "variances": self.variances * factors.to(self.variances)}
-        found.usual, found._spectra = self.variances, {}
+        found.usual, found.levels = self.variances, levels.to(self.variances)
+        found._spectra, found._rotations = {}, {}
         return found
 
     def spectrum(self, length: int) -> Tensor:
-        """Variances of cosines in time times EOFs for trajectories of ``length`` states, (length, rank + 1)."""
+        """Variances of cosines in time times EOFs for trajectories of ``length`` states, (length, rank + 1).
+
+        With levels, those of the constant part are variances of its own modes, see `rotated`.
+        """
         key = (length, self.vectors.device)
         if key not in self._spectra:
-            self._spectra[key] = spectrum(self.variances, length, self.usual)
+            found = spectrum(self.variances, length, self.usual)
+            if self.levels is not None:
+                levels = self.levels.double()
+                constant = torch.diag(found[0, :-1].double()) + length * levels.T @ levels
+                values, rotation = torch.linalg.eigh(constant)
+                found[0, :-1] = values
+                self._rotations[key] = rotation.to(found)
+            self._spectra[key] = found
         return self._spectra[key]
+
+    def rotated(self, coefficients: Tensor, *, back: bool = False) -> Tensor:
+        """Coefficients of cosines times EOFs, (..., length, rank), as those of uncorrelated modes, and back again.
+
+        Without levels they are the same. With levels, the EOFs of the constant part are rotated.
+        """
+        if self.levels is None:
+            return coefficients
+        length = coefficients.shape[-2]
+        self.spectrum(length)
+        rotation = self._rotations[length, self.vectors.device]
+        constant = coefficients[..., :1, :] @ (rotation.T if back else rotation)
+        return torch.cat([constant, coefficients[..., 1:, :]], -2)
 
     def coefficients(self, x: Tensor) -> Tensor:
         """Coefficients of the EOFs, (..., rank), of states (..., channel, *space)."""
@@ -138,7 +194,8 @@ class Eofs(nn.Module):
             basis = cosines(x.shape[1]).to(self.vectors)
             waves = torch.einsum("ft,bt...->bf...", basis, x.float() * self.present)
             last = factor[..., -1:]
-            resolved = self.patterns((factor[..., :-1] - last) * self.coefficients(waves))
+            scaled = (factor[..., :-1] - last) * self.rotated(self.coefficients(waves))
+            resolved = self.patterns(self.rotated(scaled, back=True))
             rest = last.reshape(*last.shape[:2], *[1] * self.present.ndim) * waves
             return torch.einsum("ft,bf...->bt...", basis, resolved + rest)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
@@ -24,7 +25,7 @@ from safetensors.torch import save as to_bytes
 from sdaxr.archives.paths import local_path
 from sdaxr.archives.stores import written_whole
 from sdaxr.prior.augmentation import Augmentation
-from sdaxr.prior.blanket import TrajectoryDenoiser
+from sdaxr.prior.blanket import TrajectoryDenoiser, beyond_window
 from sdaxr.prior.eofs import Eofs
 from sdaxr.prior.hardware import choose_precision
 from sdaxr.prior.held_out import HeldOut
@@ -34,6 +35,8 @@ from sdaxr.prior.preconditioning import PARAMETERISATIONS, DenoisingNetwork
 from sdaxr.schema import PriorError, SdaxrError, check_least, nearest
 from sdaxr.states.fields import StateLayout
 from sdaxr.states.isolation import isolated
+
+_log = logging.getLogger(__name__)
 
 FORMAT = "sdaxr prior 2"
 _VECTORS = "modes.vectors"
@@ -147,6 +150,13 @@ class Prior:
         present = None if mask is None else torch.as_tensor(mask, device=device).float()
         network, fields = self.network.to(device).eval(), bool(self.layout.space)
         half = choose_precision(precision, torch.device(device), fields=fields) == "bfloat16"
+        # Whose sampler was chosen by its results has been tried on trajectories.
+        tried = "name" in self.metadata.get("sampling", {}).get("sampler", {})
+        if len(times) > self.window and not tried and (unseen := beyond_window(network, self.window)):
+            _log.warning(
+                "%s, and these have %d states; use cycle, or train the prior %r with a longer window",
+                unseen, len(times), self.name,
+            )  # fmt: skip
         return TrajectoryDenoiser(network, context, present, stride=stride, half=half)
 
     def noise_levels(self, length: int) -> dict[str, Any]:

@@ -44,6 +44,10 @@ _VALIDATED = 4
 _PATIENCE = 20
 # Seconds after which a run without a progress bar says first, and then again, how far it is.
 _FIRST_WORD, _PAUSE = 5.0, 60.0
+# Of the minutes, for all but the file.
+_MOST = 0.98
+# Of the time that the end of a run takes by the longest validation: on a machine that others use it varies.
+_SPARE = 1.2
 # Steps after which the loss is read on a GPU, where a read waits until the device has caught up.
 _READ = 20
 
@@ -66,6 +70,9 @@ class TrainingRun:
         Windows of the training and of the validation.
     device
         Where the network is.
+    began
+        When the training began (`time.monotonic`): what is measured before the first step takes of the minutes, too.
+        None for the present.
     """
 
     def __init__(
@@ -77,7 +84,9 @@ class TrainingRun:
         windows: Windows,
         held_out: Windows,
         device: torch.device,
+        began: float | None = None,
     ) -> None:
+        self.began = time.monotonic() if began is None else began
         # A run may be prolonged, so its length is no part of its identity.
         self.identity = {k: v for k, v in about.items() if k not in ("steps", "minutes")}
         self.identity |= {"layout": layout.to_file()[1]}
@@ -94,6 +103,8 @@ class TrainingRun:
         self.valid = _weights(layout, device)
         self.gappy, self.channels = layout.gappy, layout.channels
         self.step, self.seconds = 0, 0.0
+        # Seconds of a step, and of the longest validation.
+        self.pace, self.validation = 0.0, 0.0
         # The running mean of the training loss; NaN before the first step.
         self.running = torch.tensor(math.nan, device=device)
         self.history: list[dict[str, float]] = []
@@ -115,20 +126,27 @@ class TrainingRun:
         """
         if checkpoint.load(path, self):
             _log.info("resumed from %s at step %d", path, self.step)
+        start = self.began - self.seconds
         if self.early and not self.step:
             self.averaged.share = (0.0,) * LEVELS
             self.floor, self.averaged.share = self._validate(), None
+            self.validation = 0.0  # It is no measure of validations with the network.
             _log.info("validation loss of the Gaussian process alone %.4f", self.floor)
+        self.seconds = time.monotonic() - start
         bar = tqdm(total=1.0, initial=self.done, disable=not progress, desc="training", bar_format=_BAR)
-        saved = spoken = time.monotonic()
-        start, before, pause = saved - self.seconds, self.done, _FIRST_WORD
+        entered = saved = spoken = time.monotonic()
+        before, first, last, pause = self.done, self.step, self.step, _FIRST_WORD
         every = 1 if self.device.type == "cpu" else _READ
-        while self.done < 1:
+        while self.done < 1 or (self.step == 0 and self.settings.steps != 0):
             loss = self.update()
             self.running = torch.where(self.running.isnan(), loss, torch.lerp(self.running, loss, _FORGOTTEN))
-            self.step, self.seconds = self.step + 1, time.monotonic() - start
+            now = time.monotonic()
+            self.step, self.seconds = self.step + 1, now - start
+            self.pace = (now - entered) / (self.step - first)
+            if self.settings.minutes and not self.validation:
+                self._validate()  # for the time that it takes
             validating = self.step % self.settings.optimisation.validate_every == 0 or self.done >= 1
-            due = time.monotonic() - saved > 60 * self.settings.optimisation.checkpoint_minutes
+            due = now - saved > 60 * self.settings.optimisation.checkpoint_minutes
             # Before a checkpoint, too: one of weights that are not finite could not go on.
             if validating or due or self.step % every == 0:
                 self._show(bar, float(loss))
@@ -137,10 +155,13 @@ class TrainingRun:
                 _log.info("step %d: training loss %.4f, validation loss %.4f", *self.history[-1].values())
                 if self.early and self.history[-1] is self._lowest():
                     self.best = {k: v.detach().clone() for k, v in self.averaged.state_dict().items()}
-            if not progress and time.monotonic() - spoken > pause:
-                rate = (self.done - before) / (time.monotonic() - spoken)
-                _log.info("step %d: loss %.4f, about %.0f s left", self.step, self.running, (1 - self.done) / rate)
-                spoken, before, pause = time.monotonic(), self.done, _PAUSE
+            if not progress and now - spoken > pause:
+                rate, left = (self.step - last) / (now - spoken), (1 - self.done) / max(self.done - before, 1e-9)
+                _log.info(
+                    "step %d: loss %.4f, %.3g steps/s, about %.0f s left",
+                    self.step, self.running, rate, left * (now - spoken) + self._closing(),
+                )  # fmt: skip
+                spoken, before, last, pause = now, self.done, self.step, _PAUSE
             if validating or due:
                 checkpoint.save(path, self)
                 saved = time.monotonic()
@@ -151,6 +172,7 @@ class TrainingRun:
             self.averaged.load_state_dict(self.best)
         if self.early:
             self.averaged.share = self._share()
+        self.seconds = time.monotonic() - start
 
     def update(self) -> torch.Tensor:
         """One step; returns the mean of the losses of its windows, a scalar on the device."""
@@ -182,7 +204,10 @@ class TrainingRun:
             return 1.0
         steps, minutes = self.settings.steps, self.settings.minutes
         parts = [self.step / steps if steps else 1.0] if steps is not None else []
-        return max([*parts, *([self.seconds / 60 / minutes] if minutes else [])])
+        if minutes:
+            # The minutes are those until the prior is finished: the last validation has to fit in, too.
+            parts.append(self.seconds / max(_MOST * 60 * minutes - self._closing(), 1e-9))
+        return min(1.0, max(parts))
 
     def summary(self) -> dict[str, Any]:
         """What the prior's file says about the training."""
@@ -200,7 +225,7 @@ class TrainingRun:
     def _batch(self, generator: torch.Generator) -> _Batch:
         """States, noise levels, noise and context of the present step; whole windows, or pieces of them."""
         options, window = self.settings.optimisation, self.settings.window
-        x, context = self.windows.batch(self.step, options.batch)
+        x, context = self.windows.batch(self.step, self.settings.batch)
         halvings = int(math.log2(window / (options.shortest or window)))
         if halvings:
             x, context = cut(x, context, 2 ** int(torch.randint(halvings + 1, (), generator=generator)))
@@ -214,7 +239,7 @@ class TrainingRun:
         if x.device.type != "cpu":  # Numbers by the million are drawn where they are needed.
             generator = torch.Generator(x.device).manual_seed(generator.initial_seed())
         noise = torch.randn(x.shape, generator=generator, device=x.device)
-        if self.gappy:
+        if self.gappy and not self.windows.filled:
             seen = context[:, :, -x.shape[2] :]
             # Neither value nor noise: what is not known is not seen either.
             return x.nan_to_num(0.0), r.to(x.device), noise * seen, context
@@ -240,14 +265,20 @@ class TrainingRun:
         decay = min(self.settings.optimisation.ema, (1 + self.step) / (10 + self.step))
         torch._foreach_lerp_(list(self.averaged.parameters()), list(self.model.parameters()), 1 - decay)
 
+    def _closing(self) -> float:
+        """Seconds from the last step to the end: one more step, the last validation and the share of the network."""
+        return self.pace + _SPARE * self.validation * (1 + (LEVELS if self.early else 0))
+
     @torch.no_grad()
     def _validate(self) -> float:
-        losses = []
+        start, losses = time.monotonic(), []
         for number in range(_VALIDATED):
-            drawn = self.held_out.batch(number, self.settings.optimisation.batch)
+            drawn = self.held_out.batch(number, self.settings.batch)
             batch = self._noisy(*drawn, _generator(self.settings.seed + 1, number))
             losses.append(self.averaged.loss(*batch, self._valid(batch[-1])).mean())
-        return float(torch.stack(losses).mean())
+        found = float(torch.stack(losses).mean())
+        self.validation = max(self.validation, time.monotonic() - start)
+        return found
 
     def _lowest(self) -> dict[str, float]:
         """The validation with the lowest loss; the first one of several."""
@@ -259,8 +290,9 @@ class TrainingRun:
             return (0.0,) * LEVELS
         windows = []
         for number in range(_VALIDATED):
-            x, context = self.held_out.batch(number, self.settings.optimisation.batch)
-            windows.append((x.nan_to_num(0.0), context, self._valid(context)))
+            x, context = self.held_out.batch(number, self.settings.batch)
+            sea = None if self.valid is None else (self.valid > 0).float()
+            windows.append((x, context, self._valid(context), sea))
         return measured_share(self.averaged.eval(), windows, self.held_out.states / self.settings.window)
 
 

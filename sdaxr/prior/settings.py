@@ -10,8 +10,9 @@ import torch
 
 from sdaxr.prior.eofs import LEAST
 from sdaxr.prior.hardware import PRECISIONS, choose_precision
-from sdaxr.prior.networks.base import NETWORKS, Network, choose_network
+from sdaxr.prior.networks.base import NETWORKS, Inputs, Network, choose_network
 from sdaxr.prior.preconditioning import PARAMETERISATIONS
+from sdaxr.prior.sizes import Sizes, batch_of
 from sdaxr.prior.weighting import WEIGHTINGS
 from sdaxr.schema import OptionError, nearest
 from sdaxr.states.fields import StateLayout
@@ -91,7 +92,8 @@ class Optimisation(Options):
     Parameters
     ----------
     batch
-        Windows in one step.
+        Windows in one step. None for as many as fit the network and the device (`sdaxr.prior.sizes`): a power of two
+        from 2 to 32, with which a step takes about a second on two slow cores, or a tenth on a large GPU.
     shortest
         Length, in states, down to which windows are cut into halves, quarters, ... in some of the batches. A network
         whose reach in time is long then learns both short trajectories and the inside of long ones. None for no cuts.
@@ -126,7 +128,7 @@ class Optimisation(Options):
     arXiv:2206.00364; Karras et al. (2024), relative errors, arXiv:2312.02696.
     """
 
-    batch: int = 32
+    batch: int | None = None
     shortest: int | None = None
     learning_rate: float = 1e-3
     weight_decay: float = 1e-3
@@ -141,7 +143,8 @@ class Optimisation(Options):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("batch", "learning_rate", "memory", "validate_every", "checkpoint_minutes"):
+        self.expect("batch", self.batch is None or self.batch > 0, "a positive number")
+        for name in ("learning_rate", "memory", "validate_every", "checkpoint_minutes"):
             self.expect(name, getattr(self, name) > 0, "a positive number")
         self.expect("weight_decay", self.weight_decay >= 0, "no negative number")
         self.expect("ema", 0 <= self.ema <= 1, "a number from 0 to 1")
@@ -172,7 +175,7 @@ class Settings:
     def choose(
         cls,
         *,
-        gridded: bool,
+        sizes: Sizes,
         device: torch.device,
         window: int | None,
         network: str | Mapping[str, Any] | Network,
@@ -183,22 +186,27 @@ class Settings:
         minutes: float | None,
         seed: int,
     ) -> Settings:
-        """The settings for fields on a grid, or for state vectors; see `sdaxr.train` for the parameters.
+        """The settings for data of these sizes; see `sdaxr.train` for the parameters.
+
+        Of the default network, options that are not given are those that fit the data; so is the window.
 
         Raises
         ------
         OptionError
             If a setting is unknown or impossible.
         """
-        chosen, optimisation = choose_network(network, gridded=gridded), Optimisation.of(optimisation)
+        gridded, optimisation = bool(sizes.shape), Optimisation.of(optimisation)
+        network = {} if network == "auto" else network
+        if isinstance(network, Mapping) and network.get("name", "auto") == "auto":
+            network = sizes.network(device) | dict(network)
+        chosen = choose_network(network, gridded=gridded)
         NETWORKS.name_of(chosen)  # A network without a name could not be opened from the prior's file.
         if parameterisation == "auto" and not gridded:
             parameterisation = "edm"
         if parameterisation not in (*PARAMETERISATIONS, "auto"):
             raise OptionError(f"parameterisation={nearest(parameterisation, (*PARAMETERISATIONS, 'auto'))}")
         windowed = chosen.windowed or parameterisation == "space-time"
-        # Odd windows have a state at their centre; the others are as long as a network in time can make use of.
-        window = (5 if windowed else 8 if gridded else 33) if window is None else window
+        window = sizes.window(chosen, fixed=windowed) if window is None else window
         optimisation = replace(
             optimisation,
             shortest=window if optimisation.shortest is None else optimisation.shortest,
@@ -211,11 +219,11 @@ class Settings:
         found._check(windowed)
         return found
 
-    def for_layout(self, layout: StateLayout, states: int) -> Settings:
+    def for_layout(self, layout: StateLayout, states: int, device: torch.device) -> Settings:
         """The settings for the states of a layout, each ``"auto"`` replaced by what it stands for.
 
         Fields of periodic domains have Fourier modes, other fields have EOFs. With a few ``states`` these have cosines:
-        covariances cannot be measured.
+        covariances cannot be measured. The batch is one that fits the network and the device.
 
         Raises
         ------
@@ -232,7 +240,20 @@ class Settings:
         found = "channel" if layout.climatology is None else "climatology"
         normalise = found if self.statistics.normalise == "auto" else self.statistics.normalise
         statistics = replace(self.statistics, cycles=layout.cycles, normalise=normalise)
-        return replace(self, parameterisation=chosen, statistics=statistics)
+        optimisation = self.optimisation
+        if optimisation.batch is None:
+            # The network may also see the filtered states.
+            channels, context = layout.channels, layout.context_channels + layout.channels
+            inputs = Inputs(channels, context, self.window, layout.periodic)
+            optimisation = replace(optimisation, batch=batch_of(self.network, inputs, layout.shape, device))
+        return replace(self, parameterisation=chosen, statistics=statistics, optimisation=optimisation)
+
+    @property
+    def batch(self) -> int:
+        """Windows in one step."""
+        if self.optimisation.batch is None:
+            raise OptionError("found no batch in the settings, expected those for a layout")
+        return self.optimisation.batch
 
     def to_dict(self) -> dict[str, Any]:
         """The settings as a prior's file holds them."""

@@ -23,7 +23,7 @@ _ERRORS = 2.0
 
 @torch.no_grad()
 def measured_share(
-    model: DenoisingNetwork, windows: Iterable[tuple[Tensor, Tensor, Tensor | None]], independent: float
+    model: DenoisingNetwork, windows: Iterable[tuple[Tensor, Tensor, Tensor | None, Tensor | None]], independent: float
 ) -> tuple[float, ...]:
     """The weight at noise levels that are evenly spaced in their logarithm, (level,).
 
@@ -32,8 +32,8 @@ def measured_share(
     model
         A network with modes.
     windows
-        States (batch, time, channel, *space), their context, and what each value counts for, or None, as in
-        `DenoisingNetwork.loss`.
+        States (batch, time, channel, *space) without gaps, their context, what the error of each value counts for, and
+        1 where there is no land; None for everywhere alike.
     independent
         Number of windows that do not overlap: windows that do are not independent.
     """
@@ -41,11 +41,12 @@ def measured_share(
     found = []
     for number, r in enumerate(np.geomspace(*model.levels, LEVELS).tolist()):
         products, squares = [], []
-        for place, (x, context, valid) in enumerate(batches):
+        for place, (x, context, valid, sea) in enumerate(batches):
             generator = torch.Generator().manual_seed(1000 * number + place)
             noise = torch.randn(x.shape, generator=generator).to(x.device)
-            counts = torch.ones_like(x[0, 0]) if valid is None else valid
-            filtered, added = model.parts(x + r * noise * (counts > 0), x.new_full((len(x),), r), context)
+            counts = 1.0 if valid is None else valid
+            noise = noise if sea is None else noise * sea
+            filtered, added = model.parts(x + r * noise, x.new_full((len(x),), r), context)
             products.append(((x - filtered) * added * counts).flatten(1).sum(1))
             squares.append((added.square() * counts).flatten(1).sum(1))
         product, square = torch.cat(products).double(), torch.cat(squares).double()

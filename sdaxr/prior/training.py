@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
+import time
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +22,11 @@ from sdaxr.archives.paths import store_path
 from sdaxr.archives.reading import open_archive
 from sdaxr.operators.base import Operator
 from sdaxr.prior.augmentation import Augmentation
+from sdaxr.prior.blanket import beyond_window
 from sdaxr.prior.checkpoint import belongs
+from sdaxr.prior.eofs import Eofs
 from sdaxr.prior.files import Prior, assemble, open_prior
+from sdaxr.prior.gaps import filled
 from sdaxr.prior.hardware import choose_device
 from sdaxr.prior.localisation import measured_eofs
 from sdaxr.prior.modes import Modes
@@ -28,14 +34,17 @@ from sdaxr.prior.networks.base import Network
 from sdaxr.prior.preconditioning import DenoisingNetwork
 from sdaxr.prior.run import TrainingRun
 from sdaxr.prior.settings import Optimisation, Settings, Statistics
+from sdaxr.prior.sizes import Sizes
 from sdaxr.prior.windows import Windows, split, stretches
-from sdaxr.schema import ArchiveError, DataError, OptionError
-from sdaxr.states.axes import space_dimensions
+from sdaxr.schema import TIME, ArchiveError, DataError, OptionError
+from sdaxr.states.axes import ensemble_dimension, space_dimensions
 from sdaxr.states.fields import StateLayout
 from sdaxr.states.infer import infer_layout, state_variables
 from sdaxr.states.inputs import as_dataset
 from sdaxr.states.isolation import isolated
 from sdaxr.states.names import named_time
+
+_log = logging.getLogger(__name__)
 
 
 @isolated()
@@ -75,7 +84,8 @@ def train(
     window
         Number of states in a window. It is odd for priors of windows of one length: those of the networks ``"mlp"``
         and ``"unet"``, and of the parameterisation ``"space-time"``. Default: 33 for state vectors, 8 for fields on a
-        grid, 5 for priors of windows of one length.
+        grid, 5 for priors of windows of one length; more for a network that reaches further in time, fewer where the
+        data have shorter trajectories.
     variables
         State variables. Default: every variable with a ``time`` dimension.
     context
@@ -91,7 +101,8 @@ def train(
     network
         ``"convolutional"`` (default for state vectors), ``"space-time-unet"`` (default for fields on a grid),
         ``"mlp"`` or ``"unet"``; or with its options, ``sdaxr.networks.SpaceTimeUNet(widths=(32, 64))`` or
-        ``{"name": "space-time-unet", "widths": [32, 64]}``. A mapping without a name is of the default network.
+        ``{"name": "space-time-unet", "widths": [32, 64]}``. A mapping without a name is of the default network, whose
+        widths and patch fit the grid, the number of states and the device (`sdaxr.prior.sizes`) unless they are given.
     parameterisation
         ``"spectral"`` (default for fields on periodic domains), ``"eof"`` (default for other fields), ``"space-time"``,
         ``"edm"`` (default for state vectors) or ``"epsilon"``; see `sdaxr.prior.preconditioning`. ``"space-time"`` is
@@ -100,7 +111,8 @@ def train(
         Name or path of a prior whose weights the training begins with. Variables, context, statistics, observed
         quantities, normalisation, window, network and parameterisation are those of the prior, and are left out here.
     steps, minutes
-        Length of the training: a number of steps (default 20 000), minutes of wall clock time, or what ends first. With
+        Length of the training: a number of steps (default 20 000), minutes of wall clock time, or what ends first. The
+        minutes are those until the prior is in its file; a step and what comes before and after it is the least. With
         ``steps=0`` the prior is the Gaussian process that the data support, without a network (``"eof"`` only).
     optimisation
         How the weights are found: batch, learning rate, noise levels, precision. A `sdaxr.Optimisation`, or a mapping
@@ -147,7 +159,7 @@ def train(
     ...     optimisation=sdaxr.Optimisation(batch=4, weighting="relative"),
     ... )  # doctest: +SKIP
     """
-    store = store_path(store, (".safetensors",))
+    began, store = time.monotonic(), store_path(store, (".safetensors",))
     opened = open_archive(trajectories) if isinstance(trajectories, str | Path) else trajectories
     design: dict[str, Any] = {
         "window": window, "variables": variables, "context": context, "statistics": statistics, "augment": augment,
@@ -160,8 +172,8 @@ def train(
     augmentation = Augmentation.of(design["augment"], data[names])
     data, target = augmentation.apply(data, names), choose_device(device)
     chosen = {k: v for k, v in design.items() if k not in ("variables", "context", "augment")}
-    gridded = bool(space_dimensions(data[names[0]]))
-    settings = Settings.choose(gridded=gridded, device=target, **chosen, steps=steps, minutes=minutes, seed=seed)
+    sizes = _sizes(data, data[names[0]])
+    settings = Settings.choose(sizes=sizes, device=target, **chosen, steps=steps, minutes=minutes, seed=seed)
     checkpoint = _checkpoint_of(store, overwrite)
     parts = split(data, settings.window)
     known = settings.statistics
@@ -173,14 +185,20 @@ def train(
         normalise="channel" if plain else known.normalise, missing=known.missing,
     )  # fmt: skip
     layout = layout if before is None else _layout_of(before, layout)
-    settings = settings.for_layout(layout, parts[0][names[0]].size // max(1, int(np.prod(layout.shape))))
+    settings = settings.for_layout(layout, parts[0][names[0]].size // max(1, int(np.prod(layout.shape))), target)
     windows, held_out = _windows(parts, layout, settings, target)
     about = settings.to_dict() | {"augment": augmentation.to_file(), "data": fingerprint(data, layout)}
     if before is not None:
         about["start"] = {"name": before.name, "sha256": before.sha256}
     alike = [windows] if parts[0] is parts[1] else [windows, held_out]
     model = _initial(layout, about, alike, settings, target, before)
-    run = TrainingRun(settings, about, layout, model, windows, held_out, target)
+    if layout.gappy and isinstance(model.modes, Eofs):
+        # The process takes zeros in gaps for values.
+        for part in (windows, held_out):
+            part.fill(partial(filled, modes=model.modes))
+    if unseen := beyond_window(model, settings.window):
+        _log.warning("%s; train with a longer window, or with fewer blocks", unseen)
+    run = TrainingRun(settings, about, layout, model, windows, held_out, target, began)
     if overwrite and not belongs(checkpoint, run):
         remove(checkpoint)
     run.go(checkpoint, progress)
@@ -209,6 +227,15 @@ def fingerprint(data: xr.Dataset, layout: StateLayout) -> dict[str, Any]:
     known = {str(k): v for k, v in data.attrs.items() if str(k).startswith("sdaxr_") or k in ("title", "source")}
     found: dict[str, Any] = json.loads(json.dumps({**about, "sha256": digest.hexdigest(), **known}, default=str))
     return found
+
+
+def _sizes(data: xr.Dataset, variable: xr.DataArray) -> Sizes:
+    """Sizes of the data, one variable of which is ``variable``; a window has to leave as many states to validate."""
+    shape = tuple(variable.sizes[d] for d in space_dimensions(variable))
+    ensemble = ensemble_dimension(data)
+    states = data.sizes[TIME] * (1 if ensemble is None else data.sizes[ensemble])
+    longest = max(part.stop - part.start for part in stretches(data))
+    return Sizes(shape, states, longest if "split" in data.coords else longest // 2)
 
 
 def _windows(

@@ -8,7 +8,7 @@ CPU, so that the windows are the same on every device.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import product
@@ -46,12 +46,15 @@ class _Buffer:
         Context of each state, (state, context channel, *space); None where it is the same for all windows.
     starts, lengths
         Where each stretch begins, and the number of its states, (stretch,).
+    filled
+        The states without gaps; None where gaps stay.
     """
 
     states: Tensor
     context: Tensor | None
     starts: np.ndarray
     lengths: np.ndarray
+    filled: Tensor | None = None
 
 
 class Windows:
@@ -123,6 +126,16 @@ class Windows:
         self._current = -1
         self._held: _Buffer | None = None
         self._next: tuple[int, Future[_Buffer]] | None = None
+        self._fill: Callable[[Tensor], Tensor] | None = None
+
+    def fill(self, fill: Callable[[Tensor], Tensor]) -> None:
+        """Fill the gaps of each stretch of states (time, channel, *space), NaN where a value is missing."""
+        self._fill, self._held, self._next = fill, None, None
+
+    @property
+    def filled(self) -> bool:
+        """Whether gaps are filled."""
+        return self._fill is not None
 
     def batch(self, number: int, size: int) -> tuple[Tensor, Tensor]:
         """Windows of batch ``number``.
@@ -132,7 +145,7 @@ class Windows:
         states, context
             States (size, length, channel, *space) and their context (size, length, context channel, *space), float32.
             The context has a leading dimension of 1 where it is the same for all windows. States are NaN where a
-            value is missing; the context says where values are.
+            value is missing, unless gaps are filled; the context says where values are.
         """
         held = self._buffer(number // self._renew if self.streams else 0)
         draw = np.random.default_rng((self.seed, number))
@@ -141,12 +154,17 @@ class Windows:
         first = held.starts[which] + draw.integers(room[which])
         index = torch.as_tensor(first[:, None] + np.arange(self.length), device=self.device)
         moves = [(symmetry, draw.integers(symmetry.order, size=size)) for symmetry in self._symmetries]
-        states = transform(held.states[index], moves) if moves else held.states[index]
+
+        def drawn(states: Tensor) -> Tensor:
+            return transform(states[index], moves) if moves else states[index]
+
+        states = drawn(held.states)
         context = self._context if held.context is None else held.context[index]
         if not self.layout.gappy:
             return states, context
         seen = states.isfinite() & (context[:, :, -self.layout.channels :] > 0)
         known = context[:, :, : -self.layout.channels]
+        states = states if held.filled is None else drawn(held.filled)
         return states, torch.cat([known.expand(size, *known.shape[1:]), seen.to(context.dtype)], dim=2)
 
     def sample(self, together: int) -> Iterator[Tensor]:
@@ -185,8 +203,12 @@ class Windows:
         many; the gaps are filled with the mean.
         """
         count = int(np.clip(_REFERENCE // self.batch(0, 1)[0].numel(), 4, 256))
-        drawn = self.batch(0, count * (4 if self.layout.gappy else 1))
-        if self.layout.gappy:
+        gappy = self.layout.gappy and not self.filled
+        drawn = self.batch(0, count * (4 if gappy else 1))
+        if self.layout.gappy and self.filled:
+            # As when a trajectory is sampled, where all values are there.
+            drawn[1][:, :, -self.layout.channels :] = self._context[:, :, -self.layout.channels :]
+        if gappy:
             best = drawn[0].isnan().flatten(1).sum(1).argsort(stable=True)[:count]
             drawn = drawn[0][best].nan_to_num(0.0), drawn[1][best]
         states, context = (part.half().float().cpu().numpy() for part in drawn)
@@ -211,7 +233,10 @@ class Windows:
         if self.layout.cycles:
             moving = (self.layout.context_array(block[TIME]) for block in chosen)
             context = self._together(moving, self.layout.context_channels, lengths)
-        return _Buffer(states, context, np.cumsum(lengths) - lengths, lengths)
+        filled = None
+        if self._fill is not None and self.layout.gappy:
+            filled = torch.cat([self._fill(part) for part in states.split(lengths.tolist())])
+        return _Buffer(states, context, np.cumsum(lengths) - lengths, lengths, filled)
 
     def _together(self, stretches: Iterable[np.ndarray], channels: int, lengths: np.ndarray) -> Tensor:
         """Stretches in one tensor on the device; only one of them is in memory beside it."""

@@ -65,26 +65,30 @@ def estimate(read: Read, times: xr.DataArray, axis: TimeAxis, harmonics: Harmoni
         Number of times that are read at once.
     """
     shape, record = read(slice(0, 1)).shape[2:], _Record(read, times.size, block)
-    one, fewer = np.ones((times.size, 1)), harmonics.fewer()
-    present = record.sums(one, lambda values, _: np.isfinite(values))[0]
-    level = record.sums(one, lambda values, _: np.nan_to_num(values))[0] / present.clip(min=1)
-    design = np.concatenate([one, harmonics.columns(times)], axis=1)
+    design = np.concatenate([np.ones((times.size, 1)), harmonics.columns(times)], axis=1)
+    present, near, sums = record.first(design)
+    level = near + sums[0] / present.clip(min=1)
 
     def anomalies(coefficients: np.ndarray) -> _Response:
         return lambda values, part: values - level - design[part] @ coefficients
 
     normal = record.normal(design, present)
-    raw = normal.solve(record.sums(design, lambda values, _: np.nan_to_num(values - level)))
+    raw = normal.solve(sums - normal.sums * (level - near))
     raw[:, present < VALUES * design.shape[1]] = 0.0
     noise, places = beside([*harmonics.terms, (0, 0)], times, axis)
     beyond = _coefficients(record, noise, anomalies(raw), present)
     terms = raw[1:] * _kept(raw[1:], [beyond[at] for at in places[:-1]], present, shape[0])
+    slow = beyond[places[-1]]
     # The constant is the mean of what the harmonics leave.
     left = (normal.sums[1:] * (raw[1:] - terms)).sum(0, keepdims=True) / present.clip(min=1)
     terms = np.concatenate([raw[:1] + left, terms])
 
-    std, deviation = _deviation(record, anomalies(terms), present, fewer, (times, axis), shape[0])
-    std = _pooled(std, beyond[places[-1]], present, shape[0])
+    fewer = harmonics.fewer()
+    at = [0] + [2 * harmonics.terms.index(term) + i for term in fewer.terms for i in (1, 2)]
+    std, deviation = _deviation(
+        record, anomalies(terms), present, fewer, (times, axis), shape[0], design[:, at], normal.of(at)
+    )
+    std = _pooled(std, slow, present, shape[0])
     land = present == 0
     mean, std = np.where(land, 0.0, level + terms[0]), np.where(land, 1.0, std)
     terms, deviation = (np.where(land, 0.0, a).astype(np.float32).reshape(-1, *shape) for a in (terms[1:], deviation))
@@ -115,6 +119,21 @@ class _Record:
             total = total + columns[part].T @ np.asarray(response(values, part), float).sum(0)
         return np.asarray(total)
 
+    def first(self, columns: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Numbers of values, means of the first block, and sums of columns (time, k) times what is above these means.
+
+        Shapes (point,), (point,) and (k, point). A level that is near keeps the precision of sums of large numbers.
+        """
+        present: np.ndarray | int = 0
+        sums: np.ndarray | float = 0.0
+        near: np.ndarray | None = None
+        for part, values in self.parts():
+            seen = np.isfinite(values).sum((0, 1))
+            if near is None:
+                near = np.nansum(values, (0, 1)) / seen.clip(min=1)
+            present, sums = present + seen, sums + columns[part].T @ np.nan_to_num(values - near).sum(0)
+        return np.asarray(present), np.asarray(near), np.asarray(sums)
+
     def normal(self, columns: np.ndarray, present: np.ndarray) -> _NormalEquations:
         """The normal equations of a regression on columns (time, k), over the values that are there."""
         members = self.read(slice(0, 1)).shape[0]
@@ -140,6 +159,11 @@ class _NormalEquations:
         found = np.repeat(self.common[0][:, None], self.gappy.size, axis=1)
         found[:, self.gappy] = self.own[0]
         return found
+
+    def of(self, places: list[int]) -> _NormalEquations:
+        """The normal equations of some of the columns."""
+        at = np.ix_(places, places)
+        return _NormalEquations(self.common[at], self.own[at], self.gappy)
 
     def solve(self, right: np.ndarray) -> np.ndarray:
         """Coefficients (k, point) of least squares; those of the smallest norm where several columns are the same."""
@@ -196,11 +220,10 @@ def kept(pairs: np.ndarray, noise: np.ndarray) -> np.ndarray:
 
 def _deviation(
     record: _Record, anomalies: _Response, present: np.ndarray, harmonics: Harmonics,
-    when: tuple[xr.DataArray, TimeAxis], channels: int,
+    when: tuple[xr.DataArray, TimeAxis], channels: int, design: np.ndarray, normal: _NormalEquations,
 ) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
     """Constant standard deviation (point,), and terms of its logarithm, (2 harmonics, point)."""
-    one = np.ones((when[0].size, 1))
-    design = np.concatenate([one, harmonics.columns(when[0])], axis=1)
+    one = design[:, :1]
     square = record.sums(one, lambda values, part: np.nan_to_num(anomalies(values, part)) ** 2)[0]
     logarithm = np.zeros((design.shape[1], present.size))
     logarithm[0] = np.log((square / present.clip(min=1)).clip(min=np.finfo(float).tiny))
@@ -211,7 +234,6 @@ def _deviation(
         return np.asarray(anomalies(values, part) ** 2 * inverse - 1)
 
     if harmonics.terms:
-        normal = record.normal(design, present)
         for _ in range(_STEPS):
             step = normal.solve(record.sums(design, lambda values, part: np.nan_to_num(excess(values, part))))
             logarithm += step.clip(-_LARGEST, _LARGEST)

@@ -50,3 +50,10 @@ def test_options_join_the_name_of_what_they_belong_to() -> None:
         "sampler": {"steps": 4},
     }
     assert with_options({"method": "mmps", "method_option": {}}, "method") == {"method": "mmps"}
+
+
+@pytest.mark.parametrize(("name", "text"), [("sampler", "steps=8"), ("method", "variance=0.1"), ("network", "width=8")])
+def test_an_option_in_the_place_of_a_name_is_told_from_it(name: str, text: str) -> None:
+    message = f"found --{name} '{text}', expected a name; give an option as --{name}-option {text}"
+    with pytest.raises(OptionError, match=message):
+        with_options({name: text, f"{name}_option": {}}, name)

@@ -146,11 +146,23 @@ def test_variances_follow_the_observations_unless_told_not_to(
     assert still.adapted is still.opened
     followed = _posed(prior, observations, truth, "oi")
     modes: Any = followed.adapted.network.modes
-    factors = (modes.variances / prior.network.modes.variances).mean(1)
+    factors = modes.variances[:, -1] / prior.network.modes.variances[:, -1]
     assert 0.1 < float(factors.min()) < float(factors.max()) < 10 and float((factors - 1).abs().max()) > 0.05
     posterior = sdaxr.assimilate(observations, prior, times=truth.time, members=2, method="oi", progress=False)
     recorded = [float(text) for text in posterior.attrs["variance_factors"].split()]
-    np.testing.assert_allclose(recorded, factors.numpy(), rtol=2e-3)
+    assert followed.factors is not None
+    np.testing.assert_allclose(recorded, followed.factors.numpy(), rtol=2e-3)
+
+
+def test_a_level_that_no_training_showed_is_found_and_has_its_spread(prior: Prior, truth: xr.Dataset) -> None:
+    warm = truth.assign(t2m=(truth.t2m + 6).assign_attrs(truth.t2m.attrs))
+    places = np.random.default_rng(0).uniform([50, 1], [54, 6], (6, 2)).T.tolist()
+    seen = sdaxr.observe(warm, op.points(dict(zip(("lat", "lon"), places, strict=True))), error=2.0, seed=1)
+    error = {}
+    for adapt in (True, False):
+        found = seen.sda.assimilate(prior, method={"name": "oi", "adapt": adapt}, members=50, progress=False)
+        error[adapt] = float(((found.t2m.mean("member") - warm.t2m) ** 2).mean()) ** 0.5
+    assert error[True] < 0.8 * error[False]
 
 
 def _posed(prior: Prior, observations: xr.Dataset, truth: xr.Dataset, method: Any) -> Problem:

@@ -97,3 +97,20 @@ def test_figures_belong_to_nobody_and_show_in_notebooks():
         "assert figure._repr_png_()[:4] == b'\\x89PNG'"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=600)
+
+
+def test_labels_of_colour_bars_are_inside_the_figure():
+    """On maps that are wide and flat, the bar of the spread is shorter than its label in one line."""
+    size = {"member": 3, "time": 2, "lat": 10, "lon": 30}
+    values = np.random.default_rng(0).normal(size=tuple(size.values()))
+    coords = {
+        "time": np.arange(2.0),
+        "lat": ("lat", np.linspace(-20, 20, 10), {"units": "degrees_north"}),
+        "lon": ("lon", np.linspace(130, 270, 30), {"units": "degrees_east"}),
+    }
+    data = xr.Dataset({"sst_anomaly": (tuple(size), values, {"units": "K"})}, coords)
+    figure = plot(data, times=2)
+    figure.canvas.draw()
+    boxes = [axes.yaxis.label.get_window_extent() for axes in figure.axes if axes.yaxis.label.get_text()]
+    assert len(boxes) >= 6 and bars(figure)[-1] == "spread of\nsst_anomaly\n[K]"
+    assert all(box.y0 >= 0 and box.y1 <= figure.bbox.y1 and box.x1 <= figure.bbox.x1 for box in boxes)

@@ -13,7 +13,7 @@ from gaussian_fields import cosine_variances
 from torch import nn
 
 from sdaxr.posterior.memory import peak_bytes
-from sdaxr.prior.blanket import TrajectoryDenoiser
+from sdaxr.prior.blanket import TrajectoryDenoiser, beyond_window
 from sdaxr.prior.eofs import Eofs
 from sdaxr.prior.networks.base import Inputs
 from sdaxr.prior.networks.convolutional import TemporalConvolution
@@ -306,3 +306,15 @@ def test_pieces_of_a_gaussian_process_agree_with_the_whole() -> None:
     whole, pieces = (TrajectoryDenoiser(network, context, chunk=chunk)(z, 0.8) for chunk in (200, 64))
     # The cosines of a piece are not those of the whole: both are approximations, a hundredth of the states apart.
     torch.testing.assert_close(pieces, whole, rtol=0, atol=0.03)
+
+
+@pytest.mark.parametrize(
+    ("name", "window", "known"),
+    [("temporal", 4, True), ("temporal", 3, False), ("spatial", 1, True), ("windows", 2, True), ("dilated", 7, False)],
+)
+def test_what_a_network_was_never_shown(name: str, window: int, known: bool) -> None:
+    """The reaches are 3, 0 and 7 states; a network of windows has none."""
+    network = denoising(CONVOLUTIONAL[name][0]())
+    assert (beyond_window(network, window) is None) == known
+    network.share = (0.0, 0.0)
+    assert beyond_window(network, window) is None

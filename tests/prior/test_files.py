@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -178,3 +179,16 @@ def test_a_place_that_cannot_be_written(prior: Prior, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(ArchiveError, match="cannot write .*a folder of this path is a file, choose"):
         prior.save(tmp_path / "file" / "p.safetensors")
+
+
+def test_trajectories_beyond_what_the_network_was_shown(
+    prior: Prior, trajectories: xr.Dataset, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The network reaches 3 states, and is asked for trajectories of 12 after windows of 4, 3 and 12."""
+    for window, sampler, warned in ((4, {}, 0), (3, {}, 1), (3, {"name": "ddim"}, 0), (12, {}, 0)):
+        caplog.clear()
+        about = prior.metadata | {"window": window, "sampling": {"sampler": sampler}}
+        replace(prior, metadata=about).denoiser(trajectories.time)
+        said = [record.getMessage() for record in caplog.records]
+        assert len(said) == warned, (window, sampler)
+        assert all("trained on windows of 3: " in text and "these have 12 states" in text for text in said)

@@ -1,16 +1,20 @@
-"""Training data whose values are missing at some times only: the loss of what is there gives the right denoiser."""
+"""Training data whose values are missing at some times only: covariances without bias, the loss of what is there."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 import xarray as xr
+from gaussian_fields import covariance_of, process, sampled
 from small_training import trained
 
+from sdaxr.prior import gaps
 from sdaxr.prior.files import Prior, open_prior
+from sdaxr.prior.localisation import localised
 from sdaxr.prior.preconditioning import DenoisingNetwork
 from sdaxr.prior.windows import Windows
 from sdaxr.schema import DataError, OptionError
@@ -133,3 +137,130 @@ def test_swaths_are_trained_and_sampled(parameterisation: str, tmp_path: Path) -
     assert prior.held_out(torch.device("cpu")).denoised.isfinite().all()
     denoiser = prior.denoiser(swaths().time[:5])
     assert denoiser(torch.zeros(1, 5, 1, 4, 6), 1.0).isfinite().all()
+
+
+def clouds(times: int, points: int, share: float, seed: int = 1) -> np.ndarray:
+    """Blobs of some ten points and a few times, True where there is no value.
+
+    The first points also miss every other time.
+    """
+    noise = np.random.default_rng(seed).normal(size=(times, points))
+    along, across = (
+        np.exp(-0.5 * (np.subtract.outer(range(n), range(n)) / w) ** 2) for n, w in ((times, 1), (points, 5))
+    )
+    smooth = along @ noise @ across
+    found: np.ndarray = smooth < np.quantile(smooth, share)
+    found[::2, : points // 8] = True
+    return found
+
+
+def test_autocovariances_of_complete_states_are_those_of_the_sample() -> None:
+    states = torch.as_tensor(sampled(times=50, points=12, scale=0.2)[0])
+    vectors = torch.linalg.qr(torch.randn(12, 5, generator=torch.Generator().manual_seed(0)))[0]
+    mean, values = states.mean(0), torch.tensor([3.0, 2.0, 1.0, 0.5, 0.1])
+    coefficients = (states - mean) @ vectors
+    rest = states - mean - coefficients @ vectors.T
+    found = gaps.autocovariances([states[:30], states[30:]], mean, vectors, values, 3)
+    for lag in range(3):
+        parts = (slice(0, 30), slice(30, 50))
+        own = sum((coefficients[p][lag:] * coefficients[p][: len(coefficients[p]) - lag]).sum(0) for p in parts) / 50
+        torch.testing.assert_close(found[lag, :-1].float(), own, rtol=0.01, atol=1e-3)
+    # The coefficients are shrunk, and what they leave is not.
+    assert float(found[0, -1]) == pytest.approx(float(rest.square().sum()) / 50 / (12 - 5), rel=0.01)
+
+
+def test_autocovariances_of_states_with_clouds_have_no_bias() -> None:
+    states, _, covariance, correlation = sampled(times=2000, points=60, scale=0.15)
+    cloudy = np.where(clouds(2000, 60, 0.5), np.nan, states)
+    assert 0.5 < np.isnan(cloudy).mean() < 0.6
+    values, vectors = (torch.as_tensor(a[..., ::-1].copy()).float() for a in np.linalg.eigh(covariance))
+    exact = torch.cat([values[:30], values[30:].mean()[None]]).double()
+    found = gaps.autocovariances([torch.as_tensor(cloudy)], torch.zeros(60), vectors[:, :30], values[:30], 3)
+    # Some 500 independent states: a standard error of 6 %.
+    assert float((found[0] / exact).log().abs().max()) < 0.2
+    assert float((found[2, :6] / found[0, :6] - correlation**2).abs().max()) < 0.12
+    mean_filled = torch.as_tensor(np.nan_to_num(cloudy)) @ vectors[:, :30] / (1 - np.isnan(cloudy).mean()) ** 0.5
+    assert float((mean_filled.square().mean(0) / exact[:-1]).log().abs().max()) > 1
+
+
+def test_a_process_is_found_behind_clouds() -> None:
+    """Variances of points and of the leading EOFs are those from complete data."""
+    states, places, covariance, _ = sampled(times=900, points=60, scale=0.15)
+    cloudy = np.where(clouds(900, 60, 0.45), np.nan, states)
+    whole, seen = (localised([torch.as_tensor(s)], places, window=8, taper=0.4) for s in (states, cloudy))
+    leading = seen.autocovariances[0, :5] / whole.autocovariances[0, :5]
+    assert float(leading.log().abs().max()) < 0.25
+    vectors, found = seen.vectors.double(), seen.autocovariances[0].double()
+    rebuilt = (vectors * (found[:-1] - found[-1])) @ vectors.T + found[-1] * torch.eye(60)
+    ratio = rebuilt.diagonal().numpy() / covariance.diagonal()
+    assert np.abs(np.log(ratio)).mean() < 0.15 and np.abs(np.log(ratio[:7])).max() < 0.4
+
+
+def test_the_taper_is_chosen_behind_clouds() -> None:
+    states, places, _, _ = sampled(times=200, points=60, scale=0.1)
+    found = localised([torch.as_tensor(np.where(clouds(200, 60, 0.5), np.nan, states))], places, window=4)
+    score = found.about["log_likelihood"]
+    assert max(score, key=score.get) not in ("0.06", "0.7")
+
+
+def test_the_likelihood_is_that_of_the_values_that_are_there() -> None:
+    vectors = torch.linalg.qr(torch.randn(6, 2, generator=torch.Generator().manual_seed(0)))[0].double()
+    variances, noise = torch.tensor([4.0, 2.0, 0.3]).double(), 0.5
+    covariance = (vectors * (variances[:2] - 0.3)) @ vectors.T + 0.3 * torch.eye(6) + noise**2 * torch.eye(6)
+    state, seen = torch.tensor([1.0, -2.0, torch.nan, 0.5, torch.nan, 0.2]).double(), [0, 1, 3, 5]
+    own = covariance[seen][:, seen]
+    normal = torch.distributions.MultivariateNormal(torch.zeros(4).double(), own)
+    expected = normal.log_prob(state[seen]) + 2 * np.log(2 * np.pi) - 0.5 * noise**2 * own.inverse().trace()
+    empty = torch.full((6,), torch.nan).double()
+    found = gaps.log_likelihood([torch.stack([state, empty])], torch.zeros(6), vectors, variances, noise)
+    assert found == pytest.approx(float(expected) / 4)
+
+
+def test_gaps_are_filled_with_draws_of_the_conditional_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Mean and covariance of 600 draws are those of the Gaussian given what is there."""
+    monkeypatch.setattr("sdaxr.prior.gaps._TOLERANCE", 1e-5)
+    modes, length = process(), 3
+    covariance = covariance_of(modes, length)
+    states = (torch.linalg.cholesky(covariance + 1e-9 * torch.eye(72)) @ torch.randn(72, 1, dtype=torch.float64))[:, 0]
+    sea = (modes.present > 0).expand(length, -1, -1, -1)
+    missing = torch.rand(sea.shape, generator=torch.Generator().manual_seed(1)) < 0.4
+    gappy = states.float().reshape(sea.shape).where(sea & ~missing, torch.nan)
+    generator = torch.Generator().manual_seed(2)
+    draws = torch.stack([gaps._drawn(gappy, modes, generator) for _ in range(600)])
+    assert torch.equal(draws[0][sea & ~missing], gappy[sea & ~missing]) and bool((draws[:, ~sea] == 0).all())
+    there, gone = ((sea & m).flatten().nonzero()[:, 0] for m in (~missing, missing))
+    gain = torch.linalg.solve(
+        covariance[there][:, there] + 0.02**2 * torch.eye(len(there)), covariance[there][:, gone]
+    ).T
+    spread = covariance[gone][:, gone] - gain @ covariance[there][:, gone]
+    found = draws.flatten(1)[:, gone].double()
+    error = spread.diagonal().sqrt()
+    assert float(((found.mean(0) - gain @ gappy.flatten()[there].double()) / error).abs().max()) < 0.17
+    assert float(((torch.cov(found.T) - spread) / torch.outer(error, error)).abs().max()) < 0.25
+
+
+def test_a_prior_with_eofs_is_trained_on_filled_states(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The loss of its Gaussian process, and the states that the network is shown, are those without clouds."""
+    random, count = np.random.default_rng(0), 160
+    place = np.stack(np.meshgrid(np.arange(8.0), np.arange(10.0), indexing="ij"), -1).reshape(-1, 2)
+    squares = ((place[:, None] - place) ** 2).sum(-1)
+    root = np.linalg.cholesky(np.exp(-squares / 2 / 2.5**2) + 0.02 * np.eye(80))
+    states = np.zeros((count, 80))
+    for time in range(1, count):
+        states[time] = 0.8 * states[time - 1] + root @ random.normal(size=80)
+    cloudy = np.where(clouds(count, 80, 0.4), np.nan, states)
+    coords = {"time": np.arange(float(count)), "y": np.arange(8.0), "x": np.arange(10.0)}
+    options: dict[str, Any] = {"parameterisation": "eof", "statistics": MASKED, "network": {"widths": [4]}}
+    loss = {}
+    for name, values in (("clear", states), ("cloudy", cloudy)):
+        data = xr.Dataset({"t": (("time", "y", "x"), values.reshape(count, 8, 10), {"units": "K"})}, coords)
+        prior = trained(
+            data, tmp_path / f"{name}.safetensors", window=4, steps=2, optimisation={"batch": 32}, **options
+        )
+        loss[name] = prior.metadata["training"]["gaussian_loss"]
+    assert loss["cloudy"] == pytest.approx(loss["clear"], rel=0.6)
+    shown, context = prior.reference
+    assert bool((context[:, :, -1] == 1).all()) and 0.8 < shown.std() < 1.2
+    monkeypatch.setattr(Windows, "fill", lambda *_: None)
+    zeros = trained(data, tmp_path / "zeros.safetensors", window=4, steps=2, optimisation={"batch": 32}, **options)
+    assert zeros.metadata["training"]["gaussian_loss"] > 1.5 * loss["cloudy"]

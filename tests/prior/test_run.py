@@ -15,7 +15,9 @@ from small_training import assert_same, autoregressive, killed_training, trained
 from spheres import Sphere
 
 import sdaxr
+from sdaxr.prior import training
 from sdaxr.prior.preconditioning import DenoisingNetwork
+from sdaxr.prior.run import TrainingRun
 from sdaxr.schema import DivergenceError
 
 
@@ -128,4 +130,56 @@ def test_a_run_without_a_bar_says_when_it_will_end(
             network={"name": "convolutional", "width": 8, "blocks": 1, "kernel": 3},
         )  # fmt: skip
     said = [record.getMessage() for record in caplog.records if "s left" in record.getMessage()]
-    assert len(said) == 1 and said[0].startswith("step 1: loss ")
+    assert len(said) == 1 and said[0].startswith("step 1: loss ") and "steps/s, about" in said[0]
+
+
+def test_minutes_leave_time_for_the_end(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """By a clock on which a step takes ten seconds, and what is computed without a gradient one second."""
+    clock = [100.0]
+    monkeypatch.setattr("sdaxr.prior.run.time.monotonic", lambda: clock[0])
+    parts = DenoisingNetwork.parts
+
+    def slow(self: DenoisingNetwork, *batch: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        clock[0] += 10 if torch.is_grad_enabled() else 1
+        return parts(self, *batch)
+
+    monkeypatch.setattr(DenoisingNetwork, "parts", slow)
+    prior = trained(
+        autoregressive(6, 20), tmp_path / "p.safetensors", steps=None, minutes=10, parameterisation="eof",
+        optimisation={"validate_every": 5},
+    )  # fmt: skip
+    about = prior.metadata["training"]
+    assert 8 < about["minutes"] <= 10 and clock[0] - 100 <= 600
+    assert about["steps"] >= 40
+
+
+def test_what_comes_before_the_steps_counts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    measured = training.measured_eofs
+
+    def slow(*arguments: Any, **options: Any) -> Any:
+        clock[0] += 3600
+        return measured(*arguments, **options)
+
+    clock = [0.0]
+    monkeypatch.setattr("sdaxr.prior.run.time.monotonic", lambda: clock[0])
+    monkeypatch.setattr(training, "measured_eofs", slow)
+    prior = trained(
+        autoregressive(6, 20), tmp_path / "p.safetensors", steps=None, minutes=1, parameterisation="eof"
+    )  # fmt: skip
+    # One step at least.
+    assert prior.metadata["training"]["steps"] == 1 and prior.metadata["training"]["minutes"] == 60
+
+
+def test_slow_steps_have_a_checkpoint_each(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    clock, saved = [0.0], []
+    monkeypatch.setattr("sdaxr.prior.run.time.monotonic", lambda: clock[0])
+    monkeypatch.setattr("sdaxr.prior.checkpoint.save", lambda path, run: saved.append(run.step))
+    update = TrainingRun.update
+
+    def slow(self: TrainingRun) -> torch.Tensor:
+        clock[0] += 61.0
+        return update(self)
+
+    monkeypatch.setattr(TrainingRun, "update", slow)
+    trained(autoregressive(6, 20), tmp_path / "p.safetensors", steps=4, optimisation={"validate_every": 1000})
+    assert saved == [1, 2, 3, 4]

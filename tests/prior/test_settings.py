@@ -13,6 +13,7 @@ from sdaxr.prior.networks.convolutional import TemporalConvolution
 from sdaxr.prior.networks.mlp import ResidualMLP
 from sdaxr.prior.networks.unet import SpaceTimeUNet, WindowUNet
 from sdaxr.prior.settings import Optimisation, Settings, Statistics
+from sdaxr.prior.sizes import Sizes
 from sdaxr.schema import OptionError
 
 DEFAULTS: dict[str, Any] = {
@@ -22,18 +23,22 @@ DEFAULTS: dict[str, Any] = {
 
 
 def chosen(gridded: bool = False, **options: Any) -> Settings:
-    return Settings.choose(gridded=gridded, device=torch.device("cpu"), **(DEFAULTS | options))
+    sizes = Sizes((64, 64) if gridded else (), 1000, 100)
+    return Settings.choose(sizes=sizes, device=torch.device("cpu"), **(DEFAULTS | options))
 
 
 @pytest.mark.parametrize(
     ("gridded", "options", "window", "network", "parameterisation"),
     [
         (False, {}, 33, TemporalConvolution(), "edm"),
-        (True, {}, 8, SpaceTimeUNet(), "auto"),
+        (True, {}, 8, SpaceTimeUNet(widths=(32, 64)), "auto"),
         (False, {"network": "mlp"}, 5, ResidualMLP(), "edm"),
         (True, {"network": "unet"}, 5, WindowUNet(), "auto"),
-        (True, {"parameterisation": "space-time"}, 5, SpaceTimeUNet(), "space-time"),
-        (True, {"window": 3, "network": {"patch": 4}}, 3, SpaceTimeUNet(patch=4), "auto"),
+        (True, {"parameterisation": "space-time"}, 5, SpaceTimeUNet(widths=(32, 64)), "space-time"),
+        (True, {"window": 3, "network": {"patch": 4}}, 3, SpaceTimeUNet(widths=(32, 64), patch=4), "auto"),
+        (True, {"network": {"widths": (8,)}}, 8, SpaceTimeUNet(widths=(8,)), "auto"),
+        (True, {"network": "space-time-unet"}, 12, SpaceTimeUNet(), "auto"),
+        (True, {"network": SpaceTimeUNet(blocks=1)}, 8, SpaceTimeUNet(blocks=1), "auto"),
     ],
 )
 def test_defaults_follow_the_data(
@@ -80,7 +85,7 @@ def test_the_file_has_all_that_decides_what_is_learned() -> None:
         ({"optimisation": {"bacth": 4}}, "unknown option of Optimisation: 'bacth'.*Did you mean 'batch'"),
         ({"optimisation": 3}, r"found 3, expected Optimisation\(...\) or a mapping"),
         ({"optimisation": {"batch": 0}}, "batch=0 for Optimisation, expected a positive number"),
-        ({"optimisation": {"batch": 2.5}}, "batch=2.5 for Optimisation, expected a whole number such as 32"),
+        ({"optimisation": {"batch": 2.5}}, "batch=2.5 for Optimisation, expected a whole number"),
         ({"optimisation": {"ema": 2}}, "ema=2.0 for Optimisation, expected a number from 0 to 1"),
         ({"optimisation": {"levels": [5, 1]}}, "expected two positive numbers, the smaller one first"),
         ({"optimisation": {"levels": [1, 2, 3]}}, "levels=.* for Optimisation, expected 2 values"),

@@ -51,7 +51,7 @@ def drawn(count: int) -> Tensor:
 def test_the_share_is_the_regression_of_what_is_missed(factor: float, noise: float, expected: float) -> None:
     model = Known(Guess(factor, noise), "eof", BOUNDS, process())
     model.truth = drawn(64)
-    share = measured_share(model, [(model.truth, torch.zeros(1, LENGTH, 1, 3, 4), None)], independent=64)
+    share = measured_share(model, [(model.truth, torch.zeros(1, LENGTH, 1, 3, 4), None, None)], independent=64)
     assert len(share) == LEVELS
     np.testing.assert_allclose(share, expected, atol=0.05)
 
@@ -59,7 +59,7 @@ def test_the_share_is_the_regression_of_what_is_missed(factor: float, noise: flo
 def test_a_gain_within_its_standard_error_does_not_count() -> None:
     model = Known(Guess(0.1, 1.0), "eof", BOUNDS, process())
     model.truth = drawn(64)
-    windows = [(model.truth, torch.zeros(1, LENGTH, 1, 3, 4), None)]
+    windows = [(model.truth, torch.zeros(1, LENGTH, 1, 3, 4), None, None)]
     few, many = (np.array(measured_share(model, windows, independent=n)) for n in (2, 64))
     assert (few > 0).sum() < (many > 0).sum()
 

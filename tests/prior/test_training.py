@@ -316,3 +316,11 @@ def test_attributes_that_no_file_holds_neither_end_the_training_nor_its_continua
     attrs = open_prior(store).layout.attrs["a"]
     assert attrs == prior.layout.attrs["a"] and attrs["created"] == "2020-01-01" and attrs["how"] == '{"a": "float"}'
     assert (attrs["checked"], attrs["raw"], "by" in attrs) == (1, "m", False)
+
+
+def test_a_reach_beyond_the_window_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for window, said in ((5, 0), (3, 1)):
+        caplog.clear()
+        trained(autoregressive(6, 20), tmp_path / f"{window}.safetensors", window=window, steps=1)
+        told = [r.getMessage() for r in caplog.records if "the network reaches 3 states on each side" in r.getMessage()]
+        assert len(told) == said

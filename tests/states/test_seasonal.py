@@ -119,6 +119,22 @@ def test_a_record_is_read_in_blocks_and_members_count_alike(block: int) -> None:
     assert not np.allclose(near.mean, one.mean, atol=1e-6)
 
 
+@pytest.mark.parametrize("missing", [0.0, 0.2])
+def test_a_record_is_read_few_times(missing: float) -> None:
+    """Once for the regression, once more where there are gaps; for the noise, the variance and four steps for it."""
+    times = hours(600, 6)
+    values = autoregressive(times.size, 3, 0.5)[None]
+    values[0, np.random.default_rng(0).random(times.size) < missing, 0] = np.nan
+    calls = []
+
+    def read(part: slice) -> np.ndarray:
+        calls.append(part.stop - part.start)
+        return values[:, part]
+
+    estimate(read, times, time_axis(times), Harmonics(((1, 0), (0, 1))), block=100)
+    assert calls.count(100) == 6 * (10 if missing else 9)
+
+
 def test_what_is_kept_of_a_harmonic() -> None:
     """Of one point the uniform prior; of many, what the others have in common."""
     noise = np.random.default_rng(0).normal(size=(16, 1))

@@ -146,7 +146,7 @@ class System:
             parts = zip(networks, values.split(counts, dim=-1), strict=True)
             return torch.cat([o.whiten(part) for o, part in parts], dim=-1)
 
-        return cls(torch.stack(resolved, 1), overlaps, whiten)
+        return cls(modes.rotated(torch.stack(resolved, 1)), overlaps, whiten)
 
     def at(self, r: float, factors: Tensor) -> Tensor:
         """I + G Cov[x | z] G^T, (n, n), in double precision, for variances of the modes (length, rank + 1)."""
