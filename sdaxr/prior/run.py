@@ -97,7 +97,7 @@ class TrainingRun:
         # Averaged weights with the lowest validation loss: what a network learns beyond the Gaussian process of few
         # data soon holds for these data only.
         self.best: dict[str, torch.Tensor] = {}
-        # Validation loss of the Gaussian process, where it has EOFs.
+        # Validation loss of the Gaussian process, where the network has modes.
         self.floor: float | None = None
 
     def go(self, path: Path, progress: bool) -> None:
@@ -112,7 +112,7 @@ class TrainingRun:
         """
         if checkpoint.load(path, self):
             _log.info("resumed from %s at step %d", path, self.step)
-        if self.early and not self.step:
+        if self.averaged.modes is not None and not self.step:
             self.averaged.share = (0.0,) * LEVELS
             self.floor, self.averaged.share = self._validate(), None
             _log.info("validation loss of the Gaussian process alone %.4f", self.floor)
@@ -146,7 +146,7 @@ class TrainingRun:
             self.history.append({"step": self.step, "valid": self._validate() if self.floor is None else self.floor})
         if self.best:
             self.averaged.load_state_dict(self.best)
-        if self.early:
+        if self.averaged.modes is not None:
             self.averaged.share = self._share()
 
     def update(self) -> torch.Tensor:
@@ -249,7 +249,7 @@ class TrainingRun:
 
     def _share(self) -> tuple[float, ...]:
         """How much of the network's output counts (`sdaxr.prior.share`)."""
-        if not self.step:
+        if not self.step and "start" not in self.identity:
             return (0.0,) * LEVELS
         windows = []
         for number in range(_VALIDATED):

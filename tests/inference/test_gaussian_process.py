@@ -22,6 +22,7 @@ from sdaxr.prior.files import Prior
 from sdaxr.schema import OptionError
 
 LENGTH, ERROR = 5, 0.5
+SMALL: dict[str, Any] = {"network": {"widths": [8], "patch": 1}, "optimisation": {"batch": 2}}
 AT = {"lat": [50.4, 51.0, 53.2], "lon": [2.0, 5.5, 3.1]}
 
 
@@ -180,17 +181,19 @@ def test_held_out_windows_with_a_fifth_of_the_variance_do_not_overshoot(
     assert np.sqrt(((found - mean) ** 2).mean()) < 0.1 * np.sqrt(covariance.diagonal().mean())
 
 
-def test_oi_refuses_what_is_not_linear_and_priors_without_modes(prior: Prior, truth: xr.Dataset) -> None:
+def test_oi_refuses_what_is_not_linear_and_priors_without_modes(
+    prior: Prior, truth: xr.Dataset, tmp_path: Path
+) -> None:
     nonlinear = sdaxr.observe(truth, op.arctan(), error=0.1)
     with pytest.raises(OptionError, match="method='oi' is for linear operators and Gaussian errors"):
         sdaxr.assimilate(nonlinear, prior, method="oi", progress=False)
-    flow = sdaxr.open_prior("kolmogorov")
-    times = flow.layout.times(0.0, 8)
-    state = flow.layout.template(times).isel(time=slice(8))
-    with pytest.raises(OptionError, match="method='oi' needs a prior with EOFs"):
-        sdaxr.assimilate(sdaxr.observe(state + 0.0, op.coarsen(8), error=0.1), flow, method="oi", progress=False)
+    store = tmp_path / "p.safetensors"
+    plain = sdaxr.train(weather(60, 0).fillna(0.0), store, steps=1, parameterisation="edm", progress=False, **SMALL)
+    linear = sdaxr.observe(truth.fillna(0.0), op.points(AT), error=0.1)
+    with pytest.raises(OptionError, match="method='oi' needs a prior with modes"):
+        sdaxr.assimilate(linear, plain, method="oi", progress=False)
 
 
 def test_nothing_is_trained_of_a_prior_without_modes(tmp_path: Path) -> None:
-    with pytest.raises(OptionError, match="steps=0 with parameterisation='edm', expected 'eof'"):
+    with pytest.raises(OptionError, match="steps=0 with parameterisation='edm', expected 'spectral', 'space-time'"):
         sdaxr.train(weather(60, 0), tmp_path / "p.safetensors", steps=0, parameterisation="edm", progress=False)
