@@ -24,6 +24,8 @@ from sdaxr.schema import OptionError
 LENGTH, ERROR = 5, 0.5
 SMALL: dict[str, Any] = {"network": {"widths": [8], "patch": 1}, "optimisation": {"batch": 2}}
 AT = {"lat": [50.4, 51.0, 53.2], "lon": [2.0, 5.5, 3.1]}
+# On grid points, as `SOAD` takes them.
+NODES = {"lat": [51.0, 51.0, 53.0], "lon": [2.2, 5.8, 3.4]}
 
 
 def weather(count: int, seed: int) -> xr.Dataset:
@@ -63,7 +65,9 @@ def observations(truth: xr.Dataset) -> xr.Dataset:
     return sdaxr.observe(truth, op.points(AT), error=ERROR, missing=0.2, seed=1)
 
 
-def closed_form(prior: Prior, observations: xr.Dataset, truth: xr.Dataset) -> tuple[np.ndarray, np.ndarray]:
+def closed_form(
+    prior: Prior, observations: xr.Dataset, truth: xr.Dataset, at: dict[str, list[float]] = AT
+) -> tuple[np.ndarray, np.ndarray]:
     """Mean and covariance of the normalised posterior, flattened, in double precision."""
     modes, layout = prior.network.modes, prior.layout
     b = covariance_of(modes, LENGTH).numpy()
@@ -71,7 +75,7 @@ def closed_form(prior: Prior, observations: xr.Dataset, truth: xr.Dataset) -> tu
     template = layout.template(truth.time, {"member": np.arange(len(b))})
     fields = layout.to_physical(units, truth.time)["t2m"]
     offset = layout.to_physical(0 * units[:1], truth.time)["t2m"]
-    operator = op.points(AT)
+    operator = op.points(at)
     # Land has neither a value nor a weight.
     columns = operator.apply(
         template.assign(t2m=(template.t2m.dims, np.nan_to_num(fields - offset), template.t2m.attrs))
@@ -112,6 +116,15 @@ def test_every_method_samples_the_posterior_of_optimal_interpolation(
         progress=False,
     )  # fmt: skip
     check(prior, posterior, *closed_form(prior, observations, truth))
+
+
+def test_soad_without_its_corrector_samples_it(prior: Prior, truth: xr.Dataset) -> None:
+    seen = sdaxr.observe(truth, op.points(NODES), error=ERROR, missing=0.2, seed=1)
+    posterior = sdaxr.assimilate(
+        seen, prior, times=truth.time, members=300, method=sdaxr.methods.SOAD(corrector=False),
+        sampler={"steps": 64, "corrections": 0}, progress=False,
+    )  # fmt: skip
+    check(prior, posterior, *closed_form(prior, seen, truth, NODES))
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS.names())
