@@ -15,8 +15,8 @@ the analysis is off by the factor :math:`r^2 J / V` in each mode that the observ
   little is known. With the independent numbers n of a band (windows, states and modes) the relative standard error is
   :math:`\sqrt{2 / n}`, also where the first one is uncertain: in modes with variances far below :math:`r^2`.
 
-`settled` takes the second one where the first one does not contradict it by more than its standard error. Where it
-does, the first one counts.
+`settled` takes the second one where the first one does not contradict it by more than two standard errors. Where
+it does, the first one counts.
 """
 
 from __future__ import annotations
@@ -32,6 +32,9 @@ from sdaxr.prior.held_out import HeldOut
 
 # Bounds of q: a covariance is positive, and in some bands the held-out windows have almost no variance.
 _RATIOS = (1e-3, 10.0)
+# Standard errors by which the two measurements have to differ: with one, the second one would count by chance in every
+# third of a thousand bands and levels.
+_ERRORS = 2.0
 # Correlation above which errors do not count: each state keeps some error of its own.
 _LARGEST = 0.95
 
@@ -90,10 +93,9 @@ class Errors:
         expected = self._total(self.variances).clamp_min(1e-30)
         products = self.noise * self.added
         claimed = 1 + self._total(products) / expected
-        found = settled(
-            self._total(self.error.square()) / expected, claimed, self._total(products.square()).sqrt() / expected
-        )
-        return found.clamp(*_RATIOS)
+        error = self._total(products.square()).sqrt() / expected
+        measured = self._total(self.error.square()) / expected
+        return settled(measured.clamp(*_RATIOS), claimed.clamp(*_RATIOS), error)
 
     def correlation(self, lag: int, ratio: Tensor) -> Tensor:
         """Correlation of x given z at a lag in time, of each band, (band,), where q is ``ratio``."""
@@ -108,7 +110,7 @@ class Errors:
         earlier = self.noise[:, :count] * self.added[:, lag:]
         claimed = (self._total(later) + self._total(earlier)) / (2 * expected)
         error = (self._total(later.square()) + self._total(earlier.square())).sqrt() / (2 * expected)
-        return settled(measured.clamp(0.0, _LARGEST), claimed, error).clamp(0.0, _LARGEST)
+        return settled(measured.clamp(0.0, _LARGEST), claimed.clamp(0.0, _LARGEST), error)
 
     def _total(self, values: Tensor) -> Tensor:
         return pooled(values.sum((0, 1, -1)), self.bands)
@@ -117,11 +119,12 @@ class Errors:
 def settled(measured: Tensor, claimed: Tensor, error: Tensor) -> Tensor:
     r"""Of two measurements, the first one, moved to the second as far as this is certain.
 
-    With the difference d and the standard error of the second one, the weight of the second one is
-    :math:`\max(0, 1 - error^2 / d^2)`: the positive-part estimate of James & Stein (1961) for each number by itself.
+    With the difference d and two standard errors e of the second one, the weight of the second one is
+    :math:`\max(0, 1 - e^2 / d^2)`, as in the positive-part estimate of James & Stein (1961).
     """
     square = (claimed - measured).square()
-    return torch.lerp(measured, claimed, (1 - error.square() / square.clamp_min(1e-30)).clamp_min(0.0))
+    weight = 1 - (_ERRORS * error).square() / square.clamp_min(1e-30)
+    return torch.lerp(measured, claimed, weight.clamp_min(0.0))
 
 
 def pooled(values: Tensor, bands: Tensor) -> Tensor:
