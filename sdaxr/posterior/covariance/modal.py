@@ -7,13 +7,14 @@ For a Gaussian prior with these variances, mode m has the variance :math:`S_m r^
 differs from a Gaussian prior. Two numbers correct for the difference. They are measured on held-out windows, at each
 noise level, over bands of modes of about the same wavenumber (`sdaxr.posterior.covariance.ratios`):
 
-- the variance ratio :math:`q`, the variance that the network gives mode m over the Gaussian variance;
+- the variance ratio :math:`q`, the mean square of :math:`x_m - \hat x_m` over the Gaussian variance, or that of the
+  network's Jacobian where this is larger;
 - the temporal correlation :math:`\rho` of :math:`x_m - \hat x_m` between consecutive states.
 
 Some priors of windows know modes in time, too. The variances of these modes are measured instead, and treated as
 uncorrelated. Then no temporal correlation is fitted, and modes of high frequency keep their small variances.
 
-Where the network adds nothing to the Gaussian prior, q = 1 and :math:`\rho = 0`, and guidance is exact.
+Where the network is silent, q = 1 and :math:`\rho = 0`, and guidance is exact.
 
 Neighbouring observations have correlated uncertainties given z, above all at large r, where only the largest scales are
 known. Guidance that treats them as independent counts the same information many times, and overshoots.
@@ -103,8 +104,7 @@ class ModalCovariance(StateCovariance):
         lag, bands, rows = max(1, held_out.states.shape[1] // 2), _bands(modes), []
         for number in range(len(held_out.levels)):
             errors = Errors.of(held_out, number, modes, modes.variances, bands)
-            ratio = errors.ratio()
-            rows.append((ratio, errors.correlation(lag, ratio) ** (1 / lag)))
+            rows.append((errors.ratio(), errors.correlation(lag) ** (1 / lag)))
         ratio, correlation = (torch.stack(row) for row in zip(*rows, strict=True))
         return cls(modes, bands, held_out.levels, ratio, correlation)
 

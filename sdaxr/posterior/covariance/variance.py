@@ -118,8 +118,8 @@ class Measured(Variance):
 
     .. math:: U \approx E\,[(H(x) - H(\hat x))^2], \qquad \hat x = E[x | z]
 
-    For a prior of fields that knows their modes, U is the covariance of all observed quantities that the network's
-    Jacobian has (`sdaxr.posterior.covariance.modal`). For another prior, U is the variance of each observed quantity
+    For a prior of fields that knows their modes, U is the covariance of all observed quantities
+    (`sdaxr.posterior.covariance.modal`). For another prior, U is the variance of each observed quantity
     (`sdaxr.posterior.covariance.unresolved`). There is no option to tune.
     """
 
