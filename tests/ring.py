@@ -46,19 +46,32 @@ def smooth(count: int, seed: int) -> np.ndarray:
 
 
 @functools.cache
-def prior_of_windows() -> tuple[DenoisingNetwork, ModalCovariance]:
-    """The smoother of `smooth`, which is all there is to know."""
+def prior_of_windows(scale: float = 1.0) -> tuple[DenoisingNetwork, ModalCovariance]:
+    """The smoother of `smooth`, which is all there is to know; held-out windows are ``scale`` times as large."""
     modes = Modes(1, (POINTS,), (True,), TIMES)
     modes.measure([torch.as_tensor(smooth(20000, 0))])
-    return _measured(DenoisingNetwork(Nothing(), "space-time", LEVELS, modes), smooth(2000, 1))
+    return _measured(DenoisingNetwork(Nothing(), "space-time", LEVELS, modes), scale * smooth(2000, 1))
 
 
 @functools.cache
-def prior(phi: float) -> tuple[DenoisingNetwork, ModalCovariance]:
-    """The filter of each state by itself, which is all there is to know for phi = 0."""
+def prior(phi: float, scale: float = 1.0) -> tuple[DenoisingNetwork, ModalCovariance]:
+    """The filter of each state by itself, which is all there is to know for phi = 0; held-out windows as above."""
     modes = Modes(1, (POINTS,), (True,))
     modes.measure([torch.as_tensor(windows(4000, phi, 0))])
-    return _measured(DenoisingNetwork(Nothing(), "spectral", LEVELS, modes), windows(2000, phi, 1))
+    return _measured(DenoisingNetwork(Nothing(), "spectral", LEVELS, modes), scale * windows(2000, phi, 1))
+
+
+def smoothed(phi: float, scale: float) -> ModalCovariance:
+    """Of the exact denoiser of ``windows``, with held-out windows that are ``scale`` times as large."""
+    modes = Modes(1, (POINTS,), (True,))
+    modes.measure([torch.as_tensor(windows(4000, phi, 0))])
+    covariance = np.kron(phi**LAGS, SPACE)
+
+    def denoise(z: torch.Tensor, r: float) -> torch.Tensor:
+        gain = torch.as_tensor(np.linalg.solve(covariance + r**2 * np.eye(TIMES * POINTS), covariance)).float()
+        return (z.flatten(1) @ gain).reshape(z.shape)
+
+    return ModalCovariance.measure(modes, HeldOut.of(denoise, torch.as_tensor(scale * windows(2000, phi, 1)), LEVELS))
 
 
 def _measured(network: DenoisingNetwork, states: np.ndarray) -> tuple[DenoisingNetwork, ModalCovariance]:

@@ -16,7 +16,7 @@ name                object               needs
 ``dmps``            `DMPS`               a prior, and linear operators
 ``soad``            `SOAD`               a prior of states and observed quantities
 ``dps``             `DPS`                a prior
-``oi``              `OI`                 a prior with EOFs, linear operators, Gaussian errors
+``oi``              `OI`                 a prior with modes, linear operators, Gaussian errors
 ``bpf``             `BPF`                a system with Gaussian noise
 ``ffbs``            `FFBS`               a system with Gaussian noise
 ``kalman``          `Kalman`             a linear system with Gaussian noise, linear operators, Gaussian errors

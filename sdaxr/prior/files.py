@@ -108,11 +108,11 @@ class Prior:
             present = 1.0 if mask is None else torch.as_tensor(mask, device=device).float()
 
             def denoise(z: torch.Tensor, r: float) -> torch.Tensor:
-                # There is no noise on land, as in the training.
-                xhat: torch.Tensor = network(z * present, torch.full((len(z),), r, device=device), context)
+                xhat: torch.Tensor = network(z, torch.full((len(z),), r, device=device), context)
                 return xhat
 
-            known[str(device)] = HeldOut.of(denoise, states, network.levels)
+            # There is no noise on land, as in the training.
+            known[str(device)] = HeldOut.of(denoise, states, network.levels, present)
         return known[str(device)]
 
     def __getstate__(self) -> dict[str, Any]:

@@ -25,14 +25,23 @@ class HeldOut:
         Noise levels r, increasing, evenly spaced in their logarithm.
     denoised
         E[x | z] for the same noise at each level, (level, sample, time, channel, *space).
+    noise
+        The noise of unit variance, (sample, time, channel, *space): z = x + r noise. It is zero where there is none.
     """
 
     states: Tensor
     levels: tuple[float, ...]
     denoised: Tensor
+    noise: Tensor
 
     @classmethod
-    def of(cls, denoise: Callable[[Tensor, float], Tensor], states: Tensor, levels: tuple[float, float]) -> HeldOut:
+    def of(
+        cls,
+        denoise: Callable[[Tensor, float], Tensor],
+        states: Tensor,
+        levels: tuple[float, float],
+        present: Tensor | float = 1.0,
+    ) -> HeldOut:
         """Denoise ``states`` at 14 levels, from the smallest to the largest.
 
         Parameters
@@ -43,8 +52,11 @@ class HeldOut:
             Normalised states, (sample, time, channel, *space).
         levels
             Smallest and largest noise level.
+        present
+            1 where there are states and noise, 0 on land; it broadcasts against a state (channel, *space).
         """
         tabulated = np.geomspace(*levels, _LEVELS).tolist()
-        noise = torch.randn(states.shape, generator=torch.Generator().manual_seed(0)).to(states.device)
+        noise = torch.randn(states.shape, generator=torch.Generator().manual_seed(0)).to(states.device) * present
         with torch.no_grad():
-            return cls(states, tuple(tabulated), torch.stack([denoise(states + r * noise, r) for r in tabulated]))
+            denoised = torch.stack([denoise(states * present + r * noise, r) for r in tabulated])
+        return cls(states, tuple(tabulated), denoised, noise)

@@ -18,11 +18,13 @@ variance of the data,
 - ``edm`` is Karras et al. (2022), table 1, arXiv:2206.00364.
 - ``spectral`` is the same for each mode of the state, with the variance S of the mode (`sdaxr.prior.modes`).
 - ``eof`` is ``spectral`` with empirical orthogonal functions and cosines in time (`sdaxr.prior.eofs`), for trajectories
-  of any length. The network also sees the filtered z. Its output counts as much as validation says (``share``).
+  of any length. The network also sees the filtered z.
 - ``space-time`` is ``spectral`` with the modes of whole windows. The network also sees the filtered z. Where states
   change little from one to the next, their neighbours in time tell most of what can be known. Such a denoiser takes
   windows of one length.
 - ``epsilon`` predicts the noise, as in Rozet & Louppe (2023), arXiv:2306.10574.
+
+The output of a network with modes counts as much as validation says (``share``).
 """
 
 from __future__ import annotations
@@ -37,7 +39,9 @@ from torch import Tensor, nn
 from sdaxr.prior.eofs import Eofs
 from sdaxr.prior.modes import Modes
 
-PARAMETERISATIONS = ("spectral", "space-time", "eof", "edm", "epsilon")
+# Those with modes: without a network they are Gaussian processes.
+WITH_MODES = ("spectral", "space-time", "eof")
+PARAMETERISATIONS = (*WITH_MODES, "edm", "epsilon")
 
 
 def expand(r: Tensor, like: Tensor) -> Tensor:

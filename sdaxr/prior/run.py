@@ -111,7 +111,7 @@ class TrainingRun:
         # Averaged weights with the lowest validation loss: what a network learns beyond the Gaussian process of few
         # data soon holds for these data only.
         self.best: dict[str, torch.Tensor] = {}
-        # Validation loss of the Gaussian process, where it has EOFs.
+        # Validation loss of the Gaussian process, where the network has modes.
         self.floor: float | None = None
 
     def go(self, path: Path, progress: bool) -> None:
@@ -127,7 +127,7 @@ class TrainingRun:
         if checkpoint.load(path, self):
             _log.info("resumed from %s at step %d", path, self.step)
         start = self.began - self.seconds
-        if self.early and not self.step:
+        if self.averaged.modes is not None and not self.step:
             self.averaged.share = (0.0,) * LEVELS
             self.floor, self.averaged.share = self._validate(), None
             self.validation = 0.0  # It is no measure of validations with the network.
@@ -170,7 +170,7 @@ class TrainingRun:
             self.history.append({"step": self.step, "valid": self._validate() if self.floor is None else self.floor})
         if self.best:
             self.averaged.load_state_dict(self.best)
-        if self.early:
+        if self.averaged.modes is not None:
             self.averaged.share = self._share()
         self.seconds = time.monotonic() - start
 
@@ -267,7 +267,7 @@ class TrainingRun:
 
     def _closing(self) -> float:
         """Seconds from the last step to the end: one more step, the last validation and the share of the network."""
-        return self.pace + _SPARE * self.validation * (1 + (LEVELS if self.early else 0))
+        return self.pace + _SPARE * self.validation * (1 + (0 if self.averaged.modes is None else LEVELS))
 
     @torch.no_grad()
     def _validate(self) -> float:
@@ -286,13 +286,14 @@ class TrainingRun:
 
     def _share(self) -> tuple[float, ...]:
         """How much of the network's output counts (`sdaxr.prior.share`)."""
-        if not self.step:
+        if not self.step and "start" not in self.identity:
             return (0.0,) * LEVELS
         windows = []
         for number in range(_VALIDATED):
             x, context = self.held_out.batch(number, self.settings.batch)
-            sea = None if self.valid is None else (self.valid > 0).float()
-            windows.append((x, context, self._valid(context), sea))
+            counts = self._valid(context)
+            noisy = counts if self.gappy and not self.windows.filled else self.valid
+            windows.append((x.nan_to_num(0.0), context, counts, None if noisy is None else (noisy > 0).float()))
         return measured_share(self.averaged.eval(), windows, self.held_out.states / self.settings.window)
 
 

@@ -11,7 +11,7 @@ import torch
 from sdaxr.prior.eofs import LEAST
 from sdaxr.prior.hardware import PRECISIONS, choose_precision
 from sdaxr.prior.networks.base import NETWORKS, Inputs, Network, choose_network
-from sdaxr.prior.preconditioning import PARAMETERISATIONS
+from sdaxr.prior.preconditioning import PARAMETERISATIONS, WITH_MODES
 from sdaxr.prior.sizes import Sizes, batch_of
 from sdaxr.prior.weighting import WEIGHTINGS
 from sdaxr.schema import OptionError, nearest
@@ -233,9 +233,10 @@ class Settings:
         whole = all(layout.periodic) and layout.mask is None and not layout.gappy
         alike = bool(self.statistics.homogeneous) or self.network.windowed or states < LEAST
         chosen = ("spectral" if whole or alike else "eof") if self.parameterisation == "auto" else self.parameterisation
-        if self.steps == 0 and chosen != "eof":
+        if self.steps == 0 and chosen not in WITH_MODES:
             raise OptionError(
-                f"steps=0 with parameterisation={chosen!r}, expected 'eof', which is a prior without training"
+                f"steps=0 with parameterisation={chosen!r}, expected {', '.join(map(repr, WITH_MODES))}, which are "
+                "priors without training"
             )
         found = "channel" if layout.climatology is None else "climatology"
         normalise = found if self.statistics.normalise == "auto" else self.statistics.normalise

@@ -113,7 +113,7 @@ def train(
     steps, minutes
         Length of the training: a number of steps (default 20 000), minutes of wall clock time, or what ends first. The
         minutes are those until the prior is in its file; a step and what comes before and after it is the least. With
-        ``steps=0`` the prior is the Gaussian process that the data support, without a network (``"eof"`` only).
+        ``steps=0`` the prior is the Gaussian process of its modes, without a network (not ``"edm"`` and ``"epsilon"``).
     optimisation
         How the weights are found: batch, learning rate, noise levels, precision. A `sdaxr.Optimisation`, or a mapping
         of its options.
@@ -204,8 +204,10 @@ def train(
     run.go(checkpoint, progress)
     about = {"name": name or store.stem} | about | {"training": run.summary(), "sdaxr_version": schema.VERSION}
     if run.averaged.share is not None:
+        about["share"] = run.averaged.share
+    if settings.parameterisation == "eof" or run.averaged.silent:
         # Predictors alone sample a Gaussian process exactly; the steps of Langevin corrections narrow it.
-        about |= {"share": run.averaged.share, "sampling": {"sampler": {"corrections": 0}}}
+        about["sampling"] = {"sampler": {"corrections": 0}}
     about = json.loads(json.dumps(about, default=np.generic.item))  # as the file holds it
     prior = Prior(layout, run.averaged.cpu().eval().requires_grad_(False), held_out.reference(), about)
     prior.save(store)

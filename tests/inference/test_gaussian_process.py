@@ -22,7 +22,10 @@ from sdaxr.prior.files import Prior
 from sdaxr.schema import OptionError
 
 LENGTH, ERROR = 5, 0.5
+SMALL: dict[str, Any] = {"network": {"widths": [8], "patch": 1}, "optimisation": {"batch": 2}}
 AT = {"lat": [50.4, 51.0, 53.2], "lon": [2.0, 5.5, 3.1]}
+# On grid points, as `SOAD` takes them.
+NODES = {"lat": [51.0, 51.0, 53.0], "lon": [2.2, 5.8, 3.4]}
 
 
 def weather(count: int, seed: int) -> xr.Dataset:
@@ -62,7 +65,9 @@ def observations(truth: xr.Dataset) -> xr.Dataset:
     return sdaxr.observe(truth, op.points(AT), error=ERROR, missing=0.2, seed=1)
 
 
-def closed_form(prior: Prior, observations: xr.Dataset, truth: xr.Dataset) -> tuple[np.ndarray, np.ndarray]:
+def closed_form(
+    prior: Prior, observations: xr.Dataset, truth: xr.Dataset, at: dict[str, list[float]] = AT
+) -> tuple[np.ndarray, np.ndarray]:
     """Mean and covariance of the normalised posterior, flattened, in double precision."""
     modes, layout = prior.network.modes, prior.layout
     b = covariance_of(modes, LENGTH).numpy()
@@ -70,7 +75,7 @@ def closed_form(prior: Prior, observations: xr.Dataset, truth: xr.Dataset) -> tu
     template = layout.template(truth.time, {"member": np.arange(len(b))})
     fields = layout.to_physical(units, truth.time)["t2m"]
     offset = layout.to_physical(0 * units[:1], truth.time)["t2m"]
-    operator = op.points(AT)
+    operator = op.points(at)
     # Land has neither a value nor a weight.
     columns = operator.apply(
         template.assign(t2m=(template.t2m.dims, np.nan_to_num(fields - offset), template.t2m.attrs))
@@ -111,6 +116,16 @@ def test_every_method_samples_the_posterior_of_optimal_interpolation(
         progress=False,
     )  # fmt: skip
     check(prior, posterior, *closed_form(_posed(prior, observations, truth, method).adapted, observations, truth))
+
+
+def test_soad_without_its_corrector_samples_it(prior: Prior, truth: xr.Dataset) -> None:
+    seen = sdaxr.observe(truth, op.points(NODES), error=ERROR, missing=0.2, seed=1)
+    method = sdaxr.methods.SOAD(corrector=False)
+    posterior = sdaxr.assimilate(
+        seen, prior, times=truth.time, members=300, method=method, sampler={"steps": 64, "corrections": 0},
+        progress=False,
+    )  # fmt: skip
+    check(prior, posterior, *closed_form(_posed(prior, seen, truth, method, NODES).adapted, seen, truth, NODES))
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS.names())
@@ -165,10 +180,10 @@ def test_a_level_that_no_training_showed_is_found_and_has_its_spread(prior: Prio
     assert error[True] < 0.8 * error[False]
 
 
-def _posed(prior: Prior, observations: xr.Dataset, truth: xr.Dataset, method: Any) -> Problem:
+def _posed(prior: Prior, observations: xr.Dataset, truth: xr.Dataset, method: Any, at: Any = AT) -> Problem:
     chosen: Any = resolve_method(prior, method)
     return Problem(
-        {"observations": observations}, {"observations": op.points(AT)}, prior, truth.time, chosen,
+        {"observations": observations}, {"observations": op.points(at)}, prior, truth.time, chosen,
         resolve_sampler(prior), "float32", Screening(), "cpu",
     )  # fmt: skip
 
@@ -207,17 +222,19 @@ def test_held_out_windows_with_a_fifth_of_the_variance_do_not_overshoot(
     assert np.sqrt(((found - mean) ** 2).mean()) < 0.1 * np.sqrt(covariance.diagonal().mean())
 
 
-def test_oi_refuses_what_is_not_linear_and_priors_without_modes(prior: Prior, truth: xr.Dataset) -> None:
+def test_oi_refuses_what_is_not_linear_and_priors_without_modes(
+    prior: Prior, truth: xr.Dataset, tmp_path: Path
+) -> None:
     nonlinear = sdaxr.observe(truth, op.arctan(), error=0.1)
     with pytest.raises(OptionError, match="method='oi' is for linear operators and Gaussian errors"):
         sdaxr.assimilate(nonlinear, prior, method="oi", progress=False)
-    flow = sdaxr.open_prior("kolmogorov")
-    times = flow.layout.times(0.0, 8)
-    state = flow.layout.template(times).isel(time=slice(8))
-    with pytest.raises(OptionError, match="method='oi' needs a prior with EOFs"):
-        sdaxr.assimilate(sdaxr.observe(state + 0.0, op.coarsen(8), error=0.1), flow, method="oi", progress=False)
+    store = tmp_path / "p.safetensors"
+    plain = sdaxr.train(weather(60, 0).fillna(0.0), store, steps=1, parameterisation="edm", progress=False, **SMALL)
+    linear = sdaxr.observe(truth.fillna(0.0), op.points(AT), error=0.1)
+    with pytest.raises(OptionError, match="method='oi' needs a prior with modes"):
+        sdaxr.assimilate(linear, plain, method="oi", progress=False)
 
 
 def test_nothing_is_trained_of_a_prior_without_modes(tmp_path: Path) -> None:
-    with pytest.raises(OptionError, match="steps=0 with parameterisation='edm', expected 'eof'"):
+    with pytest.raises(OptionError, match="steps=0 with parameterisation='edm', expected 'spectral', 'space-time'"):
         sdaxr.train(weather(60, 0), tmp_path / "p.safetensors", steps=0, parameterisation="edm", progress=False)

@@ -24,6 +24,13 @@ def test_the_same_noise_grows_with_the_level() -> None:
     assert float(noise[0].std()) == pytest.approx(1, rel=0.3)
 
 
+def test_there_is_no_noise_on_land() -> None:
+    sea = torch.tensor([1.0, 0.0])
+    held_out = HeldOut.of(lambda z, r: z, torch.ones(3, 4, 2), (0.01, 10.0), sea)
+    assert not held_out.noise[..., 1].any() and not held_out.denoised[..., 1].any()
+    torch.testing.assert_close(held_out.denoised[5, ..., 0], 1 + held_out.levels[5] * held_out.noise[..., 0])
+
+
 @pytest.mark.parametrize("level", [0, 7, 13])
 def test_errors_of_an_exact_denoiser_are_the_variance_given_z(level: int) -> None:
     chain = GaussianChain(6)

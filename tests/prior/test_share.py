@@ -76,7 +76,10 @@ def test_values_count_by_their_weights() -> None:
         "half": (side > 0) * torch.ones(2, 3, 4),
     }
     context = torch.zeros(1, LENGTH, 1, 3, 4)
-    found = {k: np.mean(measured_share(model, [(model.truth, context, w)], independent=64)) for k, w in weights.items()}
+    found = {
+        k: np.mean(measured_share(model, [(model.truth, context, w, (w > 0).float())], independent=64))
+        for k, w in weights.items()
+    }
     assert found["alike"] < 0.3 and found["one half"] == pytest.approx(0.5, abs=0.15)
     assert found["half"] == pytest.approx(1.0, abs=0.01)
 

@@ -11,7 +11,7 @@ method             covariance of H(x) given z                      exact for Gau
 ``mmps``           the network's Jacobian, a few Krylov steps      with enough steps
 ``jacobian_free``  of the prior, measured, or independent          with the covariance of the prior
 ``dmps``           r^2 H H^T around z itself (linear H)            where the prior is uninformative
-``soad``           measured or bounded; H selects state variables  with the covariance of the prior
+``soad``           measured or bounded; H selects state variables  as ``sda``, without its corrector
 ``dps``            none: steps of a given length                   no
 =================  ==============================================  ==================================================
 """

@@ -25,7 +25,6 @@ from sdaxr.posterior.guidance.base import GuidedDenoiser, ScoreMethod
 from sdaxr.posterior.guidance.sda import SDA
 from sdaxr.posterior.krylov import gmres
 from sdaxr.posterior.linear import residual
-from sdaxr.prior.eofs import Eofs
 from sdaxr.schema import OptionError
 
 if TYPE_CHECKING:
@@ -65,7 +64,7 @@ class MMPS(ScoreMethod):
     def resolve(self, prior: Prior, times: xr.DataArray, device: torch.device) -> ScoreMethod:
         """The method; for a prior that is a Gaussian process, `SDA` with its V, which is the same and exact."""
         network = prior.network
-        return SDA().resolve(prior, times, device) if isinstance(network.modes, Eofs) and network.silent else self
+        return SDA().resolve(prior, times, device) if network.modes is not None and network.silent else self
 
     def mean(self, posterior: GuidedDenoiser, z: Tensor, r: float) -> Tensor:
         """E[x | z, y], of the shape of z (batch, time, channel, *space)."""

@@ -22,11 +22,13 @@ from torch import Tensor
 
 from sdaxr.posterior.covariance.base import GaussianPrior
 from sdaxr.posterior.covariance.eofs import EofCovariance
+from sdaxr.posterior.covariance.modal import ModalCovariance, WindowCovariance
 from sdaxr.posterior.covariance.trajectory import Covariance
 from sdaxr.posterior.guidance.base import GuidedDenoiser, ScoreMethod
 from sdaxr.posterior.linear import Likelihood, residual
 from sdaxr.posterior.mixture import MixtureObservation
 from sdaxr.prior.eofs import Eofs
+from sdaxr.prior.modes import Modes
 from sdaxr.schema import OptionError
 
 if TYPE_CHECKING:
@@ -37,8 +39,8 @@ if TYPE_CHECKING:
 class OI(ScoreMethod):
     """Optimal interpolation (Gandin 1963; Lorenc 1986, doi:10.1002/qj.49711247414): exact draws, without a network.
 
-    The covariance is that of the Gaussian process of a prior with EOFs (`sdaxr.prior.eofs`), or for state vectors that
-    of `Covariance`. Operators are linear, and errors Gaussian.
+    The covariance is that of the Gaussian process of a prior with EOFs (`sdaxr.prior.eofs`) or with sines and cosines
+    (`sdaxr.prior.modes`), or for state vectors that of `Covariance`. Operators are linear, and errors Gaussian.
 
     Parameters
     ----------
@@ -56,14 +58,23 @@ class OI(ScoreMethod):
         Raises
         ------
         OptionError
-            If the prior has neither EOFs nor state vectors, or the trajectory has more than 4096 values.
+            If the prior has neither modes nor state vectors, if its modes are those of windows of another length, or
+            if a trajectory of state vectors has more than 4096 values.
         """
         modes = prior.network.to(device).modes
         if isinstance(modes, Eofs):
             return replace(self, covariance=EofCovariance(modes))
+        if isinstance(modes, Modes):
+            if modes.window not in (None, times.size):
+                raise OptionError(
+                    f"method='oi' with the prior {prior.name!r} is for windows of {modes.window} states, found "
+                    f"{times.size}; give as many times, or take method='sda'"
+                )
+            kind = ModalCovariance if modes.window is None else WindowCovariance
+            return replace(self, covariance=kind.gaussian(modes))
         if prior.layout.space:
             raise OptionError(
-                f"method='oi' needs a prior with EOFs, and the prior {prior.name!r} has none; train one with "
+                f"method='oi' needs a prior with modes, and the prior {prior.name!r} has none; train one with "
                 "sdaxr.train(..., parameterisation='eof', steps=0)"
             )
         return replace(self, covariance=Covariance().resolve(prior, times, device))

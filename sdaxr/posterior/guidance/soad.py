@@ -24,7 +24,11 @@ the distribution of S z. While :math:`a^2 r^2 > R`, on arrival at each noise lev
 
 The corrector does not use the prior. Near :math:`a^2 r^2 = R` it counts y twice, once in z and once in the likelihood:
 where the errors are not small, the ensemble is too narrow. The corrector treats errors as Gaussian; the likelihood uses
-their density.
+their density. A pinned z also leaves samplers of second order with steps of first order.
+
+With the covariance of a Gaussian prior and without the corrector, the method is exact. With the corrector it is exact
+for errors that vanish and steps that are short: after 64 steps, errors of a sixth of the standard deviation of a
+Gaussian field left 0.57 of the posterior variance where it is observed, and 0.87 elsewhere.
 """
 
 from __future__ import annotations
@@ -65,7 +69,8 @@ class SOAD(ScoreMethod):
         the name of one of them. For priors that do not know the modes of their fields, `Bounded` replaces `Measured`.
     corrector
         Whether the forward-diffusion corrector is used: as long as the noise is larger than the observation errors, the
-        noised observations replace the observed quantities in z.
+        noised observations replace the observed quantities in z. Without it, the method is exact for Gaussian priors
+        with `Measured`.
     """
 
     variance: Uncertainty = field(default_factory=Measured, metadata={"registry": UNCERTAINTIES})
