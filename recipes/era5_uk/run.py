@@ -49,11 +49,14 @@ TRAINING: dict[str, Any] = {
 SAMPLER: dict[str, Any] = {"corrections": 0}
 # Priors of the table: what differs from `TRAINING`, and how the posterior is drawn.
 FLOOR: dict[str, Any] = {"steps": 0, "minutes": None}
-PRIORS: dict[str, tuple[dict[str, Any], str]] = {
-    "sdaxr": ({}, "sda"),
-    "sdaxr without network": (FLOOR, "sda"),
-    "method='oi'": (FLOOR, "oi"),
-    "anomalies from the hourly climatology": (FLOOR | {"statistics": {"normalise": "climatology"}}, "oi"),
+PRIORS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "sdaxr": ({}, {"name": "sda"}),
+    "sdaxr without network": (FLOOR, {"name": "sda"}),
+    "method='oi'": (FLOOR, {"name": "oi"}),
+    "oi, variances of the training days": (FLOOR, {"name": "oi", "adapt": False}),
+    "oi, anomalies from the hourly climatology": (FLOOR | {"statistics": {"normalise": "climatology"}}, {"name": "oi"}),
+    "oi, one mean for all points": (FLOOR | {"statistics": {"normalise": "channel"}}, {"name": "oi"}),
+    "cosine modes": ({"parameterisation": "spectral"}, {"name": "sda"}),
 }
 
 
@@ -62,7 +65,7 @@ PRIORS: dict[str, tuple[dict[str, Any], str]] = {
     "--store", type=click.Path(path_type=Path), default=Path("era5_uk"), help="Folder for prior and posteriors."
 )
 @click.option("--minutes", default=3.0, show_default=True, help="Most that the training may take.")
-@click.option("--members", default=8, show_default=True, help="Posterior samples a window.")
+@click.option("--members", default=32, show_default=True, help="Posterior samples a window.")
 @click.option("--hours", default=24, show_default=True, help="Length of a window.")
 @click.option("--split", type=click.Choice(["test", "valid"]), default="test", show_default=True)
 @click.option("--results", type=click.Path(path_type=Path), default=HERE, help="Folder for the table and the figure.")
@@ -71,7 +74,7 @@ def main(store: Path, minutes: float, members: int, hours: int, split: str, resu
     data = load()
     priors = {name: trained(data, store / name_of(name), minutes, *PRIORS[name]) for name in PRIORS}
     chosen = data.sel(time={"test": TEST, "valid": VALID}[split])
-    rows = []
+    rows, ranks = [], []
     for case, (stations, error) in enumerate(SCENARIOS):
         used, left_out = networks(data, stations)
         for number, truth in enumerate(windows(chosen, hours)):
@@ -88,10 +91,13 @@ def main(store: Path, minutes: float, members: int, hours: int, split: str, resu
                 )
                 seconds[name] = time.monotonic() - begin
             rows += score(where, truth, found, left_out, seconds)
+            ranks += [histogram(name, found[name], left_out, truth) for name in priors if not case]
             if number == case == 0:
                 found["sdaxr"].sda.plot(truth=truth, observations=observations, path=results / "posterior.png")
     table = pd.DataFrame(rows)
     table.to_csv(results / "results.csv", index=False, float_format="%.4f")
+    pooled = pd.concat(ranks).groupby(["method", "rank"], sort=False)["frequency"].mean().reset_index()
+    pooled.to_csv(results / "ranks.csv", index=False, float_format="%.4f")
     known = {name: prior for name, (prior, _) in priors.items()}
     (results / "results.json").write_text(
         json.dumps(describe(known, members, hours, summarise(table)), indent=1) + "\n"
@@ -104,7 +110,9 @@ def name_of(method: str) -> str:
     return re.sub("[^a-z]+", "-", method).strip("-") + ".safetensors"
 
 
-def trained(data: xr.Dataset, path: Path, minutes: float, changes: dict[str, Any], method: str) -> tuple[Prior, str]:
+def trained(
+    data: xr.Dataset, path: Path, minutes: float, changes: dict[str, Any], method: dict[str, Any]
+) -> tuple[Prior, dict[str, Any]]:
     """A prior of the table, trained where there is none yet, and the method that it is used with."""
     if not path.exists():
         options = TRAINING | {"minutes": minutes} | changes
@@ -195,6 +203,14 @@ def covered(ensemble: xr.DataArray, truth: xr.DataArray) -> float:
     members = ensemble.sizes["member"]
     width = float(student.ppf(0.95, members - 1)) * (1 + 1 / members) ** 0.5 * ensemble.std("member", ddof=1)
     return float((np.abs(truth - ensemble.mean("member")) <= width).mean())
+
+
+def histogram(method: str, ensemble: xr.Dataset, left_out: Operator, truth: xr.Dataset) -> pd.DataFrame:
+    """Frequency of each rank of the true values among the members, at the stations that were left out."""
+    found = verify(left_out.apply(ensemble), left_out.apply(truth), metrics=("rank_histogram",))
+    frequency = found["rank_histogram_t2m"]
+    frequency = frequency.mean([d for d in frequency.dims if d != "rank"])
+    return pd.DataFrame({"method": method, "rank": frequency["rank"].values, "frequency": frequency.values})
 
 
 def summarise(table: pd.DataFrame) -> pd.DataFrame:

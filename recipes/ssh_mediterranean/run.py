@@ -21,7 +21,7 @@ import tracks
 import xarray as xr
 
 import sdaxr
-from sdaxr.observations.shared import ATTRIBUTES, BIAS
+from sdaxr.observations.shared import ATTRIBUTES
 from sdaxr.verification.verify import summary, verify
 
 HERE = Path(__file__).resolve().parent
@@ -103,20 +103,13 @@ def methods(data: xr.Dataset, store: Path, members: int) -> dict[str, Method]:
     """Each makes of the truth's times and grid and of the observations a field, or members; none sees the truth."""
     mean = usual(data)
 
-    def assimilate(method: str, normalise: str = "point", level: bool = True, white: bool = False) -> Method:
+    def assimilate(method: str, normalise: str = "point", adapt: bool = True, white: bool = False) -> Method:
         def run(truth: xr.Dataset, observations: xr.Dataset) -> xr.Dataset:
             prior = prior_of(data, store / f"{normalise}.safetensors", normalise)
             observations = unbiased(observations) if white else observations
-
-            def draws(measured: xr.Dataset, how: str = "oi") -> xr.Dataset:
-                options: dict[str, Any] = {} if how == "oi" else {"sampler": SAMPLER}
-                options |= {"times": truth.time, "members": members, "progress": False}
-                return sdaxr.assimilate(measured, prior, method=how, **options)
-
-            found = draws(observations, method)
-            if not level:
-                return found
-            return with_level(found, observations, found if method == "oi" else draws(observations), draws)
+            options: dict[str, Any] = {} if method == "oi" else {"sampler": SAMPLER}
+            options |= {"times": truth.time, "members": members, "progress": False}
+            return sdaxr.assimilate(observations, prior, method={"name": method, "adapt": adapt}, **options)
 
         return run
 
@@ -125,40 +118,10 @@ def methods(data: xr.Dataset, store: Path, members: int) -> dict[str, Method]:
         "interpolation": lambda truth, observations: interpolated(observations, truth, mean),
         "oi": assimilate("oi"),
         "sda": assimilate("sda"),
-        "oi, level of the training days": assimilate("oi", level=False),
+        "oi, variances of the training days": assimilate("oi", adapt=False),
         "oi, white errors": assimilate("oi", white=True),
         "oi, without climatology": assimilate("oi", normalise="channel"),
     }  # fmt: skip
-
-
-def with_level(
-    found: xr.Dataset, observations: xr.Dataset, analysed: xr.Dataset, draws: Callable[[xr.Dataset], xr.Dataset]
-) -> xr.Dataset:
-    r"""Members with an unknown level of the whole sea in the window, above that of the training days.
-
-    Heating raises the sea by some cm in a few weeks, which no covariance of other weeks knows. As in universal kriging
-    (Cressie 1993, section 3.4, doi:10.1002/9781119115151), the level m has a flat prior: with the innovations d, their
-    covariance K and the analysis g of the constant 1,
-
-    .. math:: m \sim N((1^T K^{-1} d) / (1^T K^{-1} 1), \; 1 / (1^T K^{-1} 1)), \qquad x(m) = x(0) + (1 - g) m .
-
-    K^-1 d is R^-1 times the residuals of the analysis, the mean of the draws ``analysed``; R is that of tracks with a
-    bias. With the same seed, two sets of draws differ by the analysis of what their observations differ by.
-    """
-    shift = 0.1  # m
-    plain = analysed.mean("member")["adt"]
-    moved = (observations["adt"] + shift).assign_attrs(observations["adt"].attrs)
-    g = (draws(observations.assign(adt=moved)).mean("member")["adt"] - plain) / shift
-    residual, left = observations["adt"] - at_tracks(plain, observations), 1 - at_tracks(g, observations)
-    good = (residual.notnull() & left.notnull()).values
-    track = np.unique(observations["track"].values[good], return_inverse=True)[1]
-    count = np.bincount(track)
-    bias = observations["adt_error"].attrs.get(BIAS, 0.0)
-    weight = 1 / (float(observations["adt_error"].max()) ** 2 + count * bias**2)
-    above, below = (float(weight @ np.bincount(track, v.values[good])) for v in (residual, left))
-    random = np.random.default_rng(0).normal(size=found.sizes["member"])
-    level = xr.DataArray(above / below + random / below**0.5, dims="member")
-    return found.assign(adt=(found["adt"] + (1 - g) * level).transpose(*found["adt"].dims))
 
 
 def at_tracks(field: xr.DataArray, observations: xr.Dataset) -> xr.DataArray:

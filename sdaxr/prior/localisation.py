@@ -22,8 +22,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sdaxr.prior import gaps
 from sdaxr.prior.decomposition import EofsOfStates, Squares, eofs_of, squares
-from sdaxr.prior.eofs import LEAST
+from sdaxr.prior.eofs import LEAST, Eofs
 from sdaxr.prior.modes import cosines
 from sdaxr.schema import DataError
 from sdaxr.states.fields import StateLayout
@@ -44,6 +45,8 @@ _EXPLAINED, _RANK = 0.999, 600
 _NUMBERS = 7_000_000
 # Longest series whose cosines are measured, in states.
 _LONGEST = 128
+# Fraction of the values that are missing above which EOFs are measured again, on filled states, so many times.
+_GAPS, _ROUNDS = 0.01, 3
 # Windows of a block overlap: each begins so many parts of its length after the last one.
 _OVERLAP = 4
 # Width of the average over neighbouring EOFs, in the logarithm of their number.
@@ -92,14 +95,28 @@ class MeasuredEofs:
 def measured_eofs(
     series: Iterable[Tensor], layout: StateLayout, *, window: int, taper: float | None = None
 ) -> MeasuredEofs:
-    """EOFs of states (time, channel, *space) of a layout; see `localised`."""
+    """EOFs of states (time, channel, *space) of a layout; see `localised`.
+
+    Where many values are missing, gaps are filled with draws of the process that was found with the mean in the gaps,
+    the EOFs are measured again, and so on (stochastic EM; `sdaxr.prior.gaps`).
+    """
     places, unit = positions(layout)
     everywhere = np.tile(places, (layout.channels, 1))
     kept = np.ones(len(everywhere), bool) if layout.mask is None else layout.mask.ravel()
-    states = [part.flatten(1)[:, torch.as_tensor(kept)] for part in series]
+    parts = list(series)
+
+    def present(states: Iterable[Tensor]) -> list[Tensor]:
+        return [part.flatten(1)[:, torch.as_tensor(kept)] for part in states]
+
     cells = areas(layout)
     weights = None if cells is None else np.tile(cells.ravel(), layout.channels)[kept]
-    found = localised(states, everywhere[kept], window=window, taper=taper, weights=weights)
+    options: dict[str, Any] = {"window": window, "taper": taper, "weights": weights}
+    states = present(parts)
+    found = localised(states, everywhere[kept], **options)
+    for _ in range(_ROUNDS if gaps.missing(states) > _GAPS else 0):
+        modes = Eofs(layout.channels, layout.shape, found.vectors.shape[1], len(found.variances))
+        MeasuredEofs(found, layout.mask, {}).into(modes)
+        found = localised(present(gaps.filled(part, modes) for part in parts), everywhere[kept], **options)
     about = {**found.about, "length": len(found.variances), "taper_units": unit, "by_area": cells is not None}
     return MeasuredEofs(found, layout.mask, about)
 

@@ -14,7 +14,7 @@ from small_training import trained
 
 from sdaxr.prior import gaps
 from sdaxr.prior.files import Prior, open_prior
-from sdaxr.prior.localisation import localised
+from sdaxr.prior.localisation import measured_eofs
 from sdaxr.prior.preconditioning import DenoisingNetwork
 from sdaxr.prior.windows import Windows
 from sdaxr.schema import DataError, OptionError
@@ -154,66 +154,22 @@ def clouds(times: int, points: int, share: float, seed: int = 1) -> np.ndarray:
     return found
 
 
-def test_autocovariances_of_complete_states_are_those_of_the_sample() -> None:
-    states = torch.as_tensor(sampled(times=50, points=12, scale=0.2)[0])
-    vectors = torch.linalg.qr(torch.randn(12, 5, generator=torch.Generator().manual_seed(0)))[0]
-    mean, values = states.mean(0), torch.tensor([3.0, 2.0, 1.0, 0.5, 0.1])
-    coefficients = (states - mean) @ vectors
-    rest = states - mean - coefficients @ vectors.T
-    found = gaps.autocovariances([states[:30], states[30:]], mean, vectors, values, 3)
-    for lag in range(3):
-        parts = (slice(0, 30), slice(30, 50))
-        own = sum((coefficients[p][lag:] * coefficients[p][: len(coefficients[p]) - lag]).sum(0) for p in parts) / 50
-        torch.testing.assert_close(found[lag, :-1].float(), own, rtol=0.01, atol=1e-3)
-    # The coefficients are shrunk, and what they leave is not.
-    assert float(found[0, -1]) == pytest.approx(float(rest.square().sum()) / 50 / (12 - 5), rel=0.01)
-
-
-def test_autocovariances_of_states_with_clouds_have_no_bias() -> None:
-    states, _, covariance, correlation = sampled(times=2000, points=60, scale=0.15)
-    cloudy = np.where(clouds(2000, 60, 0.5), np.nan, states)
-    assert 0.5 < np.isnan(cloudy).mean() < 0.6
-    values, vectors = (torch.as_tensor(a[..., ::-1].copy()).float() for a in np.linalg.eigh(covariance))
-    exact = torch.cat([values[:30], values[30:].mean()[None]]).double()
-    found = gaps.autocovariances([torch.as_tensor(cloudy)], torch.zeros(60), vectors[:, :30], values[:30], 3)
-    # Some 500 independent states: a standard error of 6 %.
-    assert float((found[0] / exact).log().abs().max()) < 0.2
-    assert float((found[2, :6] / found[0, :6] - correlation**2).abs().max()) < 0.12
-    mean_filled = torch.as_tensor(np.nan_to_num(cloudy)) @ vectors[:, :30] / (1 - np.isnan(cloudy).mean()) ** 0.5
-    assert float((mean_filled.square().mean(0) / exact[:-1]).log().abs().max()) > 1
-
-
-def test_a_process_is_found_behind_clouds() -> None:
-    """Variances of points and of the leading EOFs are those from complete data."""
-    states, places, covariance, _ = sampled(times=900, points=60, scale=0.15)
+@pytest.mark.parametrize("filled", [True, False])
+def test_a_process_is_found_behind_clouds(monkeypatch: pytest.MonkeyPatch, filled: bool) -> None:
+    """The variances of the leading EOFs are those from complete data; with the mean in the gaps they are not."""
+    states, _, covariance, _ = sampled(times=900, points=60, scale=0.15)
     cloudy = np.where(clouds(900, 60, 0.45), np.nan, states)
-    whole, seen = (localised([torch.as_tensor(s)], places, window=8, taper=0.4) for s in (states, cloudy))
-    leading = seen.autocovariances[0, :5] / whole.autocovariances[0, :5]
-    assert float(leading.log().abs().max()) < 0.25
-    vectors, found = seen.vectors.double(), seen.autocovariances[0].double()
-    rebuilt = (vectors * (found[:-1] - found[-1])) @ vectors.T + found[-1] * torch.eye(60)
-    ratio = rebuilt.diagonal().numpy() / covariance.diagonal()
-    assert np.abs(np.log(ratio)).mean() < 0.15 and np.abs(np.log(ratio[:7])).max() < 0.4
-
-
-def test_the_taper_is_chosen_behind_clouds() -> None:
-    states, places, _, _ = sampled(times=200, points=60, scale=0.1)
-    found = localised([torch.as_tensor(np.where(clouds(200, 60, 0.5), np.nan, states))], places, window=4)
-    score = found.about["log_likelihood"]
-    assert max(score, key=score.get) not in ("0.06", "0.7")
-
-
-def test_the_likelihood_is_that_of_the_values_that_are_there() -> None:
-    vectors = torch.linalg.qr(torch.randn(6, 2, generator=torch.Generator().manual_seed(0)))[0].double()
-    variances, noise = torch.tensor([4.0, 2.0, 0.3]).double(), 0.5
-    covariance = (vectors * (variances[:2] - 0.3)) @ vectors.T + 0.3 * torch.eye(6) + noise**2 * torch.eye(6)
-    state, seen = torch.tensor([1.0, -2.0, torch.nan, 0.5, torch.nan, 0.2]).double(), [0, 1, 3, 5]
-    own = covariance[seen][:, seen]
-    normal = torch.distributions.MultivariateNormal(torch.zeros(4).double(), own)
-    expected = normal.log_prob(state[seen]) + 2 * np.log(2 * np.pi) - 0.5 * noise**2 * own.inverse().trace()
-    empty = torch.full((6,), torch.nan).double()
-    found = gaps.log_likelihood([torch.stack([state, empty])], torch.zeros(6), vectors, variances, noise)
-    assert found == pytest.approx(float(expected) / 4)
+    coords = {"time": np.arange(900.0), "x": np.linspace(0, 1, 60)}
+    data = xr.Dataset({"t": (("time", "x"), cloudy, {"units": "K"})}, coords)
+    layout = infer_layout(data, missing="masked", cycles=())
+    series = torch.as_tensor(layout.to_array(data, gaps=True))
+    if not filled:
+        monkeypatch.setattr("sdaxr.prior.localisation._GAPS", 1.0)
+    found = measured_eofs([series], layout, window=8, taper=0.4).found
+    vectors, variances = found.vectors.double().numpy(), found.variances.mean(0).double().numpy()
+    exact = np.einsum("pk,pq,qk->k", vectors, covariance, vectors) / float(layout.std.item()) ** 2
+    worst = np.abs(np.log(variances[:7] / exact[:7])).max()
+    assert worst < 0.25 if filled else worst > 0.5
 
 
 def test_gaps_are_filled_with_draws_of_the_conditional_process(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -258,9 +214,9 @@ def test_a_prior_with_eofs_is_trained_on_filled_states(monkeypatch: pytest.Monke
             data, tmp_path / f"{name}.safetensors", window=4, steps=2, optimisation={"batch": 32}, **options
         )
         loss[name] = prior.metadata["training"]["gaussian_loss"]
-    assert loss["cloudy"] == pytest.approx(loss["clear"], rel=0.6)
+    assert loss["cloudy"] == pytest.approx(loss["clear"], rel=0.15)
     shown, context = prior.reference
     assert bool((context[:, :, -1] == 1).all()) and 0.8 < shown.std() < 1.2
     monkeypatch.setattr(Windows, "fill", lambda *_: None)
     zeros = trained(data, tmp_path / "zeros.safetensors", window=4, steps=2, optimisation={"batch": 32}, **options)
-    assert zeros.metadata["training"]["gaussian_loss"] > 1.5 * loss["cloudy"]
+    assert zeros.metadata["training"]["gaussian_loss"] > 1.05 * loss["cloudy"]
