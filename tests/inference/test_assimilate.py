@@ -57,7 +57,7 @@ def test_labels_are_those_of_the_prior(prior: Prior, truth: xr.Dataset, observat
     attrs = posterior.attrs
     assert attrs["prior"] == "chain" and attrs["method"] == "sda" and attrs["seed"] == 5
     assert attrs["sampler"] == "sde-dpm++" and json.loads(attrs["sampler_options"])["steps"] == 12
-    assert json.loads(attrs["method_options"]) == {"variance": {"name": "measured"}}
+    assert json.loads(attrs["method_options"]) == {"adapt": True, "variance": {"name": "measured"}}
     assert json.loads(attrs["operators"][0]) == op.identity().to_dict()
     assert attrs["observations_used"] == [10] and attrs["observations_dropped"] == [0]
 
@@ -230,7 +230,9 @@ def test_settings_come_from_the_user_then_the_prior(prior: Prior, observations: 
     recorded = {"name": "sda", "variance": {"name": "scalar", "gamma": 0.3}}
     tuned = prior.with_sampling(method=recorded, sampler={"name": "sde-dpm++", "steps": 5})
     found = assimilate(observations, tuned, sampler={"steps": 7}, members=1, progress=False).attrs
-    assert json.loads(found["method_options"]) == {"variance": {"name": "scalar", "gamma": 0.3}}
+    assert json.loads(found["method_options"]) == {
+        "adapt": True, "variance": {"name": "scalar", "gamma": 0.3},
+    }  # fmt: skip
     sampler = json.loads(found["sampler_options"])
     assert sampler["steps"] == 7 and sampler["corrections"] == 3
     default = assimilate(observations, tuned, members=1, progress=False).attrs

@@ -40,7 +40,8 @@ def test_a_prior_continues_every_member_from_its_own_states():
     for member, state in states.items():
         departure = [float(result[v][member, 0]) - 280 for v in "ab"] - CHAIN.transition @ state
         assert np.abs(departure).max() < 5 * 2 * np.sqrt(CHAIN.noise[0, 0])
-    assert result.attrs["model"] == "chain" and result.attrs["method_options"] == '{"variance": {"name": "measured"}}'
+    assert result.attrs["model"] == "chain"
+    assert result.attrs["method_options"] == '{"adapt": true, "variance": {"name": "measured"}}'
 
 
 def test_a_member_of_a_prior_forecast_is_the_same_in_any_batch_and_archive(tmp_path):
