@@ -22,11 +22,18 @@ class _Messages(logging.Handler):
 
 
 def set_quiet(ctx: click.Context, parameter: click.Parameter, quiet: bool) -> bool:
-    """Write messages to standard error: all, or errors only."""
-    logger = logging.getLogger("sdaxr")
+    """Write messages to standard error, all or errors only, until the command ends."""
+    logger, handler = logging.getLogger("sdaxr"), _Messages()
+    before = logger.level
+
+    def end() -> None:
+        logger.removeHandler(handler)
+        logger.setLevel(before)
+
     logger.setLevel(logging.ERROR if quiet else logging.INFO)
-    if not any(isinstance(handler, _Messages) for handler in logger.handlers):
-        logger.addHandler(_Messages())
+    logger.addHandler(handler)
+    # That of a command is not closed where a flag is missing.
+    ctx.find_root().call_on_close(end)
     return quiet
 
 

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import logging
+
 import click
 import pytest
+from click.testing import CliRunner
 
+from sdaxr.commands.cli import main
 from sdaxr.commands.options import as_json, as_json_or_name, as_names, as_settings, value_of, with_options
 from sdaxr.schema import OptionError
 
@@ -57,3 +61,12 @@ def test_an_option_in_the_place_of_a_name_is_told_from_it(name: str, text: str) 
     message = f"found --{name} '{text}', expected a name; give an option as --{name}-option {text}"
     with pytest.raises(OptionError, match=message):
         with_options({name: text, f"{name}_option": {}}, name)
+
+
+@pytest.mark.parametrize("arguments", [["info", "nothing.zarr", "--quiet"], ["train", "--quiet"]])
+def test_the_logger_is_as_before_when_a_command_has_ended(arguments: list[str]) -> None:
+    logger = logging.getLogger("sdaxr")
+    before = logger.level, list(logger.handlers)
+    result = CliRunner().invoke(main, arguments)
+    assert result.exit_code != 0
+    assert (logger.level, logger.handlers) == before

@@ -34,8 +34,8 @@ _DENSE = 1000
 # up to so many observations, whose matrix takes 0.5 GB, and numbers of their coefficients. Three thousand observations
 # of a day of hours on 1617 points take a tenth of the time of the direct solution; those with biases do not converge.
 _STEPS, _LARGEST, _NUMBERS = 150, 8192, 2**28
-# Rows of the observation operator that are computed at once.
-_ROWS = 64
+# Rows of the observation operator that are computed at once, and their numbers.
+_ROWS, _AT_ONCE = 64, 2**26
 # Conjugate gradients stop at this residual, relative to the innovations.
 _TOLERANCE = 1e-3
 # Number of pairs of draws for the expectation of an operator that does not act on each value by itself.
@@ -168,7 +168,8 @@ class System:
 def _rows(networks: Sequence[GaussianObservation], like: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
     """H where there are data, sparse, (n, length, m), and which values of a state its m columns are, (m,)."""
     count, found = sum(len(o.errors) for o in networks), []
-    for chosen in torch.eye(count, device=like.device, dtype=like.dtype).split(_ROWS):
+    together = max(1, min(_ROWS, _AT_ONCE // like[0].numel()))
+    for chosen in torch.eye(count, device=like.device, dtype=like.dtype).split(together):
         zero = like.new_zeros(len(chosen), *like.shape[1:])
         around = Linearised(lambda x: torch.cat([o.operator(x) for o in networks], dim=1), zero)
         found.append((around.adjoint(chosen) * present).flatten(2).to_sparse())
