@@ -241,7 +241,8 @@ def describe(priors: dict[str, Prior], members: int, hours: int, table: pd.DataF
 def about(prior: Prior) -> dict[str, Any]:
     """What was chosen and learnt: modes, weight of the network by noise level, losses."""
     training = {k: v for k, v in prior.metadata["training"].items() if k != "history"}
-    return {"modes": prior.metadata["modes"], "share": prior.metadata["share"], "training": training}
+    known = {k: prior.metadata[k] for k in ("modes", "share") if k in prior.metadata}
+    return {**known, "training": training}
 
 
 if __name__ == "__main__":
