@@ -106,7 +106,8 @@ def measured_eofs(
     parts = list(series)
 
     def present(states: Iterable[Tensor]) -> list[Tensor]:
-        return [part.flatten(1)[:, torch.as_tensor(kept)] for part in states]
+        flat = (part.flatten(1) for part in states)
+        return list(flat) if layout.mask is None else [part[:, torch.as_tensor(kept)] for part in flat]
 
     cells = areas(layout)
     weights = None if cells is None else np.tile(cells.ravel(), layout.channels)[kept]
@@ -134,7 +135,7 @@ def localised(
     places
         Positions of the points, (point, n), whose Euclidean distances the taper takes.
     window
-        Length of the windows, in states, whose likelihood decides.
+        Length of the series whose cosines are measured, in states; of long records they are longer.
     taper
         Length D, in the units of the positions. None: the most likely of a few lengths.
     weights
