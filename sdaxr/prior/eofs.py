@@ -88,7 +88,7 @@ class Eofs(nn.Module):
     def orthonormalise(self) -> None:
         """Make the EOFs orthonormal again after they were rounded to half precision."""
         basis, upper = torch.linalg.qr(self.vectors.double())
-        self.vectors.copy_(basis * upper.diagonal().sign())
+        self.vectors.copy_(basis * upper.diagonal().sign() * (self.present.reshape(-1, 1) > 0))
 
     def spanning(self, patterns: Tensor) -> Eofs:
         """The same process with more modes, so that they span ``patterns`` (m, channel * point).

@@ -196,14 +196,17 @@ class Prior:
         """
         path = local_path(path)
         arrays, layout = self.layout.to_file()
-        learned = set(dict(self.network.named_parameters()))
-        if self.augmentation.operators or isinstance(self.network.modes, Eofs):
+        learned, modes = set(dict(self.network.named_parameters())), self.network.modes
+        if self.augmentation.operators:
             # The eigenvectors are most of the file; rounding them adds far less than the errors of observations.
             learned.add(_VECTORS)
-        tensors = {
-            f"network.{k}": v.detach().cpu().to(dtype if k in learned else v.dtype)
-            for k, v in self.network.state_dict().items()
+        weights = {
+            k: v.detach().cpu().to(dtype if k in learned else v.dtype) for k, v in self.network.state_dict().items()
         }
+        if isinstance(modes, Eofs):
+            # Those of EOFs are rounded in any case: few samples give them with far larger errors. Land has none.
+            weights[_VECTORS] = weights[_VECTORS][modes.present.flatten().cpu() > 0].half()
+        tensors = {f"network.{k}": v for k, v in weights.items()}
         tensors |= {k: torch.as_tensor(np.array(a)) for k, a in arrays.items()}
         tensors |= {k: torch.as_tensor(np.array(a)).half() for k, a in zip(_REFERENCE, self.reference, strict=True)}
         metadata = {"sdaxr": FORMAT, "about": json.dumps(self.metadata | {"layout": layout})}
@@ -266,6 +269,10 @@ def _assembled(tensors: Mapping[str, torch.Tensor], about: dict[str, Any]) -> Pr
     layout = StateLayout.from_file(arrays, about.pop("layout"))
     network = assemble(layout, about)
     weights = {k.removeprefix("network."): t for k, t in tensors.items() if k.startswith("network.")}
+    if isinstance(network.modes, Eofs):
+        vectors = torch.zeros_like(network.modes.vectors, dtype=weights[_VECTORS].dtype)
+        vectors[weights["modes.present"].flatten() > 0] = weights[_VECTORS]
+        weights[_VECTORS] = vectors
     network.load_state_dict(weights)
     if network.modes is not None and weights[_VECTORS].dtype != torch.float32:
         network.modes.orthonormalise()

@@ -209,10 +209,9 @@ def train(
         # Predictors alone sample a Gaussian process exactly; the steps of Langevin corrections narrow it.
         about["sampling"] = {"sampler": {"corrections": 0}}
     about = json.loads(json.dumps(about, default=np.generic.item))  # as the file holds it
-    prior = Prior(layout, run.averaged.cpu().eval().requires_grad_(False), held_out.reference(), about)
-    prior.save(store)
+    Prior(layout, run.averaged.cpu().eval().requires_grad_(False), held_out.reference(), about).save(store)
     remove(checkpoint)
-    return prior
+    return open_prior(store)  # as it is rounded in the file
 
 
 def fingerprint(data: xr.Dataset, layout: StateLayout) -> dict[str, Any]:

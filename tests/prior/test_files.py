@@ -15,6 +15,7 @@ from safetensors.torch import save_file
 
 from sdaxr import operators as op
 from sdaxr.prior.files import Prior, assemble, open_prior, priors
+from sdaxr.prior.training import train
 from sdaxr.schema import ArchiveError, PriorError
 from sdaxr.states.infer import infer_layout
 
@@ -89,6 +90,23 @@ def test_the_many_vectors_of_an_augmented_prior_are_rounded_and_stay_orthonormal
     torch.testing.assert_close(again.vectors, network.modes.vectors, rtol=0, atol=1e-3)
     product = again.vectors.mT @ again.vectors
     torch.testing.assert_close(product, torch.eye(product.shape[-1]).expand_as(product), rtol=0, atol=1e-6)
+
+
+def test_eofs_are_kept_at_sea_only_and_rounded(tmp_path: Path) -> None:
+    values = np.random.default_rng(0).normal(size=(60, 6, 8)).cumsum(1).cumsum(2)
+    values[:, :3] = np.nan
+    coords = {"time": np.arange(60.0), "y": np.arange(6.0), "x": np.arange(8.0)}
+    data = xr.Dataset({"t": (("time", "y", "x"), values, {"units": "K"})}, coords)
+    path = tmp_path / "p.safetensors"
+    options = {"network": {"widths": [4], "patch": 1}, "optimisation": {"batch": 2}, "progress": False}
+    modes = train(data, path, window=4, steps=0, **options).network.modes
+    with safe_open(path, framework="pt") as file:
+        stored = file.get_tensor("network.modes.vectors")
+    assert stored.dtype == torch.float16 and len(stored) == 24
+    vectors = open_prior(path).network.modes.vectors
+    assert torch.equal(vectors, modes.vectors) and float(vectors[:24].abs().max()) == 0
+    torch.testing.assert_close(vectors.T @ vectors, torch.eye(vectors.shape[1]), rtol=0, atol=1e-6)
+    torch.testing.assert_close(vectors[24:], stored.float(), rtol=0, atol=2e-3)
 
 
 def test_sampling_settings_are_kept(prior: Prior, tmp_path: Path) -> None:
