@@ -1,8 +1,4 @@
-r"""Leading eigenvectors of localised covariances: EOFs.
-
-Covariances of distant points are tapered with the distance d,
-
-.. math:: B_{ij} = C_{ij} \exp(-d_{ij}^2 / 2 D^2) .
+r"""Leading eigenvectors of localised covariances B (`sdaxr.prior.localisation`): EOFs.
 
 On a global grid, where cells have different areas, the leading EOFs are those that explain most of the variance by area
 (North et al. 1982, doi:10.1175/1520-0493(1982)110<0699:SEITEO>2.0.CO;2): the eigenvectors v of

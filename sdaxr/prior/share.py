@@ -2,7 +2,8 @@ r"""How much of a network's output counts: at each noise level, as much as lower
 
 With the Gaussian process's estimate f and what the network adds to it, n, the weight w that minimises
 :math:`\|x - f - w n\|^2` over held-out windows is a regression coefficient. It is taken between 0 and 1, and as 0 where
-the error falls by less than two standard errors: a network that has not learnt anything of use stays silent.
+the error falls by less than two standard errors: a network that has not learnt anything of use stays silent. EOFs are
+measured on these windows, too: the network has to be better than a process that knows them.
 """
 
 from __future__ import annotations

@@ -200,7 +200,7 @@ class Windows:
 
         The numbers are rounded to half precision, as in the file: a prior that has just been trained is the one that
         is opened. Where values are missing at some times, these are the windows with the fewest gaps of four times as
-        many; the gaps are filled with the mean.
+        many, filled with the mean, unless gaps are filled anyway.
         """
         count = int(np.clip(_REFERENCE // self.batch(0, 1)[0].numel(), 4, 256))
         gappy = self.layout.gappy and not self.filled
