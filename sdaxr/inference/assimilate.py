@@ -190,8 +190,6 @@ def assimilate(
     attrs = _provenance(opened, guidance, seed) | describe_networks(networks, None if operator is None else operators)
     attrs |= count_observations([found.points.status for found in problem.evidence])
     attrs |= describe_sampler(drawing) | converted | {"precision": precision, "screening": how.to_json()}
-    if problem.factors is not None:
-        attrs["variance_factors"] = " ".join(f"{factor:.4g}" for factor in problem.factors.tolist())
     # The guided denoiser is built before the archive: observations that the method cannot use leave no archive behind.
     attrs |= {"evaluations_per_member": problem.guided.method.cost * problem.algorithm.evaluations}
     return draw(
@@ -239,7 +237,10 @@ def draw(
     The batches run on the workers of the active client, or in this process where there is none.
     """
     template = problem.layout.template(problem.times, {MEMBER: np.arange(members)})[problem.opened.states]
-    finite = problem.layout.mask is None
+    finite, found = problem.layout.mask is None, {}
+    if problem.factors is not None:
+        # No part of what an archive is identified by: on another machine the last digits may differ.
+        found["variance_factors"] = " ".join(f"{factor:.4g}" for factor in problem.factors.tolist())
     ensemble = Ensemble.create(template, attrs, store=store, overwrite=overwrite, finite=finite)
     client = active_client()
     size = batch or batch_size(problem.guided, problem.shape, members, problem.target)
@@ -261,13 +262,13 @@ def draw(
                     raise outcome
                 for member, fields in outcome.items():
                     ensemble.write(member, fields)
-        return ensemble.dataset()
+        return ensemble.dataset(found)
     total = sum(map(len, batches)) * problem.algorithm.evaluations
     with tqdm(total=total, disable=not progress, desc="assimilating", unit="evaluation") as bar:
         for number in range(len(batches)):
             for member, fields in draw_batch(number, problem, batches, seed, ensemble.archive, bar.update).items():
                 ensemble.write(member, fields)
-    return ensemble.dataset()
+    return ensemble.dataset(found)
 
 
 @isolated()

@@ -13,9 +13,11 @@ from gaussian_fields import covariance_of
 
 import sdaxr
 from sdaxr import operators as op
+from sdaxr.inference.assimilate import draw_batch
 from sdaxr.inference.problem import Problem
 from sdaxr.observations import with_bias
 from sdaxr.observations.screening import Screening
+from sdaxr.posterior.covariance.adaptation import variance_factors
 from sdaxr.posterior.methods import resolve_method
 from sdaxr.posterior.samplers.registry import SAMPLERS, resolve_sampler
 from sdaxr.prior.files import Prior
@@ -167,6 +169,37 @@ def test_variances_follow_the_observations_unless_told_not_to(
     recorded = [float(text) for text in posterior.attrs["variance_factors"].split()]
     assert followed.factors is not None
     np.testing.assert_allclose(recorded, followed.factors.numpy(), rtol=2e-3)
+
+
+def test_an_archive_goes_on_where_the_variances_differ_by_rounding(
+    prior: Prior, observations: xr.Dataset, truth: xr.Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options: dict[str, Any] = {"times": truth.time, "members": 3, "batch": 1, "method": "oi", "progress": False}
+    whole = sdaxr.assimilate(observations, prior, **options)
+    store, drawn = tmp_path / "p.zarr", []
+
+    def killed(number: int, *rest: Any) -> Any:
+        if number == 1:
+            raise KeyboardInterrupt
+        return draw_batch(number, *rest)
+
+    def counted(number: int, *rest: Any) -> Any:
+        drawn.append(number)
+        return draw_batch(number, *rest)
+
+    def rounded(*given: Any) -> Any:
+        found = variance_factors(*given)
+        return None if found is None else 1.001 * found
+
+    monkeypatch.setattr("sdaxr.inference.assimilate.draw_batch", killed)
+    with pytest.raises(KeyboardInterrupt):
+        sdaxr.assimilate(observations, prior, store=store, **options)
+    monkeypatch.setattr("sdaxr.inference.assimilate.draw_batch", counted)
+    monkeypatch.setattr("sdaxr.inference.problem.variance_factors", rounded)
+    found = sdaxr.assimilate(observations, prior, store=store, **options)
+    assert len(drawn) == 2
+    np.testing.assert_allclose(found.t2m, whole.t2m, atol=0.05)
+    assert len(found.attrs["variance_factors"].split()) == len(whole.attrs["variance_factors"].split())
 
 
 def test_a_level_that_no_training_showed_is_found_and_has_its_spread(prior: Prior, truth: xr.Dataset) -> None:
