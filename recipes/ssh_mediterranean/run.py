@@ -30,6 +30,14 @@ TRAIN, LENGTH = 71, 10  # days
 WINDOWS = (0, 10, 5, 2, 8, 3, 7)  # first days of the windows, counted from the first test day; the first two are apart
 METRICS = ("rmse", "crps", "spread", "spread_skill")
 SAMPLER: dict[str, Any] = {"steps": 16, "corrections": 0}
+POINTS = 200  # of the sea, for the rank histogram
+# What the priors differ in; the network is trained for some minutes.
+PRIORS: dict[str, dict[str, Any]] = {
+    "point": {"steps": 0},
+    "channel": {"steps": 0, "normalise": "channel"},
+    "cosines": {"steps": 0, "parameterisation": "spectral"},
+    "network": {},
+}
 Method = Callable[[xr.Dataset, xr.Dataset], xr.Dataset]
 
 
@@ -39,16 +47,23 @@ Method = Callable[[xr.Dataset, xr.Dataset], xr.Dataset]
     "--coarsen", default=2, show_default=True, help="Grid points that are averaged; 1 is the full resolution."
 )
 @click.option("--members", default=16, show_default=True, help="Posterior samples a window.")
-@click.option("--windows", default=7, show_default=True, help="Number of windows; sda maps two of them.")
+@click.option("--minutes", default=10.0, show_default=True, help="Most that the training of the network may take.")
+@click.option("--windows", default=7, show_default=True, help="Number of windows.")
+@click.option("--method", "only", multiple=True, help="Only these, as the table names them.")
 @click.option("--results", type=click.Path(path_type=Path), default=HERE, help="Folder for tables and figures.")
-def main(store: Path, coarsen: int, members: int, windows: int, results: Path) -> None:
+def main(
+    store: Path, coarsen: int, members: int, minutes: float, windows: int, only: tuple[str, ...], results: Path
+) -> None:
     """Measure the priors, map the test days, write tables and figures."""
     data = load(coarsen)
     store.mkdir(parents=True, exist_ok=True)
     rows: list[dict[str, Any]] = []
     maps: dict[str, list[xr.Dataset]] = {}
-    for name, method in methods(data, store, members).items():
-        for first in WINDOWS[: min(windows, 2) if name == "sda" else windows]:
+    ranks = {}
+    for name, method in methods(data, store, members, minutes).items():
+        if only and name not in only:
+            continue
+        for first in WINDOWS[:windows]:
             truth = data.isel(time=slice(TRAIN + first, TRAIN + first + LENGTH))
             observations = tracks.altimetry(truth, averaged=averaged(coarsen))
             start = time.perf_counter()
@@ -59,11 +74,15 @@ def main(store: Path, coarsen: int, members: int, windows: int, results: Path) -
             click.echo(rows[-1])
             if first in (0, LENGTH):
                 maps.setdefault(name, []).append(mean_of(estimate))
+            if "member" in estimate.dims:
+                ranks[name, first] = histogram(estimate, truth)
             if name == "oi" and first == 0:
                 draw(estimate, truth, observations, spectra, results)
         table = pd.DataFrame(rows)
         table.to_csv(results / "results.csv", index=False, float_format="%.4f")
         leaderboard(data, name, maps.get(name, []), store, results)
+    frequency = pd.DataFrame(ranks).rename_axis("rank").T.groupby(level=0, sort=False).mean()
+    frequency.to_csv(results / "ranks.csv", index_label="method", float_format="%.4f")
     about = {"coarsen": coarsen, "members": members, "noise": tracks.NOISE, "bias": tracks.BIAS, "sampler": SAMPLER}
     about["summary"] = json.loads(summarise(table).reset_index().round(4).to_json(orient="records"))
     (results / "results.json").write_text(json.dumps(about, indent=1) + "\n")
@@ -89,23 +108,27 @@ def usual(data: xr.Dataset) -> xr.Dataset:
     return data.isel(time=slice(TRAIN)).mean("time", keep_attrs=True)
 
 
-def prior_of(data: xr.Dataset, path: Path, normalise: str) -> Any:
-    """The Gaussian process of the training days, measured unless the file is there."""
+def prior_of(data: xr.Dataset, name: str, store: Path, minutes: float) -> Any:
+    """The prior of the training days of this name; it is made unless the file is there."""
+    path = store / f"{name}.safetensors"
     if not path.exists():
-        known = data.isel(time=slice(TRAIN))
-        known = known.assign_coords(split=("time", np.full(TRAIN, "train", object)))
-        chosen = {"missing": "masked", "normalise": normalise}
-        sdaxr.train(known, path, steps=0, window=LENGTH, statistics=chosen, name=path.stem)
+        known, options = data.isel(time=slice(TRAIN)), {"normalise": "point"} | PRIORS[name]
+        if "steps" in options:
+            known = known.assign_coords(split=("time", np.full(TRAIN, "train", object)))
+        else:
+            options["minutes"] = minutes
+        chosen = {"missing": "masked", "normalise": options.pop("normalise")}
+        sdaxr.train(known, path, window=LENGTH, statistics=chosen, name=name, **options)
     return sdaxr.open_prior(path)
 
 
-def methods(data: xr.Dataset, store: Path, members: int) -> dict[str, Method]:
+def methods(data: xr.Dataset, store: Path, members: int, minutes: float) -> dict[str, Method]:
     """Each makes of the truth's times and grid and of the observations a field, or members; none sees the truth."""
     mean = usual(data)
 
-    def assimilate(method: str, normalise: str = "point", adapt: bool = True, white: bool = False) -> Method:
+    def assimilate(method: str, name: str = "point", adapt: bool = True, white: bool = False) -> Method:
         def run(truth: xr.Dataset, observations: xr.Dataset) -> xr.Dataset:
-            prior = prior_of(data, store / f"{normalise}.safetensors", normalise)
+            prior = prior_of(data, name, store, minutes)
             observations = unbiased(observations) if white else observations
             options: dict[str, Any] = {} if method == "oi" else {"sampler": SAMPLER}
             options |= {"times": truth.time, "members": members, "progress": False}
@@ -118,9 +141,11 @@ def methods(data: xr.Dataset, store: Path, members: int) -> dict[str, Method]:
         "interpolation": lambda truth, observations: interpolated(observations, truth, mean),
         "oi": assimilate("oi"),
         "sda": assimilate("sda"),
+        "sda, network": assimilate("sda", "network"),
         "oi, variances of the training days": assimilate("oi", adapt=False),
         "oi, white errors": assimilate("oi", white=True),
-        "oi, without climatology": assimilate("oi", normalise="channel"),
+        "oi, without climatology": assimilate("oi", "channel"),
+        "oi, cosine modes": assimilate("oi", "cosines"),
     }  # fmt: skip
 
 
@@ -178,6 +203,15 @@ def score(estimate: xr.Dataset, truth: xr.Dataset) -> tuple[dict[str, float], pd
     points = max(16, round(8 / float(truth["longitude"].diff("longitude").mean())))
     wavelength, spectra = challenge.effective_resolution(error, truth["adt"], points)
     return {**numbers, "resolution_km": wavelength}, spectra
+
+
+def histogram(estimate: xr.Dataset, truth: xr.Dataset) -> pd.Series:
+    """Frequency of each rank of the truth among the members, at random points of the sea on all days."""
+    sea = np.argwhere(truth["adt"].notnull().all("time").transpose("latitude", "longitude").values)
+    drawn = np.random.default_rng(0).choice(sea, POINTS, replace=False).T
+    at = {d: xr.DataArray(i, dims="point") for d, i in zip(("latitude", "longitude"), drawn, strict=True)}
+    found = verify(estimate.isel(at), truth.isel(at), metrics=("rank_histogram",))["rank_histogram_adt"]
+    return found.mean([d for d in found.dims if d != "rank"]).to_pandas()
 
 
 def mean_of(estimate: xr.Dataset) -> xr.Dataset:

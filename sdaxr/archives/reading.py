@@ -162,6 +162,10 @@ def _opened(path: Path, opener: Callable[[Path], xr.Dataset], kind: str) -> xr.D
         groups = [] if data.variables else _groups(path)
     except ArchiveError:
         raise
+    except ValueError as error:
+        known = "did not find a match in any of xarray's" not in str(error)  # else followed by a list of its engines
+        reason = " ".join(str(error).split()) if known else "its first bytes are those of no such file"
+        raise ArchiveError(f"{str(path)!r} cannot be read as {kind}: {reason}") from error
     except Exception as error:  # the libraries below raise whatever they like on a broken file
         raise ArchiveError(f"{str(path)!r} cannot be read as {kind}: {' '.join(str(error).split())}") from error
     if groups:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import timeit
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -10,6 +12,9 @@ from sdaxr.archives.description import describe, provenance, short
 from sdaxr.archives.finished import partial_of
 from sdaxr.archives.paths import local_path
 from sdaxr.schema import ArchiveError
+
+if TYPE_CHECKING:
+    from sdaxr.prior.files import Prior
 
 # Metadata of a prior that hold the options of an object.
 _OPTIONS = ("network", "statistics", "optimisation", "modes")
@@ -81,7 +86,28 @@ def _prior_info(name: Path) -> dict[str, str]:
         # One row for each option: a long text would be cut.
         rows = {f"{topic}.{key}": each for key, each in value.items()} if topic in _OPTIONS else {topic: value}
         facts |= {str(key): short(each) for key, each in rows.items()}
-    return {**facts, "next": "assimilate, forecast, denoise"}
+    return {**facts, **_cost_of_modes(prior), "next": "assimilate, forecast, denoise"}
+
+
+def _cost_of_modes(prior: Prior) -> dict[str, str]:
+    """What the filter of the Gaussian process takes for one window on the CPU, measured here; nothing without modes."""
+    import torch
+
+    from sdaxr.posterior.memory import peak_bytes
+
+    modes, layout, length = prior.network.modes, prior.layout, int(prior.metadata["window"])
+    if modes is None:
+        return {}
+    z, r = torch.zeros(1, length, layout.channels, *layout.shape), torch.ones(1)
+    with torch.no_grad():
+        modes.filter(z, r)  # What is computed once is not counted.
+        work = peak_bytes(lambda: modes.filter(z, r))
+        seconds = min(timeit.repeat(lambda: modes.filter(z, r), number=1, repeat=5))
+    held = sum(buffer.nbytes for buffer in modes.buffers())
+    return {
+        "modes.application": f"{seconds:.2g} s a window of {length} states, with {work / 1e6:.3g} MB of work space "
+        f"beside {held / 1e6:.3g} MB of modes"
+    }
 
 
 def _size(path: Path) -> str:

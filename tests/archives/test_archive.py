@@ -230,7 +230,9 @@ def test_foreign_and_missing_paths_are_refused(tmp_path):
     (tmp_path / "text.nc").write_text("no data")
     with pytest.raises(ArchiveError, match="a directory without Zarr metadata"):
         open_archive(tmp_path / "folder.zarr")
-    with pytest.raises(ArchiveError, match="cannot be read as a NetCDF file"):
+    with pytest.raises(
+        ArchiveError, match="text.nc' cannot be read as a NetCDF file: its first bytes are those of no such file$"
+    ):
         open_archive(tmp_path / "text.nc")
     for name in ("folder.zarr", "text.nc"):
         with pytest.raises(ArchiveError, match="is no archive of sdaxr; choose another path"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -37,6 +38,19 @@ def test_a_prior_is_known_by_name_or_file() -> None:
     assert facts["network.name"] == "convolutional" and facts["sampling"].startswith('{"sampler"')
     with pytest.raises(PriorError, match="Did you mean 'lorenz63'"):
         info("lorentz63")
+
+
+def test_a_prior_with_modes_says_what_they_take() -> None:
+    found = re.fullmatch(
+        r"(\S+) s a window of 8 states, with (\S+) MB of work space beside (\S+) MB of modes",
+        info("kolmogorov")["modes.application"],
+    )
+    assert found
+    seconds, work, held = map(float, found.groups())
+    modes, window = sdaxr.open_prior("kolmogorov").network.modes, 8 * 2 * 64 * 64 * 4 / 1e6
+    assert modes is not None and held == pytest.approx(sum(b.nbytes for b in modes.buffers()) / 1e6, rel=1e-2)
+    # The filter holds its input's modes and their products at least, and no dense matrix of the window.
+    assert 2 * window <= work < 20 * window and 0 < seconds < 60
 
 
 def test_an_unfinished_archive_says_how_far_it_is(trajectories: xr.Dataset, tmp_path: Path) -> None:
