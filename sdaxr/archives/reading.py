@@ -162,12 +162,11 @@ def _opened(path: Path, opener: Callable[[Path], xr.Dataset], kind: str) -> xr.D
         groups = [] if data.variables else _groups(path)
     except ArchiveError:
         raise
-    except ValueError as error:
-        known = "did not find a match in any of xarray's" not in str(error)  # else followed by a list of its engines
-        reason = " ".join(str(error).split()) if known else "its first bytes are those of no such file"
-        raise ArchiveError(f"{str(path)!r} cannot be read as {kind}: {reason}") from error
     except Exception as error:  # the libraries below raise whatever they like on a broken file
-        raise ArchiveError(f"{str(path)!r} cannot be read as {kind}: {' '.join(str(error).split())}") from error
+        reason = " ".join(str(error).split())
+        if reason.startswith("did not find a match in any of xarray's"):  # a list of all engines follows
+            reason = "its first bytes are those of no such file"
+        raise ArchiveError(f"{str(path)!r} cannot be read as {kind}: {reason}") from error
     if groups:
         raise ArchiveError(
             f"{str(path)!r} has its variables in the groups {groups}, expected variables outside of groups; write a "

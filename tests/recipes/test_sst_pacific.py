@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import click
 import numpy as np
@@ -23,9 +23,14 @@ needs_data = pytest.mark.skipif(not FILE.exists(), reason=f"no {FILE.name}; set 
 
 
 @pytest.fixture(scope="module")
-def recipe() -> Iterator[ModuleType]:
-    with recipe_modules("sst_pacific", ["run"]) as modules:
-        yield modules.run
+def modules() -> Iterator[SimpleNamespace]:
+    with recipe_modules("sst_pacific", ["run", "limits"]) as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def recipe(modules) -> ModuleType:
+    return modules.run
 
 
 @pytest.fixture(scope="module")
@@ -120,3 +125,20 @@ def test_missing_data_are_told_in_one_line(recipe, monkeypatch, tmp_path):
     with pytest.raises(click.ClickException, match="found no sst_anomaly.*SDAXR_DATA.*README") as caught:
         recipe.load()
     assert "\n" not in caught.value.message
+
+
+@needs_data
+def test_the_closed_form_mean_is_that_of_optimal_interpolation(recipe, modules, data, tmp_path):
+    prior = recipe.prior_of("floor", data, tmp_path, minutes=0)
+    truth = data.sel(time="1997")
+    observations = truth.sda.observe(recipe.networks(data, 60)[0], error=recipe.ERROR, missing=recipe.MISSING, seed=0)
+    members = 400
+    draws = sdaxr.assimilate(
+        observations, prior, method={"name": "oi", "adapt": False}, members=members, seed=1, progress=False
+    )["sst_anomaly"].transpose("member", "time", "lat", "lon")
+    exact = draws[0].copy(data=modules.limits.Process.of(prior).mean(truth, observations).reshape(draws[0].shape))
+    away = ((draws.mean("member") - exact) / draws.std("member", ddof=1) * members**0.5).where(
+        truth["sst_anomaly"].notnull()
+    )
+    # Standard normal numbers, if the means are the same; neighbours are correlated.
+    assert float((away**2).mean()) == pytest.approx(1, abs=0.35) and float(abs(away).max()) < 5.5
