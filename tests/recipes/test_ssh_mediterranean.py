@@ -127,8 +127,10 @@ def test_maps_of_a_small_sea_beat_the_mean(recipe, modules, tmp_path: Path) -> N
     last = observations.isel(obs=slice(-again.sizes["obs"], None))
     np.testing.assert_array_equal(last.adt, again.adt)
     assert observations.adt_error.attrs["bias"] == 0.02
-    methods = recipe.methods(data, tmp_path, 8)
-    rows = {n: recipe.score(methods[n](truth, observations), truth)[0] for n in ("climatology", "interpolation", "oi")}
+    methods = recipe.methods(data, tmp_path, 8, minutes=0)
+    maps = {n: methods[n](truth, observations) for n in ("climatology", "interpolation", "oi")}
+    rows = {n: recipe.score(estimate, truth)[0] for n, estimate in maps.items()}
+    assert recipe.histogram(maps["oi"], truth).sum() == pytest.approx(1)
     assert rows["oi"]["rmse"] < 0.8 * min(rows["climatology"]["rmse"], rows["interpolation"]["rmse"])
     assert 0.3 < rows["oi"]["coverage_90"] <= 1 and "spread_skill" in rows["oi"]
     assert sdaxr.open_prior(tmp_path / "point.safetensors").metadata["modes"]["rank"] > 1
