@@ -20,13 +20,14 @@ from sdaxr.filters.smoothing import smooth
 from sdaxr.inference.forecast import refuse_beside_a_system
 from sdaxr.inference.problem import Problem
 from sdaxr.observations.conversion import in_units, places_in_units
-from sdaxr.observations.provenance import count_observations, describe_networks
+from sdaxr.observations.provenance import count_observations, describe_networks, fingerprint
 from sdaxr.observations.screening import Screening
 from sdaxr.observations.window import (
     BACKGROUND,
     Observations,
     Operators,
     as_networks,
+    background_ensemble,
     background_network,
     operator_of,
     window_times,
@@ -111,8 +112,9 @@ def assimilate(
         observed by linear interpolation, or at the nearest step (``screening``).
     background
         An earlier estimate of the state at the first time: state variables and ``<variable>_error``, one standard
-        deviation. The background is a further network of observations
-        (`sdaxr.observations.window.background_network`).
+        deviation, which is a further network of observations (`sdaxr.observations.window.background_network`); or an
+        ensemble of forecasts, all state variables with ``member``, which tells what the past says beyond the prior
+        (`sdaxr.posterior.background`).
     system
         Name of a system with Gaussian noise, or a `sdaxr.systems.MarkovChain`; for the methods that need a system.
     outside
@@ -173,22 +175,26 @@ def assimilate(
     for key, value, least in (("members", members, 1), ("seed", seed, 0), ("batch", 1 if batch is None else batch, 1)):
         check_least(key, value, least)
     how = Screening.asked(screening, outside)
-    networks = as_networks(observations, opened.layout)
+    alone = background is not None and isinstance(observations, Mapping) and not observations
+    networks = {} if alone else as_networks(observations, opened.layout)
     networks, moved = places_in_units(networks, opened.layout.coordinate_attrs, units)
     axis = window_times(networks, opened.layout, times, screening=how)
     operators = {name: operator_of(name, data, operator, how) for name, data in networks.items()}
     networks, converted = in_units(networks, operators, opened.layout.template(axis), units, moved)
-    if background is not None:
-        if BACKGROUND in networks:
-            raise OptionError(f"found a network named '{BACKGROUND}' and background=; rename the network")
+    ensemble = None if background is None else background_ensemble(background, axis)
+    if background is not None and BACKGROUND in networks:
+        raise OptionError(f"found a network named '{BACKGROUND}' and background=; rename the network")
+    if background is not None and ensemble is None:
         # The background comes first: the corrector of SOAD gives the last network in the list precedence.
         networks = {BACKGROUND: background_network(background, axis)} | networks
         operators = {BACKGROUND: identity()} | operators
     # Workers open the prior themselves, each once; the weights are not sent with the observations.
     source = opened if active_client() is None else prior
-    problem = Problem(networks, operators, source, axis, guidance, drawing, precision, how, device)
+    problem = Problem(networks, operators, source, axis, guidance, drawing, precision, how, device, ensemble)
     attrs = _provenance(opened, guidance, seed) | describe_networks(networks, None if operator is None else operators)
     attrs |= count_observations([found.points.status for found in problem.evidence])
+    if ensemble is not None:
+        attrs |= {"background_sha256": fingerprint([ensemble]), "background_directions": _directions(problem)}
     attrs |= describe_sampler(drawing) | converted | {"precision": precision, "screening": how.to_json()}
     # The guided denoiser is built before the archive: observations that the method cannot use leave no archive behind.
     attrs |= {"evaluations_per_member": problem.guided.method.cost * problem.algorithm.evaluations}
@@ -298,6 +304,11 @@ def draw_batch(
         if not archive.is_complete(member):
             archive.write(member, values)
     return {}
+
+
+def _directions(problem: Problem) -> int:
+    """Number of directions of the first state of which the background ensemble knows more than the prior."""
+    return 0 if problem.background is None else len(problem.background.values)
 
 
 def _provenance(prior: Prior, method: ScoreMethod, seed: int) -> dict[str, Any]:

@@ -1,13 +1,12 @@
 r"""Cycled assimilation: one window after another, each with a background from the analysis of the window before.
 
-The ensemble of the last analysed state is forecast by one step, with a physical model or with the prior. The mean and
-the spread of this forecast are the background of the first state of the next window,
+The ensemble of the last analysed state is forecast by one step, with a physical model or with the prior. This forecast
+is the background of the first state of the next window: it tells what the past says beyond the prior
+(`sdaxr.posterior.background`). Its deviations from the mean may be inflated,
 
-.. math:: x^b = \mathrm{mean}_i f(x_i), \qquad e^b = \alpha\, \mathrm{sd}_i f(x_i),
+.. math:: x^b_i = \bar f + \alpha (f(x_i) - \bar f)
 
-with the inflation :math:`\alpha` (Anderson & Anderson 1999, doi:10.1175/1520-0493(1999)127<2741:AMCIOT>2.0.CO;2). The
-errors of the background are treated as independent of each other, because an ensemble of few members does not determine
-their correlations.
+(Anderson & Anderson 1999, doi:10.1175/1520-0493(1999)127<2741:AMCIOT>2.0.CO;2).
 """
 
 from __future__ import annotations
@@ -33,11 +32,18 @@ from sdaxr.archives.stores import check_free, save, written_whole
 from sdaxr.archives.workers import active_client
 from sdaxr.inference.assimilate import assimilate, score_method
 from sdaxr.inference.forecast import forecast, open_model
-from sdaxr.observations.matching import ERROR, observed_variables
+from sdaxr.observations.matching import observed_variables
 from sdaxr.observations.places import OBS
 from sdaxr.observations.provenance import describe_networks, fingerprint, sum_counts
 from sdaxr.observations.screening import Screening
-from sdaxr.observations.window import BACKGROUND, Observations, as_networks, background_network, window_times
+from sdaxr.observations.window import (
+    BACKGROUND,
+    Observations,
+    as_networks,
+    background_ensemble,
+    background_network,
+    window_times,
+)
 from sdaxr.posterior.methods import describe_method
 from sdaxr.posterior.samplers.registry import describe_sampler, resolve_sampler
 from sdaxr.prior.files import Prior, open_prior
@@ -53,14 +59,11 @@ from sdaxr.schema import (
     nearest,
 )
 from sdaxr.states.coordinates import TOLERANCE
-from sdaxr.states.fields import StateLayout
 from sdaxr.states.time import elapsed
 from sdaxr.systems.base import System
 
 _log = logging.getLogger(__name__)
 
-# Smallest error of a background, in standard deviations of the prior: few members may agree by chance.
-_LEAST = 1e-2
 # Parameters of `assimilate` that `cycle` passes on, with their defaults.
 _PASSED_ON = {
     key: inspect.signature(assimilate).parameters[key].default
@@ -86,8 +89,8 @@ def cycle(
 ) -> xr.Dataset:
     """Assimilate a long series of observations, one window after another.
 
-    Between two windows the ensemble is forecast by one step. The mean and the inflated spread of the forecast are the
-    background of the first state of the next window.
+    Between two windows the ensemble is forecast by one step. The forecast is the background of the first state of the
+    next window.
 
     Parameters
     ----------
@@ -107,12 +110,11 @@ def cycle(
         Path of the result, ``.zarr`` or ``.nc``. The windows are archives in ``<store>.windows`` until all windows are
         complete. A killed run resumes when it is run again.
     background
-        An estimate of the first state of the first window, with its error.
+        An estimate of the first state of the first window: one state with its error, or an ensemble.
     inflation
-        Factor on the spread of the ensemble where the spread becomes the error of a background (Anderson & Anderson
-        1999, doi:10.1175/1520-0493(1999)127<2741:AMCIOT>2.0.CO;2). A factor above 1 corrects for the small spread of
-        small ensembles. For fields it also keeps backgrounds, whose errors are in truth correlated, from counting the
-        same information many times (2 in ``recipes/quasigeostrophic/cycling.py``).
+        Factor on the deviations of the forecast from its mean (Anderson & Anderson 1999,
+        doi:10.1175/1520-0493(1999)127<2741:AMCIOT>2.0.CO;2). A factor above 1 corrects for the small spread of small
+        ensembles, and for a model that is not that of the truth.
     overwrite
         Replace an existing archive when the new archive is complete. Windows that a killed run with the same settings
         has left are kept.
@@ -191,9 +193,10 @@ def cycle(
                     "found no observation in the first window, expected at least one, or background=; pass times= to "
                     "begin at the first observation"
                 )
-            seen, background = {BACKGROUND: background_network(background, part)}, None
-            # The background is observed through the identity, and not through the operator of the observations.
-            arguments = options | {"operator": None}
+            if background_ensemble(background, part) is None:
+                seen, background = {BACKGROUND: background_network(background, part)}, None
+                # The background is observed through the identity, and not through the operator of the observations.
+                arguments = options | {"operator": None}
         analysis = assimilate(
             seen, source, times=part, members=members, seed=unit_seed(seed, number), background=background,
             store=folder and folder / f"{number:05d}.zarr", progress=progress, **arguments,
@@ -201,7 +204,7 @@ def cycle(
         analyses.append(analysis.isel({TIME: slice(0, end - first)}))
         if end < axis.size:
             ahead = forecast(analyses[-1], model, steps=1, seed=unit_seed(seed, number), progress=False, **of_carrier)
-            background = as_background(ahead, opened.layout, axis[end : end + 1], inflation)
+            background = inflated(ahead, axis[end : end + 1], inflation)
     joined = xr.concat(analyses, TIME, data_vars="minimal", coords="minimal", compat="override", join="override")
     joined = joined.drop_vars(STATUS, errors="ignore")
     joined.attrs = {k: v for k, v in analyses[0].attrs.items() if k not in BOOKKEEPING}
@@ -312,15 +315,9 @@ def _places(times: xr.DataArray, axis: xr.DataArray) -> np.ndarray:
     return np.asarray(place + np.where(apart < 0, apart, (apart - steps[-1]).clip(min=0.0)) / mean)
 
 
-def as_background(ahead: xr.Dataset, layout: StateLayout, time: xr.DataArray, inflation: float) -> xr.Dataset:
-    """The background of the next state, at ``time`` (1,): mean and inflated spread of a forecast by one step."""
+def inflated(ahead: xr.Dataset, time: xr.DataArray, inflation: float) -> xr.Dataset:
+    """The ensemble of a forecast by one step, at ``time`` (1,), with inflated deviations from its mean."""
     first = ahead.isel(lead_time=0, drop=True).drop_vars(["init_time", "valid_time"], errors="ignore")
-    found = first.mean(MEMBER, keep_attrs=True)
-    shape = (1, layout.channels, *layout.shape)
-    one, none = (layout.to_physical(np.full(shape, value), time) for value in (_LEAST, 0.0))
-    for variable in [str(v) for v in found.data_vars]:
-        floor = xr.DataArray((one[variable] - none[variable])[0], dims=layout.dims(variable))
-        error = (first[variable].std(MEMBER, ddof=1) * inflation).clip(min=floor)
-        found[f"{variable}{ERROR}"] = error.transpose(*found[variable].dims)
-        found[f"{variable}{ERROR}"].attrs = {k: v for k, v in found[variable].attrs.items() if k == "units"}
-    return found
+    with xr.set_options(keep_attrs=True):
+        mean = first.mean(MEMBER)
+        return (mean + inflation * (first - mean)).expand_dims({TIME: time})

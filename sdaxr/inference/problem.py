@@ -15,8 +15,9 @@ from sdaxr.archives.paths import local_path
 from sdaxr.inference.binding import likelihood_of
 from sdaxr.inference.evidence import Evidence, screen
 from sdaxr.observations.screening import Screening
-from sdaxr.observations.window import BACKGROUND
+from sdaxr.observations.window import BACKGROUND, mean_and_spread
 from sdaxr.operators import Operator
+from sdaxr.posterior.background import background_observation
 from sdaxr.posterior.covariance.adaptation import adapted, level_patterns, variance_factors
 from sdaxr.posterior.guidance.base import GuidedDenoiser, ScoreMethod
 from sdaxr.posterior.likelihood import GaussianObservation
@@ -51,6 +52,8 @@ class Problem:
         Which observations are used.
     device
         Device of the computation; ``"auto"`` is a GPU where there is one.
+    ensemble
+        Forecasts of the first state, on (member, time, ...) with one time; None without.
     """
 
     networks: Mapping[str, xr.Dataset]
@@ -62,6 +65,7 @@ class Problem:
     precision: str
     screening: Screening
     device: str
+    ensemble: xr.Dataset | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         state = {field.name: getattr(self, field.name) for field in fields(self)}
@@ -71,7 +75,8 @@ class Problem:
 
     def loaded(self) -> Problem:
         """The same problem with its observations in memory: a client cannot compute them while it sends them."""
-        return replace(self, networks={name: data.compute() for name, data in self.networks.items()})
+        ensemble = None if self.ensemble is None else self.ensemble.compute()
+        return replace(self, networks={name: data.compute() for name, data in self.networks.items()}, ensemble=ensemble)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
@@ -130,7 +135,7 @@ class Problem:
     @cached_property
     def evidence(self) -> list[Evidence]:
         """The observations of each network that are used, with the status of all."""
-        first = self.networks.get(BACKGROUND)
+        first = self.networks.get(BACKGROUND) if self.ensemble is None else mean_and_spread(self.ensemble)
         found: dict[str, Evidence] = {}
         for name, data in self.networks.items():
             # The background is what observations are checked against.
@@ -144,11 +149,23 @@ class Problem:
 
     @cached_property
     def observations(self) -> list[GaussianObservation]:
-        """Likelihood of each network that has observations that are used; an error if none has."""
+        """Likelihood of each network that has observations that are used; an error if nothing has."""
+        known = [] if self.background is None else [self.background]
         measured = self._usual.measured
         pairs = list(zip(self.networks, self.evidence, strict=True))
-        used = [(name, found) for name, found in pairs if found.points.count] or pairs
-        return [likelihood_of(found, self._operator(name), self.times, measured=measured) for name, found in used]
+        used = [(name, found) for name, found in pairs if found.points.count] or ([] if known else pairs)
+        return known + [
+            likelihood_of(found, self._operator(name), self.times, measured=measured) for name, found in used
+        ]
+
+    @cached_property
+    def background(self) -> GaussianObservation | None:
+        """What the ensemble tells of the first state."""
+        if self.ensemble is None:
+            return None
+        states = self.opened.augmentation.apply(self.ensemble, self.opened.states)
+        normalised = torch.as_tensor(self.layout.to_array(states)[:, 0], device=self.target)
+        return background_observation(normalised, self.opened, self.times.size)
 
     def _operator(self, name: str) -> Operator:
         """The operator of a network; for a method that needs an augmented prior, on its observed quantities."""

@@ -254,13 +254,53 @@ def background_network(background: xr.Dataset, times: xr.DataArray) -> xr.Datase
     DataError
         If there is more than one time or state, or the time is not the first of the window.
     """
-    background = as_dataset(background, "the background")
+    background = _at_first_time(background, times)
     ensemble = ensemble_dimension(background)
     if ensemble is not None:
         raise DataError(
             f"the background has {background.sizes[ensemble]} states along '{ensemble}', expected one and its error; "
             f"take ds.mean('{ensemble}') with ds.std('{ensemble}') as '<variable>_error'"
         )
+    names = [n for v in observed_variables(background) for n in (v, f"{v}{ERROR}") if n in background]
+    return background[names].drop_attrs(deep=False).assign_attrs(operator=identity().to_json())
+
+
+def background_ensemble(background: xr.Dataset, times: xr.DataArray) -> xr.Dataset | None:
+    """A background that is an ensemble of first states, on (member, time, ...); None if it is one state and its error.
+
+    Raises
+    ------
+    DataError
+        If there is more than one time, the time is not the first of the window, an ensemble has an error beside it, or
+        fewer than two members.
+    """
+    background = as_dataset(background, "the background")
+    ensemble = ensemble_dimension(background)
+    if ensemble is None:
+        return None
+    if errors := [str(v) for v in background.data_vars if str(v).endswith(ERROR)]:
+        raise DataError(
+            f"the background has members along '{ensemble}' and {errors}, expected members, whose spread is the error, "
+            f"or one state with its error; leave out {errors[0]!r}, or take ds.mean({str(ensemble)!r})"
+        )
+    if background.sizes[ensemble] < 2:
+        raise DataError(
+            f"the background has one member along '{ensemble}', expected at least 2, or one state with its error; take "
+            f"ds.isel({ensemble}=0, drop=True) and add '<variable>_error'"
+        )
+    return _at_first_time(background, times)
+
+
+def mean_and_spread(ensemble: xr.Dataset) -> xr.Dataset:
+    """Mean and standard deviation of an ensemble of first states, in the form of `background_network`."""
+    dim = str(ensemble_dimension(ensemble))
+    spread = ensemble.std(dim, ddof=1).rename({v: f"{v}{ERROR}" for v in ensemble.data_vars})
+    return ensemble.mean(dim).merge(spread).assign_attrs(operator=identity().to_json())
+
+
+def _at_first_time(background: xr.Dataset, times: xr.DataArray) -> xr.Dataset:
+    """The background with a dimension ``time`` that is the first of ``times``; an error if it has another time."""
+    background = as_dataset(background, "the background")
     if background.sizes.get(TIME, 1) != 1:
         raise DataError(f"the background has {background.sizes[TIME]} times, expected one; select ds.isel(time=[0])")
     if TIME in background.coords:
@@ -274,7 +314,6 @@ def background_network(background: xr.Dataset, times: xr.DataArray) -> xr.Datase
                 f"the background is at {found}, expected the first time of the window, {times.values[0]}; pass times= "
                 "to begin the window there, or the background of that time"
             )
-    names = [n for v in observed_variables(background) for n in (v, f"{v}{ERROR}") if n in background]
-    data = background[names].drop_attrs(deep=False)
-    data = data if TIME in data.dims else data.drop_vars(TIME, errors="ignore").expand_dims(TIME)
-    return data.assign_coords({TIME: times[:1]}).assign_attrs(operator=identity().to_json())
+    if TIME not in background.dims:
+        background = background.drop_vars(TIME, errors="ignore").expand_dims(TIME)
+    return background.assign_coords({TIME: times[:1]})

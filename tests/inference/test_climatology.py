@@ -11,7 +11,6 @@ from white import white_prior
 
 import sdaxr
 from sdaxr import operators as op
-from sdaxr.inference.cycle import as_background
 from sdaxr.inference.evidence import screen
 from sdaxr.observations.observe import operator_for
 from sdaxr.observations.screening import Screening
@@ -119,19 +118,6 @@ def test_absurd_errors_are_those_of_the_prior(prior: Prior, ahead: xr.DataArray)
         sdaxr.assimilate(stations(ahead, mean, 1e9), prior, times=ahead, **QUICK)
     with pytest.raises(DataError, match="the usual number for a missing value"):
         sdaxr.assimilate(stations(ahead, mean * 0 - 9999, 1.0), prior, times=ahead, **QUICK)
-
-
-def test_a_background_has_at_least_a_part_of_the_spread_of_its_hour(prior: Prior) -> None:
-    one = hours_from(15, 1)
-    fields = np.full((3, 1, 2, 4), 280.0)
-    labels = {
-        "lead_time": [np.timedelta64(1, "h")],
-        "init_time": one.values[0],
-        "valid_time": ("lead_time", one.values),
-    }
-    ahead = xr.Dataset({"t2m": (("member", "lead_time", "y", "x"), fields, {"units": "K"})}, labels)
-    found = as_background(ahead, prior.layout, one, inflation=1.0)
-    np.testing.assert_allclose(found.t2m_error, 0.01 * prior.layout.moments(one)[1][0, 0], rtol=2e-3)
 
 
 def test_a_background_counts_with_the_hour(prior: Prior, ahead: xr.DataArray) -> None:

@@ -93,7 +93,7 @@ class ModalCovariance(StateCovariance):
     @classmethod
     def gaussian(cls, modes: Modes) -> ModalCovariance:
         """The covariance of the Gaussian process of the modes: q = 1 and rho = 0."""
-        bands = _bands(modes)
+        bands = bands_of(modes)
         ones = modes.variances.new_ones(2, int(bands.max()) + 1)
         return cls(modes, bands, (1.0, 2.0), ones, 0 * ones, exact=True)
 
@@ -101,7 +101,7 @@ class ModalCovariance(StateCovariance):
     def measure(cls, modes: Modes, held_out: HeldOut) -> ModalCovariance:
         """Measure q and rho on held-out windows."""
         # The correlation is measured at a lag of half a window; rho is its value per step.
-        lag, bands, rows = max(1, held_out.states.shape[1] // 2), _bands(modes), []
+        lag, bands, rows = max(1, held_out.states.shape[1] // 2), bands_of(modes), []
         for number in range(len(held_out.levels)):
             errors = Errors.of(held_out, number, modes, modes.variances, bands)
             rows.append((errors.ratio(), errors.correlation(lag) ** (1 / lag)))
@@ -255,7 +255,7 @@ class WindowCovariance(ModalCovariance):
         return ratio[:, self.bands, None] * given_noise(spectrum, r)
 
 
-def _bands(modes: Modes) -> Tensor:
+def bands_of(modes: Modes) -> Tensor:
     """Index of the band of each wavenumber, (*wavenumbers,); a band is one wavenumber of the longest side wide."""
     shape = modes.variances.shape[:-1]
     axes = [torch.arange(n, dtype=torch.float64) * max(shape) / n for n in shape]

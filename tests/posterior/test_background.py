@@ -1,0 +1,146 @@
+"""Ensembles of the first state as evidence, against Gaussian posteriors in closed form."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+import xarray as xr
+from gaussian import GaussianChain
+from ring import POINTS, SPACE, windows
+from ring import prior as ring_network
+
+import sdaxr
+from sdaxr.posterior import background
+from sdaxr.posterior.background import background_observation
+from sdaxr.prior.files import Prior
+from sdaxr.schema import DataError
+from sdaxr.states.infer import infer_layout
+
+CPU = torch.device("cpu")
+
+
+def ring_prior() -> Prior:
+    """A prior of fields on a ring whose states have the covariance `SPACE`."""
+    states = windows(500, 0.0, 1)
+    attrs = {"units": "1", "periodic": 1, "period": float(POINTS)}
+    coords = {"time": np.arange(8.0), "x": ("x", np.arange(float(POINTS)), attrs)}
+    data = xr.Dataset({"f": (("trajectory", "time", "x"), states[:, :, 0], {"units": "1"})}, coords)
+    network, _ = ring_network(0.0)
+    return Prior(
+        infer_layout(data), network, (states[:50], np.ones((1, 8, 1, POINTS), np.float32)), {"window": 8, "name": "r"}
+    )
+
+
+def conditioned(climate: np.ndarray, observation, shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and covariance of a state N(0, climate) given the observation."""
+    basis = torch.eye(len(climate)).reshape(len(climate), 1, *shape)
+    rows = (observation.operator(basis) / observation.errors).numpy().astype(float)
+    precision = np.linalg.inv(climate) + rows @ rows.T
+    covariance = np.linalg.inv(precision)
+    return covariance @ rows @ (observation.values / observation.errors).numpy(), covariance
+
+
+def ensemble_of(mean: np.ndarray, covariance: np.ndarray, members: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).multivariate_normal(mean, covariance, members)
+
+
+@pytest.mark.parametrize(("dense", "members"), [(512, 4000), (0, 4000), (0, 40)])
+def test_given_the_climate_and_the_ensemble_a_state_is_as_the_ensemble_says(monkeypatch, dense: int, members: int):
+    """Observations of all points leave a covariance that is diagonal in Fourier modes, as bands have it."""
+    monkeypatch.setattr(background, "_DENSE", dense)
+    # The waves that are observed best are known to a fiftieth of their variance, the shortest not at all.
+    spread = np.linalg.inv(np.linalg.inv(SPACE) + np.eye(POINTS) / 0.3)
+    truth = np.random.default_rng(2).multivariate_normal(np.zeros(POINTS), SPACE - spread)
+    drawn = ensemble_of(truth, spread, members)
+    found = background_observation(torch.as_tensor(drawn[:, None], dtype=torch.float32), ring_prior(), 8)
+    mean, covariance = conditioned(SPACE, found, (1, POINTS))
+    expected = (1 + 1 / members) * spread
+    np.testing.assert_allclose(mean, drawn.mean(0), atol=0.1)
+    distance = np.linalg.norm(np.linalg.solve(expected, covariance) - np.eye(POINTS), 2)
+    # The largest of seven relative errors of variances, with 39 degrees of freedom or twice as many.
+    assert distance < (0.12 if members > 100 else 0.8)
+
+
+def test_an_ensemble_of_the_climate_says_nothing():
+    drawn = ensemble_of(np.zeros(POINTS), 1.2 * SPACE, 2000)[:, None]
+    assert background_observation(torch.as_tensor(drawn, dtype=torch.float32), ring_prior(), 8) is None
+
+
+def test_what_only_a_part_of_the_domain_knows_is_told_of_this_part(monkeypatch):
+    """The covariance of the ensemble itself has the places; bands of waves do not."""
+    seen = np.eye(POINTS)[: POINTS // 2]
+    spread = np.linalg.inv(np.linalg.inv(SPACE) + seen.T @ seen / 0.05)
+    drawn = torch.as_tensor(ensemble_of(np.zeros(POINTS), spread, 400)[:, None], dtype=torch.float32)
+    errors = []
+    for dense in (512, 0):
+        monkeypatch.setattr(background, "_DENSE", dense)
+        _, covariance = conditioned(SPACE, background_observation(drawn, ring_prior(), 8), (1, POINTS))
+        errors.append(np.abs(np.diag(covariance) / np.diag(spread) - 1).max())
+    assert errors[0] < 0.25 < 2 * errors[0] < errors[1]
+
+
+def test_of_few_members_the_hybrid_knows_more_than_the_sample(monkeypatch):
+    """Stein's loss, twice the Kullback-Leibler divergence, of the covariance of 16 members of a short-scale field."""
+    away = np.minimum(lag := np.subtract.outer(*2 * [np.arange(POINTS)]) % POINTS, POINTS - lag)
+    short = 0.05 * np.exp(-0.5 * away**2) + 0.01 * np.eye(POINTS)
+    losses = []
+    for shares, tapers in ((background._SHARES, background._TAPERS), ((1.0,), (np.inf,))):
+        monkeypatch.setattr(background, "_SHARES", shares)
+        monkeypatch.setattr(background, "_TAPERS", tapers)
+        found = []
+        for seed in range(5):
+            drawn = torch.as_tensor(ensemble_of(np.zeros(POINTS), short, 16, seed)[:, None], dtype=torch.float32)
+            _, covariance = conditioned(SPACE, background_observation(drawn, ring_prior(), 8), (1, POINTS))
+            ratio = np.linalg.solve(covariance, short)
+            found.append(np.trace(ratio) - np.linalg.slogdet(ratio)[1] - POINTS)
+        losses.append(np.mean(found))
+    assert losses[0] < 0.3 * losses[1]
+
+
+def test_a_chain_goes_on_from_the_ensemble_as_if_all_were_observed_at_once():
+    """The posterior of the second half given its observations and draws from the past is that of the whole chain."""
+    whole, half = GaussianChain(12, damping=0.95), GaussianChain(6, damping=0.95)
+    prior, truth = half.prior(samples=2000), whole.truth(4)
+    operator = np.tile(np.array([[1.0, 0.0]]), (12, 1, 1))
+    y, error = np.full((12, 1), np.nan), np.full((12, 1), 0.2)
+    observed = [1, 3, 5, 9]
+    y[observed, 0] = (truth.a.values[observed] - 280) / 2 + 0.2 * np.random.default_rng(1).normal(size=len(observed))
+    past = y.copy()
+    past[6:] = np.nan
+    first_mean, first_cov = (a[6] for a in whole.smoother(operator, past, error))
+    drawn = 280 + 2 * ensemble_of(first_mean, first_cov, 4000)
+    times = truth.time[6:]
+    ensemble = xr.Dataset({v: ("member", drawn[:, k], {"units": "K"}) for k, v in enumerate("ab")})
+    seen = xr.Dataset(
+        {"a": ("time", 280 + 2 * y[6:, 0], {"units": "K"}), "a_error": ("time", np.full(6, 0.4))},
+        {"time": times},
+        {"operator": sdaxr.operators.select("a").to_json()},
+    )
+    posterior = sdaxr.assimilate(
+        seen, prior, times=times, background=ensemble, method="oi", members=4000, seed=2, progress=False
+    )
+    mean, covariance = (a[6:] for a in whole.smoother(operator, y, error))
+    states = (posterior.to_dataarray().transpose("member", "time", "variable").values - 280) / 2
+    np.testing.assert_allclose(states.mean(0), mean, atol=0.06)
+    np.testing.assert_allclose(states.std(0), np.sqrt(np.diagonal(covariance, 0, 1, 2)), atol=0.04)
+    assert posterior.attrs["background_directions"] == 2
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        (lambda e: e.isel(member=[0]), "one member along 'member', expected at least 2"),
+        (lambda e: e.assign(a_error=0.1), r"members along 'member' and \['a_error'\], expected members, whose spread"),
+        (lambda e: e.expand_dims(time=[0.0, 0.5]), "the background has 2 times, expected one"),
+        (lambda e: e[["a"]], "b"),
+    ],
+)
+def test_ensembles_that_do_not_fit(change, expected: str):
+    prior = GaussianChain(6).prior()
+    random = np.random.default_rng(0)
+    ensemble = xr.Dataset({v: ("member", 280 + random.normal(size=5), {"units": "K"}) for v in "ab"})
+    with pytest.raises(DataError, match=expected):
+        sdaxr.assimilate(
+            {}, prior, times=prior.layout.times(0.0, 6), background=change(ensemble), members=2, progress=False
+        )
