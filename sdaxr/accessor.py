@@ -120,6 +120,7 @@ class _Accessor:
         prior: str | Path | Prior,
         *,
         window: int | None = None,
+        lag: int = 0,
         carry: str | Path | System | Prior | None = None,
         members: int = 16,
         seed: int = 0,

@@ -192,13 +192,14 @@ def assimilate(quiet: bool, option: dict[str, Any], **values: Any) -> None:
     prior,
     store,
     click.option("--window", type=int, help="Number of states in a window. Default: that of the prior's training."),
+    click.option("--lag", type=int, help="States after a window whose observations its estimate knows, too."),
     click.option(
         "--carry",
         help="System or prior that forecasts the ensemble from one window to the next, as --model of `sdaxr forecast`. "
         "Default: that of --prior.",
     ),
     option,
-    click.option("--inflation", type=float, help="Factor on the ensemble spread in the error of the next background."),
+    click.option("--inflation", type=float, help="Factor on the deviations of the forecast from its mean."),
     members,
     seed,
     background,

@@ -140,7 +140,8 @@ drawn = (
 members = click.option("--members", type=int, help="Number of members of the ensemble.")
 prior = click.option("--prior", required=True, help="File of a prior, or name of a shipped one; see `sdaxr priors`.")
 background = click.option(
-    "--background", help="File with an earlier estimate of the first state, and its error <variable>_error."
+    "--background",
+    help="File with an earlier estimate of the first state: one state and its error <variable>_error, or members.",
 )
 method = (
     click.option(

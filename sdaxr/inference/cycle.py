@@ -15,6 +15,7 @@ import inspect
 import json
 import logging
 from collections.abc import Mapping
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -76,6 +77,7 @@ def cycle(
     prior: str | Path | Prior,
     *,
     window: int | None = None,
+    lag: int = 0,
     carry: str | Path | System | Prior | None = None,
     members: int = 16,
     seed: int = 0,
@@ -99,6 +101,12 @@ def cycle(
     window
         Number of states in a window. Default: the window of the prior's training. The states that remain at the end are
         a window of their own; they belong to the last full window where the network of the prior needs more states.
+        With a window of one state the prior is a filter.
+    lag
+        Number of states after a window whose observations its estimate knows, too: a fixed-lag smoother (Moore 1973,
+        doi:10.1016/0005-1098(73)90077-1). Each window is then sampled twice: with these observations for the result,
+        and without them for the ensemble that is carried on, which meets them in the next window. 0: each state knows
+        the observations up to the end of its window.
     carry
         The model that forecasts the ensemble from the last state of a window to the first state of the next: a system
         or a prior, as in `sdaxr.forecast`. It is checked before the first window. Default: the prior. A prior forecasts
@@ -145,7 +153,13 @@ def cycle(
     window = opened.window if window is None else window
     needed = opened.network.window or 1
     options = _complete(options)
-    numbers = {"window": (window, needed), "members": (members, 2), "seed": (seed, 0), "batch": (options["batch"], 1)}
+    numbers = {
+        "window": (window, needed),
+        "lag": (lag, 0),
+        "members": (members, 2),
+        "seed": (seed, 0),
+        "batch": (options["batch"], 1),
+    }
     for key, (value, least) in numbers.items():
         if key != "batch" or value is not None:
             check_least(key, value, least)
@@ -159,7 +173,8 @@ def cycle(
     of_carrier = {} if isinstance(model, System) else {key: options[key] for key in ("batch", "device")}
     about = {
         "prior_sha256": opened.sha256, "seed": seed, "observations_sha256": fingerprint(networks.values()),
-        "cycle_times": f"{axis.values[0]} to {axis.values[-1]}", "cycle_window": window, "cycle_carry": _named(model),
+        "cycle_times": f"{axis.values[0]} to {axis.values[-1]}", "cycle_window": window, "cycle_lag": lag,
+        "cycle_carry": _named(model),
         "cycle_background": "none" if background is None else fingerprint([background]), "cycle_members": members,
         "cycle_inflation": float(inflation), **{key: options[key] for key in ("precision", "outside", "units")},
         "screening": how.to_json(),
@@ -177,44 +192,69 @@ def cycle(
     folder = None if store is None else _windows_folder(store, about, overwrite)
     # An opened prior keeps what is measured on its held-out states, for all windows. Workers open the prior themselves.
     source = opened if active_client() is None else prior
-    analyses = []
+    series = _Series(networks, axis, how, source, members, folder, progress, options)
+    analyses, attrs = [], []
     for number, (first, end) in enumerate(parts):
+        _log.info("window %d of %d", number + 1, len(parts))
+        own = series.analyse((first, end), background, f"{number:05d}", unit_seed(seed, number))
+        attrs.append(own.attrs)
+        later, found = min(end + lag, axis.size), own
+        if later > end:
+            # The ensemble that is carried on has not seen what follows, which the next window sees.
+            found = series.analyse((first, later), background, f"{number:05d}-smoothed", unit_seed(seed, number))
+        analyses.append(found.isel({TIME: slice(0, end - first)}))
+        if end < axis.size:
+            last = own.isel({TIME: slice(0, end - first)})
+            ahead = forecast(last, model, steps=1, seed=unit_seed(seed, number), progress=False, **of_carrier)
+            background = inflated(ahead, axis[end : end + 1], inflation)
+    joined = xr.concat(analyses, TIME, data_vars="minimal", coords="minimal", compat="override", join="override")
+    joined = joined.drop_vars(STATUS, errors="ignore")
+    joined.attrs = {k: v for k, v in analyses[0].attrs.items() if k not in BOOKKEEPING}
+    joined.attrs |= describe_networks(networks, options["operator"]) | about
+    joined.attrs |= sum_counts(list(networks), attrs)
+    if store is None or folder is None:
+        return joined.load()
+    save(joined, store, overwrite=overwrite)
+    remove(folder)
+    return open_archive(store)
+
+
+@dataclass(frozen=True)
+class _Series:
+    """What the assimilations of all windows have in common."""
+
+    networks: Mapping[str, xr.Dataset]
+    axis: xr.DataArray
+    screening: Screening
+    prior: str | Path | Prior
+    members: int
+    folder: Path | None
+    progress: bool
+    options: Mapping[str, Any]
+
+    def analyse(self, part: tuple[int, int], background: xr.Dataset | None, name: str, seed: int) -> xr.Dataset:
+        """The ensemble of the states ``part[0]`` to ``part[1] - 1`` at least, given their observations."""
         seen: dict[str, xr.Dataset] = {}
-        last = end
-        for name, data in networks.items():
-            chosen, reach = within(name, data, axis, (first, end), how)
-            seen |= {} if chosen is None else {name: chosen}
+        last, options = part[1], dict(self.options)
+        for network, data in self.networks.items():
+            chosen, reach = within(network, data, self.axis, part, self.screening)
+            seen |= {} if chosen is None else {network: chosen}
             last = max(last, reach)
-        part, arguments = axis.isel({TIME: slice(first, last)}), options
-        _log.info("window %d of %d: %d networks of observations", number + 1, len(parts), len(seen))
+        times = self.axis.isel({TIME: slice(part[0], last)})
         if not seen:
             if background is None:
                 raise DataError(
                     "found no observation in the first window, expected at least one, or background=; pass times= to "
                     "begin at the first observation"
                 )
-            if background_ensemble(background, part) is None:
-                seen, background = {BACKGROUND: background_network(background, part)}, None
+            if background_ensemble(background, times) is None:
+                seen, background = {BACKGROUND: background_network(background, times)}, None
                 # The background is observed through the identity, and not through the operator of the observations.
-                arguments = options | {"operator": None}
-        analysis = assimilate(
-            seen, source, times=part, members=members, seed=unit_seed(seed, number), background=background,
-            store=folder and folder / f"{number:05d}.zarr", progress=progress, **arguments,
+                options["operator"] = None
+        return assimilate(
+            seen, self.prior, times=times, members=self.members, seed=seed, background=background,
+            store=self.folder and self.folder / f"{name}.zarr", progress=self.progress, **options,
         )  # fmt: skip
-        analyses.append(analysis.isel({TIME: slice(0, end - first)}))
-        if end < axis.size:
-            ahead = forecast(analyses[-1], model, steps=1, seed=unit_seed(seed, number), progress=False, **of_carrier)
-            background = inflated(ahead, axis[end : end + 1], inflation)
-    joined = xr.concat(analyses, TIME, data_vars="minimal", coords="minimal", compat="override", join="override")
-    joined = joined.drop_vars(STATUS, errors="ignore")
-    joined.attrs = {k: v for k, v in analyses[0].attrs.items() if k not in BOOKKEEPING}
-    joined.attrs |= describe_networks(networks, options["operator"]) | about
-    joined.attrs |= sum_counts(list(networks), [analysis.attrs for analysis in analyses])
-    if store is None or folder is None:
-        return joined.load()
-    save(joined, store, overwrite=overwrite)
-    remove(folder)
-    return open_archive(store)
 
 
 def _complete(options: Mapping[str, Any]) -> dict[str, Any]:

@@ -44,6 +44,21 @@ class Swap(System):
         return {v: np.array([states[(i + 1) % 2][k] for i in range(steps)], np.float32) for k, v in enumerate("ab")}
 
 
+@dataclass(frozen=True)
+class Turn(Swap):
+    """The chain's own transition, with its noise."""
+
+    name: ClassVar[str] = "turn"
+
+    def advance(self, state: Mapping[str, np.ndarray], steps: int, seed: int = 0) -> dict[str, np.ndarray]:
+        chain, random, states = GaussianChain(2, damping=0.95), np.random.default_rng(seed), []
+        x = (np.array([state["a"], state["b"]]) - 280) / 2
+        for _ in range(steps):
+            x = chain.transition @ x + random.multivariate_normal(np.zeros(2), chain.noise)
+            states.append(280 + 2 * x)
+        return {v: np.array([s[k] for s in states], np.float32) for k, v in enumerate("ab")}
+
+
 @pytest.fixture(scope="module")
 def prior() -> Prior:
     return GaussianChain(6, damping=0.98).prior(samples=200)
@@ -100,6 +115,27 @@ def test_a_background_has_inflated_deviations(prior: Prior):
     found = inflated(ahead, prior.layout.times(1.5, 1), inflation=1.5)
     np.testing.assert_allclose(found.a.squeeze("time"), 283 + 1.5 * (members - 3))
     assert found.a.attrs == {"units": "K"} and float(found.time[0]) == 1.5 and "valid_time" not in found.coords
+
+
+def test_a_lag_is_a_fixed_lag_smoother_of_what_is_carried_on_without_it():
+    """Against Rauch-Tung-Striebel smoothers that see the observations up to the lag after each window."""
+    chain, steps, window = GaussianChain(12, damping=0.95), 12, 3
+    prior, truth = GaussianChain(window, damping=0.95).prior(samples=3000), chain.truth(7)
+    seen = sdaxr.observe(truth, op.select("a"), every=2, start=1, error=0.6, seed=3)
+    how = {"window": window, "times": truth.time, "carry": Turn(), "members": 3000, "method": "oi", "progress": False}
+    y = np.full((steps, 1), np.nan)
+    y[1::2, 0] = (seen.a.values - 280) / 2
+    for lag in (0, 2):
+        found = sdaxr.cycle(seen, prior, lag=lag, **how).to_dataarray().transpose("member", "time", "variable")
+        for first in range(0, steps, window):
+            past = y.copy()
+            past[first + window + lag :] = np.nan
+            operator = np.tile(np.array([[1.0, 0.0]]), (steps, 1, 1))
+            mean, covariance = chain.smoother(operator, past, np.full((steps, 1), 0.3))
+            part = slice(first, first + window)
+            states = (found.values[:, part] - 280) / 2
+            np.testing.assert_allclose(states.mean(0), mean[part], atol=0.1)
+            np.testing.assert_allclose(states.std(0), np.sqrt(np.diagonal(covariance[part], 0, 1, 2)), atol=0.05)
 
 
 @pytest.mark.parametrize("operator", [None, op.scale(0.5), {"observations": op.scale(0.5)}], ids=str)
@@ -238,6 +274,7 @@ def test_windows_of_other_settings_are_refused_with_the_difference(
         ({"method": "ffbs"}, "method='ffbs', which needs a physical model"),
         ({"inflation": "2"}, "inflation='2', expected a positive number"),
         ({"inflation": 0.0}, "inflation=0.0"),
+        ({"lag": -1}, "lag=-1"),
     ],
 )
 def test_impossible_numbers_are_refused(prior: Prior, observations: xr.Dataset, options: dict, message: str):
