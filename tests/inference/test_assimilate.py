@@ -344,7 +344,7 @@ def test_a_background_has_its_time_or_none(prior: Prior, truth: xr.Dataset, obse
             "times of the background are of kind datetime",
         ),
         (lambda b: b.expand_dims(time=[0.0, 0.5]), "the background has 2 times, expected one"),
-        (lambda b: b.expand_dims(member=4), r"has 4 states along 'member', .*ds.mean\('member'\)"),
+        (lambda b: b.expand_dims(member=4), r"has members along 'member' and .*ds.mean\('member'\)"),
         (lambda b: b.drop_vars("a_error"), "'a' has no 'a_error'"),
         (lambda b: b.rename(a="c", a_error="c_error"), "gives no variable 'c'"),
         (lambda b: b.assign(a=b.a.assign_attrs(units="degC")), "'a' has units 'degC'"),
