@@ -261,6 +261,15 @@ def background_network(background: xr.Dataset, times: xr.DataArray) -> xr.Datase
             f"the background has {background.sizes[ensemble]} states along '{ensemble}', expected one and its error; "
             f"take ds.mean('{ensemble}') with ds.std('{ensemble}') as '<variable>_error'"
         )
+    check_first_time(background, times)
+    names = [n for v in observed_variables(background) for n in (v, f"{v}{ERROR}") if n in background]
+    data = background[names].drop_attrs(deep=False)
+    data = data if TIME in data.dims else data.drop_vars(TIME, errors="ignore").expand_dims(TIME)
+    return data.assign_coords({TIME: times[:1]}).assign_attrs(operator=identity().to_json())
+
+
+def check_first_time(background: xr.Dataset, times: xr.DataArray) -> None:
+    """Raise `DataError` if a background has several times, or its time is not the first of ``times``."""
     if background.sizes.get(TIME, 1) != 1:
         raise DataError(f"the background has {background.sizes[TIME]} times, expected one; select ds.isel(time=[0])")
     if TIME in background.coords:
@@ -274,7 +283,3 @@ def background_network(background: xr.Dataset, times: xr.DataArray) -> xr.Datase
                 f"the background is at {found}, expected the first time of the window, {times.values[0]}; pass times= "
                 "to begin the window there, or the background of that time"
             )
-    names = [n for v in observed_variables(background) for n in (v, f"{v}{ERROR}") if n in background]
-    data = background[names].drop_attrs(deep=False)
-    data = data if TIME in data.dims else data.drop_vars(TIME, errors="ignore").expand_dims(TIME)
-    return data.assign_coords({TIME: times[:1]}).assign_attrs(operator=identity().to_json())

@@ -21,6 +21,7 @@ name                object               needs
 ``ffbs``            `FFBS`               a system with Gaussian noise
 ``kalman``          `Kalman`             a linear system with Gaussian noise, linear operators, Gaussian errors
 ``4dvar``           `FourDVar`           a system with Gaussian noise, Gaussian errors
+``etkf``            `ETKF`               any system, Gaussian errors
 ==================  ===================  ========================================================================
 
 The uncertainty of the observed quantities given z (the diffused state :math:`z = x + r \epsilon` at the noise level r)
@@ -72,6 +73,7 @@ METHODS: Registry[Method] = Registry(
         "ffbs": "sdaxr.filters.ffbs:FFBS",
         "kalman": "sdaxr.filters.kalman:Kalman",
         "4dvar": "sdaxr.filters.fourdvar:FourDVar",
+        "etkf": "sdaxr.filters.etkf:ETKF",
     },
 )
 
