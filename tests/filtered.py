@@ -10,6 +10,7 @@ import sdaxr
 from sdaxr import operators as op
 from sdaxr.filters.binding import build_model
 from sdaxr.filters.state_space import StateSpaceModel
+from sdaxr.posterior.methods import names
 from sdaxr.systems.base import System
 from sdaxr.systems.layout import system_layout
 from sdaxr.systems.lorenz63 import Lorenz63
@@ -30,8 +31,9 @@ CASES = {
 CORRELATION = np.kron(np.eye(LENGTH), [[1.0, np.exp(-2 / 3)], [np.exp(-2 / 3), 1.0]])
 
 
-# Options that keep each method that needs a system short.
+# Options that keep methods that need a system short, and what the scalar, noisy chains of these tests are not for.
 OPTIONS = {"ffbs": {"particles": 256}, "bpf": {"particles": 256}, "4dvar": {"particles": 256}}
+SCALAR = [name for name in names("system") if name not in ("letkf", "ienks")]
 
 
 def model_of(

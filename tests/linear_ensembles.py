@@ -54,12 +54,15 @@ def with_first(model: StateSpaceModel, members: int, seed: int = 0) -> StateSpac
 
 
 def linear_case(
-    operator: Operator, members: int = 20, system: Ring | None = None, **how
+    operator: Operator, members: int = 20, system: Ring | None = None, exact: bool = True, **how
 ) -> tuple[StateSpaceModel, KalmanFiltered]:
-    """A model with an ensemble of exact moments, and the Kalman filter of it."""
+    """A model with an ensemble, by default with the exact moments of the first state, and its Kalman filter."""
     chosen = Turning() if system is None else system
     truth = truth_of(chosen, LENGTH, 3)
-    model = with_first(model_of(chosen, {"seen": observe(truth, operator, seed=4, **how)}, LENGTH), members)
+    model = model_of(
+        chosen, {"seen": observe(truth, operator, seed=4, **how)}, LENGTH, first=chosen.initial(members, 5)
+    )
+    model = with_first(model, members) if exact else model
     return model, kalman_filter(model)
 
 
@@ -76,3 +79,35 @@ def moments(paths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Means (time, n) and covariances (time, n, n) of members, (members, time, n)."""
     away = paths - paths.mean(0)
     return paths.mean(0), np.einsum("mti,mtj->tij", away, away) / (len(paths) - 1)
+
+
+def dense_taper(here: np.ndarray, there: np.ndarray, half: float, period: float) -> np.ndarray:
+    """The taper of Gaspari and Cohn on a ring, written out pair by pair; (here, there)."""
+    taper = np.zeros((len(here), len(there)))
+    for i, a in enumerate(here):
+        for j, b in enumerate(there):
+            z = min(abs(a - b), period - abs(a - b)) / half
+            if z < 1:
+                taper[i, j] = 1 - 5 * z**2 / 3 + 5 * z**3 / 8 + z**4 / 2 - z**5 / 4
+            elif z < 2:
+                taper[i, j] = 4 - 5 * z + 5 * z**2 / 3 + 5 * z**3 / 8 - z**4 / 2 + z**5 / 12 - 2 / (3 * z)
+    return taper
+
+
+def assert_near_the_kalman_filter(paths: np.ndarray, exact: KalmanFiltered) -> None:
+    """Moments of the members within five standard errors of those of the filter."""
+    assert_near_moments(paths, exact.means, exact.covariances)
+
+
+def assert_near_moments(paths: np.ndarray, means: np.ndarray, covariances: np.ndarray) -> None:
+    """Moments of members (members, time, n) within five standard errors of means (time, n) and covariances.
+
+    An analysis that is made with estimated covariances has errors of the same order as a sample of its result. The
+    factor of two is for both, and for the errors that earlier analyses have left.
+    """
+    found, spread = moments(paths)
+    deviation = np.sqrt(np.einsum("tii->ti", covariances))
+    error = 2 * 5 / np.sqrt(len(paths))
+    assert np.abs((found - means) / deviation).max() < error
+    scale = deviation[:, :, None] * deviation[:, None]
+    assert np.abs((spread - covariances) / scale).max() < np.sqrt(2) * error

@@ -152,19 +152,10 @@ class EnsembleFilter(EnsembleMethod):
         """The members at a time know the observations until this time."""
         return "filtering"
 
-    @property
-    def local(self) -> bool:
-        """Whether the method needs to know where observations and points are."""
-        return getattr(self, "localisation", None) is not None
-
-    def check(self, model: StateSpaceModel, members: int) -> None:
-        """Raise an error if the observations have no places and the method needs them; as the base class, too."""
-        super().check(model, members)
-        if self.local:
-            points = Points.of(model.system)
-            for observation in model.observations:
-                if observation is not None:
-                    points.distances(observation.places)
+    def points(self, model: StateSpaceModel) -> Points | None:
+        """Where the points of the grid are; None for methods without localisation."""
+        del model
+        return None
 
     @abstractmethod
     def analyse(self, forecast: Forecast) -> Update:
@@ -183,6 +174,48 @@ class EnsembleFilter(EnsembleMethod):
         return after if self.inflation == 1 else mean + self.inflation * (after - mean)
 
 
+@dataclass(frozen=True)
+class LocalFilter(EnsembleFilter):
+    """A filter with localisation.
+
+    Parameters
+    ----------
+    inflation, rtps, rtpp
+        As of `EnsembleFilter`.
+    localisation
+        Half of the distance beyond which observations do not act, in the units of the coordinates, km on the sphere
+        (`sdaxr.filters.localisation`). None: they act everywhere.
+    """
+
+    localisation: float | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.expect("localisation", self.localisation is None or self.localisation > 0, "a distance above 0, or None")
+
+    def points(self, model: StateSpaceModel) -> Points | None:
+        """Where the points of the grid are; None without localisation."""
+        return None if self.localisation is None else Points.of(model.system)
+
+    def check(self, model: StateSpaceModel, members: int) -> None:
+        """Raise an error if grid or observations have no places, and as the base class."""
+        super().check(model, members)
+        points = self.points(model)
+        for observation in model.observations:
+            if points is not None and observation is not None:
+                points.distances(observation.places)
+
+
+def check_independent(model: StateSpaceModel, method: str) -> None:
+    """Raise `OptionError` if the errors of some observations of one state are correlated."""
+    for observation in model.observations:
+        if observation is not None and (observation.errors.correlation is not None or observation.errors.shared):
+            raise OptionError(
+                f"method={method!r} is for independent errors, found correlated errors or a bias of a source; use "
+                "method='etkf' or 'enkf', or drop the attributes of the errors to treat them as independent"
+            )
+
+
 def forward(model: StateSpaceModel, method: EnsembleFilter, seed: int, lag: int = 0) -> Drawn:
     """Run a filter over the window; each analysis changes the states of the last ``lag`` steps, too.
 
@@ -192,7 +225,7 @@ def forward(model: StateSpaceModel, method: EnsembleFilter, seed: int, lag: int 
         If a member is not finite.
     """
     random, first = np.random.default_rng([seed, 4]), first_of(model)
-    points = Points.of(model.system) if method.local else None
+    points = method.points(model)
     paths = np.empty((len(model), *first.shape))
     paths[0], statistics, time = first, FirstGuess(), 0
     for index, observation in enumerate(model.observations):

@@ -31,6 +31,7 @@ from typing import ClassVar
 import numpy as np
 
 from sdaxr.filters.ensemble import EnsembleFilter, Forecast, Update
+from sdaxr.filters.inflation import finite_size_precision
 
 
 @dataclass(frozen=True)
@@ -48,21 +49,29 @@ class ETKF(EnsembleFilter):
         As of `sdaxr.filters.ensemble.EnsembleFilter`.
     rotation
         Whether the deviations are rotated at random after each analysis.
+    finite_size
+        How sure the hyperprior of the finite-size filter (EnKF-N) is, which inflates before each analysis
+        (`sdaxr.filters.inflation`): 1, or more for an ensemble that is better than draws. None: no such inflation.
     """
 
     name: ClassVar[str] = "etkf"
 
     rotation: bool = False
+    finite_size: float | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.expect("finite_size", self.finite_size is None or self.finite_size > 0, "a number above 0, or None")
 
     def analyse(self, forecast: Forecast) -> Update:
         """Linear combinations of the members, the same for every element of the state."""
-        weights = transform(*forecast.whitened)
+        weights = transform(*forecast.whitened, self.finite_size)
         if self.rotation:
             weights = rotated(weights, forecast.random)
         return partial(np.matmul, weights)
 
 
-def transform(deviations: np.ndarray, innovation: np.ndarray) -> np.ndarray:
+def transform(deviations: np.ndarray, innovation: np.ndarray, finite_size: float | None = None) -> np.ndarray:
     """Weights W of the members, (..., members, members): the analysis of an ensemble E, (members, n), is W E.
 
     Parameters
@@ -71,14 +80,20 @@ def transform(deviations: np.ndarray, innovation: np.ndarray) -> np.ndarray:
         Y, in units of the errors, shape (..., members, m).
     innovation
         d, in units of the errors, shape (..., m).
+    finite_size
+        As of `ETKF`.
     """
     members = deviations.shape[-2]
     values, vectors = np.linalg.eigh(deviations @ deviations.swapaxes(-1, -2))
-    inverse = 1 / (members - 1 + values.clip(min=0.0))
-    root = (vectors * np.sqrt((members - 1) * inverse)[..., None, :]) @ vectors.swapaxes(-1, -2)
-    mean = (vectors * inverse[..., None, :]) @ (vectors.swapaxes(-1, -2) @ (deviations @ innovation[..., None]))
-    # Deviations from the mean are E - (1/N) 1 1^T E; the symmetric root maps the vector of ones to itself.
-    weights: np.ndarray = root + (mean - mean.mean(-2, keepdims=True)).swapaxes(-1, -2)
+    values, turned = values.clip(min=0.0), vectors.swapaxes(-1, -2)
+    projected = (turned @ (deviations @ innovation[..., None]))[..., 0]
+    prior = members - 1 if finite_size is None else finite_size_precision(values, projected, finite_size)[..., None]
+    inverse = 1 / (values + prior)
+    root = (vectors * np.sqrt((members - 1) * inverse)[..., None, :]) @ turned
+    mean = (vectors @ (inverse * projected)[..., None]).swapaxes(-1, -2)
+    # Weights of deviations become those of members, whose mean has equal weights.
+    away = root + mean
+    weights: np.ndarray = 1 / members + away - away.mean(-1, keepdims=True)
     return weights
 
 

@@ -38,6 +38,10 @@ from __future__ import annotations
 
 import numpy as np
 
+# Squares of the inflation factors among which the minimum of the dual cost is looked for, 0.25 to 100, and halvings of
+# the interval between two of them.
+_SQUARES, _HALVINGS = np.geomspace(0.25**2, 100.0**2, 121), 40
+
 
 def relaxed_to_perturbations(before: np.ndarray, after: np.ndarray, alpha: float) -> np.ndarray:
     """The ensemble after an analysis with deviations relaxed to those before, (members, n) each."""
@@ -53,3 +57,53 @@ def relaxed_to_spread(before: np.ndarray, after: np.ndarray, alpha: float) -> np
     mean = after.mean(0)
     relaxed: np.ndarray = mean + factor * (after - mean)
     return relaxed
+
+
+def finite_size_precision(values: np.ndarray, projected: np.ndarray, certainty: float) -> np.ndarray:
+    r"""Precision of the prior weights, :math:`(N - 1) / \lambda^2` with the most likely inflation; shape (...).
+
+    Parameters
+    ----------
+    values
+        Eigenvalues :math:`\sigma_i^2` of Y Y^T, shape (..., members).
+    projected
+        Y d along the eigenvectors, shape (..., members).
+    certainty
+        Factor on both constants of the hyperprior.
+    """
+    members = values.shape[-1]
+    unknown_mean, weight = (each[..., None] for each in hyperprior(values, certainty))
+    squares = projected**2
+
+    def slope(t: np.ndarray) -> np.ndarray:
+        """t dJ/dt at t = lambda^2, (..., k)."""
+        explained = squares[..., None, :] / (members - 1 + t[..., None] * values[..., None, :]) ** 2
+        found: np.ndarray = weight - unknown_mean / t - t * explained.sum(-1)
+        return found
+
+    grid = np.broadcast_to(_SQUARES, (*values.shape[:-1], len(_SQUARES)))
+    explained = squares[..., None, :] * grid[..., None] / (members - 1 + grid[..., None] * values[..., None, :])
+    cost = unknown_mean / grid + weight * np.log(grid) - explained.sum(-1) / (members - 1)
+    best = cost.argmin(-1)[..., None]
+    low, high = (np.take_along_axis(grid, (best + by).clip(0, len(_SQUARES) - 1), -1) for by in (-1, 1))
+    for _ in range(_HALVINGS):
+        middle = np.sqrt(low * high)
+        rising = slope(middle) > 0
+        low, high = np.where(rising, low, middle), np.where(rising, middle, high)
+    precision: np.ndarray = (members - 1) / np.sqrt(low * high)[..., 0]
+    return precision
+
+
+def precision_at(weights: np.ndarray, values: np.ndarray, certainty: float) -> float:
+    """Precision of the prior weights given the weights w, (members,), and the eigenvalues of Y Y^T, (members,)."""
+    unknown_mean, weight = hyperprior(values, certainty)
+    return float((len(weights) - 1) * weight / (unknown_mean + weights @ weights))
+
+
+def hyperprior(values: np.ndarray, certainty: float) -> tuple[np.ndarray, np.ndarray]:
+    """The constants epsilon and c, from the eigenvalues of Y Y^T, (..., members); shape (...) each."""
+    members = values.shape[-1]
+    unknown_mean, weight = (members + 1) / members, members / (members - 1)
+    of_prior = ((members - 1) / (members - 1 + values)).mean(-1)
+    correction = (unknown_mean / weight) ** (of_prior / 2)
+    return certainty * unknown_mean / correction, certainty * weight * correction

@@ -8,19 +8,19 @@ import numpy as np
 import pytest
 import xarray as xr
 from chains import TRIPLE, condition, truth_of, whole_prior
-from filtered import LENGTH, OPTIONS, QUIET
+from filtered import LENGTH, OPTIONS, QUIET, SCALAR
 
 import sdaxr
 from sdaxr import operators as op
 from sdaxr.filters.fourdvar import FourDVar
 from sdaxr.filters.smoothing import smooth
 from sdaxr.observations.observe import observe
-from sdaxr.posterior.methods import METHODS, names
+from sdaxr.posterior.methods import METHODS
 from sdaxr.schema import ArchiveError, DataError, GridError, OperatorError, OptionError, UnitsError
 from sdaxr.systems.linear import Linear
 
 
-@pytest.mark.parametrize("method", names("system"))
+@pytest.mark.parametrize("method", SCALAR)
 def test_each_method_gives_the_posterior_dataset(observations: xr.Dataset, method: str, tmp_path) -> None:
     particles = "particles" in OPTIONS.get(method, {})
     options = {"system": TRIPLE, "method": {"name": method, **OPTIONS.get(method, {})}, "members": 3, "seed": 7} | QUIET
@@ -145,7 +145,7 @@ def test_impossible_options(observations: xr.Dataset, tmp_path, options: dict, m
         ({"method": "ffbs", "system": "linear", "sampler": "dpm++"}, "found sampler= beside a system"),
         (
             {"method": "sda", "system": "linear"},
-            "method='sda' needs a prior, found system=.*ffbs, kalman, 4dvar, etkf",
+            "method='sda' needs a prior, found system=.*ffbs, kalman, 4dvar, enkf",
         ),
         ({"method": "ffbs", "prior": "lorenz63"}, "found prior= and method='ffbs', which needs a physical model"),
         ({"prior": "lorenz63", "method": {"particles": 10}}, "unknown option of sda: 'particles'"),
