@@ -117,8 +117,9 @@ class _Accessor:
     @_delegate("sdaxr.inference.cycle")
     def cycle(
         self,
-        prior: str | Path | Prior,
+        prior: str | Path | Prior | None = None,
         *,
+        system: str | System | None = None,
         window: int | None = None,
         lag: int = 0,
         carry: str | Path | System | Prior | None = None,

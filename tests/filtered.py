@@ -8,10 +8,12 @@ from chains import TRIPLE, Ring
 
 import sdaxr
 from sdaxr import operators as op
-from sdaxr.filters.state_space import StateSpaceModel, build_model
+from sdaxr.filters.binding import build_model
+from sdaxr.filters.state_space import StateSpaceModel
+from sdaxr.posterior.methods import names
+from sdaxr.systems.base import System
 from sdaxr.systems.layout import system_layout
 from sdaxr.systems.lorenz63 import Lorenz63
-from sdaxr.systems.markov import MarkovChain
 
 LENGTH = 6
 LORENZ = Lorenz63(spin_up=100)
@@ -29,9 +31,16 @@ CASES = {
 CORRELATION = np.kron(np.eye(LENGTH), [[1.0, np.exp(-2 / 3)], [np.exp(-2 / 3), 1.0]])
 
 
-def model_of(system: MarkovChain, networks: dict[str, xr.Dataset], length: int = LENGTH) -> StateSpaceModel:
+# Options that keep methods that need a system short, and what the scalar, noisy chains of these tests are not for.
+OPTIONS = {"ffbs": {"particles": 256}, "bpf": {"particles": 256}, "4dvar": {"particles": 256}}
+SCALAR = [name for name in names("system") if name not in ("letkf", "ienks")]
+
+
+def model_of(
+    system: System, networks: dict[str, xr.Dataset], length: int = LENGTH, first: np.ndarray | None = None
+) -> StateSpaceModel:
     operators = {name: sdaxr.observations.observe.operator_for(data) for name, data in networks.items()}
-    return build_model(networks, operators, system, system_layout(system).times(0.0, length))[0]
+    return build_model(networks, operators, system, system_layout(system).times(0.0, length), first=first)[0]
 
 
 def assert_same_gaussian(paths: np.ndarray, exact: tuple, independent: int) -> None:

@@ -13,6 +13,7 @@ from sdaxr.schema import OptionError, check_least
 # Parameters of these functions that only a prior uses; beside a system the functions refuse them.
 _OF_A_PRIOR = {
     "assimilate": ("prior", "sampler", "batch", "device", "precision"),
+    "cycle": ("prior", "carry", "inflation"),
     "forecast": ("context", "block", "error", "method", "sampler", "batch", "device"),
 }
 
@@ -50,14 +51,16 @@ def check_drawing(name: str, options: Mapping[str, Any], made: Collection[str] =
         Files that earlier steps make. What such a prior records is not known; a trained prior records nothing.
     """
     from sdaxr.inference.forecast import refuse_beside_a_system
+    from sdaxr.inference.system_cycle import METHOD
 
     system, prior = _models(name, options)
     if system is None and prior is None:
         raise OptionError("found neither prior nor system, expected one of them")
     if system is not None:
-        given = {key: options[key] for key in _OF_A_PRIOR[name] if key in options}
-        refuse_beside_a_system(getattr(sdaxr, name), given, "give a prior in the place of the system")
-        found, needs = build_method(options.get("method"), "ffbs"), "system"
+        for function in ("assimilate", "cycle") if name == "cycle" else (name,):
+            given = {key: options[key] for key in _OF_A_PRIOR[function] if key in options}
+            refuse_beside_a_system(getattr(sdaxr, function), given, "give a prior in the place of the system")
+        found, needs = build_method(options.get("method"), METHOD if name == "cycle" else "ffbs"), "system"
     else:
         unnamed = any(isinstance(options.get(k), Mapping) and "name" not in options[k] for k in ("method", "sampler"))
         opened = sdaxr.open_prior(prior) if unnamed and prior and prior not in made else None

@@ -171,8 +171,8 @@ def report(quiet: bool, **values: Any) -> None:
     background,
     click.option(
         "--system",
-        help="System with Gaussian noise (lorenz63 or linear), in the place of the prior, for --method ffbs (the "
-        "default with a system), bpf, kalman or 4dvar.",
+        help="System in the place of the prior: one with Gaussian noise (lorenz63 or linear) for --method ffbs (the "
+        "default with a system), bpf, kalman or 4dvar; any system for enkf, etkf, ensrf, letkf, enks or ienks.",
     ),
     option,
     *drawing,
@@ -189,9 +189,16 @@ def assimilate(quiet: bool, option: dict[str, Any], **values: Any) -> None:
 @main.command()
 @click.argument("observations", nargs=-1, required=True)
 @flags(
-    prior,
+    click.option("--prior", help="File of a prior, or name of a shipped one; see `sdaxr priors`."),
     store,
-    click.option("--window", type=int, help="Number of states in a window. Default: that of the prior's training."),
+    click.option(
+        "--system",
+        help="System, in the place of the prior, for --method etkf (the default with a system), enkf, ensrf, letkf, "
+        "enks or ienks: the members go on from window to window.",
+    ),
+    click.option(
+        "--window", type=int, help="Number of states in a window. Default: that of the prior's training, or 64."
+    ),
     click.option("--lag", type=int, help="States after a window whose observations its estimate knows, too."),
     click.option(
         "--carry",

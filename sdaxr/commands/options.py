@@ -151,7 +151,8 @@ method = (
     ),
     settings(
         "--method-option",
-        "Option of the method, such as variance=0.01 (sda), iterations=2 (mmps), particles=4096 (ffbs)",
+        "Option of the method, such as variance=0.01 (sda), iterations=2 (mmps), particles=4096 (ffbs), "
+        "localisation=4 or inflation=1.02 (letkf)",
     ),
 )
 sampler = (

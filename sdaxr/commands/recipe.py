@@ -39,8 +39,10 @@ _log = logging.getLogger(__name__)
 
 # The archives of these steps record their configuration: the function resumes, returns or refuses an existing one.
 _RESUMABLE = ("generate", "assimilate", "cycle", "forecast")
-# The parameter of these steps that is, or can be, the name of a system.
-_SYSTEM_PARAMETERS = {"generate": "system", "assimilate": "system", "cycle": "carry", "forecast": "model"}
+# The parameters of these steps that are, or can be, the name of a system; the first that is given counts.
+_SYSTEM_PARAMETERS = {
+    "generate": ("system",), "assimilate": ("system",), "cycle": ("system", "carry"), "forecast": ("model",),
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -219,8 +221,9 @@ def _step(name: str, given: dict[str, Any], base: Path, before: list[Step]) -> S
 
 
 def _check_names(name: str, values: Mapping[str, Any], accepted: set[str]) -> None:
-    model: Any = values.get(_SYSTEM_PARAMETERS.get(name, ""))
-    is_system = model is not None and (_SYSTEM_PARAMETERS[name] == "system" or model in sdaxr.systems.systems())
+    key = next((key for key in _SYSTEM_PARAMETERS.get(name, ()) if values.get(key) is not None), None)
+    model: Any = None if key is None else values[key]
+    is_system = model is not None and (key == "system" or model in sdaxr.systems.systems())
     known = set(accepted)
     if is_system:
         known |= set(sdaxr.open_system(model).options())

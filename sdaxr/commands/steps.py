@@ -123,7 +123,8 @@ def cycle(
     observations: str | Iterable[str],
     store: str,
     *,
-    prior: str,
+    prior: str | None = None,
+    system: str | None = None,
     carry: str | None = None,
     background: str | None = None,
     reading: Mapping[str, Any] | None = None,
@@ -132,14 +133,16 @@ def cycle(
     """Assimilate ``observations``, one file for each network, window after window; the result is the file ``store``.
 
     ``reading`` is as in `assimilate`.
-    Options that are parameters neither of the function nor of `assimilate` are options of the system ``carry``.
+    Options that are parameters neither of the function nor of `assimilate` are options of ``system``, or of the system
+    ``carry``.
     """
     if options.get("operator") is not None:
         options["operator"] = read_operator(options["operator"])
-    system = carry if carry in sdaxr.systems.systems() else None
-    of_system = _take_system_options("cycle", options, system)
+    carrier = carry if system is None and carry in sdaxr.systems.systems() else None
+    of_system = _take_system_options("cycle", options, system or carrier)
     options |= {
-        "carry": carry if system is None else sdaxr.open_system(system, **of_system),
+        "system": None if system is None else sdaxr.open_system(system, **of_system),
+        "carry": carry if carrier is None else sdaxr.open_system(carrier, **of_system),
         "background": None if background is None else sdaxr.open_archive(background),
     }
     return sdaxr.cycle(_networks(observations, reading), prior, store=store, **options)

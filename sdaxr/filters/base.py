@@ -31,14 +31,23 @@ class Drawn:
 
 @dataclass(frozen=True)
 class ModelMethod(Method, ABC):
-    """A method that needs a system with Gaussian noise (`sdaxr.systems.MarkovChain`); its fields are its options.
+    """A method that needs a physical model; its fields are its options.
 
     A new method is a subclass in a file of its own and a line in `sdaxr.methods`.
     """
 
     needs: ClassVar[str] = "system"
+    # Whether the method is for systems with Gaussian noise only (`sdaxr.systems.MarkovChain`).
+    markov: ClassVar[bool] = True
     # Whether the method is for Gaussian observation errors only.
     gaussian: ClassVar[bool] = False
+
+    @property
+    def distribution(self) -> str:
+        """What the members are draws of at each time: ``"filtering"``, given the observations until then, or
+        ``"smoothing"``, given later observations, too.
+        """
+        return "smoothing"
 
     def resolve(self) -> Self:
         """The method with the files open that its options name."""

@@ -116,13 +116,13 @@ def particle_filter(model: StateSpaceModel, particles: int, seed: int) -> Filter
         If a likelihood is not finite.
     """
     random = np.random.default_rng([seed, 1])
-    x = first_states(model.system, particles, seed)
+    x = first_states(model.chain, particles, seed)
     kept = np.empty((len(model), *x.shape))
     ancestors: list[np.ndarray | None] = []
     log_evidence, effective = 0.0, float(particles)
     for index, observation in enumerate(model.observations):
         if index:
-            x = model.system.transition_mean(x) + model.system.draw_noise(random, particles)
+            x = model.chain.transition_mean(x) + model.chain.draw_noise(random, particles)
         ancestors.append(None)
         if observation is not None:
             likelihood = observation.log_likelihood(x)

@@ -61,7 +61,7 @@ class FFBS(ParticleMethod):
     def draw(self, model: StateSpaceModel, members: int, seed: int) -> Drawn:
         """Trajectories drawn backwards from the particles."""
         filtered = particle_filter(model, self.particles, seed)
-        return Drawn(backward_simulation(model.system, filtered, members, seed), filtered.about)
+        return Drawn(backward_simulation(model.chain, filtered, members, seed), filtered.about)
 
 
 def backward_simulation(system: MarkovChain, filtered: Filtered, members: int, seed: int) -> np.ndarray:

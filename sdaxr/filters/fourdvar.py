@@ -183,10 +183,10 @@ def minimise(model: StateSpaceModel, first_guess: np.ndarray, iterations: int = 
 
 def cost(model: StateSpaceModel, x: np.ndarray) -> np.ndarray:
     """Cost J of trajectories, (members, time, n) to (members,)."""
-    whiten = model.system.whitening()
-    departures = (x[:, 1:] - model.system.transition_mean(x[:, :-1])) @ whiten.T
+    whiten = model.chain.whitening()
+    departures = (x[:, 1:] - model.chain.transition_mean(x[:, :-1])) @ whiten.T
     total: np.ndarray = (departures**2).sum(axis=(1, 2))
-    moments = model.system.initial_moments()
+    moments = model.chain.initial_moments()
     if moments is not None:
         total += ((x[:, 0] - moments[0]) * np.linalg.solve(moments[1], (x[:, 0] - moments[0]).T).T).sum(1)
     for index, observation in enumerate(model.observations):
@@ -204,16 +204,16 @@ def expand_cost(model: StateSpaceModel, x: np.ndarray) -> tuple[np.ndarray, np.n
     Gradient (members, time, n); blocks on the diagonal (members, time, n, n); blocks below the diagonal
     (members, time - 1, n, n), with rows for the later and columns for the earlier state.
     """
-    whiten = model.system.whitening()
+    whiten = model.chain.whitening()
     gradient, diagonal = np.zeros(x.shape), np.zeros((*x.shape, x.shape[2]))
-    departures = (x[:, 1:] - model.system.transition_mean(x[:, :-1])) @ whiten.T
-    tangent = whiten @ model.system.tangent(x[:, :-1])
+    departures = (x[:, 1:] - model.chain.transition_mean(x[:, :-1])) @ whiten.T
+    tangent = whiten @ model.chain.tangent(x[:, :-1])
     gradient[:, 1:] += departures @ whiten
     gradient[:, :-1] -= np.einsum("mtki,mtk->mti", tangent, departures)
     diagonal[:, 1:] += whiten.T @ whiten
     diagonal[:, :-1] += tangent.swapaxes(-1, -2) @ tangent
     below = -whiten.T @ tangent
-    moments = model.system.initial_moments()
+    moments = model.chain.initial_moments()
     if moments is not None:
         precision = np.linalg.inv(moments[1])
         gradient[:, 0] += (x[:, 0] - moments[0]) @ precision

@@ -59,7 +59,7 @@ class Kalman(ModelMethod):
         """Raise an error unless the first state and all errors are Gaussian, and system and operators linear."""
         super().check(model, members)
         probes = _probes(*_first_moments(model))
-        linear_part(model.system.transition_mean, probes, f"the system {model.system.name}")
+        linear_part(model.chain.transition_mean, probes, f"the system {model.chain.name}")
         for index, observation in enumerate(model.observations):
             if observation is not None:
                 linear_part(observation.predict, probes, _operator_at(model, index))
@@ -104,7 +104,7 @@ def kalman_filter(model: StateSpaceModel) -> KalmanFiltered:
     OptionError
         If the chain or an observation operator is not linear, or the first state is not Gaussian.
     """
-    system = model.system
+    system = model.chain
     mean, covariance = _first_moments(model)
     probes = _probes(mean, covariance)
     transition, offset = linear_part(system.transition_mean, probes, f"the system {system.name}")
@@ -190,10 +190,10 @@ def linear_part(
 
 def _first_moments(model: StateSpaceModel) -> tuple[np.ndarray, np.ndarray]:
     """Mean (n,) and covariance (n, n) of the first state."""
-    moments = model.system.initial_moments()
+    moments = model.chain.initial_moments()
     if moments is None:
         raise OptionError(
-            f"method='kalman' needs a Gaussian first state, the first state of {model.system.name} is not; use "
+            f"method='kalman' needs a Gaussian first state, the first state of {model.chain.name} is not; use "
             "method='ffbs'"
         )
     return moments

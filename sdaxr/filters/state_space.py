@@ -1,16 +1,15 @@
-r"""State-space models from a system and labelled observations.
+r"""State-space models: a system and observations of its states, as vectors.
 
 .. math:: x_{t+1} = f(x_t) + N(0, Q), \qquad y_t = H_t(x_t) + \epsilon_t
 
-The methods of this room work on vectors. This file removes the labels. Observation operators are torch functions of
-whole trajectories; here they become functions :math:`H_t` of single states.
+Q is zero for deterministic systems. `sdaxr.filters.binding` makes a model from labelled observations.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
@@ -22,20 +21,10 @@ from torch import Tensor
 from sdaxr.observations.low_rank import SharedCovariance
 from sdaxr.observations.noise import DISTRIBUTION, GAUSSIAN
 from sdaxr.observations.observed import ObservedPoints
-from sdaxr.observations.plausibility import implausible_values
-from sdaxr.observations.repeats import without_repeats
-from sdaxr.observations.screening import DUPLICATE, Screening
-from sdaxr.operators import Bound, Operator, Template, compose
-from sdaxr.operators.base import steps_of
-from sdaxr.operators.locations import Locations
-from sdaxr.operators.measurements import Measurements
 from sdaxr.posterior.mixture import log_density
-from sdaxr.schema import TIME, DataError, OperatorError, OptionError
-from sdaxr.states.time import nearest_times
-from sdaxr.systems.layout import system_layout
+from sdaxr.schema import OptionError
+from sdaxr.systems.base import System
 from sdaxr.systems.markov import MarkovChain
-
-_DRAWS = 32  # trajectories by which implausible observations are told; their standard deviation is known to an eighth
 
 
 @dataclass(frozen=True)
@@ -127,11 +116,14 @@ class StateObservation:
         y, shape (m,).
     errors
         Distribution of the errors.
+    places
+        Coordinates of the observations by name, shape (m,) each, NaN where an observation has none.
     """
 
     operator: Callable[[Tensor], Tensor]
     values: np.ndarray
     errors: ObservationErrors
+    places: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     def predict(self, x: np.ndarray) -> np.ndarray:
         """H of states, (count, n) to (count, m)."""
@@ -153,24 +145,32 @@ class StateObservation:
 
 @dataclass(frozen=True)
 class StateSpaceModel:
-    """A Markov chain and its observations.
+    """A system and observations of its states.
 
     Attributes
     ----------
     system
-        The Markov chain.
+        The system.
     times
         Times of the states, shape (time,).
     observations
         Observations of each state, one entry for each time; None where there are none.
+    first
+        First states of an ensemble, shape (members, n); None for methods that draw the first states themselves.
     """
 
-    system: MarkovChain
+    system: System
     times: xr.DataArray
     observations: tuple[StateObservation | None, ...]
+    first: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.observations)
+
+    @property
+    def chain(self) -> MarkovChain:
+        """The system as a Markov chain with Gaussian noise; `OptionError` if it is none."""
+        return markov_chain(self.system)
 
     def check_gaussian(self, method: str) -> None:
         """Raise `OptionError` if the errors of some observation are not Gaussian."""
@@ -183,193 +183,17 @@ class StateSpaceModel:
                 )
 
 
-def build_model(
-    networks: Mapping[str, xr.Dataset],
-    operators: Mapping[str, Operator],
-    system: MarkovChain,
-    times: xr.DataArray,
-    screening: Screening | None = None,
-) -> tuple[StateSpaceModel, list[Mapping[str, np.ndarray]]]:
-    """The state-space model of a system on ``times`` and networks of observations.
-
-    Returns
-    -------
-    The model, and for each network the status of its observations by variable.
+def markov_chain(system: System) -> MarkovChain:
+    """The system as a Markov chain with Gaussian noise.
 
     Raises
     ------
-    DataError, GridError, UnitsError
-        If observations do not fit the states of the system, are implausible or there twice, or none is in the window.
-    OperatorError
-        If an operator cannot be applied, or combines several times.
+    OptionError
+        If it is none.
     """
-    how = Screening() if screening is None else screening
-    parts: list[list[StateObservation]] = [[] for _ in range(times.size)]
-    seen: dict[str, ObservedPoints] = {}
-    climate = _climate(system, times.size)
-    for name, data in networks.items():
-        whole = _Network.of(data, operators[name], system, times, how)
-        whole = replace(whole, points=without_repeats(whole.points, seen, how))
-        _check_plausible(whole, climate)
-        split = _by_time(name, _used(data, whole.points), operators[name], whole, times, how)
-        for index, part in split if whole.points.count else ():
-            parts[index].append(part)
-        seen[name] = whole.points
-    if not any(points.count for points in seen.values()):
-        raise DataError(f"{list(seen)} have no finite observation in the window; check their times, values and flags")
-    return StateSpaceModel(system, times, tuple(map(_joined, parts))), [points.status for points in seen.values()]
-
-
-def _climate(system: MarkovChain, length: int) -> np.ndarray:
-    """Trajectories that know nothing of the observations, flattened, (draws, length * n)."""
-    states = [system.initial(_DRAWS, seed=0)]
-    noise = system.draw_noise(np.random.default_rng(0), _DRAWS * (length - 1)).reshape(length - 1, _DRAWS, -1)
-    for each in noise:
-        states.append(system.transition_mean(states[-1]) + each)
-    return np.stack(states, axis=1).reshape(_DRAWS, -1)
-
-
-def _check_plausible(network: _Network, climate: np.ndarray) -> None:
-    """Raise `DataError` where an observation is implausible for the trajectories ``climate`` of the system."""
-    if not network.points.count:
-        return
-    length = climate.shape[1] // network.system.size
-    predicted = network.observation(None, length).predict(climate)
-    predicted = predicted[np.isfinite(predicted).all(1)]  # a trajectory that diverges tells nothing
-    mean, scale = np.full((2, network.points.count), np.nan)
-    for name in network.points.where:
-        own = network.points.names == name
-        if predicted[:, own].size:
-            mean[own], scale[own] = predicted[:, own].mean(), max(1e-12, predicted[:, own].std())
-    implausible_values(network.points, mean, scale, whose="the system's")
-
-
-def _used(data: xr.Dataset, points: ObservedPoints) -> xr.Dataset:
-    """The observations with NaN in the place of those that are there in another network, too."""
-    for name, status in points.status.items():
-        if (status == DUPLICATE).any():
-            kept = xr.DataArray(status != DUPLICATE, dims=points.template.variables[name].dims)
-            data = data.assign({name: data[name].where(kept)})
-    return data
-
-
-def _joined(parts: Sequence[StateObservation]) -> StateObservation | None:
-    if len(parts) < 2:
-        return parts[0] if parts else None
-    return StateObservation(
-        lambda x: torch.cat([part.operator(x) for part in parts], dim=1),
-        np.concatenate([part.values for part in parts]),
-        ObservationErrors.joined([part.errors for part in parts]),
-    )
-
-
-def _by_time(
-    name: str, data: xr.Dataset, operator: Operator, whole: _Network, times: xr.DataArray, screening: Screening
-) -> Iterator[tuple[int, StateObservation]]:
-    """The observations of one network by state: pairs of the index of the state and its observations."""
-    system = whole.system
-    observed = whole.places(times.values)
-    split = {}
-    for index in sorted(set(observed)):
-        # Two states, because times are compared in units of their step, and one state has no step.
-        first = max(0, min(index, times.size - 2))
-        pair = times[first : first + 2]
-        seen = _Network.of(data, _dropping(operator), system, pair, replace(screening, outside="drop"))
-        split[index] = seen.select(seen.places(pair.values) == index - first).observation(index - first, pair.size)
-    _check_split(name, operator, whole, split, system, times.size)
-    yield from split.items()
-
-
-def _dropping(operator: Operator) -> Operator:
-    """The operator, with measurements at other times dropped instead of refused."""
-    steps = (replace(s, outside="drop") if isinstance(s, Locations | Measurements) else s for s in steps_of(operator))
-    return compose(*steps)
-
-
-@dataclass(frozen=True)
-class _Network:
-    """A network of observations of the states of a system.
-
-    Attributes
-    ----------
-    system
-        The system.
-    bound
-        The operator, bound to the times of the states.
-    points
-        The observations.
-    """
-
-    system: MarkovChain
-    bound: Bound
-    points: ObservedPoints
-
-    @classmethod
-    def of(
-        cls, data: xr.Dataset, operator: Operator, system: MarkovChain, times: xr.DataArray, screening: Screening
-    ) -> _Network:
-        """The observations in ``data`` of states at ``times``."""
-        bound = operator.bind(Template.from_dataset(system_layout(system).template(times)))
-        return cls(system, bound, ObservedPoints.of(data, bound.template, screening, times))
-
-    def places(self, times: np.ndarray) -> np.ndarray:
-        """Index among ``times`` of each observation, in the order of the variables; shape (n,)."""
-        template, places = self.bound.template, []
-        for name, where in self.points.where.items():
-            coord, dims = template.coords.get(TIME), template.variables[name].dims
-            along = TIME if coord is None or coord.dims is None else coord.dims[0]
-            if coord is None or along not in dims:
-                raise _combines_times(name)
-            position = np.unravel_index(where, template.shape(name))[dims.index(along)]
-            places.append(nearest_times(coord.values, times)[0][position])
-        return np.concatenate(places)
-
-    def select(self, chosen: np.ndarray) -> _Network:
-        """The same with the observations for which ``chosen``, shape (n,), is true."""
-        return replace(self, points=self.points.select(chosen))
-
-    def observation(self, index: int | None, length: int) -> StateObservation:
-        """Observations of state ``index`` among ``length`` states; of flattened trajectories for ``index=None``."""
-        where = {name: torch.from_numpy(i) for name, i in self.points.where.items() if len(i)}
-        shapes = {str(n): v.shape for n, v in self.system.template().data_vars.items()}
-        sizes = [math.prod(shape) for shape in shapes.values()]
-
-        def operator(x: Tensor) -> Tensor:
-            # Operators act on trajectories. A trajectory of equal states is a view, which costs no memory.
-            states = x[:, None].expand(-1, length, -1) if index is not None else x.unflatten(1, (length, -1))
-            parts = zip(shapes.items(), states.split(sizes, dim=2), strict=True)
-            out = self.bound(
-                {name: part.unflatten(2, shape) if shape else part[..., 0] for (name, shape), part in parts}
-            )
-            return torch.cat([out[name].reshape(len(x), -1)[:, i] for name, i in where.items()], dim=1).double()
-
-        errors = ObservationErrors.of(self.points)
-        return StateObservation(operator, self.points.values, errors)
-
-
-def _check_split(
-    name: str,
-    operator: Operator,
-    whole: _Network,
-    split: Mapping[int, StateObservation],
-    system: MarkovChain,
-    length: int,
-) -> None:
-    """Raise `OperatorError` unless the likelihood of a trajectory is the product of those of its states."""
-    if sum(part.values.size for part in split.values()) != whole.points.count:
-        raise _combines_times(name, operator)
-    states = system.initial(2 * length, seed=0).reshape(2, length, -1)
-    together = whole.observation(None, length).log_likelihood(states.reshape(2, -1))
-    apart = np.sum([part.log_likelihood(states[:, index]) for index, part in split.items()], axis=0)
-    if not np.allclose(together, apart, rtol=1e-4, equal_nan=True):
-        raise _combines_times(name, operator)
-
-
-def _combines_times(name: str, operator: Operator | None = None) -> OperatorError:
-    through = "" if operator is None else f" through {operator}"
-    return OperatorError(
-        f"'{name}' is observed{through} at several times jointly, expected an operator that acts on each state by "
-        "itself, and errors that are not correlated in time, as those with one bias at several times are: methods that "
-        "need a system go forward in time; use a score-based method (sda) for such observations, or observe "
-        "measurements between two steps at the nearest one, screening={'time': 'nearest', 'tolerance': ...}"
-    )
+    if not isinstance(system, MarkovChain):
+        raise OptionError(
+            f"system={system.name!r} has no Gaussian noise, expected a sdaxr.systems.MarkovChain such as 'lorenz63': "
+            "ffbs, bpf, kalman and 4dvar use the density of its transitions; use an ensemble method such as 'etkf'"
+        )
+    return system

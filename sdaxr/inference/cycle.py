@@ -20,22 +20,17 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import xarray as xr
 
-from sdaxr.archives.configuration import difference
-from sdaxr.archives.finished import remove, windows_of
-from sdaxr.archives.format import BOOKKEEPING, STATUS
 from sdaxr.archives.paths import store_path
-from sdaxr.archives.reading import open_archive
 from sdaxr.archives.seeds import unit_seed
-from sdaxr.archives.stores import check_free, save, written_whole
+from sdaxr.archives.stores import check_free
 from sdaxr.archives.workers import active_client
 from sdaxr.inference.assimilate import assimilate, score_method
-from sdaxr.inference.forecast import forecast, open_model
-from sdaxr.observations.matching import observed_variables
-from sdaxr.observations.places import OBS
-from sdaxr.observations.provenance import describe_networks, fingerprint, sum_counts
+from sdaxr.inference.forecast import forecast, open_model, refuse_beside_a_system
+from sdaxr.inference.system_cycle import cycle_system
+from sdaxr.inference.windows import finished, joined, windows_folder, within
+from sdaxr.observations.provenance import describe_networks, fingerprint
 from sdaxr.observations.screening import Screening
 from sdaxr.observations.window import (
     BACKGROUND,
@@ -51,7 +46,6 @@ from sdaxr.prior.files import Prior, open_prior
 from sdaxr.schema import (
     MEMBER,
     TIME,
-    ArchiveError,
     DataError,
     OptionError,
     SdaxrError,
@@ -59,8 +53,6 @@ from sdaxr.schema import (
     check_positive,
     nearest,
 )
-from sdaxr.states.coordinates import TOLERANCE
-from sdaxr.states.time import elapsed
 from sdaxr.systems.base import System
 
 _log = logging.getLogger(__name__)
@@ -74,8 +66,9 @@ _PASSED_ON = {
 
 def cycle(
     observations: Observations,
-    prior: str | Path | Prior,
+    prior: str | Path | Prior | None = None,
     *,
+    system: str | System | None = None,
     window: int | None = None,
     lag: int = 0,
     carry: str | Path | System | Prior | None = None,
@@ -91,27 +84,32 @@ def cycle(
 ) -> xr.Dataset:
     """Assimilate a long series of observations, one window after another.
 
-    Between two windows the ensemble is forecast by one step. The forecast is the background of the first state of the
-    next window.
+    Between two windows the ensemble is forecast by one step. With a prior, the forecast is the background of the first
+    state of the next window. With a system, its members are the first states of the next window
+    (`sdaxr.inference.system_cycle`).
 
     Parameters
     ----------
     observations, prior, members, times
         As in `sdaxr.assimilate`. A window without observations is sampled given its background only.
+    system
+        In the place of the prior: a system, as in `sdaxr.assimilate`, for the ensemble methods. Default of ``method``
+        is then ``"etkf"``.
     window
-        Number of states in a window. Default: the window of the prior's training. The states that remain at the end are
-        a window of their own; they belong to the last full window where the network of the prior needs more states.
-        With a window of one state the prior is a filter.
+        Number of states in a window. Default: the window of the prior's training; 64 with a system. The states that
+        remain at the end are a window of their own; they belong to the last full window where the network of the prior
+        needs more states. With a window of one state a prior is a filter.
     lag
-        Number of states after a window whose observations its estimate knows, too: a fixed-lag smoother (Moore 1973,
-        doi:10.1016/0005-1098(73)90077-1). Each window is then sampled twice: with these observations for the result,
-        and without them for the ensemble that is carried on, which meets them in the next window. 0: each state knows
-        the observations up to the end of its window.
+        For a prior: number of states after a window whose observations its estimate knows, too: a fixed-lag smoother
+        (Moore 1973, doi:10.1016/0005-1098(73)90077-1). Each window is then sampled twice: with these observations for
+        the result, and without them for the ensemble that is carried on, which meets them in the next window. 0: each
+        state knows the observations up to the end of its window.
     carry
-        The model that forecasts the ensemble from the last state of a window to the first state of the next: a system
-        or a prior, as in `sdaxr.forecast`. It is checked before the first window. Default: the prior. A prior forecasts
-        on ``device``, ``batch`` members at once, by the default method of `sdaxr.forecast` and the sampler that its own
-        file records, because it is given complete states; ``method`` and ``sampler`` are those of the analysis.
+        For a prior: the model that forecasts the ensemble from the last state of a window to the first state of the
+        next: a system or a prior, as in `sdaxr.forecast`. It is checked before the first window. Default: the prior. A
+        prior forecasts on ``device``, ``batch`` members at once, by the default method of `sdaxr.forecast` and the
+        sampler that its own file records, because it is given complete states; ``method`` and ``sampler`` are those of
+        the analysis.
     seed
         Seed of the samples. Each window has a seed of its own, which follows from ``seed``.
     store
@@ -120,7 +118,7 @@ def cycle(
     background
         An estimate of the first state of the first window: one state with its error, or an ensemble.
     inflation
-        Factor on the deviations of the forecast from its mean (Anderson & Anderson 1999,
+        For a prior: factor on the deviations of the forecast from its mean (Anderson & Anderson 1999,
         doi:10.1175/1520-0493(1999)127<2741:AMCIOT>2.0.CO;2). A factor above 1 corrects for the small spread of small
         ensembles, and for a model that is not that of the truth.
     overwrite
@@ -137,7 +135,7 @@ def cycle(
     -------
     The analyses as one Dataset on (member, time, ...). Members of consecutive windows are joined by their numbers. A
     member is a trajectory within a window; from one window to the next it is continuous only within the error of the
-    background.
+    background. Members that a system carries are continuous, but for what the analyses change.
 
     Raises
     ------
@@ -149,6 +147,18 @@ def cycle(
     ArchiveError
         If ``store`` holds something else, such as a cycle with other settings or observations.
     """
+    if system is not None:
+        given = {"prior": prior, "carry": carry, "inflation": inflation, "lag": lag}
+        refuse_beside_a_system(cycle, given, "leave system= out for a cycle with a prior")
+        options = _complete(options)
+        of_a_prior = {key: options.pop(key) for key in ("sampler", "batch", "device", "precision")}
+        refuse_beside_a_system(assimilate, of_a_prior, "leave system= out for a cycle with a prior")
+        return cycle_system(
+            observations, system, window=window, members=members, seed=seed, store=store, times=times,
+            background=background, overwrite=overwrite, progress=progress, **options,
+        )  # fmt: skip
+    if prior is None:
+        raise OptionError("found neither prior nor system=, expected one of them, such as system='lorenz96'")
     opened = open_prior(prior)
     window = opened.window if window is None else window
     needed = opened.network.window or 1
@@ -183,40 +193,32 @@ def cycle(
     }  # fmt: skip
     store = None if store is None else store_path(store)
     if store is not None and store.exists() and not overwrite:
-        return _finished(store, about)
+        return finished(store, about)
     check_free(store, overwrite)
     starts = list(range(0, axis.size, window))
     if len(starts) > 1 and axis.size - starts[-1] < needed:
         starts.pop()
     parts = list(pairwise([*starts, axis.size]))
-    folder = None if store is None else _windows_folder(store, about, overwrite)
+    folder = None if store is None else windows_folder(store, about, overwrite)
     # An opened prior keeps what is measured on its held-out states, for all windows. Workers open the prior themselves.
     source = opened if active_client() is None else prior
     series = _Series(networks, axis, how, source, members, folder, progress, options)
-    analyses, attrs = [], []
+    analyses = []
     for number, (first, end) in enumerate(parts):
         _log.info("window %d of %d", number + 1, len(parts))
         own = series.analyse((first, end), background, f"{number:05d}", unit_seed(seed, number))
-        attrs.append(own.attrs)
         later, found = min(end + lag, axis.size), own
         if later > end:
             # The ensemble that is carried on has not seen what follows, which the next window sees.
             found = series.analyse((first, later), background, f"{number:05d}-smoothed", unit_seed(seed, number))
-        analyses.append(found.isel({TIME: slice(0, end - first)}))
+        # The observations of a window are counted once.
+        analyses.append(found.isel({TIME: slice(0, end - first)}).assign_attrs(own.attrs))
         if end < axis.size:
             last = own.isel({TIME: slice(0, end - first)})
             ahead = forecast(last, model, steps=1, seed=unit_seed(seed, number), progress=False, **of_carrier)
             background = inflated(ahead, axis[end : end + 1], inflation)
-    joined = xr.concat(analyses, TIME, data_vars="minimal", coords="minimal", compat="override", join="override")
-    joined = joined.drop_vars(STATUS, errors="ignore")
-    joined.attrs = {k: v for k, v in analyses[0].attrs.items() if k not in BOOKKEEPING}
-    joined.attrs |= describe_networks(networks, options["operator"]) | about
-    joined.attrs |= sum_counts(list(networks), attrs)
-    if store is None or folder is None:
-        return joined.load()
-    save(joined, store, overwrite=overwrite)
-    remove(folder)
-    return open_archive(store)
+    attrs = describe_networks(networks, options["operator"]) | about
+    return joined(analyses, list(networks), attrs, store, folder, overwrite)
 
 
 @dataclass(frozen=True)
@@ -279,80 +281,6 @@ def _named(model: System | Prior) -> str:
     if isinstance(model, System):
         return f"{model.name} {json.dumps(model.options(), sort_keys=True)}"
     return f"{model.name} {model.sha256}"
-
-
-def _finished(store: str | Path, about: dict[str, Any]) -> xr.Dataset:
-    """The finished archive of an earlier call; an error if its settings were different."""
-    found = open_archive(store)
-    _check_same(store, found.attrs, about)
-    return found
-
-
-def _windows_folder(store: str | Path, about: dict[str, Any], overwrite: bool) -> Path:
-    """Folder of the windows. The windows of a killed call are kept if the settings are the same."""
-    folder = windows_of(Path(store))
-    note = folder / "cycle.json"
-    if note.exists():
-        recorded = json.loads(note.read_text())
-        if overwrite and difference(recorded, about):
-            remove(folder)
-        else:
-            _check_same(folder, recorded, about)
-    if not note.exists():
-        with written_whole(note, overwrite=True) as unfinished:
-            unfinished.write_text(json.dumps(about, indent=1))
-    return folder
-
-
-def _check_same(where: str | Path, recorded: Mapping[Any, Any], about: Mapping[str, Any]) -> None:
-    # Attributes of NetCDF files are numpy scalars.
-    known = {key: recorded[key] for key in about if key in recorded}
-    known = {key: value.item() if isinstance(value, np.generic) else value for key, value in known.items()}
-    changes = difference(known, about)
-    if changes:
-        raise ArchiveError(
-            f"'{where}' was made with another configuration (there -> in this run): {changes}. Choose another store, "
-            "or pass overwrite=True"
-        )
-
-
-def within(
-    name: str, data: xr.Dataset, axis: xr.DataArray, part: tuple[int, int], screening: Screening
-) -> tuple[xr.Dataset | None, int]:
-    """The observations of a network that belong to a window, the states ``part[0]`` to ``part[1] - 1`` of ``axis``.
-
-    Measurements between the last state of a window and the next state belong to the window, which then has this state,
-    too. The first and the last window have all observations that lie before and after ``axis``.
-
-    Returns
-    -------
-    data, end
-        The observations, None if there is none; and the number of the first state that the window does not need.
-    """
-    dim = OBS if OBS in data.dims else TIME
-    if TIME not in data.coords or data[TIME].dims != (dim,):
-        raise OptionError(
-            f"the network '{name}' has no times of its own (dimensions {tuple(map(str, data.dims))}), expected the "
-            "time of each observation, by which the network is split into windows; assimilate this network as a whole"
-        )
-    first, end = part
-    place = _places(data[TIME], axis)
-    between = dim == OBS and screening.time == "linear"
-    number = np.floor(place + TOLERANCE) if between else np.round(place)
-    chosen = ((number >= first) | (first == 0)) & ((number < end) | (end == axis.size))
-    found = data.isel({dim: np.flatnonzero(chosen)})
-    if not any(bool(np.isfinite(found[v]).any()) for v in observed_variables(found)):
-        return None, end
-    beyond = between and end < axis.size and bool((place[chosen] > end - 1 + TOLERANCE).any())
-    return found.drop_vars("window", errors="ignore"), end + beyond
-
-
-def _places(times: xr.DataArray, axis: xr.DataArray) -> np.ndarray:
-    """Numbers of the steps of ``axis`` at ``times``, not whole between two steps; below 0 before the first one."""
-    apart, steps = elapsed(times, axis.values[0]), elapsed(axis, axis.values[0])
-    mean = steps[-1] / (steps.size - 1) if steps.size > 1 else 1.0
-    place = np.interp(apart, steps, np.arange(steps.size))
-    return np.asarray(place + np.where(apart < 0, apart, (apart - steps[-1]).clip(min=0.0)) / mean)
 
 
 def inflated(ahead: xr.Dataset, time: xr.DataArray, inflation: float) -> xr.Dataset:

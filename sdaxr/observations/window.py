@@ -299,7 +299,7 @@ def mean_and_spread(ensemble: xr.Dataset) -> xr.Dataset:
 
 
 def _at_first_time(background: xr.Dataset, times: xr.DataArray) -> xr.Dataset:
-    """The background with a dimension ``time`` that is the first of ``times``; an error if it has another time."""
+    """The background with a dimension ``time``, the first of ``times``; an error if it has another time, or several."""
     background = as_dataset(background, "the background")
     if background.sizes.get(TIME, 1) != 1:
         raise DataError(f"the background has {background.sizes[TIME]} times, expected one; select ds.isel(time=[0])")

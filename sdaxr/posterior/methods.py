@@ -21,6 +21,12 @@ name                object               needs
 ``ffbs``            `FFBS`               a system with Gaussian noise
 ``kalman``          `Kalman`             a linear system with Gaussian noise, linear operators, Gaussian errors
 ``4dvar``           `FourDVar`           a system with Gaussian noise, Gaussian errors
+``enkf``            `EnKF`               any system, Gaussian errors
+``etkf``            `ETKF`               any system, Gaussian errors
+``ensrf``           `EnSRF`              any system, independent Gaussian errors
+``letkf``           `LETKF`              any system with space, independent Gaussian errors
+``enks``            `EnKS`               what its filter needs
+``ienks``           `IEnKS`              any deterministic system, Gaussian errors
 ==================  ===================  ========================================================================
 
 The uncertainty of the observed quantities given z (the diffused state :math:`z = x + r \epsilon` at the noise level r)
@@ -72,6 +78,12 @@ METHODS: Registry[Method] = Registry(
         "ffbs": "sdaxr.filters.ffbs:FFBS",
         "kalman": "sdaxr.filters.kalman:Kalman",
         "4dvar": "sdaxr.filters.fourdvar:FourDVar",
+        "enkf": "sdaxr.filters.enkf:EnKF",
+        "etkf": "sdaxr.filters.etkf:ETKF",
+        "ensrf": "sdaxr.filters.ensrf:EnSRF",
+        "letkf": "sdaxr.filters.letkf:LETKF",
+        "enks": "sdaxr.filters.enks:EnKS",
+        "ienks": "sdaxr.filters.ienks:IEnKS",
     },
 )
 

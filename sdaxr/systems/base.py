@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 import xarray as xr
 
+from sdaxr.archives.seeds import unit_seed
 from sdaxr.schema import DataError, OptionError
 
 State = dict[str, np.ndarray]
@@ -21,7 +22,8 @@ class System(abc.ABC):
 
     Subclasses are frozen dataclasses: a system can be a key of a cache, be sent to a worker, and be recorded in the
     provenance of an archive. The fields are the options of the system, and each has a default. A state is a mapping
-    from the names of the variables to arrays, whose shapes are those of `template`.
+    from the names of the variables to arrays, whose shapes are those of `template`; or a vector of length n, the
+    flattened variables, in the order of the template.
 
     Parameters
     ----------
@@ -62,6 +64,49 @@ class System(abc.ABC):
 
         ``seed`` is used where the system is stochastic.
         """
+
+    def initial(self, count: int, seed: int) -> np.ndarray:
+        """Independent draws of the first state of a trajectory as vectors, shape (count, n)."""
+        drawn = self.trajectories(1, [unit_seed(seed, number) for number in range(count)])
+        return np.concatenate([self.to_vectors(each) for each in drawn])
+
+    def advance_ensemble(self, x: np.ndarray, steps: int, random: np.random.Generator) -> np.ndarray:
+        """The next ``steps`` states after each of several state vectors, (count, n) to (steps, count, n).
+
+        ``random`` is used where the system is stochastic. A system that computes several at once overrides this
+        method; here one follows the other.
+        """
+        seeds = random.integers(2**63, size=len(x))
+        paths = [self.advance(self.from_vectors(each), steps, int(seed)) for each, seed in zip(x, seeds, strict=True)]
+        return np.stack([self.to_vectors(path) for path in paths], axis=1)
+
+    @property
+    def stochastic(self) -> bool:
+        """Whether the next state is random, given the present one."""
+        return False
+
+    @property
+    def size(self) -> int:
+        """Length n of a state vector."""
+        return sum(variable.size for variable in self.template().data_vars.values())
+
+    def to_vectors(self, states: Mapping[str, np.ndarray]) -> np.ndarray:
+        """Vectors (..., n) in float64 from variables ``(..., *space)``."""
+        parts = []
+        for name, variable in self.template().data_vars.items():
+            array = np.asarray(states[str(name)], float)
+            parts.append(array.reshape(*array.shape[: array.ndim - variable.ndim], variable.size))
+        return np.concatenate(parts, axis=-1)
+
+    def from_vectors(self, x: np.ndarray) -> State:
+        """Variables ``(..., *space)``, in the floating point type of the template, from vectors (..., n)."""
+        template = self.template().data_vars
+        ends = np.cumsum([variable.size for variable in template.values()])[:-1]
+        parts = np.split(x, ends, axis=-1)
+        return {
+            str(name): part.reshape(*x.shape[:-1], *variable.shape).astype(variable.dtype)
+            for (name, variable), part in zip(template.items(), parts, strict=True)
+        }
 
     @property
     def time_attrs(self) -> dict[str, Any]:

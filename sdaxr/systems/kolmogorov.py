@@ -162,9 +162,20 @@ class Kolmogorov(System):
             frames.append(solver.output(velocity))
         return _stacked(frames)
 
+    def advance_ensemble(self, x: np.ndarray, steps: int, random: np.random.Generator) -> np.ndarray:
+        """The next ``steps`` states after each state vector in one computation, (count, n) to (steps, count, n)."""
+        del random
+        solver = _batched(self)
+        velocity = solver.project(*self._faces(self.from_vectors(x)))
+        states = np.empty((steps, *x.shape))
+        for i in range(steps):
+            velocity = solver.next_state(velocity)
+            states[i] = np.concatenate([np.asarray(c).reshape(len(x), -1) for c in solver.output(velocity)], axis=1)
+        return states
+
     def _faces(self, state: State) -> tuple[np.ndarray, np.ndarray]:
-        """Velocities on the faces of the solver's grid, ``[x, y]``, from cell means ``(y, x)``."""
-        u, v = (np.asarray(state[name], float).T for name in ("u", "v"))
+        """Velocities on the faces of the solver's grid, ``[..., x, y]``, from cell means ``(..., y, x)``."""
+        u, v = (np.asarray(state[name], float).swapaxes(-1, -2) for name in ("u", "v"))
         faces = refine(u, self.coarsen, face=0), refine(v, self.coarsen, face=1)
         return faces[0].astype(np.float32), faces[1].astype(np.float32)
 
@@ -236,11 +247,11 @@ def _solver(system: Kolmogorov) -> _Solver:
 
 @functools.lru_cache(maxsize=4)
 def _batched(system: Kolmogorov) -> _Solver:
-    """The functions that `trajectories` calls, for several velocities at once."""
+    """The functions for several velocities at once."""
     import jax
 
     one = _solver(system)
-    many = {name: jax.jit(jax.vmap(getattr(one, name))) for name in ("initial", "next_state", "output")}
+    many = {name: jax.jit(jax.vmap(getattr(one, name))) for name in ("initial", "project", "next_state", "output")}
     return replace(one, **many)
 
 

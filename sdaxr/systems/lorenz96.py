@@ -82,8 +82,20 @@ class Lorenz96(System):
         del seed
         return {"x": self._states(np.asarray(self.check_state(state)["x"], float), steps).astype(np.float32)}
 
+    def initial(self, count: int, seed: int) -> np.ndarray:
+        """Independent states: the forcing plus N(0, 1) noise, after the spin-up; shape (count, site)."""
+        x = self.forcing + np.random.default_rng(seed).standard_normal((count, self.sites))
+        first: np.ndarray = self._states(x, self.spin_up + 1)[-1]
+        return first
+
+    def advance_ensemble(self, x: np.ndarray, steps: int, random: np.random.Generator) -> np.ndarray:
+        """The next ``steps`` states after each state, (count, site) to (steps, count, site), in double precision."""
+        del random
+        return self._states(np.asarray(x, float), steps)
+
     def _states(self, x: np.ndarray, steps: int) -> np.ndarray:
-        states = np.empty((steps, self.sites))
+        """The next ``steps`` states after each state, (..., site) to (steps, ..., site)."""
+        states = np.empty((steps, *x.shape))
         for i in range(steps):
             for _ in range(self.substeps):
                 x = rk4(self._derivative, x, self.step / self.substeps)
@@ -92,6 +104,7 @@ class Lorenz96(System):
 
     def _derivative(self, x: np.ndarray) -> np.ndarray:
         # Three views of one padded copy are several times faster than three calls of np.roll.
-        padded = np.concatenate([x[-2:], x, x[:1]])
-        slope: np.ndarray = (padded[3:] - padded[:-3]) * padded[1:-2] - self.damping * x + self.forcing
+        padded = np.concatenate([x[..., -2:], x, x[..., :1]], axis=-1)
+        advection = (padded[..., 3:] - padded[..., :-3]) * padded[..., 1:-2]
+        slope: np.ndarray = advection - self.damping * x + self.forcing
         return slope

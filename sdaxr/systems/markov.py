@@ -18,8 +18,7 @@ from sdaxr.systems.base import State, System
 class MarkovChain(System):
     """A system whose next state is Gaussian around a function of the present state.
 
-    A state is a mapping, as for every `System`, or a vector of length n: the flattened variables, in the order of the
-    template. Functions of vectors take any number of leading dimensions, so that a million particles are one call.
+    Functions of state vectors take any number of leading dimensions, so that a million particles are one call.
     """
 
     @property
@@ -61,6 +60,18 @@ class MarkovChain(System):
         """The next ``steps`` states, with noise drawn from ``seed``; each variable ``(steps, *space)``."""
         start = self.to_vectors(self.check_state(state))
         return self.from_vectors(self._chain(start, steps, np.random.default_rng(seed)))
+
+    def advance_ensemble(self, x: np.ndarray, steps: int, random: np.random.Generator) -> np.ndarray:
+        """The next ``steps`` states after each state vector, (count, n) to (steps, count, n)."""
+        states, noisy = np.empty((steps, *x.shape)), self.stochastic
+        for i in range(steps):
+            x = states[i] = self.transition_mean(x) + (self.draw_noise(random, len(x)) if noisy else 0.0)
+        return states
+
+    @property
+    def stochastic(self) -> bool:
+        """Whether there is noise."""
+        return bool(self.noise_covariance.any())
 
     def log_transition(self, x: np.ndarray) -> np.ndarray:
         r"""Log-density of each transition of a trajectory.
@@ -120,29 +131,6 @@ class MarkovChain(System):
         values, vectors = np.linalg.eigh(covariance)
         noise: np.ndarray = random.standard_normal((count, len(values))) @ (vectors * np.sqrt(values.clip(min=0))).T
         return noise
-
-    @property
-    def size(self) -> int:
-        """Length n of a state vector."""
-        return sum(variable.size for variable in self.template().data_vars.values())
-
-    def to_vectors(self, states: Mapping[str, np.ndarray]) -> np.ndarray:
-        """Vectors (..., n) in float64 from variables ``(..., *space)``."""
-        parts = []
-        for name, variable in self.template().data_vars.items():
-            array = np.asarray(states[str(name)], float)
-            parts.append(array.reshape(*array.shape[: array.ndim - variable.ndim], variable.size))
-        return np.concatenate(parts, axis=-1)
-
-    def from_vectors(self, x: np.ndarray) -> State:
-        """Variables ``(..., *space)``, in the floating point type of the template, from vectors (..., n)."""
-        template = self.template().data_vars
-        ends = np.cumsum([variable.size for variable in template.values()])[:-1]
-        parts = np.split(x, ends, axis=-1)
-        return {
-            str(name): part.reshape(*x.shape[:-1], *variable.shape).astype(variable.dtype)
-            for (name, variable), part in zip(template.items(), parts, strict=True)
-        }
 
     def _chain(self, x: np.ndarray, steps: int, random: np.random.Generator) -> np.ndarray:
         noise = self.draw_noise(random, steps)

@@ -175,6 +175,13 @@ class QuasiGeostrophic(System):
         q = refine(np.asarray(self.check_state(state)["q"], float), self.coarsen)
         return {"q": self._frames(solver, solver.start(q[None]), steps)[:, 0]}
 
+    def advance_ensemble(self, x: np.ndarray, steps: int, random: np.random.Generator) -> np.ndarray:
+        """The next ``steps`` states after each state vector in one computation, (count, n) to (steps, count, n)."""
+        del random
+        solver = _solver(self)
+        q = refine(x.reshape(len(x), 2, self.cells, self.cells), self.coarsen)
+        return self._frames(solver, solver.start(q), steps).reshape(steps, *x.shape).astype(float)
+
     def _frames(self, solver: _Solver, flow: StepperState, steps: int) -> np.ndarray:
         """The next ``steps`` states of a batch of flows, (steps, batch, layer, y, x)."""
         frames = []

@@ -8,33 +8,35 @@ import numpy as np
 import pytest
 import xarray as xr
 from chains import TRIPLE, condition, truth_of, whole_prior
-from filtered import LENGTH, QUIET
+from filtered import LENGTH, OPTIONS, QUIET, SCALAR
 
 import sdaxr
 from sdaxr import operators as op
 from sdaxr.filters.fourdvar import FourDVar
 from sdaxr.filters.smoothing import smooth
 from sdaxr.observations.observe import observe
-from sdaxr.posterior.methods import names
+from sdaxr.posterior.methods import METHODS
 from sdaxr.schema import ArchiveError, DataError, GridError, OperatorError, OptionError, UnitsError
 from sdaxr.systems.linear import Linear
 
 
-@pytest.mark.parametrize("method", names("system"))
+@pytest.mark.parametrize("method", SCALAR)
 def test_each_method_gives_the_posterior_dataset(observations: xr.Dataset, method: str, tmp_path) -> None:
-    particles = {} if method == "kalman" else {"particles": 256}
-    options = {"system": TRIPLE, "method": {"name": method, **particles}, "members": 3, "seed": 7} | QUIET
+    particles = "particles" in OPTIONS.get(method, {})
+    options = {"system": TRIPLE, "method": {"name": method, **OPTIONS.get(method, {})}, "members": 3, "seed": 7} | QUIET
     found = observations.sda.assimilate(**options)
     assert dict(found.sizes) == {"member": 3, "time": LENGTH} and list(found.data_vars) == ["x1", "x2", "x3"]
     assert found.x1.dims == ("member", "time") and found.x1.dtype == np.float32 and found.x1.attrs["units"] == "1"
     assert found.member.attrs["standard_name"] == "realization" and found.time.attrs["units"] == "1"
     np.testing.assert_allclose(found.time, 0.5 * np.arange(LENGTH))
     attrs = found.attrs
-    assert attrs["method"] == method and ("256" in attrs["method_options"]) == bool(particles)
+    assert attrs["method"] == method and ("256" in attrs["method_options"]) == particles
     assert attrs["seed"] == 7 and attrs["Conventions"] == "CF-1.11"
     assert attrs["sdaxr_system"] == "linear" and json.loads(attrs["sdaxr_options"])["step"] == 0.5
     assert attrs["observations_used"] == [3] and attrs["observations_dropped"] == [0]
-    assert ("log_evidence" in attrs) == (method != "4dvar")
+    assert ("log_evidence" in attrs) == (method in ("bpf", "ffbs", "kalman"))
+    assert ("first_guess_spread" in attrs) == (not METHODS.kind(method).markov)
+    assert attrs["members_distribution"] == METHODS.build(method).distribution
     stored = observations.sda.assimilate(store=tmp_path / "p.zarr", **options)
     xr.testing.assert_identical(stored.drop_vars("status").drop_attrs(deep=False).load(), found.drop_attrs(deep=False))
     assert {k: stored.attrs[k] for k in attrs} == attrs
@@ -141,7 +143,10 @@ def test_impossible_options(observations: xr.Dataset, tmp_path, options: dict, m
         ({"method": "sda"}, "needs a prior, found none"),
         ({"method": "ffbs", "system": "linear", "prior": "lorenz63"}, "found prior= beside a system"),
         ({"method": "ffbs", "system": "linear", "sampler": "dpm++"}, "found sampler= beside a system"),
-        ({"method": "sda", "system": "linear"}, "method='sda' needs a prior, found system=.*bpf, ffbs, kalman, 4dvar"),
+        (
+            {"method": "sda", "system": "linear"},
+            "method='sda' needs a prior, found system=.*ffbs, kalman, 4dvar, enkf",
+        ),
         ({"method": "ffbs", "prior": "lorenz63"}, "found prior= and method='ffbs', which needs a physical model"),
         ({"prior": "lorenz63", "method": {"particles": 10}}, "unknown option of sda: 'particles'"),
         ({"method": "fbs"}, "Did you mean 'ffbs'"),

@@ -15,7 +15,9 @@ from gaussian import GaussianChain
 import sdaxr
 from sdaxr import operators as op
 from sdaxr.inference import cycle as cycling
-from sdaxr.inference.cycle import inflated, within
+from sdaxr.inference import windows
+from sdaxr.inference.cycle import inflated
+from sdaxr.inference.windows import within
 from sdaxr.observations.screening import Screening
 from sdaxr.prior.files import Prior
 from sdaxr.schema import ArchiveError, DataError, OptionError, PriorError
@@ -190,7 +192,7 @@ def test_a_killed_cycle_goes_on_and_leaves_one_archive(
     first = tmp_path / "c.zarr.windows" / "00000.zarr"
     written = {p: p.stat().st_mtime_ns for p in first.rglob("*") if p.is_file() and "a" in p.parts}
     monkeypatch.setattr(cycling, "assimilate", real)
-    monkeypatch.setattr(cycling, "remove", lambda folder: None)
+    monkeypatch.setattr(windows, "remove", lambda folder: None)
     whole = sdaxr.cycle(observations, prior, store=store, **options)
     assert written and {p: p.stat().st_mtime_ns for p in written} == written
     monkeypatch.undo()
@@ -239,7 +241,7 @@ def test_a_killed_cycle_that_overwrites_keeps_its_windows_and_the_old_result(
     written = first.stat()
     with pytest.raises(ArchiveError, match="seed: 1 -> 2"):
         sdaxr.cycle(observations, prior, store=store, seed=2, **options)
-    monkeypatch.setattr(cycling, "remove", lambda folder: None)
+    monkeypatch.setattr(windows, "remove", lambda folder: None)
     sdaxr.cycle(observations, prior, store=store, seed=2, overwrite=True, **options)
     assert first.stat() == written
     # Windows of other settings are replaced.
@@ -252,7 +254,7 @@ def test_a_killed_cycle_that_overwrites_keeps_its_windows_and_the_old_result(
 def test_windows_of_other_settings_are_refused_with_the_difference(
     prior: Prior, observations: xr.Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(cycling, "save", lambda *args, **kwargs: (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr(windows, "save", lambda *args, **kwargs: (_ for _ in ()).throw(KeyboardInterrupt))
     options = {"window": 20, "members": 2, "store": tmp_path / "c.zarr"} | QUICK
     with pytest.raises(KeyboardInterrupt):
         sdaxr.cycle(observations, prior, seed=1, **options)
@@ -270,7 +272,6 @@ def test_windows_of_other_settings_are_refused_with_the_difference(
         ({"batch": 0}, "batch=0, expected a whole number of at least 1"),
         ({"widow": 4}, "unknown option of cycle: 'widow'; .*Did you mean 'window'"),
         ({"precison": "auto"}, "Did you mean 'precision'"),
-        ({"system": "lorenz63"}, "unknown option of cycle: 'system'"),
         ({"method": "ffbs"}, "method='ffbs', which needs a physical model"),
         ({"inflation": "2"}, "inflation='2', expected a positive number"),
         ({"inflation": 0.0}, "inflation=0.0"),

@@ -7,6 +7,7 @@ import pytest
 
 from sdaxr import systems
 from sdaxr.schema import DataError
+from sdaxr.systems.base import System
 from sdaxr.systems.kolmogorov import Kolmogorov
 from sdaxr.systems.linear import Linear
 from sdaxr.systems.lorenz63 import Lorenz63
@@ -59,3 +60,20 @@ def test_advance_refuses_states_of_another_shape(name):
         system.advance(missing, 1)
     with pytest.raises(DataError, match=r"has the shape .* expected"):
         system.advance({key: np.zeros((5, 5)) for key in state}, 1)
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_an_ensemble_of_vectors_advances_as_its_states_do(name):
+    system = SMALL[name]
+    first = system.initial(3, seed=5)
+    assert first.shape == (3, system.size) and first.dtype == np.float64
+    assert np.abs(first[0] - first[1]).max() > 1e-3 * np.abs(first).max()
+    np.testing.assert_array_equal(system.initial(3, seed=5), first)
+    later = system.advance_ensemble(first, 2, np.random.default_rng(0))
+    assert later.shape == (2, *first.shape)
+    if system.stochastic:
+        noise = later[0] - system.transition_mean(first)
+        np.testing.assert_allclose(noise, system.draw_noise(np.random.default_rng(0), 3), atol=1e-12)
+        return
+    alone = System.advance_ensemble(system, first, 2, np.random.default_rng(0))
+    np.testing.assert_allclose(later, alone, atol=2e-5 * np.abs(first).max())

@@ -1,0 +1,119 @@
+"""The windows of a cycle: which observations belong to each, and where those that are complete are kept."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from sdaxr.archives.configuration import difference
+from sdaxr.archives.finished import remove, windows_of
+from sdaxr.archives.format import BOOKKEEPING, STATUS
+from sdaxr.archives.reading import open_archive
+from sdaxr.archives.stores import save, written_whole
+from sdaxr.observations.matching import observed_variables
+from sdaxr.observations.places import OBS
+from sdaxr.observations.provenance import sum_counts
+from sdaxr.observations.screening import Screening
+from sdaxr.schema import TIME, ArchiveError, OptionError
+from sdaxr.states.coordinates import TOLERANCE
+from sdaxr.states.time import elapsed
+
+
+def joined(
+    analyses: Sequence[xr.Dataset],
+    networks: Sequence[str],
+    attrs: Mapping[str, Any],
+    store: Path | None,
+    folder: Path | None,
+    overwrite: bool,
+) -> xr.Dataset:
+    """The windows as one Dataset, in memory or in ``store``; then the ``folder`` of the windows is removed."""
+    found = xr.concat(analyses, TIME, data_vars="minimal", coords="minimal", compat="override", join="override")
+    found = found.drop_vars(STATUS, errors="ignore")
+    found.attrs = {k: v for k, v in analyses[0].attrs.items() if k not in BOOKKEEPING} | dict(attrs)
+    found.attrs |= sum_counts(list(networks), [analysis.attrs for analysis in analyses])
+    if store is None or folder is None:
+        return found.load()
+    save(found, store, overwrite=overwrite)
+    remove(folder)
+    return open_archive(store)
+
+
+def finished(store: str | Path, about: dict[str, Any]) -> xr.Dataset:
+    """The finished archive of an earlier call; an error if its settings were different."""
+    found = open_archive(store)
+    check_same(store, found.attrs, about)
+    return found
+
+
+def windows_folder(store: str | Path, about: dict[str, Any], overwrite: bool) -> Path:
+    """Folder of the windows. The windows of a killed call are kept if the settings are the same."""
+    folder = windows_of(Path(store))
+    note = folder / "cycle.json"
+    if note.exists():
+        recorded = json.loads(note.read_text())
+        if overwrite and difference(recorded, about):
+            remove(folder)
+        else:
+            check_same(folder, recorded, about)
+    if not note.exists():
+        with written_whole(note, overwrite=True) as unfinished:
+            unfinished.write_text(json.dumps(about, indent=1))
+    return folder
+
+
+def check_same(where: str | Path, recorded: Mapping[Any, Any], about: Mapping[str, Any]) -> None:
+    """Raise `ArchiveError`, with the differences, if settings that are recorded are not those of this call."""
+    # Attributes of NetCDF files are numpy scalars.
+    known = {key: recorded[key] for key in about if key in recorded}
+    known = {key: value.item() if isinstance(value, np.generic) else value for key, value in known.items()}
+    changes = difference(known, about)
+    if changes:
+        raise ArchiveError(
+            f"'{where}' was made with another configuration (there -> in this run): {changes}. Choose another store, "
+            "or pass overwrite=True"
+        )
+
+
+def within(
+    name: str, data: xr.Dataset, axis: xr.DataArray, part: tuple[int, int], screening: Screening
+) -> tuple[xr.Dataset | None, int]:
+    """The observations of a network that belong to a window, the states ``part[0]`` to ``part[1] - 1`` of ``axis``.
+
+    Measurements between the last state of a window and the next state belong to the window, which then has this state,
+    too. The first and the last window have all observations that lie before and after ``axis``.
+
+    Returns
+    -------
+    data, end
+        The observations, None if there is none; and the number of the first state that the window does not need.
+    """
+    dim = OBS if OBS in data.dims else TIME
+    if TIME not in data.coords or data[TIME].dims != (dim,):
+        raise OptionError(
+            f"the network '{name}' has no times of its own (dimensions {tuple(map(str, data.dims))}), expected the "
+            "time of each observation, by which the network is split into windows; assimilate this network as a whole"
+        )
+    first, end = part
+    place = places(data[TIME], axis)
+    between = dim == OBS and screening.time == "linear"
+    number = np.floor(place + TOLERANCE) if between else np.round(place)
+    chosen = ((number >= first) | (first == 0)) & ((number < end) | (end == axis.size))
+    found = data.isel({dim: np.flatnonzero(chosen)})
+    if not any(bool(np.isfinite(found[v]).any()) for v in observed_variables(found)):
+        return None, end
+    beyond = between and end < axis.size and bool((place[chosen] > end - 1 + TOLERANCE).any())
+    return found.drop_vars("window", errors="ignore"), end + beyond
+
+
+def places(times: xr.DataArray, axis: xr.DataArray) -> np.ndarray:
+    """Numbers of the steps of ``axis`` at ``times``, not whole between two steps; below 0 before the first one."""
+    apart, steps = elapsed(times, axis.values[0]), elapsed(axis, axis.values[0])
+    mean = steps[-1] / (steps.size - 1) if steps.size > 1 else 1.0
+    place = np.interp(apart, steps, np.arange(steps.size))
+    return np.asarray(place + np.where(apart < 0, apart, (apart - steps[-1]).clip(min=0.0)) / mean)
