@@ -27,11 +27,11 @@ CARRIED: dict[str, Any] = {"by the prior": {}, "by the model": {"carry": "quasig
 @click.command()
 @click.option("--store", default="qg.zarr", help="Archive of `run.py generate`.")
 @click.option("--prior", default="quasigeostrophic", help="Name or file.")
-@click.option("--count", default=20, show_default=True, help="Windows.")
+@click.option("--count", default=10, show_default=True, help="Windows.")
 @click.option("--states", default=9, show_default=True, help="States a window.")
 @click.option("--members", default=6, show_default=True)
 @click.option("--coverage", default=0.0625, show_default=True)
-@click.option("--inflation", default=2.0, show_default=True, help="Factor on the spread that a background gets.")
+@click.option("--inflation", default=1.3, show_default=True, help="Factor on the deviations of a forecast.")
 @click.option("--output", type=Path, default=HERE / "cycling.csv", show_default=True)
 def main(
     store: str, prior: str, count: int, states: int, members: int, coverage: float, inflation: float, output: Path
@@ -63,8 +63,14 @@ def main(
     table.to_csv(output, index=False, float_format="%.4f")
     draw(table, output.with_suffix(".png"))
     for name, group in table.groupby("carried", sort=False):
-        early, late = group[(group.window >= 5) & (group.window < 10)].rmse.mean(), group.rmse[-5:].mean()
-        print(f"{name}: RMSE {early:.3f} in windows 5-9, {late:.3f} in the last five, {late / early - 1:+.1%}")
+        early, late = (half[["rmse", "crps", "spread_skill"]].mean().round(3).to_dict() for half in halves(group))
+        print(f"{name}: {early} in the first half after the first window, {late} in the second")
+
+
+def halves(table: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The windows after the first one, in two halves."""
+    middle = (len(table) + 1) // 2
+    return table[1:middle], table[middle:]
 
 
 def draw(table: pd.DataFrame, path: Path) -> None:
