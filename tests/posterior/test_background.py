@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 import xarray as xr
 from gaussian import GaussianChain
+from gaussian_fields import covariance_of, sampled
 from ring import POINTS, SPACE, windows
 from ring import prior as ring_network
 
@@ -60,6 +63,33 @@ def test_given_the_climate_and_the_ensemble_a_state_is_as_the_ensemble_says(monk
     distance = np.linalg.norm(np.linalg.solve(expected, covariance) - np.eye(POINTS), 2)
     # The largest of seven relative errors of variances, with 39 degrees of freedom or twice as many.
     assert distance < (0.12 if members > 100 else 0.8)
+
+
+def test_of_a_prior_with_eofs_the_first_state_is_as_the_ensemble_says(tmp_path: Path):
+    """Draws of the posterior given the ensemble alone, along the EOFs; what these leave is not told."""
+    options = {"parameterisation": "eof", "steps": 0, "window": 4, "progress": False, "name": "e"}
+    states, places, *_ = sampled(400, 12, 0.2)
+    coords = {"time": np.arange(400.0), "x": ("x", places[:, 0], {"units": "m"})}
+    series = xr.Dataset({"f": (("time", "x"), states, {"units": "K"})}, coords)
+    prior = sdaxr.train(series, tmp_path / "e.safetensors", **options)
+    modes, layout = prior.network.modes, prior.layout
+    size = modes.vectors.shape[0]
+    climate, vectors = covariance_of(modes, 4)[:size, :size].numpy(), modes.vectors.double().numpy()
+    along = vectors.T @ climate @ vectors
+    spread = np.linalg.inv(np.linalg.inv(along) + np.eye(modes.rank) / 0.1)
+    drawn = ensemble_of(np.full(modes.rank, 0.5), spread, 3000)
+    times = layout.times(0.0, 4)
+    fields = layout.to_physical((drawn @ vectors.T).reshape(-1, 1, layout.channels, *layout.shape), times[:1])
+    template = layout.template(times[:1], {"member": np.arange(len(drawn))})
+    ensemble = template.assign({v: (template[v].dims, a, template[v].attrs) for v, a in fields.items()})
+    method = {"name": "oi", "adapt": False}
+    found = sdaxr.assimilate(
+        {}, prior, times=times, background=ensemble, method=method, members=3000, seed=1, progress=False
+    )
+    states = layout.to_array(found.isel(time=[0])).reshape(3000, -1) @ vectors
+    np.testing.assert_allclose(states.mean(0), drawn.mean(0), atol=0.05)
+    ratio = np.linalg.solve(spread, np.cov(states.T))
+    assert np.linalg.norm(ratio - np.eye(modes.rank), 2) < 0.2
 
 
 def test_an_ensemble_of_the_climate_says_nothing():
