@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import xarray as xr
+from cartopy.mpl.feature_artist import FeatureArtist
 from matplotlib.figure import Figure
 
 TWO_PI = 2 * np.pi
@@ -42,7 +43,10 @@ def bars(figure: Figure) -> list[str]:
 
 
 def meshes(figure: Figure) -> list:
-    return [a.collections[0] for a in figure.axes if a.collections and a.get_label() != "<colorbar>"]
+    """The first field or scatter of each panel. Coastlines, where there are any on disk, are none."""
+    fields = [[c for c in a.collections if not isinstance(c, FeatureArtist)] for a in figure.axes]
+    shown = zip(figure.axes, fields, strict=True)
+    return [found[0] for axes, found in shown if found and axes.get_label() != "<colorbar>"]
 
 
 def state(members: int | None = None) -> xr.Dataset:

@@ -22,6 +22,7 @@ import xarray as xr
 
 import sdaxr
 from sdaxr.observations.shared import ATTRIBUTES
+from sdaxr.plotting import maps as cartography
 from sdaxr.verification.verify import summary, verify
 
 HERE = Path(__file__).resolve().parent
@@ -252,14 +253,21 @@ def draw(
         "spread": estimate["adt"].isel(day).std("member", ddof=1),
     }  # fmt: skip
     figure = Figure(figsize=(7.5, 8.5), layout="constrained")
-    for axes, (name, field) in zip(figure.subplots(3), fields.items(), strict=True):
+    west, east, south, north = (float(end(truth[d])) for d in ("longitude", "latitude") for end in (np.min, np.max))
+    extent = west, east, south, north
+    for place, (name, field) in enumerate(fields.items(), 1):
         limits = {"vmin": 0, "cmap": "viridis"} if name == "spread" else {"vmin": -0.35, "vmax": 0.25, "cmap": "RdBu_r"}
-        image = axes.pcolormesh(field.longitude, field.latitude, field.transpose("latitude", "longitude"), **limits)
-        axes.set(title=f"{name}, {str(truth.time.values[LENGTH // 2])[:10]}", aspect=1.25)
+        axes = figure.add_subplot(3, 1, place, projection=cartography.projection(extent))
+        degrees = cartography.decorate(axes, extent)
+        image = axes.pcolormesh(
+            field.longitude, field.latitude, field.transpose("latitude", "longitude"), transform=degrees, **limits
+        )
+        axes.set_title(f"{name}, {str(truth.time.values[LENGTH // 2])[:10]}")
         axes.set_facecolor("0.8")
+        axes.gridlines(draw_labels=["left", "bottom"], linewidth=0)
         figure.colorbar(image, ax=axes, label="m")
         if name == "spread":
-            axes.plot(observations.longitude, observations.latitude, ",", color="white")
+            axes.plot(observations.longitude, observations.latitude, ",", color="white", transform=degrees)
     figure.savefig(results / "maps.png", dpi=70)
     figure = Figure(figsize=(5, 3.5), layout="constrained")
     axes = figure.subplots()

@@ -66,7 +66,13 @@ def coastlines(fine: bool = False) -> tuple[Any, ...]:
         return ()
     from cartopy.io.shapereader import Reader
 
-    return tuple(Reader(str(path)).geometries())
+    # Of GSHHS, pyshp says of each island in which order its points are.
+    reading, level = logging.getLogger("shapefile"), logging.getLogger("shapefile").level
+    reading.setLevel(logging.ERROR)
+    try:
+        return tuple(Reader(str(path)).geometries())
+    finally:
+        reading.setLevel(level)
 
 
 @functools.cache
