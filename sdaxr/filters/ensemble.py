@@ -203,7 +203,7 @@ class LocalFilter(EnsembleFilter):
         points = self.points(model)
         for observation in model.observations:
             if points is not None and observation is not None:
-                points.distances(observation.places)
+                points.known(observation.places)
 
 
 def check_independent(model: StateSpaceModel, method: str) -> None:
