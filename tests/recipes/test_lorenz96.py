@@ -65,6 +65,14 @@ def test_a_row_is_measured_and_replaced(recipe, tmp_path: Path) -> None:
 
 
 def test_iterations_give_filter_and_smoother(recipe) -> None:
-    run = recipe.Run(sdaxr.methods.IEnKS(lag=2), 10)
-    assert [part.members_of for part in run.parts()] == ["filtering", "smoothing"]
-    assert all(len(setting.runs) for setting in recipe.SETTINGS.values())
+    setting = replace(recipe.SETTINGS["sakov2008"], burn_in=5, cycles=20)
+    found = recipe.measure(setting, recipe.Run(sdaxr.methods.IEnKS(lag=3), 40), [recipe.experiment(setting, 0)])
+    assert 0 < found["rmse_smoother"] < found["rmse_filter"] < 1 and np.isnan(found["seconds_se"])
+
+
+def test_every_setting_has_methods_that_fit_it(recipe) -> None:
+    for setting in recipe.SETTINGS.values():
+        _, model = recipe.experiment(replace(setting, burn_in=1, cycles=1), 0)
+        for run in setting.runs:
+            run.method.check(replace(model, first=model.first[: run.members]), run.members)
+        assert len({(recipe.text(run.method), run.members) for run in setting.runs}) == len(setting.runs)
