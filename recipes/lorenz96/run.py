@@ -123,7 +123,7 @@ SETTINGS = {
         LORENZ_96,
         system=Lorenz96(step=0.2, substeps=4),
         burn_in=100,
-        runs=(Run(ETKF(finite_size=2.0, rotation=True), 20), Run(IEnKS(lag=4, finite_size=2.0), 20, 0.31)),
+        runs=(Run(ETKF(finite_size=1.0, rotation=True), 20), Run(IEnKS(lag=4, finite_size=2.0), 20, 0.31)),
     ),
     "bocquet2010": replace(
         HALF_OBSERVED,

@@ -22,6 +22,7 @@ from sdaxr.filters.base import Drawn, ModelMethod
 from sdaxr.filters.inflation import relaxed_to_perturbations, relaxed_to_spread
 from sdaxr.filters.localisation import Points
 from sdaxr.filters.state_space import StateObservation, StateSpaceModel
+from sdaxr.observations.matching import ERROR
 from sdaxr.observations.window import check_first_time
 from sdaxr.schema import TIME, DataError, DivergenceError, OptionError
 from sdaxr.states.axes import ensemble_dimension
@@ -290,6 +291,12 @@ def first_ensemble(
     if background.sizes[dim] != members:
         count = background.sizes[dim]
         raise DataError(f"the background has {count} members, expected members={members}; pass members={count}")
+    errors = [f"{name}{ERROR}" for name in system.template().data_vars if f"{name}{ERROR}" in background]
+    if errors:
+        raise DataError(
+            f"the background has members and '{errors[0]}', expected one of them: the spread of members is their "
+            f"error; drop {errors}, or take the mean over '{dim}'"
+        )
     check_first_time(background, times)
     layout, flat = system_layout(system), background.squeeze(TIME) if TIME in background.dims else background
     data = layout.conform(flat.drop_vars(TIME, errors="ignore"), model=system.name)
