@@ -38,7 +38,8 @@ Posteriors and forecasts
 `assimilate`            draw a posterior ensemble of trajectories given observations
 `cycle`                 assimilate window after window; the ensemble of each is the background of the next
 `methods`               module: methods with a prior ``SDA``, ``MMPS``, ``JacobianFree``, ``DMPS``, ``SOAD``, ``DPS``;
-                        methods with a system ``FFBS``, ``BPF``, ``Kalman``, ``FourDVar``
+                        methods with a system ``FFBS``, ``BPF``, ``Kalman``, ``FourDVar``, ``EnKF``, ``ETKF``,
+                        ``EnSRF``, ``LETKF``, ``EnKS``, ``IEnKS``
 `samplers`              module: samplers ``SDEDPMSolver``, ``DPMSolver``, ``Ancestral``, ``DDIM``, ``Exponential``
 `forecast`              forecast from the last states of an ensemble, by a system or a prior
 `denoise`               remove Gaussian noise from fields

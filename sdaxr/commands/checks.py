@@ -51,7 +51,7 @@ def check_drawing(name: str, options: Mapping[str, Any], made: Collection[str] =
         Files that earlier steps make. What such a prior records is not known; a trained prior records nothing.
     """
     from sdaxr.inference.forecast import refuse_beside_a_system
-    from sdaxr.inference.system_cycle import METHOD
+    from sdaxr.inference.system_cycle import ensemble_method
 
     system, prior = _models(name, options)
     if system is None and prior is None:
@@ -60,7 +60,8 @@ def check_drawing(name: str, options: Mapping[str, Any], made: Collection[str] =
         for function in ("assimilate", "cycle") if name == "cycle" else (name,):
             given = {key: options[key] for key in _OF_A_PRIOR[function] if key in options}
             refuse_beside_a_system(getattr(sdaxr, function), given, "give a prior in the place of the system")
-        found, needs = build_method(options.get("method"), METHOD if name == "cycle" else "ffbs"), "system"
+        method, needs = options.get("method"), "system"
+        found = ensemble_method(method) if name == "cycle" else build_method(method, "ffbs")
     else:
         unnamed = any(isinstance(options.get(k), Mapping) and "name" not in options[k] for k in ("method", "sampler"))
         opened = sdaxr.open_prior(prior) if unnamed and prior and prior not in made else None

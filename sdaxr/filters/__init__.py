@@ -1,15 +1,22 @@
-r"""Methods that need the physical model, given as a Markov chain with Gaussian noise.
+r"""Methods that need the physical model: a system, with Gaussian noise or deterministic (Q = 0).
 
 .. math:: x_{t+1} = f(x_t) + N(0, Q), \qquad y_t = H_t(x_t) + \epsilon_t
 
-These methods are references for score-based methods: `Kalman` draws from the exact posterior, `FFBS` does in the limit
-of many particles. `BPF` and `FourDVar` are classical methods to compare with:
+These methods are references for score-based methods. With Gaussian noise `Kalman` draws from the exact posterior,
+`FFBS` does in the limit of many particles; `BPF` and `FourDVar` are classical methods to compare with. Ensemble methods
+take any system; they are exact in the limit of many members where system and operators are linear:
 
 ==========  ==================================================================================
 ``bpf``     bootstrap particle filter; members are the ancestries of the last particles
 ``ffbs``    forward filter, backward simulation: independent draws of the posterior
 ``kalman``  Kalman filter and backward draws: exact where system and operators are linear
 ``4dvar``   weak-constraint 4D-Var: each member is a mode of the posterior
+``enkf``    stochastic ensemble Kalman filter, with or without localisation
+``etkf``    ensemble transform Kalman filter: the symmetric square root
+``ensrf``   serial ensemble square root filter, with or without localisation
+``letkf``   local ensemble transform Kalman filter
+``enks``    ensemble Kalman smoother: the analyses of a filter, applied to earlier states, too
+``ienks``   iterative ensemble Kalman smoother, for deterministic systems
 ==========  ==================================================================================
 
 `sdaxr.assimilate` calls `sdaxr.filters.smoothing.smooth` where it is given a ``system``. Both return posterior Datasets

@@ -76,12 +76,12 @@ def build_model(
     for name, data in networks.items():
         whole = _Network.of(data, operators[name], system, times, how)
         whole = replace(whole, points=without_repeats(whole.points, seen, how))
-        _check_plausible(whole, climate)
         split = {}
         if whole.points.count:
             split = dict(_by_time(_used(data, whole.points), operators[name], whole, times, how))
             states = _different(climate, times.size) if first is not None else system.initial(2 * times.size, seed=0)
             _check_split(name, operators[name], whole, split, states)
+        _check_plausible(whole, climate)
         for index, part in split.items():
             parts[index].append(part)
         seen[name] = whole.points

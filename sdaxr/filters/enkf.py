@@ -83,9 +83,10 @@ def _gain_update(forecast: Forecast, noise: np.ndarray, taper: np.ndarray, among
     departures = np.linalg.solve(spread + covariance, (observation.values + errors - forecast.predicted).T)
 
     def update(states: np.ndarray) -> np.ndarray:
-        away = states - states.mean(-2, keepdims=True)
-        gain = taper * (away.swapaxes(-1, -2) @ deviations) / (members - 1)
-        moved: np.ndarray = states + (gain @ departures).swapaxes(-1, -2)
+        if states.ndim > 2:  # one time after the other: a gain has the size of state times observations
+            return np.stack([update(each) for each in states])
+        gain = taper * ((states - states.mean(0)).T @ deviations) / (members - 1)
+        moved: np.ndarray = states + (gain @ departures).T
         return moved
 
     return update

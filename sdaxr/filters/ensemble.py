@@ -203,13 +203,14 @@ class LocalFilter(EnsembleFilter):
         points = self.points(model)
         for observation in model.observations:
             if points is not None and observation is not None:
-                points.distances(observation.places)
+                points.known(observation.places)
 
 
 def check_independent(model: StateSpaceModel, method: str) -> None:
     """Raise `OptionError` if the errors of some observations of one state are correlated."""
     for observation in model.observations:
-        if observation is not None and (observation.errors.correlation is not None or observation.errors.shared):
+        errors = None if observation is None else observation.errors
+        if errors is not None and (errors.correlation is not None or errors.shared is not None):
             raise OptionError(
                 f"method={method!r} is for independent errors, found correlated errors or a bias of a source; use "
                 "method='etkf' or 'enkf', or drop the attributes of the errors to treat them as independent"

@@ -31,6 +31,7 @@ References
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -116,6 +117,11 @@ class IEnKS(EnsembleMethod):
     def draw(self, model: StateSpaceModel, members: int, seed: int) -> Drawn:
         """The ensemble at each time, (members, time, n)."""
         del members
+        found = self.iterate(model, seed)
+        return Drawn(found.smoothed if self.members_of == "smoothing" else found.filtered, found.about)
+
+    def iterate(self, model: StateSpaceModel, seed: int) -> Iterated:
+        """Run over the window; one run gives the members of both distributions."""
         random, ensemble = np.random.default_rng([seed, 4]), first_of(model)
         smoothed = np.empty((len(model), *ensemble.shape))
         filtered, statistics, steps = np.empty_like(smoothed), FirstGuess(), []
@@ -138,7 +144,7 @@ class IEnKS(EnsembleMethod):
         smoothed[start:] = run(model, ensemble, start, len(model) - 1, random)
         filtered[last + 1 :] = smoothed[last + 1 :]
         about = statistics.about | ({"mean_iterations": float(np.mean(steps))} if steps else {})
-        return Drawn((smoothed if self.members_of == "smoothing" else filtered).swapaxes(0, 1), about)
+        return Iterated(filtered.swapaxes(0, 1), smoothed.swapaxes(0, 1), about)
 
     def _widened(self, ensemble: np.ndarray, random: np.random.Generator) -> np.ndarray:
         """The ensemble with inflation and rotation, (members, n)."""
@@ -146,6 +152,23 @@ class IEnKS(EnsembleMethod):
         away = self.inflation * (ensemble - mean)
         widened: np.ndarray = mean + (rotation(len(away), random) @ away if self.rotation else away)
         return widened
+
+
+@dataclass(frozen=True)
+class Iterated:
+    """The ensemble at each time, and diagnostics.
+
+    Attributes
+    ----------
+    filtered, smoothed
+        Given the observations until each time, and until up to ``lag`` steps later; (members, time, n).
+    about
+        Diagnostics, for the attributes of the result.
+    """
+
+    filtered: np.ndarray
+    smoothed: np.ndarray
+    about: Mapping[str, float]
 
 
 @dataclass(frozen=True)

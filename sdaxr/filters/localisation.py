@@ -113,18 +113,19 @@ class Points:
         DataError
             If an observation has no place at all, or one of latitude and longitude only.
         """
-        return self._between(self.places, self._known(observed))
+        return self._between(self.places, self.known(observed))
 
     def among(self, observed: Mapping[str, np.ndarray]) -> np.ndarray:
         """Distances of observed places from each other, (m, m); parameters and errors of `distances`."""
-        known = self._known(observed)
+        known = self.known(observed)
         return self._between(known, known)
 
     def spread(self, per_point: np.ndarray) -> np.ndarray:
         """Values at the elements of a state vector, (n, ...), from those at the points, (points, ...)."""
         return np.concatenate([per_point] * self.channels)
 
-    def _known(self, observed: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    def known(self, observed: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Coordinates of observations along the dimensions of the grid, (m,) each; as `distances` checks them."""
         count = len(next(iter(observed.values()), ()))
         known = {d: np.asarray(observed.get(d, np.full(count, np.nan)), float) for d in self.places}
         there = np.stack([np.isfinite(values) for values in known.values()])

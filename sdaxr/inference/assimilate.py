@@ -71,8 +71,7 @@ def assimilate(
 
     .. math:: x \sim p(x | y) \propto p(y | x)\, p(x)
 
-    The prior p(x) is a diffusion model (Rozet & Louppe 2023, arXiv:2306.10574) or, with ``system``, a physical model
-    with Gaussian noise.
+    The prior p(x) is a diffusion model (Rozet & Louppe 2023, arXiv:2306.10574) or, with ``system``, a physical model.
 
     Batches of members run in this process. Where there is an active `distributed.Client`, they run on its workers
     instead; give each worker one thread, or one GPU (``dask worker --nthreads 1 --resources "GPU=1"``). Each worker
@@ -83,8 +82,8 @@ def assimilate(
     observations
         Observations as `sdaxr.observe` returns them; several networks as a mapping or DataTree. Where errors are not
         Gaussian, the attribute ``distribution`` of ``<variable>_error`` names their family
-        (`sdaxr.observations.noise`). All methods use the density of this family, with four exceptions: `DMPS` and `DPS`
-        do not use it, and `Kalman` and `FourDVar` refuse such observations.
+        (`sdaxr.observations.noise`). All methods use the density of this family, with these exceptions: `DMPS` and
+        `DPS` do not use it; `Kalman`, `FourDVar` and ensemble Kalman methods refuse such observations.
     prior
         Name of a shipped prior, path of a prior file, or a `Prior`; for the methods that need a prior.
     method
@@ -114,9 +113,10 @@ def assimilate(
         An earlier estimate of the state at the first time: state variables and ``<variable>_error``, one standard
         deviation, which is a further network of observations (`sdaxr.observations.window.background_network`); or an
         ensemble of forecasts, all state variables with ``member``, which tells what the past says beyond the prior
-        (`sdaxr.posterior.background`).
+        (`sdaxr.posterior.background`). For ensemble methods with a system, the members are the first ensemble.
     system
-        Name of a system with Gaussian noise, or a `sdaxr.systems.MarkovChain`; for the methods that need a system.
+        Name of a system, or a `sdaxr.systems.System`; for the methods that need a system. Some of them need one with
+        Gaussian noise (`sdaxr.systems.MarkovChain`).
     outside
         ``"error"``, or ``"drop"`` to leave out, and count, observations that are outside the window or the grid, off
         the steps, or on land.

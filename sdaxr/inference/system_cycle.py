@@ -82,13 +82,8 @@ def cycle_system(
     size = _WINDOW if window is None else window
     for key, value, least in (("window", size, 1), ("members", members, 2), ("seed", seed, 0)):
         check_least(key, value, least)
-    chosen, model = build_method(method, METHOD), open_system(system)
-    if not isinstance(chosen, EnsembleMethod):
-        raise OptionError(
-            f"method={chosen.name!r} carries no ensemble from window to window, expected an ensemble method such as "
-            f"{METHOD!r}; assimilate the whole series with sdaxr.assimilate"
-        )
-    chosen, layout = chosen.resolve(), system_layout(model)
+    model, chosen = open_system(system), ensemble_method(method).resolve()
+    layout = system_layout(model)
     how = Screening.asked(screening, outside)
     networks = as_networks(observations, layout)
     axis = window_times(networks, layout, times, model.name, how)
@@ -124,6 +119,23 @@ def cycle_system(
             background = _carried(analysis, model, axis[end : end + 1], unit_seed(seed, number))
     attrs = describe_networks(networks, operator) | about | _first_guess(analyses)
     return joined(analyses, list(networks), attrs, path, folder, overwrite)
+
+
+def ensemble_method(method: str | Method | Mapping[str, Any] | None) -> EnsembleMethod:
+    """The method as an object, by default `METHOD`, which has to carry an ensemble from window to window.
+
+    Raises
+    ------
+    OptionError
+        If it is no ensemble method; if its name or an option is unknown or impossible.
+    """
+    chosen = build_method(method, METHOD)
+    if not isinstance(chosen, EnsembleMethod):
+        raise OptionError(
+            f"method={chosen.name!r} carries no ensemble from window to window, expected an ensemble method such as "
+            f"{METHOD!r}; assimilate the whole series with sdaxr.assimilate"
+        )
+    return chosen
 
 
 def _carried(analysis: xr.Dataset, system: System, time: xr.DataArray, seed: int) -> xr.Dataset:

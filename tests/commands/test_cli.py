@@ -293,6 +293,31 @@ def test_assimilate_by_a_system_is_the_function(chain, tmp_path):
     assert "found the parameter 'noise'" in unused
 
 
+def test_ensemble_methods_and_their_cycle_are_the_functions(tmp_path):
+    truth = sdaxr.generate("lorenz96", tmp_path / "t.zarr", trajectories=1, steps=9, split=(1, 0, 0), progress=False)
+    save(truth.isel(trajectory=0).sda.observe(sdaxr.operators.subsample(2), error=1.0), tmp_path / "obs.nc")
+    shared = ("--system", "lorenz96", "--option", "spin_up=50", "--members", 4, "--seed", 3, "--quiet")
+    method = ("--method", "letkf", "--method-option", "localisation=4", "--method-option", "inflation=1.05")
+    run("assimilate", tmp_path / "obs.nc", *shared, *method, "--store", tmp_path / "p.zarr")
+    run("cycle", tmp_path / "obs.nc", *shared, *method, "--window", 4, "--store", tmp_path / "c.zarr")
+    system, observations = sdaxr.open_system("lorenz96", spin_up=50), sdaxr.open_archive(tmp_path / "obs.nc")
+    options = {"system": system, "members": 4, "seed": 3, "progress": False}
+    options["method"] = sdaxr.methods.LETKF(localisation=4, inflation=1.05)
+    for written, expected in [
+        ("p.zarr", observations.sda.assimilate(**options)), ("c.zarr", observations.sda.cycle(window=4, **options)),
+    ]:  # fmt: skip
+        found = sdaxr.open_archive(tmp_path / written)
+        xr.testing.assert_equal(found.drop_vars("status", errors="ignore").load(), expected)
+        assert found.attrs["members_distribution"] == "filtering"
+    inner = ("--method", "enks", "--method-option", 'filter={"name":"letkf","localisation":4}')
+    run("assimilate", tmp_path / "obs.nc", *shared, *inner, "--store", tmp_path / "s.zarr")
+    assert sdaxr.open_archive(tmp_path / "s.zarr").attrs["members_distribution"] == "smoothing"
+    again = ("cycle", tmp_path / "obs.nc", *shared, "--store", tmp_path / "o.zarr", "--background", tmp_path / "p.zarr")
+    assert "the background has 9 times, expected one" in one_line(*again)
+    assert "parameter 'nois'" in one_line("cycle", tmp_path / "obs.nc", "--prior", "lorenz63", "--option", "nois=1",
+                                          "--store", tmp_path / "o.zarr")  # fmt: skip
+
+
 def test_plot_and_animate_write_pictures(chain, tmp_path):
     truth = ("--truth", chain / "truth.zarr", "--trajectory", -1)
     run("plot", chain / "obs.nc", *truth, "--path", tmp_path / "p.png")

@@ -192,6 +192,21 @@ def test_a_system_assimilates_with_its_options(tmp_path):
             recipe.read(write(tmp_path, **steps, assimilate=assimilate | change))
 
 
+def test_a_system_cycles_with_its_options(tmp_path):
+    cycle = {"observations": "obs.nc", "store": "p.zarr", "system": "lorenz63", "window": 3, "members": 3}
+    steps = {"generate": GENERATE, "observe": OBSERVE | {"store": "obs.nc"}}
+    path = write(tmp_path, **steps, cycle=cycle | {"method": {"name": "enkf", "inflation": 1.1}, "spin_up": 10})
+    posterior = recipe.run(path, progress=False)["3 cycle"]
+    assert '"spin_up": 10' in posterior.attrs["cycle_carry"] and posterior.attrs["method"] == "enkf"
+    for change, message in [
+        ({"spin": 10}, "Did you mean 'spin_up'"),
+        ({"method": "ffbs"}, "carries no ensemble"),
+        ({"carry": "lorenz63"}, "found carry= beside a system"),
+    ]:
+        with pytest.raises(OptionError, match=message):
+            recipe.read(write(tmp_path, **steps, cycle=cycle | change))
+
+
 def test_a_cycle_is_carried_by_a_system_with_its_options(tmp_path):
     cycle = {"observations": "obs.nc", "store": "p.zarr", "prior": "lorenz63", "window": 3, "members": 2}
     cycle["sampler"] = {"steps": 3}

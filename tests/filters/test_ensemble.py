@@ -109,6 +109,7 @@ def test_observations_at_irregular_times_and_places_of_several_networks() -> Non
         ({"background": {"drop": "x"}}, DataError, "variable 'x'"),
         ({"background": {"units": "m"}}, UnitsError, "'x' has units 'm'"),
         ({"background": {"sites": 3}}, GridError, "'site' has 3 points in the data and 4 in ring"),
+        ({"background": {"error": 0.5}}, DataError, "the background has members and 'x_error', expected one of them"),
         ({"background": {"value": np.nan}}, DataError, "'x' of the background has values that are not finite"),
     ],
 )
@@ -123,6 +124,8 @@ def test_what_does_not_fit(change: dict, error: type, message: str) -> None:
         background.x.attrs["units"] = "m"
     if "sites" in asked:
         background = background.isel(site=slice(3))
+    if "error" in asked:
+        background = background.assign(x_error=asked["error"])
     if "value" in asked:
         background.x.values[0, 0] = np.nan
     with pytest.raises(error, match=message):

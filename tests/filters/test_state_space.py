@@ -20,7 +20,7 @@ from sdaxr.filters.state_space import ObservationErrors
 from sdaxr.observations.low_rank import SharedCovariance
 from sdaxr.observations.observe import observe
 from sdaxr.observations.shared import Biases
-from sdaxr.schema import DataError, OperatorError, OptionError
+from sdaxr.schema import DataError, OptionError
 from sdaxr.systems.lorenz63 import Lorenz63
 
 
@@ -77,20 +77,3 @@ def test_systems_that_do_not_fit(observations: xr.Dataset, lorenz_observations: 
         smooth(observations, "linear", times=0.5 * np.arange(LENGTH), **QUIET)
     with pytest.raises(DataError, match="gives no variable 'x3'"):
         smooth(observations.rename(x2="x3", x2_error="x3_error"), TRIPLE, operator=op.select("x2"), **QUIET)
-
-
-def joined(fields):
-    return {name: x - x.roll(1, dims=-1) for name, x in fields.items()}
-
-
-@pytest.mark.parametrize("operator", [op.time_difference(), op.coarsen(2, dims="time"), op.function(joined)], ids=repr)
-def test_observations_of_several_times_are_refused(operator: op.Operator) -> None:
-    seen = observe(truth_of(TRIPLE, LENGTH, 1), operator, error=0.1)
-    with pytest.raises(OperatorError, match="at several times jointly, expected an operator that acts on each state"):
-        smooth(seen, TRIPLE, operator=operator, times=0.5 * np.arange(LENGTH), **QUIET)
-
-
-def test_errors_correlated_in_time_are_refused() -> None:
-    seen = observe(truth_of(TRIPLE, LENGTH, 1), op.select("x1"), error=0.1, correlation={"time": 0.5})
-    with pytest.raises(OperatorError, match="errors that are not correlated in time"):
-        smooth(seen, TRIPLE, **QUIET)

@@ -357,22 +357,3 @@ def test_measurements_between_two_windows_belong_to_the_first(prior: Prior, trut
     assert within("o", data, axis, (6, 12), nearest)[0].time.values.tolist() == [2.75, 3.1]
     found = sdaxr.cycle(data, prior, window=6, members=3, times=axis, **QUICK)
     np.testing.assert_allclose(found.time, axis)
-
-
-@pytest.mark.parametrize(
-    ("options", "number", "beyond"),
-    [
-        # The window of January and February goes to the end of February, and then needs March, too.
-        ({}, [0, 1, 2], True),
-        ({"time": "nearest", "tolerance": "16D"}, [0, 1], False),
-    ],
-)
-def test_a_window_of_months_ends_with_a_month(options: dict, number: list[int], beyond: bool):
-    axis = xr.DataArray(xr.date_range("1999-01-01", periods=12, freq="MS"), dims="time", name="time")
-    days = np.array(["1999-01-31T23", "1999-02-10", "1999-02-28T23", "1999-03-01", "1999-05-01"], "M8[ns]")
-    data = xr.Dataset({"a": ("obs", np.zeros(5), {"units": "K"}), "a_error": 0.4}, {"time": ("obs", days)})
-    found, end = within("o", data, axis, (0, 2), Screening(**options))
-    assert found is not None and found.time.values.tolist() == days[number].tolist() and end == 2 + beyond
-    later, end = within("o", data, axis, (2, 4), Screening(**options))
-    assert later is not None and later.sizes["obs"] == 4 - len(number) and end == 4
-    assert within("o", data, axis, (6, 8), Screening(**options)) == (None, 8)
