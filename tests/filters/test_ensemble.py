@@ -109,7 +109,7 @@ def test_observations_at_irregular_times_and_places_of_several_networks() -> Non
         ({"background": {"drop": "x"}}, DataError, "variable 'x'"),
         ({"background": {"units": "m"}}, UnitsError, "'x' has units 'm'"),
         ({"background": {"sites": 3}}, GridError, "'site' has 3 points in the data and 4 in ring"),
-        ({"background": {"error": 0.5}}, DataError, "the background has members and 'x_error', expected one of them"),
+        ({"background": {"error": 0.5}}, DataError, "members along 'member' and .*x_error"),
         ({"background": {"value": np.nan}}, DataError, "'x' of the background has values that are not finite"),
     ],
 )
