@@ -18,11 +18,12 @@ from grids import sphere
 import sdaxr
 from sdaxr.archives.archive import Archive
 from sdaxr.archives.stores import save
-from sdaxr.commands import cli, steps
+from sdaxr.commands import cli, steps, texts
 
 # Flags of a command that are no parameter of its step, and parameters that have no flag.
 NOT_A_PARAMETER = {name: {"option"} for name in ("generate", "assimilate", "cycle", "forecast")}
-for name in ("assimilate", "cycle", "forecast"):
+NOT_A_PARAMETER["calibrate"] = set()
+for name in ("assimilate", "cycle", "forecast", "calibrate"):
     NOT_A_PARAMETER[name] |= {"method_option", "sampler_option"}
 NOT_A_PARAMETER["train"] = {"network_option"}
 NO_FLAG = {name: {"progress", "times"} for name in ("report", "assimilate", "cycle")}
@@ -63,6 +64,7 @@ def test_what_no_flag_says_is_left_to_the_function(name, monkeypatch):
     """Only what is required, and that no bar is shown, reaches the function: its own defaults stand."""
     given = {}
     monkeypatch.setitem(steps.STEPS, name, lambda **values: given.update(values) or xr.Dataset())
+    monkeypatch.setattr("sdaxr.commands.texts.calibration", str)  # which an empty result does not have
     required = {p.name: p for p in cli.main.commands[name].params if p.required}
     texts = {"trajectories": 3, "steps": 4, "error": 0.5} if name != "train" else {"window": 8}
     words = []
@@ -231,7 +233,7 @@ def test_assimilate_verify_forecast_and_denoise_are_the_functions(chain, tmp_pat
 
     table = run("verify", tmp_path / "post.zarr", chain / "truth.zarr", "--trajectory", -1).stdout
     scores = sdaxr.verify(posterior, truth.isel(trajectory=-1))
-    assert table.strip() == steps.table(scores).strip() and "rmse" in table
+    assert table.strip() == texts.table(scores).strip() and "rmse" in table
 
     forecast = ("forecast", tmp_path / "post.zarr", "--model", "lorenz63", "--steps", 4, "--seed", 3, "--quiet")
     run(*forecast, "--store", tmp_path / "later.zarr", "--option", "noise=0")
@@ -380,7 +382,7 @@ def test_a_recipe_is_run_and_its_scores_are_said(tmp_path):
     assert "to do" in run("info", recipe).stdout
     said = run("run", recipe, "--quiet").stdout
     with sdaxr.open_archive(tmp_path / "scores.nc") as scores:
-        assert said.strip() == steps.table(scores).strip() and "rmse" in said
+        assert said.strip() == texts.table(scores).strip() and "rmse" in said
     assert "to do" not in run("info", recipe).stdout
     assert run("run", recipe, "--quiet").stdout == ""
 
