@@ -29,6 +29,7 @@ from sdaxr.archives.reading import open_archive
 from sdaxr.archives.stores import check_free, save
 from sdaxr.archives.workers import active_client
 from sdaxr.inference.assimilate import score_method
+from sdaxr.inference.forecast import refuse_beside_a_system
 from sdaxr.observations.provenance import fingerprint
 from sdaxr.operators import Operator
 from sdaxr.posterior.methods import Method, build_method, describe_method
@@ -225,6 +226,7 @@ def _model(
             f"found {'neither prior nor' if prior is None else 'both prior and'} system=, expected one of them"
         )
     if system is not None:
+        refuse_beside_a_system(calibrate, {"sampler": sampler}, "pass a prior in the place of the system")
         chain = open_system(system)
         layout = system_layout(chain)
         options = json.dumps(chain.options(), sort_keys=True)

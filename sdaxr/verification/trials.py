@@ -14,7 +14,7 @@ from sdaxr.archives.seeds import unit_seed
 from sdaxr.inference.assimilate import assimilate
 from sdaxr.observations.observe import observe
 from sdaxr.operators import Operator
-from sdaxr.schema import MEMBER, TIME, DivergenceError
+from sdaxr.schema import MEMBER, TIME, DivergenceError, check_units
 from sdaxr.states.fields import StateLayout
 from sdaxr.verification.alignment import align
 from sdaxr.verification.quantities import Quantities
@@ -63,6 +63,9 @@ class Trials:
     def observed(self, number: int) -> tuple[xr.Dataset, xr.Dataset]:
         """A truth on the grid of the model, and its observations."""
         found = self.source.draw(number, unit_seed(self.seed, number, 1))
+        for name in found.data_vars.keys() & set(self.names):
+            units = self.layout.attrs[str(name)].get("units")
+            check_units(str(name), found[name].attrs.get("units"), units, "the truth")
         blank = self.layout.template(found[TIME].reset_coords(drop=True))[list(self.names)]
         truth = align(blank, found)[1]
         return truth, observe(truth, self.operator, seed=unit_seed(self.seed, number, 2), **self.observing)

@@ -59,7 +59,8 @@ class Uniformity:
     def coverage_band(self, levels: Sequence[float], alpha: float) -> np.ndarray:
         """Lower and upper bound of the coverage (`inside`) of central intervals, shape (2, level).
 
-        The coverage is inside at all levels with a probability of about 1 - alpha; this band is simulated as a whole.
+        The coverage is inside at all levels with a probability of 1 - alpha, or more where few truths give few values.
+        The band is simulated as a whole.
         """
         found = self._simulated @ inside(np.arange(self.members + 1), self.members, levels) / self.truths
         tails, ordered = np.empty_like(found), np.sort(found, 0)
@@ -140,17 +141,29 @@ def rank_frequencies(members: int, ratio: float, points: int = 2000) -> np.ndarr
     return np.asarray(found / found.sum())
 
 
-def deviations(ranks: np.ndarray, members: int) -> tuple[np.ndarray, np.ndarray]:
-    """Bias and dispersion of ranks, each with mean 0 and variance 1 under uniformity; of the shape of ``ranks``.
+def normal_scores(ranks: np.ndarray, members: int) -> np.ndarray:
+    r"""Ranks as quantiles of the normal distribution, with mean 0 and variance 1 under uniformity; shape of ``ranks``.
 
-    The bias is above 0 where the truth has high ranks. The dispersion is above 0 where the truth has the outermost
-    ranks, among members that are too narrow.
+    Of a Gaussian truth among Gaussian members, the mean of the scores is the bias, and their variance is that of the
+    truth over that of the members.
     """
-    centred = np.arange(members + 1) - members / 2
-    variance = (centred**2).mean()
-    scale = (centred**2 - variance).std() or 1.0  # of one member, whose two ranks have the same dispersion
-    found = np.asarray(ranks) - members / 2
-    return found / np.sqrt(variance), (found**2 - variance) / scale
+    from scipy.special import ndtri
+
+    scores = ndtri((np.arange(members + 1) + 0.5) / (members + 1))
+    return np.asarray((scores / scores.std())[ranks])
+
+
+def bias_and_dispersion(ranks: np.ndarray, members: int) -> tuple[np.ndarray, np.ndarray]:
+    """Mean of the normal scores, and excess of their variance, in standard errors, (n,), from ranks (truth, n).
+
+    The bias is above 0 where truths have high ranks. The dispersion is above 0 where they have the outermost ranks,
+    among members that are too narrow.
+    """
+    scores, root = normal_scores(ranks, members), np.sqrt(len(ranks))
+    # Scores among narrow members vary more than those of uniform ranks, and so does their mean.
+    bias = root * scores.mean(0) / np.maximum(1, scores.std(0, ddof=1))
+    error = (normal_scores(np.arange(members + 1), members) ** 2).std() or 1.0  # of one member, with two ranks
+    return bias, root * (scores.var(0, ddof=1) - 1) / error
 
 
 def holm(p_values: np.ndarray) -> np.ndarray:

@@ -9,19 +9,23 @@ rejected with a probability of at most `ALPHA`.
 from __future__ import annotations
 
 from collections.abc import Hashable
+from functools import lru_cache
 
 import numpy as np
 import xarray as xr
 
-from sdaxr.verification.uniformity import Uniformity, deviations, holm, inside
+from sdaxr.verification.uniformity import Uniformity, bias_and_dispersion, holm, inside, normal_scores
 
 ALPHA = 0.05
 """Probability that a right ensemble is rejected, and that a band or interval misses."""
 NARROW = 2 / 3
 """Spread, over the right one, of the ensemble by which the power is stated."""
 _LEAST_POWER = 0.5
-# A fault is named where its statistic is beyond two standard deviations.
-_NAMED = 2.0
+# Bias and dispersion of rejected ranks are named beyond three standard errors, the smaller one only where it is more
+# than half of the larger one: ranks of a large bias have little dispersion left.
+_NAMED = 3.0
+_SHAPELESS = "not uniform"
+_ORDER = ("too narrow", "too wide", "biased low", "biased high", _SHAPELESS)
 _SHOWN = 12
 _BOUNDS = ("lower", "upper")
 
@@ -41,16 +45,16 @@ def evaluated(trials: xr.Dataset, members: int) -> xr.Dataset:
     about: dict[str, float] = {"truths": trials.sizes["truth"], "members": members, "diverged": lost}
     if count < 2:
         return trials.assign_attrs(about, verdict=_lost(lost, trials.sizes["truth"]))
-    ranks, levels, test = good["rank"].values, good["level"].values.tolist(), Uniformity(count, members)
-    bias, dispersion = deviations(ranks, members)
-    shape = [np.sqrt(count) * each.mean(0) for each in (bias, dispersion)]
-    p, pooled, power = test.p_values(ranks), _pooled(dispersion), test.power(NARROW, ALPHA)
+    ranks, levels, test = good["rank"].values, good["level"].values.tolist(), _uniformity(count, members)
+    bias, dispersion = bias_and_dispersion(ranks, members)
+    excess = (normal_scores(ranks, members) ** 2 - 1).mean(1)
+    p, pooled, power = test.p_values(ranks), _pooled(excess), _power(count, members)
     adjusted = holm(np.append(p, pooled))
-    words = [_words(*each, power=power) for each in zip(adjusted, *shape, strict=False)]
+    words = [_words(*each, power=power) for each in zip(adjusted, bias, dispersion, strict=False)]
     result = trials.assign(_of_states(good, members)).assign(
         p_value=("quantity", p, _about("p value of the uniformity of the ranks")),
-        bias=("quantity", shape[0], _about("bias of the ranks, in standard deviations")),
-        dispersion=("quantity", shape[1], _about("dispersion of the ranks, in standard deviations")),
+        bias=("quantity", bias, _about("bias of the ranks, in standard errors")),
+        dispersion=("quantity", dispersion, _about("excess of the variance of the ranks, in standard errors")),
         coverage=(("quantity", "level"), inside(ranks, members, levels).mean(0), _about("coverage of the intervals")),
         coverage_band=(("bound", "level"), test.coverage_band(levels, ALPHA), _about("band of coverage of a quantity")),
         ecdf=(("quantity", "fraction"), _ecdf(ranks, members), _about("distribution function of the ranks")),
@@ -63,7 +67,7 @@ def evaluated(trials: xr.Dataset, members: int) -> xr.Dataset:
         verdict=("quantity", np.array(words, object), {"long_name": "verdict"}),
     )
     about |= {"p_value": float(adjusted.min()), "power": power, "alpha": ALPHA}
-    overall = _overall(words, adjusted[-1], float(dispersion.mean()), power)
+    overall = _overall(words, adjusted[-1], float(excess.mean()), power)
     return result.assign_attrs(about, verdict=f"{_lost(lost, len(trials['truth']))}; {overall}" if lost else overall)
 
 
@@ -116,6 +120,17 @@ def describe(result: xr.Dataset) -> str:
     return "\n".join(lines)
 
 
+@lru_cache(maxsize=1)
+def _uniformity(truths: int, members: int) -> Uniformity:
+    """The test, whose simulations serve all calibrations of one size."""
+    return Uniformity(truths, members)
+
+
+@lru_cache(maxsize=64)
+def _power(truths: int, members: int) -> float:
+    return _uniformity(truths, members).power(NARROW, ALPHA)
+
+
 def _of_states(good: xr.Dataset, members: int) -> dict[Hashable, xr.DataArray]:
     """Coverage of all values of a state variable with its interval, and spread over error."""
     from scipy.stats import t
@@ -133,12 +148,11 @@ def _of_states(good: xr.Dataset, members: int) -> dict[Hashable, xr.DataArray]:
     }
 
 
-def _pooled(dispersion: np.ndarray) -> float:
-    """p value of a mean dispersion of zero, from (truth, quantity): truths are independent, quantities are not."""
+def _pooled(excess: np.ndarray) -> float:
+    """p value of a mean of zero, from the mean over the quantities of each truth, (truth,)."""
     from scipy.stats import ttest_1samp
 
-    each = dispersion.mean(1)
-    return 1.0 if np.ptp(each) == 0 else float(ttest_1samp(each, 0.0).pvalue)
+    return 1.0 if np.ptp(excess) == 0 else float(ttest_1samp(excess, 0.0).pvalue)
 
 
 def _ecdf(ranks: np.ndarray, members: int) -> np.ndarray:
@@ -153,22 +167,21 @@ def _words(p: float, bias: float, dispersion: float, *, power: float) -> str:
     found = {"too narrow" if dispersion > 0 else "too wide": abs(dispersion)}
     # Members that are too low leave high ranks to the truth.
     found["biased low" if bias > 0 else "biased high"] = abs(bias)
-    named = [word for word, size in sorted(found.items(), key=lambda pair: -pair[1]) if size > _NAMED]
-    return ", ".join(named) or "not uniform"
+    least = max(_NAMED, max(found.values()) / 2)
+    named = [word for word, size in sorted(found.items(), key=lambda pair: -pair[1]) if size > least]
+    return ", ".join(named) or _SHAPELESS
 
 
-def _overall(words: list[str], pooled: float, dispersion: float, power: float) -> str:
+def _overall(words: list[str], pooled: float, excess: float, power: float) -> str:
     rejected = [each for each in words if each not in ("calibrated", "too few truths")]
-    named = [word for each in rejected for word in each.split(", ")]
-    if pooled <= ALPHA:
-        named.append("too narrow" if dispersion > 0 else "too wide")
+    named = {word for each in rejected for word in each.split(", ")}
+    if not named and pooled <= ALPHA:
+        named = {"too narrow" if excess > 0 else "too wide"}
     if not named:
         return "calibrated" if power >= _LEAST_POWER else "too few truths to say"
+    named = named - {_SHAPELESS} or named
     brief = dict.fromkeys("biased" if word.startswith("biased") else word for word in sorted(named, key=_ORDER.index))
     return f"{', '.join(brief)} ({len(rejected)} of {len(words)} quantities)"
-
-
-_ORDER = ("too narrow", "too wide", "biased low", "biased high", "not uniform")
 
 
 def _lost(lost: int, truths: int) -> str:
