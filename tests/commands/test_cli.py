@@ -248,6 +248,28 @@ def test_assimilate_verify_forecast_and_denoise_are_the_functions(chain, tmp_pat
         xr.testing.assert_equal(written.load(), clean)
 
 
+def test_calibrate_is_the_function_and_prints_the_verdict(tmp_path, monkeypatch):
+    operator = '{"op": "select", "names": ["x1"]}'
+    command = ("calibrate", "linear", "--system", "linear", "--method", "kalman", "--operator", operator)
+    command += ("--error", 0.5, "--every", 2, "--steps", 4, "--truths", 3, "--members", 3, "--seed", 2)
+    command += ("--levels", 0.5, "--levels", 0.9, "--quantities", "state", "--points", '{"time": [0, 3]}')
+    command += ("--system-option", "noise=[[0.1,0],[0,0.1]]", "--quiet", "--store")
+    said = run(*command, tmp_path / "c.nc").stdout
+    system = sdaxr.open_system("linear", noise=((0.1, 0.0), (0.0, 0.1)))
+    expected = sdaxr.calibrate(
+        system, sdaxr.operators.select("x1"), system=system, method="kalman", error=0.5, every=2, steps=4, truths=3,
+        members=3, seed=2, levels=[0.5, 0.9], quantities=["state"], points={"time": [0, 3]}, progress=False,
+    )  # fmt: skip
+    found = sdaxr.open_archive(tmp_path / "c.nc").load()
+    xr.testing.assert_allclose(found.drop_attrs(), expected.drop_attrs())
+    assert said.strip() == texts.calibration(expected) and "verdict: " in said
+    run("plot", tmp_path / "c.nc", "--path", tmp_path / "c.png", "--quiet")
+    assert (tmp_path / "c.png").stat().st_size > 10_000 and "calibration" in run("info", tmp_path / "c.nc").stdout
+    assert "found system_options=" in one_line(
+        "calibrate", "prior", "--prior", "lorenz63", *command[6:], tmp_path / "d.nc"
+    )
+
+
 def test_cycle_is_the_function(chain, tmp_path):
     cycle = ("cycle", chain / "obs.nc", "--prior", chain / "prior.safetensors", "--seed", 3, "--quiet")
     settings = ("--window", 12, "--members", 2, "--sampler-option", "steps=3", "--inflation", 1.1, "--device", "cpu")

@@ -42,6 +42,24 @@ class Scaled(Kalman):
         return Drawn(mean + self.shift + self.ratio * (paths[:members] - mean))
 
 
+class Deaf(Kalman):
+    """Draws of the prior, as if nothing had been observed."""
+
+    name: ClassVar[str] = "deaf"
+
+    def draw(self, model, members, seed):
+        chain, length = model.system, model.times.size
+        return Drawn(np.stack([chain.to_vectors(chain.trajectory(length, 1000 * seed + m)) for m in range(members)]))
+
+
+def test_only_quantities_of_the_data_tell_that_data_were_ignored() -> None:
+    """Modrák et al. (2023): the prior passes for every quantity of the state, and fails for the likelihood."""
+    result = sdaxr.calibrate("linear", members=19, seed=3, **LINEAR | {"method": Deaf()})
+    rejected = result["quantity"].values[result["verdict"].values != "calibrated"]
+    assert rejected.tolist() == ["log-likelihood"] and result.attrs["verdict"].startswith("biased (1 of")
+    assert result["bias"].sel(quantity="log-likelihood") > 8  # the truth fits the data better than the members
+
+
 def test_exact_draws_are_calibrated() -> None:
     result = sdaxr.calibrate("linear", members=19, seed=1, **LINEAR)
     assert result.attrs["verdict"] == "calibrated" and result.attrs["p_value"] > 0.05
