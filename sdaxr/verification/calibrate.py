@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import inspect
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -179,19 +179,37 @@ def calibrate(
     attrs = provenance_attrs(title, "simulation-based calibration", sdaxr_kind="calibration", **about)
     template = trials.template(truths, chosen).assign_attrs(attrs)
     bar = partial(tqdm, disable=not progress, desc="calibrating", unit="truth")
-    if target is None:
-        ran = [trials.run(number, chosen) for number in bar(range(truths))]
-        stacked = {n: (v.dims, np.stack([each[str(n)] for each in ran]), v.attrs) for n, v in template.items()}
-        return evaluated(template.assign(stacked), members)
+    run = partial(trials.run, quantities=chosen)
+    if target is not None:
+        return _stored(target, template.assign_attrs(config_attrs(config)), run, bar, overwrite=overwrite)
+    ran = [run(number) for number in bar(range(truths))]
+    stacked = {n: (v.dims, np.stack([each[str(n)] for each in ran]), v.attrs) for n, v in template.items()}
+    return evaluated(template.assign(stacked), members)
+
+
+def _stored(
+    target: Path,
+    template: xr.Dataset,
+    run: Callable[[int], dict[str, np.ndarray]],
+    bar: Callable[[Iterable[int]], Iterable[int]],
+    *,
+    overwrite: bool,
+) -> xr.Dataset:
+    """The result in the file ``target``, whose truths are units of an archive until all are there.
+
+    The attributes of the template hold the configuration, by which a run is resumed and a result is known.
+    """
+    config = json.loads(template.attrs[CONFIG])
     if target.exists() and not overwrite:
         return _finished(target, config)
     check_free(target, overwrite)
     folder = windows_of(target)
     archive = Archive.create(folder / "truths.zarr", template, TRUTH, config, overwrite=overwrite, finite=False)
     for number in bar(archive.pending()):
-        archive.write(number, trials.run(number, chosen))
-    complete = open_archive(archive.finalise()).load().drop_vars(STATUS).drop_attrs(deep=False).assign_attrs(attrs)
-    save(evaluated(complete.assign_attrs(config_attrs(config)), members), target, overwrite=overwrite)
+        archive.write(number, run(number))
+    complete = open_archive(archive.finalise()).load().drop_vars(STATUS)
+    complete = complete.drop_attrs(deep=False).assign_attrs(template.attrs)
+    save(evaluated(complete, config["members"]), target, overwrite=overwrite)
     remove(folder)
     return open_archive(target).load()
 
@@ -241,7 +259,7 @@ def _model(
 def _finished(target: Path, config: Mapping[str, Any]) -> xr.Dataset:
     """The result of an earlier call; an error if its configuration was another one."""
     found = open_archive(target).load()
-    changes = difference(json.loads(found.attrs.get(CONFIG, "{}")), json.loads(json.dumps(config)))
+    changes = difference(json.loads(found.attrs.get(CONFIG, "{}")), config)
     if changes:
         raise ArchiveError(
             f"'{target}' was made with another configuration (there -> in this run): {changes}. Choose another store, "

@@ -127,7 +127,7 @@ def test_a_killed_run_goes_on(tmp_path, monkeypatch, suffix: str) -> None:
     with pytest.raises(ArchiveError, match=r"error|observations_sha256"):
         sdaxr.calibrate("linear", store=store, **FEW | {"error": 0.6})
     with monkeypatch.context() as patch:
-        patch.setattr(trials.Trials, "run", lambda self, n, q: ran.append(n) or whole(self, n, q))
+        patch.setattr(trials.Trials, "run", lambda self, n, quantities: ran.append(n) or whole(self, n, quantities))
         found = sdaxr.calibrate("linear", store=store, **FEW)
     assert ran == [0, 1, 2, 3] and [p.name for p in tmp_path.iterdir()] == [store.name]
     xr.testing.assert_allclose(found.drop_attrs(), expected.drop_attrs())
