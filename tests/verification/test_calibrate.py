@@ -133,7 +133,7 @@ def test_a_killed_run_goes_on(tmp_path, monkeypatch, suffix: str) -> None:
     xr.testing.assert_allclose(found.drop_attrs(), expected.drop_attrs())
     assert found.attrs["verdict"] == expected.attrs["verdict"]
     # A finished result is returned as it is.
-    monkeypatch.setattr(trials.Trials, "run", None)
+    monkeypatch.setattr(trials.Trials, "run", lambda self, n, quantities: pytest.fail("computed again"))
     xr.testing.assert_identical(sdaxr.calibrate("linear", store=store, **FEW), found)
     with pytest.raises(ArchiveError, match="members: 3 -> 4"):
         sdaxr.calibrate("linear", store=store, **FEW | {"members": 4})
