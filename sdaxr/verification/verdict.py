@@ -1,9 +1,10 @@
 """What the ranks of a calibration say: coverage with bands, p values, and a verdict in words.
 
-A test of each quantity asks whether its ranks are uniform (`sdaxr.verification.uniformity`). One more test asks whether
-the mean dispersion of all quantities of a truth is zero, Student's t over the truths: quantities of one truth depend on
-each other, truths do not. The p values of all tests are adjusted together (Holm 1979), so that a right ensemble is
-rejected with a probability of at most `ALPHA`.
+A test of each quantity asks whether its ranks are uniform (`sdaxr.verification.uniformity`); the p values of all
+quantities are adjusted together (Holm 1979). One more test asks whether the intervals cover as many of all values of
+the states as they should, on average over the levels: Student's t over the truths, because values of one truth depend
+on each other. Each of the two has half of `ALPHA`, so that a right ensemble is rejected with a probability of at most
+`ALPHA`.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from functools import lru_cache
 import numpy as np
 import xarray as xr
 
-from sdaxr.verification.uniformity import Uniformity, bias_and_dispersion, holm, inside, normal_scores
+from sdaxr.verification.uniformity import Uniformity, bias_and_dispersion, holm, inside
 
 ALPHA = 0.05
 """Probability that a right ensemble is rejected, and that a band or interval misses."""
@@ -47,10 +48,10 @@ def evaluated(trials: xr.Dataset, members: int) -> xr.Dataset:
         return trials.assign_attrs(about, verdict=_lost(lost, trials.sizes["truth"]))
     ranks, levels, test = good["rank"].values, good["level"].values.tolist(), _uniformity(count, members)
     bias, dispersion = bias_and_dispersion(ranks, members)
-    excess = (normal_scores(ranks, members) ** 2 - 1).mean(1)
-    p, pooled, power = test.p_values(ranks), _pooled(excess), _power(count, members)
-    adjusted = holm(np.append(p, pooled))
-    words = [_words(*each, power=power) for each in zip(adjusted, bias, dispersion, strict=False)]
+    excess = (good["covered"] - good["level"]).mean(["variable", "level"]).values
+    p, pooled, power = test.p_values(ranks), min(1.0, 2 * _of_zero_mean(excess)), _power(count, members)
+    adjusted = np.minimum(1, 2 * holm(p))
+    words = [_words(*each, power=power) for each in zip(adjusted, bias, dispersion, strict=True)]
     result = trials.assign(_of_states(good, members)).assign(
         p_value=("quantity", p, _about("p value of the uniformity of the ranks")),
         bias=("quantity", bias, _about("bias of the ranks, in standard errors")),
@@ -66,8 +67,8 @@ def evaluated(trials: xr.Dataset, members: int) -> xr.Dataset:
         fraction=("fraction", fractions, _about("fraction of the ranks")),
         verdict=("quantity", np.array(words, object), {"long_name": "verdict"}),
     )
-    about |= {"p_value": float(adjusted.min()), "power": power, "alpha": ALPHA}
-    overall = _overall(words, adjusted[-1], float(excess.mean()), power)
+    about |= {"p_value_coverage": pooled, "p_value_quantities": float(adjusted.min()), "power": power, "alpha": ALPHA}
+    overall = _overall(words, pooled, float(excess.mean()), power)
     return result.assign_attrs(about, verdict=f"{_lost(lost, len(trials['truth']))}; {overall}" if lost else overall)
 
 
@@ -87,8 +88,8 @@ def describe(result: xr.Dataset) -> str:
     if "p_value" not in result:
         return "\n".join(lines)
     lines += [
-        f"p value, adjusted for {result.sizes['quantity'] + 1} tests: {about['p_value']:.4f}; a spread {NARROW:.2f} "
-        f"times the right one would be found in {about['power']:.0%} of the cases",
+        f"p value of coverage {about['p_value_coverage']:.4f}, of quantities {about['p_value_quantities']:.4f}; "
+        f"a spread {NARROW:.2f} times the right one is found in {about['power']:.0%} of the cases",
         "",
         "all values of    coverage (95 % interval)                                          spread/error",
     ]
@@ -148,11 +149,11 @@ def _of_states(good: xr.Dataset, members: int) -> dict[Hashable, xr.DataArray]:
     }
 
 
-def _pooled(excess: np.ndarray) -> float:
-    """p value of a mean of zero, from the mean over the quantities of each truth, (truth,)."""
+def _of_zero_mean(values: np.ndarray) -> float:
+    """p value of a mean of zero, from independent values (truth,)."""
     from scipy.stats import ttest_1samp
 
-    return 1.0 if np.ptp(excess) == 0 else float(ttest_1samp(excess, 0.0).pvalue)
+    return 1.0 if np.ptp(values) == 0 else float(ttest_1samp(values, 0.0).pvalue)
 
 
 def _ecdf(ranks: np.ndarray, members: int) -> np.ndarray:
@@ -175,13 +176,16 @@ def _words(p: float, bias: float, dispersion: float, *, power: float) -> str:
 def _overall(words: list[str], pooled: float, excess: float, power: float) -> str:
     rejected = [each for each in words if each not in ("calibrated", "too few truths")]
     named = {word for each in rejected for word in each.split(", ")}
-    if not named and pooled <= ALPHA:
-        named = {"too narrow" if excess > 0 else "too wide"}
+    # A bias lowers the coverage, too.
+    if pooled <= ALPHA and (excess > 0 or not any(word.startswith("biased") for word in named)):
+        named.add("too wide" if excess > 0 else "too narrow")
     if not named:
         return "calibrated" if power >= _LEAST_POWER else "too few truths to say"
     named = named - {_SHAPELESS} or named
     brief = dict.fromkeys("biased" if word.startswith("biased") else word for word in sorted(named, key=_ORDER.index))
-    return f"{', '.join(brief)} ({len(rejected)} of {len(words)} quantities)"
+    reasons = ["coverage of all values"] if pooled <= ALPHA else []
+    reasons += [f"{len(rejected)} of {len(words)} quantities"] if rejected else []
+    return f"{', '.join(brief)} ({', '.join(reasons)})"
 
 
 def _lost(lost: int, truths: int) -> str:

@@ -62,7 +62,7 @@ def test_only_quantities_of_the_data_tell_that_data_were_ignored() -> None:
 
 def test_exact_draws_are_calibrated() -> None:
     result = sdaxr.calibrate("linear", members=19, seed=1, **LINEAR)
-    assert result.attrs["verdict"] == "calibrated" and result.attrs["p_value"] > 0.05
+    assert result.attrs["verdict"] == "calibrated" and result.attrs["p_value_quantities"] > 0.05
     low, high = result["state_coverage_interval"].sel(level=0.9).values
     assert (low < 0.9).all() and (high > 0.9).all() and (high - low < 0.08).all()
     np.testing.assert_allclose(result["spread_error"], 1, atol=0.1)

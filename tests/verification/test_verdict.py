@@ -47,15 +47,22 @@ def ranks_with(ratio: float, truths: int, quantities: int = 5, shift: float = 0.
     ("ratio", "shift", "truths", "expected"),
     [
         (1.0, 0.0, 200, "calibrated"),
-        (0.5, 0.0, 200, "too narrow (5 of 5 quantities)"),
-        (2.0, 0.0, 200, "too wide (5 of 5 quantities)"),
-        (1.0, 0.7, 200, "biased (5 of 5 quantities)"),
+        (0.5, 0.0, 200, "too narrow (coverage of all values, 5 of 5 quantities)"),
+        (2.0, 0.0, 200, "too wide (coverage of all values, 5 of 5 quantities)"),
+        (1.0, 0.7, 200, "biased (coverage of all values, 5 of 5 quantities)"),
         (1.0, 0.0, 12, "too few truths to say"),
     ],
 )
 def test_the_fault_is_named(ratio: float, shift: float, truths: int, expected: str) -> None:
     found = verdict(ranks_with(ratio, truths, shift=shift))
     assert found == expected
+
+
+def test_a_small_fault_of_all_values_is_found_where_no_single_quantity_shows_it() -> None:
+    """The tests of forty independent quantities are adjusted for forty, that of the coverage is not."""
+    result = evaluated(trials(ranks_with(0.85, 80, 40)), MEMBERS)
+    assert result.attrs["verdict"] == "too narrow (coverage of all values)"
+    assert set(result["verdict"].values) == {"calibrated"}
 
 
 def test_a_bias_has_the_sign_of_the_ensemble() -> None:
@@ -114,5 +121,6 @@ def test_the_text_fits_a_screen() -> None:
     result = evaluated(trials(ranks_with(0.5, 100, 30)), MEMBERS)
     lines = describe(result).splitlines()
     assert len(lines) <= 24 and max(map(len, lines)) <= 120
-    assert lines[1] == "verdict: too narrow (30 of 30 quantities)" and lines[-1].startswith("and 18 quantities")
+    assert lines[1] == "verdict: too narrow (coverage of all values, 30 of 30 quantities)"
+    assert lines[-1].startswith("and 18 quantities")
     assert any(line.startswith("x ") and "90%" in line for line in lines)
