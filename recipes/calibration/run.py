@@ -115,7 +115,7 @@ def picture(table: pd.DataFrame, file: Path) -> None:
     import matplotlib.pyplot as plt
 
     figure, panels = plt.subplots(1, len(SCENARIOS), figsize=(12, 3.6), sharex=True, sharey=True, layout="constrained")
-    names = list(CASES)[::-1]
+    names = [name for name in CASES if name in set(table.method)][::-1]
     for axes, scenario in zip(panels, SCENARIOS, strict=True):
         rows = table[table.observed == scenario]
         places = [names.index(name) for name in rows.method]
@@ -123,7 +123,8 @@ def picture(table: pd.DataFrame, file: Path) -> None:
         axes.axvspan(0.87, 0.93, color="C0", alpha=0.2, lw=0)
         axes.axvline(0.9, color="black", lw=0.8)
         axes.errorbar(rows["in 90%"], places, xerr=bars, fmt="o", ms=4, color="0.2", capsize=2)
-        axes.set(title=scenario, xlabel="coverage of intervals of 90 %", yticks=range(len(names)), yticklabels=names)
+        axes.set(title=scenario, xlabel="coverage of intervals of 90 %", yticks=range(len(names)))
+        axes.set(yticklabels=names, xticks=(0.8, 0.85, 0.9, 0.95, 1.0), ylim=(-0.5, len(names) - 0.5))
         axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(file, dpi=110)
     plt.close(figure)

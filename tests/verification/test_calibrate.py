@@ -21,7 +21,7 @@ from sdaxr.verification.uniformity import inside, rank_frequencies
 
 LINEAR: dict[str, Any] = {
     "operator": op.select("x1"), "system": "linear", "method": "kalman", "error": 0.5, "every": 2, "steps": 8,
-    "truths": 80, "progress": False,
+    "truths": 64, "progress": False,
 }  # fmt: skip
 FEW: dict[str, Any] = LINEAR | {"truths": 4, "members": 3}
 
@@ -37,7 +37,7 @@ class Scaled(Kalman):
 
     def draw(self, model, members, seed):
         # The mean of very many draws stands for that of the posterior.
-        paths = super().draw(model, 4000, seed).paths
+        paths = super().draw(model, 1000, seed).paths
         mean = paths.mean(0)
         return Drawn(mean + self.shift + self.ratio * (paths[:members] - mean))
 
@@ -74,7 +74,7 @@ def test_exact_draws_are_calibrated() -> None:
     ("ratio", "shift", "expected"), [(0.5, 0.0, "too narrow"), (2.0, 0.0, "too wide"), (1.0, 0.4, "biased")]
 )
 def test_a_wrong_spread_is_found_with_the_coverage_of_theory(ratio: float, shift: float, expected: str) -> None:
-    how = LINEAR | {"method": Scaled(ratio, shift), "truths": 60, "quantities": ["state", "mean"]}
+    how = LINEAR | {"method": Scaled(ratio, shift), "truths": 48, "quantities": ["state", "mean"]}
     result = sdaxr.calibrate("linear", members=19, seed=2, **how)
     assert result.attrs["verdict"].split(" (")[0] == expected
     if not shift:
