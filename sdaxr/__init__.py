@@ -49,6 +49,7 @@ Verification and figures
 
 ======================  ==========================================================================================
 `verify`                scores of an ensemble against the truth
+`calibrate`             simulation-based calibration: ranks of many truths among the members of their posteriors
 `baselines`             module: climatology and interpolation, to compare with
 `densities`             module: log-densities of trajectories, and of observations given trajectories
 `plot`, `animate`       figures and animations of truth, observations, members, mean and spread
@@ -89,6 +90,7 @@ if TYPE_CHECKING:
     from sdaxr.systems.generation import generate
     from sdaxr.systems.registry import open_system
     from sdaxr.verification import baselines, densities
+    from sdaxr.verification.calibrate import calibrate
     from sdaxr.verification.verify import verify
 
 __version__ = VERSION
@@ -115,6 +117,7 @@ __all__ = [
     "forecast",
     "denoise",
     "verify",
+    "calibrate",
     "plot",
     "animate",
     "open_archive",
@@ -151,6 +154,7 @@ _HOMES = {
     "forecast": "sdaxr.inference.forecast",
     "denoise": "sdaxr.inference.denoise",
     "verify": "sdaxr.verification.verify",
+    "calibrate": "sdaxr.verification.calibrate",
     "plot": "sdaxr.plotting.plot",
     "animate": "sdaxr.plotting.plot",
     "open_archive": "sdaxr.archives.reading",

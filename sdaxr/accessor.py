@@ -293,6 +293,29 @@ class DatasetAccessor(_Accessor):
         metrics: Sequence[str] | None = None,
     ) -> xr.Dataset: ...
 
+    @_delegate("sdaxr.verification.calibrate")
+    def calibrate(
+        self,
+        operator: Operator,
+        prior: str | Path | Prior | None = None,
+        *,
+        error: float | Mapping[str, float | xr.DataArray] | xr.DataArray,
+        system: str | System | None = None,
+        method: str | Method | Mapping[str, Any] | None = None,
+        sampler: str | Sampler | Mapping[str, Any] | None = None,
+        truths: int = 64,
+        steps: int | None = None,
+        members: int = 19,
+        quantities: Sequence[str] | None = None,
+        points: int | Mapping[str, Sequence[int]] = 3,
+        levels: Sequence[float] = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95),
+        seed: int = 0,
+        store: str | Path | None = None,
+        overwrite: bool = False,
+        progress: bool = True,
+        **options: Any,
+    ) -> xr.Dataset: ...
+
     @_delegate("sdaxr.plotting.plot")
     def plot(
         self,

@@ -42,6 +42,7 @@ def test_every_function_that_begins_with_data_is_a_method():
         "forecast",
         "denoise",
         "verify",
+        "calibrate",
         "plot",
         "animate",
     }

@@ -72,6 +72,11 @@ def cycle(data: Any, prior: Any = "lorenz63", **options: Any) -> Any:
     return sdaxr.cycle(data, prior, **{**DRAWN, **options})
 
 
+def calibrate(truth: Any = "lorenz63", operator: Any = None, prior: Any = "lorenz63", **options: Any) -> Any:
+    how = {"error": 1.0, "steps": 8, "truths": 2, **DRAWN, **options}
+    return sdaxr.calibrate(truth, operator or op.select("a"), prior, **how)
+
+
 def forecast(data: Any, model: Any = "lorenz63", **options: Any) -> Any:
     return sdaxr.forecast(data, model, **{"steps": 1, **QUIET, **options})
 
@@ -249,6 +254,15 @@ ASSIMILATE: dict[str, Call] = {
     "a cycle by an unknown model": lambda: cycle(seen(), carry="lorenz64"),
     "a cycle with a negative inflation": lambda: cycle(seen(), inflation=-1.0),
     "a cycle with an unknown option": lambda: cycle(seen(), inflations=1.0),
+    "a calibration with neither prior nor system": lambda: calibrate(prior=None),
+    "a calibration of an unknown system": lambda: calibrate("lorenz64"),
+    "a calibration of a path": lambda: calibrate("t.zarr"),
+    "a calibration of too few states": lambda: calibrate(states(), steps=30),
+    "a calibration of one truth": lambda: calibrate(truths=1),
+    "a calibration of another variable": lambda: calibrate(operator=op.select("d")),
+    "a calibration with an error of zero": lambda: calibrate(error=0.0),
+    "a calibration with an unknown option": lambda: calibrate(evry=2),
+    "a calibration with an unknown quantity": lambda: calibrate(quantities=["rank"]),
     "a cycle of a path": lambda: cycle("obs.nc"),
 }
 

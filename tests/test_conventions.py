@@ -51,6 +51,9 @@ def model_products(folder: Path) -> dict[str, xr.Dataset]:
         "forecast": sdaxr.forecast(posterior, "lorenz63", steps=3, store=folder / "f.zarr", progress=False),
         "innovations": sdaxr.innovations(posterior, observations),
         "scores": sdaxr.verify(posterior, truth),
+        "calibration": sdaxr.calibrate(
+            "linear", op.select("x1"), system="linear", error=1.0, steps=4, truths=3, members=2, progress=False
+        ),
     }
 
 
@@ -115,7 +118,7 @@ def errors(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
 
 
 def test_the_checker_finds_what_is_wrong(errors: dict[str, list[str]]) -> None:
-    assert _MODEL_TIME in errors["posterior"] and len(errors) == 41
+    assert _MODEL_TIME in errors["posterior"] and len(errors) == 43
 
 
 def test_no_product_has_an_error(errors: dict[str, list[str]]) -> None:

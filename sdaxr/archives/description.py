@@ -23,12 +23,13 @@ _NEXT = {
     "fields": "observe, train, denoise, plot, animate",
     "innovations": "plot",
     "scores": "print, plot with xarray",
+    "calibration": "plot",
 }
 _LONGEST = 100
 
 
 def kind(data: xr.Dataset) -> str:
-    """What ``data`` is: trajectories, observations, innovations, posterior, forecast, scores or fields."""
+    """What ``data`` is: one of the kinds of `_NEXT`."""
     declared = str(data.attrs.get("sdaxr_kind", ""))
     if declared in _NEXT:
         return declared

@@ -7,7 +7,8 @@ nothing is written or removed beneath the name afterwards. What is being written
 ``<name>.partial``
     An archive in units of work (`sdaxr.archives.archive`), which several processes fill and a later run resumes.
 ``<name>.windows``
-    A folder with the windows of a cycle, finished archives themselves.
+    A folder with the windows of a cycle, finished archives themselves, or with the archive of the truths of a
+    calibration.
 ``.<name>.<32 hexadecimal digits>.partial``
     The workspace of one writer: a directory with what this writer writes as a whole, and what it replaces.
 
@@ -48,7 +49,7 @@ def is_unfinished(path: Path) -> bool:
 
 
 def windows_of(final: Path) -> Path:
-    """Where the windows of a cycle lie, archives of their own, until the cycle is finished."""
+    """Where the windows of a cycle, or the truths of a calibration, lie until all are there; archives of their own."""
     return final.with_name(f"{final.name}.windows")
 
 

@@ -15,7 +15,12 @@ _OF_A_PRIOR = {
     "assimilate": ("prior", "sampler", "batch", "device", "precision"),
     "cycle": ("prior", "carry", "inflation"),
     "forecast": ("context", "block", "error", "method", "sampler", "batch", "device"),
+    "calibrate": ("prior", "sampler"),
 }
+
+
+# What stands for a truth of `calibrate` beside files and systems.
+SOURCES = ("prior",)
 
 
 def check_training(options: Mapping[str, Any]) -> None:
@@ -44,7 +49,7 @@ def check_drawing(name: str, options: Mapping[str, Any], made: Collection[str] =
     Parameters
     ----------
     name
-        ``"assimilate"``, ``"cycle"`` or ``"forecast"``.
+        ``"assimilate"``, ``"cycle"``, ``"forecast"`` or ``"calibrate"``.
     options
         Parameters of the step, with absolute paths.
     made
@@ -69,6 +74,20 @@ def check_drawing(name: str, options: Mapping[str, Any], made: Collection[str] =
         _check_sampler(opened, options.get("sampler"))
     if found.needs != needs:
         raise OptionError(f"method={found.name!r} needs a {found.needs}, found a {needs}")
+
+
+def open_systems(truth: str, system: str | None, options: Mapping[str, Any] | None) -> dict[str, Any]:
+    """The systems that `calibrate` names, by name; ``options`` are those of each.
+
+    Raises
+    ------
+    OptionError
+        If ``system`` is no system, an option is impossible, or there are options and no system.
+    """
+    named = ({truth} & set(sdaxr.systems.systems())) | ({system} - {None})
+    if options and not named:
+        raise OptionError(f"found system_options={dict(options)} and no system, expected one; leave them out")
+    return {str(name): sdaxr.open_system(str(name), **(options or {})) for name in named}
 
 
 def files_of_method(options: Mapping[str, Any]) -> list[str]:

@@ -10,12 +10,11 @@ from typing import Any
 
 import click
 
-from sdaxr.commands import steps
+from sdaxr.commands import steps, texts
 from sdaxr.commands.group import Commands
 from sdaxr.commands.options import (
-    as_json,
-    as_json_or_name,
     background,
+    calibrating,
     device,
     drawing,
     drawn,
@@ -29,6 +28,7 @@ from sdaxr.commands.options import (
     reading,
     sampler,
     seed,
+    simulating,
     store,
     training,
     trajectory,
@@ -110,22 +110,7 @@ def train(quiet: bool, **values: Any) -> None:
 @flags(
     click.option("--operator", required=True, help='Operator as JSON, such as {"op": "coarsen", "factor": 8}.'),
     store,
-    click.option("--error", type=float, required=True, help="Standard deviation of the errors, in the observed units."),
-    click.option("--every", type=int, help="Observe every n-th state."),
-    click.option("--start", type=int, help="Index of the first observed state, from 0."),
-    click.option("--noise", help="Family of the errors: gaussian, laplace, uniform or lognormal."),
-    click.option(
-        "--correlation",
-        callback=as_json,
-        help='Distances over which errors are correlated, as JSON by coordinate, such as {"time": 0.1}.',
-    ),
-    click.option("--missing", type=float, help="Fraction of the values that are missing at random."),
-    click.option(
-        "--where",
-        callback=as_json_or_name,
-        help='Observed places: file of a mask, or JSON, such as {"coverage": 0.01, "fixed": true} (at random) or '
-        '{"stride": 4, "shift": 1} (every fourth point, moved by one at each time).',
-    ),
+    *simulating,
     seed,
     trajectory,
     overwrite,
@@ -158,7 +143,7 @@ def report(quiet: bool, **values: Any) -> None:
     OBSERVATIONS are files, one for each network, as of `sdaxr assimilate`. The table has the number of values of each
     status; the file has the status of every single value.
     """
-    click.echo(steps.statuses(_run("report", quiet, values)))
+    click.echo(texts.statuses(_run("report", quiet, values)))
 
 
 @main.command()
@@ -297,7 +282,25 @@ def verify(quiet: bool, **values: Any) -> None:
 
     POSTERIOR and TRUTH are files. The table has the mean of each score over time.
     """
-    click.echo(steps.table(_run("verify", quiet, values)))
+    click.echo(texts.table(_run("verify", quiet, values)))
+
+
+@main.command()
+@click.argument("truth")
+@flags(
+    click.option("--operator", required=True, help='Operator as JSON, such as {"op": "coarsen", "factor": 8}.'),
+    store,
+    click.option("--prior", help="File of a prior, or name of a shipped one; see `sdaxr priors`."),
+    *calibrating,
+)
+def calibrate(quiet: bool, **values: Any) -> None:
+    """Test by simulation whether ensembles have the right spread.
+
+    TRUTH is a file of trajectories, the name of a system of which truths are drawn, or `prior`, for draws of the prior
+    itself. Each truth is observed and assimilated. Where the ensembles are right, its ranks among their members are
+    uniform. The same command resumes a run that was interrupted; `sdaxr plot` draws the result.
+    """
+    click.echo(texts.calibration(_run("calibrate", quiet, with_options(values, "method", "sampler"))))
 
 
 @main.command()
@@ -312,7 +315,7 @@ def verify(quiet: bool, **values: Any) -> None:
 def plot(quiet: bool, **values: Any) -> None:
     """Draw truth, observations, members, mean and spread.
 
-    DATA is the file of a posterior, a forecast, trajectories or observations.
+    DATA is the file of a posterior, a forecast, trajectories, observations or a calibration.
     """
     _run("plot", quiet, values)
 
@@ -369,9 +372,11 @@ def run(quiet: bool, recipe: str, overwrite: bool) -> None:
 
     for title, result in module.run(recipe, overwrite=overwrite, progress=not quiet).items():
         if title.endswith(" verify"):
-            click.echo(steps.table(result))
+            click.echo(texts.table(result))
         if title.endswith(" report"):
-            click.echo(steps.statuses(result))
+            click.echo(texts.statuses(result))
+        if title.endswith(" calibrate"):
+            click.echo(texts.calibration(result))
 
 
 @main.command()

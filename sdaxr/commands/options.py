@@ -166,29 +166,81 @@ sampler = (
         "Option of the sampler, such as steps=64 (noise levels) or corrections=1 (Langevin steps at a noise level)",
     ),
 )
+# Flags of the commands that make synthetic observations.
+simulating = (
+    click.option("--error", type=float, required=True, help="Standard deviation of the errors, in the observed units."),
+    click.option("--every", type=int, help="Observe every n-th state."),
+    click.option("--start", type=int, help="Index of the first observed state, from 0."),
+    click.option("--noise", help="Family of the errors: gaussian, laplace, uniform or lognormal."),
+    click.option(
+        "--correlation",
+        callback=as_json,
+        help='Distances over which errors are correlated, as JSON by coordinate, such as {"time": 0.1}.',
+    ),
+    click.option("--missing", type=float, help="Fraction of the values that are missing at random."),
+    click.option(
+        "--where",
+        callback=as_json_or_name,
+        help='Observed places: file of a mask, or JSON, such as {"coverage": 0.01, "fixed": true} (at random) or '
+        '{"stride": 4, "shift": 1} (every fourth point, moved by one at each time).',
+    ),
+)
 # Flags of the commands that need observations: how they are read, and which of them are used.
+units = click.option("--units", help="error or convert: what happens to observations in other units than the prior's.")
+screening = settings(
+    "--screening",
+    "Which observations are used: good=[1,2] (quality flags), duplicates=drop, gross_error=5 (background check), "
+    "time=nearest with tolerance=30min",
+)
 observing = (
     reading,
     click.option("--operator", help="Observation operator as JSON, in the place of that in the observations."),
-    click.option("--units", help="error or convert: what happens to observations in other units than the prior's."),
-    settings(
-        "--screening",
-        "Which observations are used: good=[1,2] (quality flags), duplicates=drop, gross_error=5 (background check), "
-        "time=nearest with tolerance=30min",
-    ),
+    units,
+    screening,
 )
+precision = click.option(
+    "--precision", help="Precision of the network: float32, bfloat16, or auto (bfloat16 where it is fast)."
+)
+outside = click.option(
+    "--outside", help="error or drop: what happens to observations outside the window, off its steps or on land."
+)
+batch = click.option("--batch", type=int, help="Number of members computed at once. Default: as many as fit in memory.")
 # Flags of the commands that draw a posterior.
-drawing = (
-    *observing,
+drawing = (*observing, *method, *sampler, precision, outside, batch, device, overwrite)
+# Flags of the calibration: its trials, what is ranked, and how posteriors are drawn.
+calibrating = (
+    click.option("--system", help="System with Gaussian noise, in the place of the prior, as of `sdaxr assimilate`."),
+    click.option(
+        "--system-option",
+        "system_options",
+        multiple=True,
+        callback=as_settings,
+        metavar="KEY=VALUE",
+        help="Option of the systems that are named, such as noise=0.5; repeat for several.",
+    ),
+    click.option("--truths", type=int, help="Number of truths."),
+    click.option("--steps", type=int, help="Number of states of a truth. Default: the window of the prior's training."),
+    members,
+    *simulating,
+    click.option(
+        "--quantities",
+        multiple=True,
+        help="state, mean, energy, observed or log_likelihood; repeat for several. Default: all.",
+    ),
+    click.option(
+        "--points",
+        callback=as_json,
+        help='Number of random times and places of each variable, or indices as JSON, such as {"time": [0, 16]}.',
+    ),
+    click.option("--levels", type=float, multiple=True, help="Nominal level of an interval; repeat for several."),
+    seed,
     *method,
     *sampler,
-    click.option(
-        "--precision", help="Precision of the network: float32, bfloat16, or auto (bfloat16 where it is fast)."
-    ),
-    click.option(
-        "--outside", help="error or drop: what happens to observations outside the window, off its steps or on land."
-    ),
-    click.option("--batch", type=int, help="Number of members computed at once. Default: as many as fit in memory."),
+    units,
+    screening,
+    precision,
+    outside,
+    batch,
     device,
     overwrite,
 )

@@ -38,7 +38,7 @@ from sdaxr.schema import ArchiveError, OptionError, SdaxrError, nearest
 _log = logging.getLogger(__name__)
 
 # The archives of these steps record their configuration: the function resumes, returns or refuses an existing one.
-_RESUMABLE = ("generate", "assimilate", "cycle", "forecast")
+_RESUMABLE = ("generate", "assimilate", "cycle", "forecast", "calibrate")
 # The parameters of these steps that are, or can be, the name of a system; the first that is given counts.
 _SYSTEM_PARAMETERS = {
     "generate": ("system",), "assimilate": ("system",), "cycle": ("system", "carry"), "forecast": ("model",),
@@ -213,8 +213,10 @@ def _step(name: str, given: dict[str, Any], base: Path, before: list[Step]) -> S
     for file in inputs:
         if file not in outputs and not file.exists():
             raise OptionError(f"there is no '{file}', and no earlier step makes it; check the path and the order")
-    if name in ("assimilate", "cycle", "forecast"):
+    if name in ("assimilate", "cycle", "forecast", "calibrate"):
         checks.check_drawing(name, values, made={str(file) for file in outputs})
+    if name == "calibrate":
+        checks.open_systems(values["truth"], values.get("system"), values.get("system_options"))
     upstream = [outputs[file].digest for file in inputs if file in outputs]
     digest = hashlib.sha256(json.dumps([name, given, upstream], sort_keys=True, default=str).encode()).hexdigest()
     return Step(name, given, values, inputs, output, digest)
@@ -238,7 +240,8 @@ def _resolve(values: dict[str, Any], base: Path) -> dict[str, Path]:
     """Make the paths in ``values`` absolute, in place; return them by the names of their parameters."""
     files: dict[str, Path] = {}
     for key, value in values.items():
-        is_file = key in (*steps.INPUTS, *steps.OUTPUTS)
+        is_name = key == "truth" and value in (*sdaxr.systems.systems(), *checks.SOURCES)
+        is_file = key in (*steps.INPUTS, *steps.OUTPUTS) and not is_name
         if is_file and isinstance(value, list):
             values[key] = [str(base / local_path(item)) for item in value]
             files |= {f"{key}[{i}]": Path(item) for i, item in enumerate(values[key])}

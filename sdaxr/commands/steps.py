@@ -14,12 +14,12 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import xarray as xr
 
 import sdaxr
 from sdaxr.archives.paths import local_path
 from sdaxr.archives.stores import check_free, save, written_whole
+from sdaxr.commands import checks
 from sdaxr.schema import TRAJECTORY, DataError, OperatorError, OptionError, nearest
 
 _log = logging.getLogger(__name__)
@@ -182,6 +182,28 @@ def verify(
     return scores if store is None else save(scores, store, overwrite=overwrite)
 
 
+def calibrate(
+    truth: str,
+    operator: str | Mapping[str, Any],
+    store: str,
+    *,
+    prior: str | None = None,
+    system: str | None = None,
+    system_options: Mapping[str, Any] | None = None,
+    where: str | Mapping[str, Any] | None = None,
+    **options: Any,
+) -> xr.Dataset:
+    """Test by simulation whether ensembles have the right spread; the result is the file ``store``.
+
+    ``truth`` is a file, the name of a system, or ``prior``; ``system_options`` are of the systems that are named.
+    """
+    opened = checks.open_systems(truth, system, system_options)
+    options |= {} if where is None else {"where": _only_variable(where) if isinstance(where, str) else where}
+    source = opened.get(truth, truth) if truth in (*opened, *checks.SOURCES) else sdaxr.open_archive(truth)
+    tested = None if system is None else opened[system]
+    return sdaxr.calibrate(source, read_operator(operator), prior, system=tested, store=store, **options)
+
+
 def plot(
     data: str,
     path: str,
@@ -223,7 +245,20 @@ def animate(
 
 STEPS: dict[str, Callable[..., Any]] = {
     step.__name__: step
-    for step in (generate, train, observe, report, assimilate, cycle, forecast, denoise, verify, plot, animate)
+    for step in (
+        generate,
+        train,
+        observe,
+        report,
+        assimilate,
+        cycle,
+        forecast,
+        denoise,
+        verify,
+        calibrate,
+        plot,
+        animate,
+    )
 }
 # Parameters that are files which a step reads, and those that are the file which it writes.
 INPUTS = (
@@ -235,13 +270,17 @@ OUTPUTS = ("store", "path")
 def parameters(name: str) -> dict[str, inspect.Parameter]:
     """The parameters of step ``name``: its own, and the keyword-only parameters of the function of the same name.
 
-    `cycle` also has the parameters that it passes on to `assimilate`: all except ``system``.
+    `cycle` also has the parameters that it passes on to `assimilate`: all except ``system``; so has `calibrate`.
     """
     own = dict(inspect.signature(STEPS[name]).parameters)
     own.pop("options", None)
     behind = _keywords(name)
     if name == "cycle":
         behind |= {n: p for n, p in _keywords("assimilate").items() if n != "system"}
+    if name == "calibrate":
+        from sdaxr.verification.calibrate import PASSED_ON
+
+        behind |= {n: p for step, passed in PASSED_ON.items() for n, p in _keywords(step).items() if n in passed}
     return own | {n: p for n, p in behind.items() if n not in own}
 
 
@@ -268,32 +307,6 @@ def is_read(path: str) -> bool:
     from sdaxr.observations.readers.registry import reader_of
 
     return reader_of(local_path(path)) is not None
-
-
-def table(scores: xr.Dataset) -> str:
-    """The mean over time of the scores of `verify`, as a text with units."""
-    from sdaxr.verification.verify import summary
-
-    frame = summary(scores)
-    units = frame.attrs.get("units", {})
-    labelled = frame.rename(columns=lambda name: f"{name} [{units.get(name, '1')}]")
-    return str(labelled.to_string(float_format="%.4g"))
-
-
-def statuses(found: xr.Dataset | xr.DataTree) -> str:
-    """The number of values of each status of `report`, by variable (and network), as a text."""
-    import pandas as pd
-
-    from sdaxr.observations.screening import STATUS
-
-    tree = found if isinstance(found, xr.DataTree) else xr.DataTree(found)
-    counts = {}
-    for node in tree.leaves:
-        network, data = node.path.strip("/"), node.to_dataset()
-        for name in (str(n) for n in data.data_vars if f"{n}_status" in data):
-            number = np.bincount(data[f"{name}_status"].values.ravel(), minlength=len(STATUS))
-            counts[f"{network} {name}".strip()] = dict(zip(STATUS.values(), number, strict=True))
-    return str(pd.DataFrame(counts).to_string())
 
 
 def stores_of(values: Mapping[str, Any]) -> dict[str, Path]:

@@ -21,6 +21,7 @@ from sdaxr.archives.format import storage_errors
 from sdaxr.archives.paths import local_path
 from sdaxr.observations.places import OBS
 from sdaxr.plotting import flags, maps, points
+from sdaxr.plotting.calibration import draw_calibration, is_calibration
 from sdaxr.plotting.panels import (
     Panel,
     Quantity,
@@ -61,7 +62,8 @@ def plot(
     ----------
     data
         A posterior ``(member, time, ...)``, a forecast, trajectories, observations or a single field. Measurements in
-        point form are drawn at the nearest of the times shown, flags (CF ``flag_meanings``) as categories.
+        point form are drawn at the nearest of the times shown, flags (CF ``flag_meanings``) as categories. A result of
+        `sdaxr.calibrate` is drawn alone: ranks, coverage and p values.
     truth, observations
         Drawn above ``data``, at the same times.
     variable
@@ -172,6 +174,8 @@ def _draw(
     animated: bool = False,
 ) -> tuple[Figure, _Update]:
     data = as_dataset(data, "what is drawn")
+    if is_calibration(data) and not animated:
+        return draw_calibration(_figure, data, truth, observations, variable), _Update(1, lambda _: None)
     truth = None if truth is None else as_dataset(truth, "the truth")
     observations = None if observations is None else as_dataset(observations, "the observations")
     if points.is_point_form(data):

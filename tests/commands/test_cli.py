@@ -18,11 +18,12 @@ from grids import sphere
 import sdaxr
 from sdaxr.archives.archive import Archive
 from sdaxr.archives.stores import save
-from sdaxr.commands import cli, steps
+from sdaxr.commands import cli, steps, texts
 
 # Flags of a command that are no parameter of its step, and parameters that have no flag.
 NOT_A_PARAMETER = {name: {"option"} for name in ("generate", "assimilate", "cycle", "forecast")}
-for name in ("assimilate", "cycle", "forecast"):
+NOT_A_PARAMETER["calibrate"] = set()
+for name in ("assimilate", "cycle", "forecast", "calibrate"):
     NOT_A_PARAMETER[name] |= {"method_option", "sampler_option"}
 NOT_A_PARAMETER["train"] = {"network_option"}
 NO_FLAG = {name: {"progress", "times"} for name in ("report", "assimilate", "cycle")}
@@ -63,6 +64,7 @@ def test_what_no_flag_says_is_left_to_the_function(name, monkeypatch):
     """Only what is required, and that no bar is shown, reaches the function: its own defaults stand."""
     given = {}
     monkeypatch.setitem(steps.STEPS, name, lambda **values: given.update(values) or xr.Dataset())
+    monkeypatch.setattr("sdaxr.commands.texts.calibration", str)  # which an empty result does not have
     required = {p.name: p for p in cli.main.commands[name].params if p.required}
     texts = {"trajectories": 3, "steps": 4, "error": 0.5} if name != "train" else {"window": 8}
     words = []
@@ -231,7 +233,7 @@ def test_assimilate_verify_forecast_and_denoise_are_the_functions(chain, tmp_pat
 
     table = run("verify", tmp_path / "post.zarr", chain / "truth.zarr", "--trajectory", -1).stdout
     scores = sdaxr.verify(posterior, truth.isel(trajectory=-1))
-    assert table.strip() == steps.table(scores).strip() and "rmse" in table
+    assert table.strip() == texts.table(scores).strip() and "rmse" in table
 
     forecast = ("forecast", tmp_path / "post.zarr", "--model", "lorenz63", "--steps", 4, "--seed", 3, "--quiet")
     run(*forecast, "--store", tmp_path / "later.zarr", "--option", "noise=0")
@@ -244,6 +246,28 @@ def test_assimilate_verify_forecast_and_denoise_are_the_functions(chain, tmp_pat
     clean = sdaxr.denoise(truth.isel(trajectory=-1), prior, error=0.5, steps=3, **options)
     with sdaxr.open_archive(tmp_path / "clean.nc") as written:
         xr.testing.assert_equal(written.load(), clean)
+
+
+def test_calibrate_is_the_function_and_prints_the_verdict(tmp_path, monkeypatch):
+    operator = '{"op": "select", "names": ["x1"]}'
+    command = ("calibrate", "linear", "--system", "linear", "--method", "kalman", "--operator", operator)
+    command += ("--error", 0.5, "--every", 2, "--steps", 4, "--truths", 3, "--members", 3, "--seed", 2)
+    command += ("--levels", 0.5, "--levels", 0.9, "--quantities", "state", "--points", '{"time": [0, 3]}')
+    command += ("--system-option", "noise=[[0.1,0],[0,0.1]]", "--quiet", "--store")
+    said = run(*command, tmp_path / "c.nc").stdout
+    system = sdaxr.open_system("linear", noise=((0.1, 0.0), (0.0, 0.1)))
+    expected = sdaxr.calibrate(
+        system, sdaxr.operators.select("x1"), system=system, method="kalman", error=0.5, every=2, steps=4, truths=3,
+        members=3, seed=2, levels=[0.5, 0.9], quantities=["state"], points={"time": [0, 3]}, progress=False,
+    )  # fmt: skip
+    found = sdaxr.open_archive(tmp_path / "c.nc").load()
+    xr.testing.assert_allclose(found.drop_attrs(), expected.drop_attrs())
+    assert said.strip() == texts.calibration(expected) and "verdict: " in said
+    run("plot", tmp_path / "c.nc", "--path", tmp_path / "c.png", "--quiet")
+    assert (tmp_path / "c.png").stat().st_size > 10_000 and "calibration" in run("info", tmp_path / "c.nc").stdout
+    assert "found system_options=" in one_line(
+        "calibrate", "prior", "--prior", "lorenz63", *command[6:], tmp_path / "d.nc"
+    )
 
 
 def test_cycle_is_the_function(chain, tmp_path):
@@ -405,7 +429,7 @@ def test_a_recipe_is_run_and_its_scores_are_said(tmp_path):
     assert "to do" in run("info", recipe).stdout
     said = run("run", recipe, "--quiet").stdout
     with sdaxr.open_archive(tmp_path / "scores.nc") as scores:
-        assert said.strip() == steps.table(scores).strip() and "rmse" in said
+        assert said.strip() == texts.table(scores).strip() and "rmse" in said
     assert "to do" not in run("info", recipe).stdout
     assert run("run", recipe, "--quiet").stdout == ""
 

@@ -207,6 +207,29 @@ def test_a_system_cycles_with_its_options(tmp_path):
             recipe.read(write(tmp_path, **steps, cycle=cycle | change))
 
 
+def test_a_calibration_is_a_step_whose_truth_is_a_file_or_a_name(tmp_path):
+    calibrate = {"operator": {"op": "select", "names": ["a"]}, "error": 1.0, "system": "lorenz63", "truths": 2}
+    calibrate |= {"members": 2, "method": {"name": "ffbs", "particles": 64}, "steps": 5, "store": "c.nc"}
+    path = write(tmp_path, generate=GENERATE, calibrate=calibrate | {"truth": "t.zarr", "truths": 2, "steps": 3})
+    found = recipe.run(path, progress=False)["2 calibrate"]
+    assert found.sizes["truth"] == 2 and recipe.run(path, progress=False) == {}
+    path = write(
+        tmp_path, calibrate=calibrate | {"truth": "lorenz63", "store": "d.nc", "system_options": {"noise": 0.1}}
+    )
+    found = recipe.run(path, progress=False)["1 calibrate"]
+    assert '"noise": 0.1' in found.attrs["sdaxr_options"]
+    for change, message in (
+        ({"truth": "lorenz64"}, "there is no"),
+        ({"system": "lorenz64"}, "unknown system 'lorenz64'"),
+        ({"system_options": {"noisy": 1}}, "Did you mean 'noise'"),
+        ({"method": "mmps"}, "method='mmps' needs a prior"),
+        ({"sampler": {"steps": 2}}, "found sampler= beside a system"),
+        ({"evry": 1}, "Did you mean 'every'"),
+    ):
+        with pytest.raises(OptionError, match=message):
+            recipe.read(write(tmp_path, calibrate={"truth": "lorenz63"} | calibrate | change))
+
+
 def test_a_cycle_is_carried_by_a_system_with_its_options(tmp_path):
     cycle = {"observations": "obs.nc", "store": "p.zarr", "prior": "lorenz63", "window": 3, "members": 2}
     cycle["sampler"] = {"steps": 3}

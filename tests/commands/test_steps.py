@@ -11,7 +11,7 @@ import xarray as xr
 
 import sdaxr
 from sdaxr.archives.stores import save
-from sdaxr.commands import steps
+from sdaxr.commands import steps, texts
 from sdaxr.schema import ArchiveError, DataError, OperatorError, OptionError
 
 
@@ -118,7 +118,7 @@ def test_statuses_are_counted_and_written(tmp_path):
             save(data, path)
     how = {"background": paths[2], "screening": {"gross_error": 5}}
     found = steps.report(paths[0], "lorenz63", store=paths[3], **how)
-    rows = [line.split() for line in steps.statuses(found).splitlines()]
+    rows = [line.split() for line in texts.statuses(found).splitlines()]
     assert rows[0] == ["a"] and {word: int(n) for word, n in rows[1:] if n != "0"} == {
         "used": 1,
         "missing": 1,
@@ -126,7 +126,7 @@ def test_statuses_are_counted_and_written(tmp_path):
         "implausible": 1,
     }
     np.testing.assert_array_equal(sdaxr.open_archive(paths[3]).a_status, found.a_status)
-    both = steps.statuses(steps.report(paths[:2], "lorenz63"))
+    both = texts.statuses(steps.report(paths[:2], "lorenz63"))
     assert both.splitlines()[0].split() == ["seen", "a", "twin", "a"] and both.splitlines()[1].split() == [
         "used",
         *"22",
