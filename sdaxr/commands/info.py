@@ -41,7 +41,7 @@ def info(path: str | Path) -> dict[str, str]:
         If there is no such file or shipped prior, or the file is none of these.
     """
     from sdaxr.archives.reading import open_archive
-    from sdaxr.commands.steps import is_read
+    from sdaxr.commands.inputs import is_read
     from sdaxr.observations.read_observations import read_observations
 
     path = local_path(path)

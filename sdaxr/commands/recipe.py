@@ -31,6 +31,7 @@ from sdaxr.archives.finished import partial_of, windows_of
 from sdaxr.archives.paths import local_path
 from sdaxr.archives.stores import written_whole
 from sdaxr.commands import checks, steps
+from sdaxr.commands.inputs import check_reading, read_operator
 from sdaxr.commands.values import Loader, typed
 from sdaxr.observations import masks
 from sdaxr.schema import ArchiveError, OptionError, SdaxrError, nearest
@@ -191,11 +192,11 @@ def _step(name: str, given: dict[str, Any], base: Path, before: list[Step]) -> S
     if missing:
         raise OptionError(f"missing {', '.join(missing)}")
     if values.get("operator") is not None:
-        steps.read_operator(values["operator"])
+        read_operator(values["operator"])
     if isinstance(values.get("where"), Mapping):
         masks.maker_of(values["where"])
     if values.get("reading") is not None:
-        steps.check_reading(values["reading"], values.get("observations", values.get("truth", ())))
+        check_reading(values["reading"], values.get("observations", values.get("truth", ())))
     if name == "train":
         checks.check_training(values)
     if "seed" in accepted:

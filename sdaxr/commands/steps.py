@@ -20,7 +20,17 @@ import sdaxr
 from sdaxr.archives.paths import local_path
 from sdaxr.archives.stores import check_free, save, written_whole
 from sdaxr.commands import checks
-from sdaxr.schema import TRAJECTORY, DataError, OperatorError, OptionError, nearest
+from sdaxr.commands.inputs import (
+    is_read,
+    open_file,
+    open_for_figure,
+    open_mask,
+    open_networks,
+    paths_of,
+    read_file,
+    read_operator,
+)
+from sdaxr.schema import OptionError, nearest
 
 _log = logging.getLogger(__name__)
 
@@ -59,8 +69,8 @@ def observe(
     ``where`` holds the parameters of a mask, or is the file of a mask.
     """
     check_free(store, overwrite)
-    mask = _only_variable(where) if isinstance(where, str) else where
-    observations = sdaxr.observe(_open(truth, trajectory), read_operator(operator), where=mask, **options)
+    mask = open_mask(where) if isinstance(where, str) else where
+    observations = sdaxr.observe(open_file(truth, trajectory), read_operator(operator), where=mask, **options)
     return save(observations, store, overwrite=overwrite)
 
 
@@ -87,7 +97,7 @@ def assimilate(
         "system": None if system is None else sdaxr.open_system(system, **of_system),
         "background": None if background is None else sdaxr.open_archive(background),
     }
-    return sdaxr.assimilate(_networks(observations, reading), store=store, **options)
+    return sdaxr.assimilate(open_networks(observations, reading), store=store, **options)
 
 
 def report(
@@ -108,7 +118,7 @@ def report(
     stores = {} if store is None else stores_of({"store": store, "observations": observations})
     for each in stores.values():
         check_free(each, overwrite)
-    networks = _networks(observations, reading)
+    networks = open_networks(observations, reading)
     if options.get("operator") is not None:
         options["operator"] = read_operator(options["operator"])
     if background is not None:
@@ -145,12 +155,12 @@ def cycle(
         "carry": carry if carrier is None else sdaxr.open_system(carrier, **of_system),
         "background": None if background is None else sdaxr.open_archive(background),
     }
-    return sdaxr.cycle(_networks(observations, reading), prior, store=store, **options)
+    return sdaxr.cycle(open_networks(observations, reading), prior, store=store, **options)
 
 
 def forecast(ensemble: str, model: str, store: str, *, trajectory: int | None = None, **options: Any) -> xr.Dataset:
     """Forecast from the last states of the file ``ensemble``; the result is the archive ``store``."""
-    return sdaxr.forecast(_open(ensemble, trajectory), model, store=store, **options)
+    return sdaxr.forecast(open_file(ensemble, trajectory), model, store=store, **options)
 
 
 def denoise(
@@ -158,7 +168,9 @@ def denoise(
 ) -> xr.Dataset:
     """Remove noise from the fields in the file ``noisy``; the result is the file ``store``."""
     check_free(store, overwrite)
-    return save(sdaxr.denoise(_open(noisy, trajectory), sdaxr.open_prior(prior), **options), store, overwrite=overwrite)
+    return save(
+        sdaxr.denoise(open_file(noisy, trajectory), sdaxr.open_prior(prior), **options), store, overwrite=overwrite
+    )
 
 
 def verify(
@@ -177,7 +189,7 @@ def verify(
     """
     check_free(store, overwrite)
     observed = reading is not None or is_read(truth)
-    opened = _read(truth, reading) if observed else _open(truth, trajectory)
+    opened = read_file(truth, reading) if observed else open_file(truth, trajectory)
     scores = sdaxr.verify(sdaxr.open_archive(posterior), opened, **options)
     return scores if store is None else save(scores, store, overwrite=overwrite)
 
@@ -198,7 +210,7 @@ def calibrate(
     ``truth`` is a file, the name of a system, or ``prior``; ``system_options`` are of the systems that are named.
     """
     opened = checks.open_systems(truth, system, system_options)
-    options |= {} if where is None else {"where": _only_variable(where) if isinstance(where, str) else where}
+    options |= {} if where is None else {"where": open_mask(where) if isinstance(where, str) else where}
     source = opened.get(truth, truth) if truth in (*opened, *checks.SOURCES) else sdaxr.open_archive(truth)
     tested = None if system is None else opened[system]
     return sdaxr.calibrate(source, read_operator(operator), prior, system=tested, store=store, **options)
@@ -215,7 +227,7 @@ def plot(
     **options: Any,
 ) -> Path:
     """Draw the file ``data``; the result is the figure ``path``."""
-    opened = _open_for_figure(data, truth, observations, trajectory, reading, options)
+    opened = open_for_figure(data, truth, observations, trajectory, reading, options)
     with written_whole(path, overwrite=True) as unfinished:
         figure = sdaxr.plot(opened, path=unfinished, **options)
     import matplotlib.pyplot
@@ -236,7 +248,7 @@ def animate(
     **options: Any,
 ) -> Path:
     """Animate the file ``data``; the result is the GIF ``path``."""
-    opened = _open_for_figure(data, truth, observations, trajectory, reading, options)
+    opened = open_for_figure(data, truth, observations, trajectory, reading, options)
     with written_whole(path, overwrite=True) as unfinished:
         sdaxr.animate(opened, unfinished, **options)
     _log.info("wrote %s", path)
@@ -288,69 +300,10 @@ def _keywords(name: str) -> dict[str, inspect.Parameter]:
     return {n: p for n, p in inspect.signature(getattr(sdaxr, name)).parameters.items() if p.kind is p.KEYWORD_ONLY}
 
 
-def read_operator(operator: str | Mapping[str, Any]) -> Any:
-    """The operator that a JSON text, or a mapping as in JSON, describes."""
-    from sdaxr import operators
-
-    text = operator if isinstance(operator, str) else json.dumps(operator)
-    try:
-        json.loads(text)
-    except json.JSONDecodeError as error:
-        raise OperatorError(
-            f'the operator is not JSON ({error}); expected for example \'{{"op": "coarsen", "factor": 8}}\''
-        ) from error
-    return operators.from_json(text)
-
-
-def is_read(path: str) -> bool:
-    """Whether a file is opened by a reader of observations, by its name or its first line."""
-    from sdaxr.observations.readers.registry import reader_of
-
-    return reader_of(local_path(path)) is not None
-
-
 def stores_of(values: Mapping[str, Any]) -> dict[str, Path]:
     """The file that `report` writes for each network; the names of several networks are added to that of ``store``."""
-    path, names = local_path(values["store"]), [Path(each).stem for each in _paths(values["observations"])]
+    path, names = local_path(values["store"]), [Path(each).stem for each in paths_of(values["observations"])]
     return {name: path if len(names) == 1 else path.with_stem(f"{path.stem}-{name}") for name in names}
-
-
-def check_reading(reading: Mapping[str, Any] | None, observations: str | Iterable[str]) -> dict[str, Mapping[str, Any]]:
-    """The options of `sdaxr.read_observations` for each file, by the name of the network.
-
-    Raises
-    ------
-    OptionError
-        If an option is unknown.
-    """
-    names = [Path(path).stem for path in _paths(observations)]
-    given = reading or {}
-    each = {n: given.get(n, {}) for n in names} if given and set(given) <= set(names) else dict.fromkeys(names, given)
-    known = {n for n, p in inspect.signature(sdaxr.read_observations).parameters.items() if p.kind is p.KEYWORD_ONLY}
-    for options in each.values():
-        for key in options:
-            if key not in known:
-                raise OptionError(f"reading has the option {nearest(key, known)}")
-    return each
-
-
-def _paths(observations: str | Iterable[str]) -> list[str]:
-    return [observations] if isinstance(observations, str | Path) else list(observations)
-
-
-def _networks(
-    observations: str | Iterable[str], reading: Mapping[str, Any] | None = None
-) -> xr.Dataset | dict[str, xr.Dataset]:
-    """The Dataset of one file, or the Datasets of several by the names of their files."""
-    paths, options = _paths(observations), check_reading(reading, observations)
-    networks = {Path(path).stem: _read(path, options[Path(path).stem]) for path in paths}
-    if len(networks) < len(paths):
-        raise DataError(f"found several networks of the same file name in {paths}; rename the files")
-    return next(iter(networks.values())) if len(paths) == 1 else networks
-
-
-def _read(path: str, reading: Mapping[str, Any] | None) -> xr.Dataset:
-    return sdaxr.read_observations(path, **check_reading(reading, path)[Path(path).stem])
 
 
 def _take_system_options(name: str, options: dict[str, Any], system: str | None) -> dict[str, Any]:
@@ -360,44 +313,3 @@ def _take_system_options(name: str, options: dict[str, Any], system: str | None)
     if taken and system is None:
         raise OptionError(f"found the parameter {nearest(next(iter(taken)), known)}")
     return taken
-
-
-def _open(path: str, trajectory: int | None) -> xr.Dataset:
-    data = sdaxr.open_archive(path)
-    if trajectory is None:
-        return data
-    if TRAJECTORY not in data.dims:
-        raise DataError(
-            f"'{path}' has the dimensions {tuple(map(str, data.dims))}, expected 'trajectory'; leave the parameter out"
-        )
-    if not -data.sizes[TRAJECTORY] <= trajectory < data.sizes[TRAJECTORY]:
-        raise DataError(f"found trajectory={trajectory}, expected an index of the {data.sizes[TRAJECTORY]} in '{path}'")
-    return data.isel({TRAJECTORY: trajectory})
-
-
-def _only_variable(path: str) -> xr.DataArray:
-    data = sdaxr.open_archive(path)
-    if len(data.data_vars) != 1:
-        raise DataError(
-            f"'{path}' has the variables {list(data.data_vars)}, expected one mask; write it to a file of its own"
-        )
-    return next(iter(data.data_vars.values()))
-
-
-def _open_for_figure(
-    data: str,
-    truth: str | None,
-    observations: str | None,
-    trajectory: int | None,
-    reading: Mapping[str, Any] | None,
-    options: dict[str, Any],
-) -> xr.Dataset:
-    """The Dataset that is drawn; truth and observations are put into ``options``."""
-    # With a truth, the index is that of a trajectory in it: a posterior has no trajectories.
-    if truth is not None:
-        options["truth"] = _open(truth, trajectory)
-    if observations is not None:
-        options["observations"] = _read(observations, reading)
-    if is_read(data):
-        return _read(data, reading)
-    return _open(data, None if truth is not None else trajectory)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import json
 
 import numpy as np
 import pytest
@@ -12,7 +11,7 @@ import xarray as xr
 import sdaxr
 from sdaxr.archives.stores import save
 from sdaxr.commands import steps, texts
-from sdaxr.schema import ArchiveError, DataError, OperatorError, OptionError
+from sdaxr.schema import ArchiveError, DataError
 
 
 @pytest.mark.parametrize("name", steps.STEPS)
@@ -28,14 +27,6 @@ def test_a_step_has_the_parameters_of_its_function(name: str) -> None:
 def test_a_cycle_takes_what_it_hands_on() -> None:
     found = steps.parameters("cycle")
     assert {"method", "sampler", "precision", "outside", "carry", "inflation", "system"} <= set(found)
-
-
-def test_operators_are_json_or_what_it_stands_for() -> None:
-    expected = sdaxr.operators.coarsen(8)
-    assert steps.read_operator({"op": "coarsen", "factor": 8}) == expected
-    assert steps.read_operator(json.dumps({"op": "coarsen", "factor": 8})) == expected
-    with pytest.raises(OperatorError, match="the operator is not JSON"):
-        steps.read_operator("coarsen(8)")
 
 
 def test_one_trajectory_of_many(tmp_path, trajectories: xr.Dataset) -> None:
@@ -139,8 +130,3 @@ def test_statuses_are_counted_and_written(tmp_path):
     with pytest.raises(ArchiveError, match="other-twin.nc' exists"):
         steps.report(paths[:2], "lorenz63", store=str(tmp_path / "other.nc"))
     assert not (tmp_path / "other-seen.nc").exists()
-
-
-def test_an_option_of_the_reading_that_does_not_exist(stations):
-    with pytest.raises(OptionError, match="reading has the option 'error'.*Did you mean 'errors'"):
-        steps.check_reading({"error": 1.0}, str(stations))
