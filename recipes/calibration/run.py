@@ -4,7 +4,7 @@
     python recipes/calibration/run.py report --folder calibration
 
 Truths are trajectories of the system, which are also what the shipped prior has learnt. Results of methods lie in the
-folder and are not computed again, so a killed run goes on. `report` writes results.csv, coverage.png and covariance.png.
+folder and are not computed again, so a killed run goes on. `report` writes results.csv and two figures.
 """
 
 from __future__ import annotations
