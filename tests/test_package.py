@@ -184,7 +184,7 @@ def test_readme_commands_have_the_flags_they_need():
     lines = readme_block("sh", "sdaxr generate").replace("\\\n", " ").splitlines()
     for _, command, *arguments in map(shlex.split, lines):
         cli.main.commands[command].make_context(command, arguments)
-    assert len(lines) == 7
+    assert len(lines) == 8
 
 
 def test_readme_example_is_valid_python():
