@@ -129,6 +129,7 @@ SETTINGS = {
         HALF_OBSERVED,
         runs=(
             Run(ETKF(finite_size=1.0, inflation=1.01, rotation=True), 24, 0.38),
+            Run(ETKF(finite_size=2.0, rotation=True), 24),
             Run(LETKF(inflation=1.04, localisation=HALF, rotation=True), 10),
             Run(IEnKS(lag=2, inflation=1.04), 19, 0.39),
             Run(IEnKS(lag=2, finite_size=1.5), 19, 0.39),
@@ -143,12 +144,9 @@ SETTINGS = {
             Run(LETKF(inflation=1.10, localisation=HALF), 40, 1.0),
             Run(LETKF(inflation=1.02, localisation=HALF), 60, 0.89),
             Run(LETKF(inflation=1.02, localisation=HALF), 100, 0.84),
-            Run(EnKS(filter=LETKF(inflation=1.02, localisation=HALF), lag=2), 100),
+            Run(LETKF(inflation=1.06, localisation=HALF), 100),
             Run(IEnKS(lag=2, inflation=1.10), 40, 0.52),
-            Run(IEnKS(lag=2, inflation=1.10), 60, 0.47),
-            Run(IEnKS(lag=2, finite_size=1.0), 100, 0.43),
-            Run(IEnKS(lag=2, inflation=1.02, rotation=True), 60),
-            Run(IEnKS(lag=2, finite_size=1.0, rotation=True), 100),
+            Run(IEnKS(lag=2, finite_size=1.0, rotation=True), 100, 0.43),
         ),
     ),
 }
