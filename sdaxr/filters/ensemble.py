@@ -26,7 +26,7 @@ from sdaxr.observations.window import background_ensemble
 from sdaxr.schema import TIME, DataError, DivergenceError, OptionError
 from sdaxr.states.axes import ensemble_dimension
 from sdaxr.systems.base import System
-from sdaxr.systems.layout import system_layout
+from sdaxr.systems.layout import channels_of, system_layout
 
 Update = Callable[[np.ndarray], np.ndarray]
 """A function of ensembles, (..., members, n) to the same shape, which an analysis applies to the states of any time."""
@@ -46,12 +46,18 @@ class Forecast:
         Where the points of the grid are; None for methods without localisation.
     random
         Source of random numbers.
+    previous
+        The ensemble after the analysis before, or the first one, shape (members, n). None: as ``states``.
+    channels
+        Number of parts of a state vector, as long as each other, whose values are of one size each.
     """
 
     states: np.ndarray
     observation: StateObservation
     points: Points | None
     random: np.random.Generator
+    previous: np.ndarray | None = None
+    channels: int = 1
 
     @cached_property
     def predicted(self) -> np.ndarray:
@@ -228,7 +234,7 @@ def forward(model: StateSpaceModel, method: EnsembleFilter, seed: int, lag: int 
     random, first = np.random.default_rng([seed, 4]), first_of(model)
     points = method.points(model)
     paths = np.empty((len(model), *first.shape))
-    paths[0], statistics, time = first, FirstGuess(), 0
+    paths[0], statistics, time, last, channels = first, FirstGuess(), 0, 0, channels_of(model.system)
     for index, observation in enumerate(model.observations):
         if observation is None and index + 1 < len(model):
             continue
@@ -236,11 +242,12 @@ def forward(model: StateSpaceModel, method: EnsembleFilter, seed: int, lag: int 
             paths[time + 1 : index + 1] = advanced(model, paths[time], index - time, random, time)
         time = index
         if observation is not None:
-            forecast = Forecast(paths[index], observation, points, random)
+            forecast = Forecast(paths[index], observation, points, random, paths[last], channels)
             statistics.add(forecast)
             since, before = max(0, index - lag), paths[index].copy()
             paths[since : index + 1] = method.analyse(forecast)(paths[since : index + 1])
             paths[index] = method.inflated(before, paths[index])
+            last = index
     return Drawn(paths.swapaxes(0, 1), statistics.about)
 
 

@@ -21,7 +21,7 @@ from torch import Tensor
 from sdaxr.observations.low_rank import SharedCovariance
 from sdaxr.observations.noise import DISTRIBUTION, GAUSSIAN
 from sdaxr.observations.observed import ObservedPoints
-from sdaxr.posterior.mixture import log_density
+from sdaxr.posterior.mixture import Mixture, log_density
 from sdaxr.schema import OptionError
 from sdaxr.systems.base import System
 from sdaxr.systems.markov import MarkovChain
@@ -81,6 +81,24 @@ class ObservationErrors:
         else:
             density = np.sum([log_density(white[..., i], family) for i, family in enumerate(self.families)], axis=0)
         return density - float(normalisation)
+
+    def solve(self, values: np.ndarray) -> np.ndarray:
+        """R^-1 times values (..., m)."""
+        if self.shared is not None:
+            return self.shared.solve(torch.from_numpy(np.require(values, requirements=["C", "W"]))).numpy()
+        solved: np.ndarray = values / self.std
+        if self.correlation is not None:
+            solved = solved @ np.linalg.inv(self._root @ self._root.T)
+        solved /= self.std
+        return solved
+
+    def score(self, errors: np.ndarray) -> np.ndarray:
+        """Minus the derivative of `log_density` at errors (count, m): R^-1 times them where they are Gaussian."""
+        if self.gaussian:
+            return self.solve(errors)
+        d = torch.from_numpy(errors / self.std)
+        score: np.ndarray = Mixture.of(self.families, d).score(d, torch.zeros_like(d[0])).numpy() / self.std
+        return score
 
     @classmethod
     def of(cls, points: ObservedPoints) -> ObservationErrors:

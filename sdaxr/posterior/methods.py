@@ -27,6 +27,10 @@ name                object               needs
 ``letkf``           `LETKF`              any system with space, independent Gaussian errors
 ``enks``            `EnKS`               what its filter needs
 ``ienks``           `IEnKS`              any deterministic system, Gaussian errors
+``pff``             `PFF`                any system
+``ensf``            `EnSF`               any system
+``enff``            `EnFF`               any system
+``latent``          `Latent`             what its filter needs
 ==================  ===================  ========================================================================
 
 The uncertainty of the observed quantities given z (the diffused state :math:`z = x + r \epsilon` at the noise level r)
@@ -84,6 +88,10 @@ METHODS: Registry[Method] = Registry(
         "letkf": "sdaxr.filters.letkf:LETKF",
         "enks": "sdaxr.filters.enks:EnKS",
         "ienks": "sdaxr.filters.ienks:IEnKS",
+        "pff": "sdaxr.filters.pff:PFF",
+        "ensf": "sdaxr.filters.ensf:EnSF",
+        "enff": "sdaxr.filters.enff:EnFF",
+        "latent": "sdaxr.filters.latent:Latent",
     },
 )
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from sdaxr.states.axes import layer_dimension, space_dimensions
@@ -31,3 +33,16 @@ def system_layout(system: System) -> StateLayout:
         mean=np.zeros(1),
         std=np.ones(1),
     )
+
+
+def channels_of(system: System) -> int:
+    """Number of fields on the grid (variables and layers) one after the other in a state vector; of scalars, all.
+
+    Variables on different grids count as one.
+    """
+    layout = system_layout(system)
+    points = math.prod(layout.sizes[d] for d in layout.space)
+    alike = all(
+        math.prod(v.sizes[d] for d in v.dims if d in layout.space) == points for v in system.template().values()
+    )
+    return system.size // points if alike else 1

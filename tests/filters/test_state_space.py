@@ -40,6 +40,23 @@ def test_particle_filters_weigh_with_the_density() -> None:
     np.testing.assert_allclose(joined, expected, atol=0.15)
 
 
+@pytest.mark.parametrize("family", ["gaussian", "laplace"])
+def test_scores_are_derivatives_of_the_density(family: str) -> None:
+    d, step = np.random.default_rng(0).normal(size=(4, 3)), 1e-5
+    correlation = np.array([[1.0, 0.3, 0.1], [0.3, 1.0, 0.2], [0.1, 0.2, 1.0]])
+    std, families = np.array([0.5, 2.0, 1.0]), np.full(3, family)
+    biases = Biases(["p"], np.zeros(3, int), {"constant": 0.7}, np.ones((3, 1)))
+    kinds = [ObservationErrors(std, families)]
+    if family == "gaussian":
+        kinds += [
+            ObservationErrors(std, families, correlation),
+            ObservationErrors(std, families, shared=SharedCovariance.of(std**2, biases)),
+        ]
+    for errors in kinds:
+        up, down = (np.stack([errors.log_density(d + s * step * e) for e in np.eye(3)], -1) for s in (1, -1))
+        np.testing.assert_allclose(errors.score(d), (down - up) / (2 * step), rtol=1e-4, atol=1e-6)
+
+
 def test_errors_with_biases_have_their_joint_density() -> None:
     predictors = np.array([[1, 3], [1, 0], [1, -1]])
     biases = Biases(["p", "q"], np.array([0, 1, 0]), {"constant": 0.7, "height": 0.2}, predictors)

@@ -131,7 +131,8 @@ def test_a_covariance_that_has_not_been_estimated_says_so() -> None:
 
 
 def test_methods_know_what_they_need() -> None:
-    assert names("system") == ["bpf", "ffbs", "kalman", "4dvar", "enkf", "etkf", "ensrf", "letkf", "enks", "ienks"]
+    ensembles = ["enkf", "etkf", "ensrf", "letkf", "enks", "ienks", "pff", "ensf", "enff", "latent"]
+    assert names("system") == ["bpf", "ffbs", "kalman", "4dvar", *ensembles]
     assert FFBS().needs == "system" and SDA().needs == "prior"
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from sdaxr.systems.layout import system_layout
+from sdaxr.systems.layout import channels_of, system_layout
 from sdaxr.systems.quasigeostrophic import QuasiGeostrophic
 from sdaxr.systems.registry import open_system
 
@@ -36,3 +36,8 @@ def test_layers_are_channels() -> None:
     layout = system_layout(SYSTEMS["quasigeostrophic"])
     assert (layout.layer, layout.layered, layout.channels, layout.space) == ("layer", ("q",), 2, ("y", "x"))
     assert layout.shape == (8, 8) and system_layout(SYSTEMS["lorenz63"]).space == ()
+
+
+def test_a_state_vector_holds_fields_one_after_the_other() -> None:
+    counts = {name: channels_of(system) for name, system in SYSTEMS.items()}
+    assert counts == {"lorenz63": 3, "lorenz96": 1, "quasigeostrophic": 2}
