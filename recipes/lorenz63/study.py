@@ -42,6 +42,7 @@ CASES: dict[str, dict[str, Any]] = {
     "sdaxr, 128": {"sampler": {"steps": 40, "corrections": 5}},
     "sdaxr, 256": {"sampler": {"steps": 64, "corrections": 7}},
     "sdaxr, 64, 12 attempts": {"sampler": {"steps": 28, "corrections": 3, "attempts": 12}},
+    "twisted": {"sampler": "twisted"},
     "no corrections": {"sampler": {"steps": 128, "corrections": 0}},
     "bounded": {
         "method": sdaxr.methods.SDA(variance=sdaxr.methods.Bounded(0.03)),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -33,11 +34,12 @@ from sdaxr.observations.window import (
     window_times,
 )
 from sdaxr.operators import identity
-from sdaxr.posterior.execution import batch_size, sample_batch
+from sdaxr.posterior.execution import batch_size, sample_batch, sample_together
 from sdaxr.posterior.guidance.base import ScoreMethod
 from sdaxr.posterior.methods import Method, build_method, describe_method, names, resolve_method
 from sdaxr.posterior.samplers.base import Sampler
 from sdaxr.posterior.samplers.registry import describe_sampler, resolve_sampler
+from sdaxr.posterior.samplers.twisted import TwistedParticles
 from sdaxr.prior.files import Prior, open_prior, priors
 from sdaxr.schema import MEMBER, OptionError, check_least
 from sdaxr.states.isolation import isolated
@@ -99,7 +101,8 @@ def assimilate(
         Number of posterior samples.
     seed
         Seed of the random numbers. A member depends on ``seed`` and its own number only, not on the number of members
-        or the size of the batches; `sdaxr.methods` that need a system draw all members together.
+        or the size of the batches; `sdaxr.methods` that need a system and the sampler ``"twisted"`` draw all members
+        together.
     store
         Path of an archive (``.zarr`` or ``.nc``) to which the members are written. A killed run resumes when it is
         run again.
@@ -129,7 +132,7 @@ def assimilate(
         the status of each observation.
     batch
         For a prior: number of members that are sampled at once. Default: as many as fit in memory, divided among the
-        workers.
+        workers. The sampler ``"twisted"`` draws all members in one process, and evaluates as many at once.
     device
         For a prior: device of the computation, such as ``"cpu"`` or ``"cuda"``; ``"auto"`` is a GPU where there is one.
     precision
@@ -149,6 +152,8 @@ def assimilate(
     ``observations_failed_background_check``. ``variance_factors`` are the factors by which the observations change the
     variances of a prior with EOFs: of the mean of the window, of 1, 2-3, 4-7, ... half cycles in time, and what
     they add to that of the constant level of each channel (`sdaxr.posterior.covariance.adaptation`).
+    ``effective_members`` is, with the sampler ``"twisted"``, the number of independent draws to which the shares of
+    modes correspond, at least (`sdaxr.posterior.samplers.twisted`).
 
     Raises
     ------
@@ -243,7 +248,7 @@ def draw(
     The batches run on the workers of the active client, or in this process where there is none.
     """
     template = problem.layout.template(problem.times, {MEMBER: np.arange(members)})[problem.opened.states]
-    finite, found = problem.layout.mask is None, {}
+    finite, found = problem.layout.mask is None, dict[str, Any]()
     if problem.factors is not None:
         # No part of what an archive is identified by: on another machine the last digits may differ.
         found["variance_factors"] = " ".join(f"{factor:.4g}" for factor in problem.factors.tolist())
@@ -253,28 +258,50 @@ def draw(
     if client is not None and batch is None:
         size = min(size, math.ceil(members / max(1, len(client.nthreads()))))
     # A resumed run has the same batches as the first run, because rounding depends on the size of a batch.
-    batches = [range(first, min(first + size, members)) for first in range(0, members, size)]
+    step = members if problem.sampler.together else size
+    batches = [range(first, min(first + step, members)) for first in range(0, members, step)]
     batches = [b for b in batches if ensemble.waiting.intersection(b)]
     if client is not None:
         # The problem is sent once; as a plain argument, the observations would be sent with every batch.
         sent = send(client, problem.loaded())
         drawn = map_units(
-            draw_batch, range(len(batches)), sent, batches, seed, ensemble.archive,
+            draw_batch, range(len(batches)), sent, batches, seed, ensemble.archive, size,
             progress=progress, description="assimilating", resource="GPU",
         )  # fmt: skip
         with closing(drawn):  # Pending batches are cancelled at once on an error, while the client still exists.
             for _, outcome in drawn:
                 if isinstance(outcome, Exception):
                     raise outcome
-                for member, fields in outcome.items():
-                    ensemble.write(member, fields)
+                found |= _written(outcome, ensemble)
         return ensemble.dataset(found)
     total = sum(map(len, batches)) * problem.algorithm.evaluations
     with tqdm(total=total, disable=not progress, desc="assimilating", unit="evaluation") as bar:
         for number in range(len(batches)):
-            for member, fields in draw_batch(number, problem, batches, seed, ensemble.archive, bar.update).items():
-                ensemble.write(member, fields)
+            drawn_batch = draw_batch(number, problem, batches, seed, ensemble.archive, size, bar.update)
+            found |= _written(drawn_batch, ensemble)
     return ensemble.dataset(found)
+
+
+def _written(drawn: Drawn, ensemble: Ensemble) -> dict[str, float]:
+    for member, fields in drawn.fields.items():
+        ensemble.write(member, fields)
+    return drawn.about
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """The members of one batch.
+
+    Attributes
+    ----------
+    fields
+        {member: {variable: (time, ...)}}; empty where the members are in an archive already.
+    about
+        Attributes of the result that the sampling found.
+    """
+
+    fields: dict[int, dict[str, np.ndarray]]
+    about: dict[str, float]
 
 
 @isolated()
@@ -284,26 +311,32 @@ def draw_batch(
     batches: Sequence[Sequence[int]],
     seed: int,
     archive: Archive | None,
+    chunk: int,
     tick: Callable[[int], Any] = lambda _: None,
-) -> dict[int, dict[str, np.ndarray]]:
+) -> Drawn:
     """Sample the members of one batch, and write each member into its region of the archive.
 
-    Without an archive, the fields of the members are returned: {member: {variable: (time, ...)}}.
+    Without an archive, the fields of the members are returned. Members that depend on each other are one batch, of
+    which ``chunk`` are evaluated at once.
     """
-    members = batches[number]
-    states = sample_batch(
-        problem.guided, problem.algorithm, members, problem.shape, seed=seed, device=problem.target,
-        attempts=problem.sampler.attempts, tick=tick,
-    )  # fmt: skip
+    members, about, algorithm = batches[number], {}, problem.algorithm
+    how: dict[str, Any] = {"seed": seed, "device": problem.target, "tick": tick}
+    if isinstance(algorithm, TwistedParticles):
+        drawn = sample_together(problem.guided, algorithm, len(members), problem.shape, chunk=chunk, **how)
+        states, about["effective_members"] = drawn[0], round(drawn[1], 1)
+    else:
+        states = sample_batch(
+            problem.guided, algorithm, members, problem.shape, attempts=problem.sampler.attempts, **how
+        )
     layout, augmentation = problem.layout, problem.opened.augmentation
     pairs = zip(members, states.numpy(), strict=True)
     fields = {m: augmentation.without(layout.to_physical(state, problem.times)) for m, state in pairs}
     if archive is None:
-        return fields
+        return Drawn(fields, about)
     for member, values in fields.items():
         if not archive.is_complete(member):
             archive.write(member, values)
-    return {}
+    return Drawn({}, about)
 
 
 def _directions(problem: Problem) -> int:

@@ -21,7 +21,7 @@ from sdaxr.posterior.covariance.unresolved import UnresolvedVariance
 from sdaxr.posterior.execution import batch_size
 from sdaxr.posterior.guidance.base import ScoreMethod
 from sdaxr.posterior.methods import Method, build_method, describe_method
-from sdaxr.posterior.samplers.base import Sampler
+from sdaxr.posterior.samplers.base import Sampler, refuse_together
 from sdaxr.posterior.samplers.registry import describe_sampler, resolve_sampler
 from sdaxr.posterior.states import blocks, channel_variance, extend, observe_states
 from sdaxr.prior.blanket import TrajectoryDenoiser
@@ -91,6 +91,7 @@ class PriorForecast:
         check_positive("error", error, ", in standard deviations of the prior")
         layout, target = prior.layout, choose_device(device)
         drawing = replace(resolve_sampler(prior, sampler), attempts=1)
+        refuse_together(drawing, "a forecast, whose members continue different states")
         held, new = _lengths(prior, context, block)
         known = torch.as_tensor(last_states(prior, data, held), device=target)
         times = layout.times(data[TIME].values[-known.shape[1]], known.shape[1] + steps + held + new)

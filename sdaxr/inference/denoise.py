@@ -49,9 +49,10 @@ from sdaxr.archives.seeds import unit_seed
 from sdaxr.inference.lead_time import check_times
 from sdaxr.posterior.covariance.variance import Measured
 from sdaxr.posterior.guidance.sda import SDA
+from sdaxr.posterior.samplers.base import refuse_together
 from sdaxr.posterior.samplers.levels import karras_levels
 from sdaxr.posterior.samplers.noise import member_noise
-from sdaxr.posterior.samplers.predictor_corrector import Denoiser, Noise, PredictorCorrector
+from sdaxr.posterior.samplers.predictor_corrector import Algorithm, Denoiser, Noise
 from sdaxr.posterior.samplers.registry import resolve_sampler
 from sdaxr.posterior.states import channel_variance, observe_states
 from sdaxr.prior.files import Prior, open_prior
@@ -169,6 +170,7 @@ def denoise(
         route = ReverseRoute(float(ratio.mean()), steps or resolve_sampler(prior).steps)
     else:
         sampler = resolve_sampler(prior, {} if steps is None else {"steps": steps})
+        refuse_together(sampler, "noisy fields, each with values of its own")
         variance = channel_variance(prior.held_out(target))
         errors = torch.as_tensor(ratio, dtype=torch.float32, device=target)
         guidance = SDA(variance=Measured().resolve(prior, noisy[TIME], target))
@@ -234,7 +236,7 @@ class GuidedRoute:
         The method by which the noisy fields guide.
     """
 
-    sampler: PredictorCorrector
+    sampler: Algorithm
     errors: Tensor
     observe: Callable[[Tensor, Tensor], Any]
     method: SDA

@@ -19,11 +19,14 @@ from sdaxr.observations.window import BACKGROUND, mean_and_spread
 from sdaxr.operators import Operator
 from sdaxr.posterior.background import background_observation
 from sdaxr.posterior.covariance.adaptation import adapted, level_patterns, variance_factors
+from sdaxr.posterior.covariance.variance import Variance
 from sdaxr.posterior.guidance.base import GuidedDenoiser, ScoreMethod
 from sdaxr.posterior.likelihood import GaussianObservation
 from sdaxr.posterior.linear import Likelihood
 from sdaxr.posterior.samplers.base import Sampler
 from sdaxr.posterior.samplers.predictor_corrector import Algorithm
+from sdaxr.posterior.samplers.twisted import TwistedParticles
+from sdaxr.posterior.tempering import Tempering
 from sdaxr.prior.eofs import Eofs
 from sdaxr.prior.files import Prior, open_prior
 from sdaxr.prior.hardware import choose_device
@@ -190,4 +193,10 @@ class Problem:
     @cached_property
     def algorithm(self) -> Algorithm:
         """The algorithm of the sampler, on the noise levels of the prior."""
-        return self.resolved.algorithm(self.sampler, **self.adapted.noise_levels(self.times.size))
+        found = self.resolved.algorithm(self.sampler, **self.adapted.noise_levels(self.times.size))
+        variance = getattr(self.resolved, "variance", None)
+        # A covariance of all observations does not count them as independent, so that its likelihood keeps the power 1.
+        if not isinstance(found, TwistedParticles) or not isinstance(variance, Variance):
+            return found
+        held_out = self.adapted.held_out(self.target)
+        return replace(found, power=Tempering.measure(self.observations, variance, held_out, self.times.size))

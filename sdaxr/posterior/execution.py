@@ -13,6 +13,7 @@ from torch import Tensor
 from sdaxr.posterior.memory import peak_bytes
 from sdaxr.posterior.samplers.noise import member_noise
 from sdaxr.posterior.samplers.predictor_corrector import Algorithm, Noise
+from sdaxr.posterior.samplers.twisted import TwistedParticles
 from sdaxr.schema import DivergenceError
 
 _log = logging.getLogger(__name__)
@@ -30,6 +31,10 @@ class Guided(Protocol):
 
     def pin(self, z: Tensor, r: float, noise: Noise) -> Tensor:
         """Replace z on arrival at the noise level r."""
+        ...
+
+    def twist(self, z: Tensor, r: float) -> tuple[Tensor, Tensor, Tensor]:
+        """E[x | z], log p(y | z) and its derivative in z, for samplers that weight members."""
         ...
 
     def misfit(self, x: Tensor) -> Tensor:
@@ -106,6 +111,31 @@ def sample_batch(
         nearer = redrawn_misfit < misfit[far]
         states[far[nearer]], misfit[far[nearer]] = redrawn[nearer], redrawn_misfit[nearer]
     return states
+
+
+def sample_together(
+    guided: Guided,
+    sampler: TwistedParticles,
+    members: int,
+    shape: Sequence[int],
+    *,
+    seed: int,
+    device: torch.device,
+    chunk: int,
+    tick: Callable[[int], Any] = lambda _: None,
+) -> tuple[Tensor, float]:
+    """Draw all members, which depend on each other, each of ``shape`` (time, channel, *space).
+
+    At most ``chunk`` members are evaluated at once. The arguments are otherwise those of `sample_batch`.
+
+    Returns
+    -------
+    Normalised states, shape (members, time, channel, *space), on the CPU; and their effective number.
+    """
+    crowd = member_noise(seed, range(members * sampler.candidates), shape, device)
+    noise = member_noise(seed, range(members), shape, device, 1)
+    states, effective = sampler.draw(guided, crowd, noise, tick=tick, chunk=chunk)
+    return states.cpu(), effective
 
 
 def batch_size(guided: Guided, shape: Sequence[int], members: int, device: torch.device) -> int:

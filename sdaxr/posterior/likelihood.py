@@ -164,6 +164,10 @@ class GaussianObservation:
         """Sum of the squared innovations in units of the errors, shape (batch,); correlations are not used."""
         return (self.innovation(x) / self.errors).square().sum(1)
 
+    def log_likelihood(self, innovation: Tensor, variance: Tensor) -> Tensor:
+        """log N(innovation; 0, R + diag(variance)) up to a constant, (batch,), for a variance of shape (n,)."""
+        return -(innovation * self.weigh(innovation, variance)).sum(1) / 2
+
     def weigh(self, values: Tensor, variance: Tensor) -> Tensor:
         """(R + diag(variance))^-1 times values (batch, n), for a variance of shape (n,)."""
         if self.shared is not None:

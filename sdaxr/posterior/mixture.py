@@ -82,7 +82,11 @@ class Mixture:
 
     def log_density(self, d: Tensor) -> Tensor:
         """log p of errors d, shape (batch, n)."""
-        return self._convolved(d, torch.zeros_like(d[0]))[0]
+        return self.log_convolved(d, torch.zeros_like(d[0]))
+
+    def log_convolved(self, d: Tensor, variance: Tensor) -> Tensor:
+        """log p at innovations d (batch, n), for p convolved with N(0, variance), shape (n,)."""
+        return self._convolved(d, variance)[0]
 
     def score(self, d: Tensor, variance: Tensor) -> Tensor:
         """The derivative of -log p at innovations d (batch, n), for p convolved with N(0, variance), shape (n,)."""
@@ -148,6 +152,10 @@ class MixtureObservation(GaussianObservation):
     """
 
     mixture: Mixture = field(kw_only=True)
+
+    def log_likelihood(self, innovation: Tensor, variance: Tensor) -> Tensor:
+        """log p of innovations (batch, n), for p convolved with N(0, variance), up to a constant; shape (batch,)."""
+        return self.mixture.log_convolved(innovation / self.errors, variance / self.errors.square()).sum(1)
 
     def weigh(self, values: Tensor, variance: Tensor) -> Tensor:
         """The derivative of -log p at innovations (batch, n), for a variance of H(x) given z of shape (n,)."""

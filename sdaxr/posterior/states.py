@@ -21,7 +21,7 @@ from sdaxr.posterior.covariance.unresolved import UnresolvedVariance, measure
 from sdaxr.posterior.guidance.base import ScoreMethod
 from sdaxr.posterior.likelihood import GaussianObservation
 from sdaxr.posterior.samplers.noise import member_noise
-from sdaxr.posterior.samplers.predictor_corrector import Denoiser, PredictorCorrector
+from sdaxr.posterior.samplers.predictor_corrector import Algorithm, Denoiser
 from sdaxr.prior.held_out import HeldOut
 
 DenoiserAt = Callable[[int, int], Denoiser]
@@ -74,7 +74,7 @@ def extend(
     *,
     context: int,
     block: int,
-    sampler: PredictorCorrector,
+    sampler: Algorithm,
     method: ScoreMethod,
     error: float,
     variance: UnresolvedVariance | None = None,

@@ -431,3 +431,41 @@ def test_an_unfinished_archive_is_not_resumed_by_other_settings(
             assimilate(observations, prior, members=2, store=tmp_path / "p.zarr", **QUICK)
     with pytest.raises(ArchiveError, match="seed: 0 -> 1"):
         assimilate(observations, prior, members=2, seed=1, store=tmp_path / "p.zarr", **QUICK)
+
+
+TWISTED = {"sampler": {"name": "twisted", "steps": 16, "corrections": 0, "candidates": 2}, "progress": False}
+
+
+def test_members_that_are_drawn_together_resume_to_the_identical_result(
+    prior: Prior, observations: xr.Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = {"members": 40, "seed": 5, "store": tmp_path / "p.zarr"} | TWISTED
+    whole = assimilate(observations, prior, **(options | {"store": None}))
+    assert 1 <= whole.attrs["effective_members"] <= 40
+    chunked = assimilate(observations, prior, **(options | {"store": None, "batch": 7}))
+    assert_close(chunked, whole)
+    original, written = Archive.write, []
+
+    def write(self: Archive, index: int, arrays: dict) -> None:
+        if len(written) == 3:
+            raise InterruptedRunError
+        original(self, index, arrays)
+        written.append(index)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Archive, "write", write)
+        with pytest.raises(InterruptedRunError):
+            assimilate(observations, prior, **options)
+    resumed = assimilate(observations, prior, **options)
+    assert resumed.attrs["effective_members"] == whole.attrs["effective_members"]
+    for name in "ab":
+        np.testing.assert_array_equal(resumed[name], whole[name])
+
+
+@pytest.mark.parametrize("method", ["jacobian_free", "dps"])
+def test_a_method_without_a_likelihood_does_not_weight_members(
+    prior: Prior, observations: xr.Dataset, tmp_path: Path, method: str
+) -> None:
+    with pytest.raises(OptionError, match=f"method='{method}' does not approximate; take method='sda'"):
+        assimilate(observations, prior, method=method, store=tmp_path / "p.zarr", **TWISTED)
+    assert not list(tmp_path.iterdir())

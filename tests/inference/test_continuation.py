@@ -97,6 +97,11 @@ def test_bad_options_of_a_prior_are_named(options, error, message):
         forecast(chain_ensemble(), CHAIN.prior(), steps=2, **QUICK, **options)
 
 
+def test_members_that_continue_their_own_states_are_not_drawn_together():
+    with pytest.raises(OptionError, match="sampler='twisted' draws members together .* found a forecast"):
+        forecast(chain_ensemble(), CHAIN.prior(), steps=2, sampler="twisted", progress=False)
+
+
 def test_an_ensemble_of_another_time_is_refused():
     with pytest.raises(DataError, match="the ensemble are of kind float, those of the prior 'chain' of kind datetime"):
         forecast(chain_ensemble(), calendar_prior(), steps=2, **QUICK)

@@ -367,3 +367,14 @@ def test_log_likelihood_is_that_of_the_family(truth: xr.Dataset) -> None:
     seen = observe(truth, op.identity(), error=0.5, noise="laplace", seed=1)
     expected = sum(FAMILIES["laplace"].logpdf((seen[n] - truth[n]) / 0.5).sum() for n in "ab") - 16 * math.log(0.5)
     assert float(log_likelihood(truth, seen)) == pytest.approx(expected, abs=0.5)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_weights_of_innovations_are_the_derivative_of_the_log_likelihood(family: str) -> None:
+    random = torch.Generator().manual_seed(3)
+    d, step = (torch.randn(5, 4, generator=random, dtype=torch.float64) for _ in range(2))
+    errors, variance = torch.full((4,), 0.7, dtype=torch.float64), torch.full((4,), 0.2, dtype=torch.float64)
+    mixed = mixture.Mixture.of(np.full(4, family), errors)
+    observed = mixture.MixtureObservation(lambda x: x, 0 * errors, errors, errors, mixture=mixed)
+    change = observed.log_likelihood(d + 1e-5 * step, variance) - observed.log_likelihood(d - 1e-5 * step, variance)
+    torch.testing.assert_close(change, -2e-5 * (observed.weigh(d, variance) * step).sum(1), rtol=1e-5, atol=1e-10)

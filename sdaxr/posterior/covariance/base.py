@@ -45,6 +45,10 @@ class Uncertainty(Options, ABC):
         This is the derivative of log p(y | z) in xhat, with U held fixed.
         """
 
+    @abstractmethod
+    def log_likelihood(self, likelihood: Likelihood, xhat: Tensor, r: float) -> Tensor:
+        """log N(y | H(xhat), R + U), (batch,), up to a constant that depends on r only where U does."""
+
 
 @dataclass(frozen=True)
 class StateCovariance(Uncertainty):
@@ -62,6 +66,11 @@ class StateCovariance(Uncertainty):
         """H'^T (R + H V H^T)^-1 (y - H(xhat)), of the shape of xhat (batch, time, channel, *space)."""
         around = residual(likelihood.matched(xhat, r), xhat)
         return around.adjoint(self.solve(likelihood, around, -around.value, r))
+
+    def log_likelihood(self, likelihood: Likelihood, xhat: Tensor, r: float) -> Tensor:
+        """-e^T (I + G V G^T)^-1 e / 2, (batch,), with the whitened innovation e and the whitened tangent G."""
+        around = residual(likelihood.matched(xhat, r), xhat)
+        return (around.value * self.solve(likelihood, around, -around.value, r)).sum(1) / 2
 
     def solve(self, likelihood: Likelihood, around: Linearised, e: Tensor, r: float) -> Tensor:
         """(I + G V G^T)^-1 e, (batch, n), with the residual -e linearised around x, see `sdaxr.posterior.linear`."""

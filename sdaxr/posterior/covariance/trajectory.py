@@ -64,7 +64,22 @@ class Covariance(Uncertainty):
             Always.
         """
         del likelihood, xhat, r
-        raise OptionError("the covariance has not been estimated; call resolve, or TrajectoryCovariance.from_matrix")
+        raise _not_estimated()
+
+    def log_likelihood(self, likelihood: Likelihood, xhat: Tensor, r: float) -> Tensor:
+        """Always an error, see `slope`.
+
+        Raises
+        ------
+        OptionError
+            Always.
+        """
+        del likelihood, xhat, r
+        raise _not_estimated()
+
+
+def _not_estimated() -> OptionError:
+    return OptionError("the covariance has not been estimated; call resolve, or TrajectoryCovariance.from_matrix")
 
 
 @dataclass(frozen=True)

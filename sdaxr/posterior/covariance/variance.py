@@ -50,6 +50,12 @@ class Variance(Uncertainty):
 
         return weighted_slope(likelihood.networks, xhat, weigh)
 
+    def log_likelihood(self, likelihood: Likelihood, xhat: Tensor, r: float) -> Tensor:
+        """log p(y | z) up to a constant, (batch,), see `GaussianObservation.log_likelihood`."""
+        with torch.no_grad():
+            logs = [o.log_likelihood(o.innovation(xhat), self.at(o, r)) for o in likelihood.networks]
+        return torch.stack(logs).sum(0)
+
 
 @dataclass(frozen=True)
 class Scalar(Variance):
@@ -165,12 +171,21 @@ class Matrix(Uncertainty):
 
     def slope(self, likelihood: Likelihood, xhat: Tensor, r: float) -> Tensor:
         """H'^T (R + U)^-1 (y - H(xhat)), of the shape of xhat (batch, time, channel, *space)."""
-        networks = likelihood.networks
-        scale = torch.cat([o.scale for o in networks]).double()
-        covariance = joint_covariance(networks) + r**2 * scale[:, None] * self.gamma(r) * scale
+        networks, covariance = likelihood.networks, self._covariance(likelihood, r)
 
         def weigh(innovations: list[Tensor]) -> list[Tensor]:
             weights = solve_positive(covariance, torch.cat(innovations, dim=1))
             return list(weights.split([len(o.errors) for o in networks], dim=1))
 
         return weighted_slope(networks, xhat, weigh)
+
+    def log_likelihood(self, likelihood: Likelihood, xhat: Tensor, r: float) -> Tensor:
+        """-(y - H(xhat))^T (R + U)^-1 (y - H(xhat)) / 2, (batch,)."""
+        with torch.no_grad():
+            innovation = torch.cat([o.innovation(xhat) for o in likelihood.networks], dim=1)
+        return -(innovation * solve_positive(self._covariance(likelihood, r), innovation)).sum(1) / 2
+
+    def _covariance(self, likelihood: Likelihood, r: float) -> Tensor:
+        """R + U of all networks, shape (n, n), in double precision."""
+        scale = torch.cat([o.scale for o in likelihood.networks]).double()
+        return joint_covariance(likelihood.networks) + r**2 * scale[:, None] * self.gamma(r) * scale

@@ -32,7 +32,7 @@ from sdaxr.posterior.linear import Likelihood
 from sdaxr.posterior.methods import Method
 from sdaxr.posterior.samplers.base import Sampler
 from sdaxr.posterior.samplers.predictor_corrector import FAR, Algorithm
-from sdaxr.schema import DivergenceError
+from sdaxr.schema import DivergenceError, OptionError
 
 if TYPE_CHECKING:
     from sdaxr.prior.files import Prior
@@ -56,6 +56,8 @@ class ScoreMethod(Method, ABC):
     # Whether observations are compared with the observed quantities among the variables of an augmented prior
     # (`sdaxr.prior.augmentation`).
     augmented: ClassVar[bool] = False
+    # Whether the method has `twist`: an approximation of p(y | z), not of the posterior mean only.
+    weighs: ClassVar[bool] = False
     # Advice in the error message where the method diverges.
     remedy: ClassVar[str] = (
         "the likelihood is narrower than the uncertainty of the prior given z; give method a larger variance, such as "
@@ -81,7 +83,18 @@ class ScoreMethod(Method, ABC):
         return self
 
     def algorithm(self, sampler: Sampler, **levels: Any) -> Algorithm:
-        """The algorithm of the sampler on the noise levels of a prior (`Sampler.build`)."""
+        """The algorithm of the sampler on the noise levels of a prior (`Sampler.build`).
+
+        Raises
+        ------
+        OptionError
+            If the sampler weights members, for which the method has no likelihood.
+        """
+        if sampler.together and not self.weighs:
+            raise OptionError(
+                f"sampler={sampler.name!r} weights members with p(y | z), which method={self.name!r} does not "
+                "approximate; take method='sda', or another sampler"
+            )
         return sampler.build(**levels)
 
     def guide(
@@ -113,6 +126,13 @@ class ScoreMethod(Method, ABC):
         """Replace z on arrival at the noise level r, before the first evaluation there; most methods return z."""
         del posterior, r, noise
         return z
+
+    def twist(self, posterior: GuidedDenoiser, z: Tensor, r: float) -> tuple[Tensor, Tensor, Tensor]:
+        """E[x | z], log p(y | z) up to a constant, and its derivative in z; for samplers that weight members.
+
+        Methods that have it say so by ``weighs``.
+        """
+        raise NotImplementedError
 
     def misfit(self, likelihood: Likelihood, x: Tensor) -> Tensor:
         """Distance of samples from the observations, (batch,); observation errors do not explain a value above 1."""
@@ -161,6 +181,10 @@ class GuidedDenoiser:
             raise DivergenceError(self._diagnosis(z, r, largest))
         return mean
 
+    def twist(self, z: Tensor, r: float) -> tuple[Tensor, Tensor, Tensor]:
+        """E[x | z], log p(y | z) and its derivative in z, see `ScoreMethod.twist`."""
+        return self.method.twist(self, z, r)
+
     def pin(self, z: Tensor, r: float, noise: Callable[[], Tensor]) -> Tensor:
         """Replace z on arrival at the noise level r, see `ScoreMethod.pin`."""
         return self.method.pin(self, z, r, noise)
@@ -186,8 +210,16 @@ def through_network(
     denoiser: Callable[[Tensor, float], Tensor], z: Tensor, r: float, slope: Callable[[Tensor], Tensor]
 ) -> Tensor:
     """xhat + r^2 J^T slope(xhat); ``slope`` is the derivative of log p(y | z) in xhat, and J = d xhat / d z."""
+    xhat, score = pulled_back(denoiser, z, r, slope)
+    return xhat + r**2 * score
+
+
+def pulled_back(
+    denoiser: Callable[[Tensor, float], Tensor], z: Tensor, r: float, slope: Callable[[Tensor], Tensor]
+) -> tuple[Tensor, Tensor]:
+    """xhat, and J^T slope(xhat), the derivative of log p(y | z) in z; see `through_network`."""
     with torch.enable_grad():
         z = z.detach().requires_grad_()
         xhat = denoiser(z, r)
     (score,) = torch.autograd.grad(xhat, z, slope(xhat.detach()))
-    return xhat.detach() + r**2 * score
+    return xhat.detach(), score

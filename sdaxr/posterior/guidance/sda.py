@@ -23,7 +23,7 @@ from torch import Tensor
 from sdaxr.posterior.covariance.base import Uncertainty
 from sdaxr.posterior.covariance.registry import UNCERTAINTIES
 from sdaxr.posterior.covariance.variance import Measured, Scalar
-from sdaxr.posterior.guidance.base import GuidedDenoiser, ScoreMethod, through_network
+from sdaxr.posterior.guidance.base import GuidedDenoiser, ScoreMethod, pulled_back, through_network
 from sdaxr.schema import OptionError
 
 if TYPE_CHECKING:
@@ -47,6 +47,7 @@ class SDA(ScoreMethod):
     variance: Uncertainty = field(default_factory=Measured, metadata={"registry": UNCERTAINTIES})
 
     name: ClassVar[str] = "sda"
+    weighs: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if isinstance(self.variance, Real) and not isinstance(self.variance, bool):
@@ -72,3 +73,9 @@ class SDA(ScoreMethod):
         return through_network(
             posterior.denoiser, z, r, lambda xhat: self.variance.slope(posterior.likelihood, xhat, r)
         )
+
+    def twist(self, posterior: GuidedDenoiser, z: Tensor, r: float) -> tuple[Tensor, Tensor, Tensor]:
+        """E[x | z], log p(y | z) up to a constant, (batch,), and its derivative in z."""
+        likelihood = posterior.likelihood
+        xhat, score = pulled_back(posterior.denoiser, z, r, lambda x: self.variance.slope(likelihood, x, r))
+        return xhat, self.variance.log_likelihood(likelihood, xhat, r), score

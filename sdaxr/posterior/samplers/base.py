@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from sdaxr.posterior.samplers.langevin import LangevinCorrector
 from sdaxr.posterior.samplers.levels import GRIDS
-from sdaxr.posterior.samplers.predictor_corrector import Corrector, Predictor, PredictorCorrector
+from sdaxr.posterior.samplers.predictor_corrector import Algorithm, Corrector, Predictor, PredictorCorrector
 from sdaxr.schema import OptionError, nearest
 from sdaxr.states.registry import Options
 
@@ -62,6 +62,8 @@ class Sampler(Options, ABC):
     stride: int = 1
 
     name: ClassVar[str] = ""
+    # Whether the members of an ensemble depend on each other.
+    together: ClassVar[bool] = False
     # Bound of |z - xhat| / r for each component, see `PredictorCorrector`. Normal noise exceeds 8 standard deviations
     # with a probability of 1e-15.
     limit: ClassVar[float] = 8.0
@@ -77,8 +79,13 @@ class Sampler(Options, ABC):
         if self.above > self.below:
             raise OptionError(f"above={self.above} and below={self.below}, expected above to be the smaller level")
 
-    def build(self, levels: tuple[float, float], *, hidden: float = 0.0) -> PredictorCorrector:
-        """The algorithm for a prior; ``levels`` are the smallest and the largest noise level of its training.
+    def build(self, levels: tuple[float, float], *, hidden: float = 0.0) -> Algorithm:
+        """The algorithm for a prior, see `noise_levels`."""
+        grid = self.noise_levels(levels, hidden)
+        return PredictorCorrector(grid, self.predictor(), self.corrector(), self.limit)
+
+    def noise_levels(self, levels: tuple[float, float], hidden: float = 0.0) -> tuple[float, ...]:
+        """The noise levels; ``levels`` are the smallest and the largest noise level of the training of a prior.
 
         Where ``largest`` is not given, sampling begins at 80, or at the level ``hidden`` where this is larger.
 
@@ -94,8 +101,7 @@ class Sampler(Options, ABC):
                 f"largest={self.largest} and smallest={self.smallest}, expected levels between {levels[0]:g} and "
                 f"{levels[1]:g}, where the prior is trained, and largest above smallest"
             )
-        grid = GRIDS[self.grid](self.steps, largest, smallest)
-        return PredictorCorrector(grid, self.predictor(), self.corrector(), self.limit)
+        return GRIDS[self.grid](self.steps, largest, smallest)
 
     @abstractmethod
     def predictor(self) -> Predictor:
@@ -104,3 +110,12 @@ class Sampler(Options, ABC):
     def corrector(self) -> Corrector:
         """The corrections on each noise level."""
         return LangevinCorrector(self.corrections, self.tau, self.above, self.below)
+
+
+def refuse_together(sampler: Sampler, what: str) -> None:
+    """Raise `OptionError` if the sampler draws members together, for a task whose members have other observations."""
+    if sampler.together:
+        raise OptionError(
+            f"sampler={sampler.name!r} draws members together given the same observations, found {what}; take another "
+            "sampler, such as 'sde-dpm++'"
+        )

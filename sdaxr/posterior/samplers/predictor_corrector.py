@@ -127,7 +127,7 @@ class PredictorCorrector:
             z = z if pin is None else pin(z, r, noise)
             corrections = self.corrector.corrections(r) if i else 0
             for k in range(corrections + (i < last)):
-                _check(z, r)
+                check_size(z, r)
                 xhat = self._plausible(z, denoiser(z, r), r)
                 tick()
                 # A pinned z is not on the path from the previous level.
@@ -138,7 +138,7 @@ class PredictorCorrector:
             if i < last:
                 z = self.predictor(z, xhat, slope, r, self.levels[i + 1], noise)
                 departure = r, xhat
-        _check(z, self.levels[-1])
+        check_size(z, self.levels[-1])
         return z
 
     def _plausible(self, z: Tensor, xhat: Tensor, r: float) -> Tensor:
@@ -154,7 +154,8 @@ class PredictorCorrector:
         return clipped
 
 
-def _check(z: Tensor, r: float) -> None:
+def check_size(z: Tensor, r: float) -> None:
+    """Raise `DivergenceError` if z is not finite, or a thousand times larger than states and noise are."""
     largest = float(z.abs().amax())
     if not largest < FAR * (1 + r):
         _diverged(r, largest)

@@ -14,6 +14,7 @@ name              object
 ``dpm++``         `DPMSolver`        second order, deterministic: DPM-Solver++(2M)
 ``ancestral``     `Ancestral`        first order, stochastic
 ``ddim``          `DDIM`             first order, with any amount of noise
+``twisted``       `Twisted`          sequential Monte Carlo: several modes in their right proportions
 ``exponential``   `Exponential`      the sampler of Rozet & Louppe (2023); `PAPER` is this object
 ================  =================  ==========================================================================
 """
@@ -40,6 +41,7 @@ SAMPLERS: Registry[Any] = Registry(
         "dpm++": "sdaxr.posterior.samplers.dpm:DPMSolver",
         "ancestral": "sdaxr.posterior.samplers.ddim:Ancestral",
         "ddim": "sdaxr.posterior.samplers.ddim:DDIM",
+        "twisted": "sdaxr.posterior.samplers.twisted:Twisted",
         "exponential": "sdaxr.posterior.samplers.exponential:Exponential",
     },
 )

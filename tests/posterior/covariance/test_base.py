@@ -32,6 +32,9 @@ def test_the_slope_of_the_likelihood_has_the_closed_form(name: str, case: str) -
     innovation = y - xhat.flatten(1).numpy() @ matrix.T
     expected = np.linalg.solve(matrix @ v @ matrix.T + np.diag(error**2), innovation.T).T @ matrix
     np.testing.assert_allclose(covariance.slope(likelihood, xhat, R).flatten(1), expected, rtol=1e-6, atol=1e-9)
+    weighed = np.linalg.solve(matrix @ v @ matrix.T + np.diag(error**2), innovation.T).T
+    log = covariance.log_likelihood(likelihood, xhat, R)
+    np.testing.assert_allclose(log, -(innovation * weighed).sum(1) / 2, rtol=1e-6)
     np.testing.assert_allclose(
         covariance.product_everywhere(xhat, R).flatten(1), xhat.flatten(1).numpy() @ v, rtol=1e-6, atol=1e-9
     )

@@ -10,8 +10,10 @@ import pytest
 import torch
 from scenarios import CHAIN, draws, matrix_observation, scenario, white, white_mean
 
-from sdaxr.posterior.covariance.variance import Bounded
+from sdaxr.posterior.covariance.base import Uncertainty
+from sdaxr.posterior.covariance.variance import Bounded, Matrix, Scalar
 from sdaxr.posterior.guidance.sda import SDA
+from sdaxr.posterior.linear import Likelihood
 from sdaxr.schema import OptionError
 
 
@@ -47,3 +49,13 @@ def test_it_is_the_papers_at_small_levels_and_the_priors_at_large_ones(gamma: fl
 def test_only_positive_numbers_are_a_variance(gamma: float | str, message: str) -> None:
     with pytest.raises(OptionError, match=f"gamma={gamma!r}.*expected .*{message}"):
         Bounded(gamma=gamma)
+
+
+@pytest.mark.parametrize("variance", [Bounded(gamma=0.3), Scalar(0.2), Matrix(lambda r: torch.eye(3).double() * 0.1)])
+def test_the_slope_is_the_derivative_of_the_log_likelihood(variance: Uncertainty) -> None:
+    matrix, y, error, _ = scenario("partial")
+    likelihood = Likelihood([matrix_observation(matrix, y, error)])
+    x, step = draws(5, members=4)(), 1e-4 * draws(6, members=4)()
+    change = variance.log_likelihood(likelihood, x + step, 0.8) - variance.log_likelihood(likelihood, x - step, 0.8)
+    expected = 2 * (variance.slope(likelihood, x, 0.8) * step).flatten(1).sum(1)
+    torch.testing.assert_close(change, expected, rtol=1e-6, atol=1e-12)

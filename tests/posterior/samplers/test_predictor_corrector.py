@@ -116,7 +116,7 @@ def test_samples_of_a_posterior_have_the_moments_of_the_kalman_smoother(
 
 
 @pytest.mark.parametrize("grid", GRIDS)
-@pytest.mark.parametrize("name", SAMPLERS.names())
+@pytest.mark.parametrize("name", [name for name in SAMPLERS.names() if not SAMPLERS.kind(name).together])
 @pytest.mark.parametrize("corrections", [0, 2])
 def test_evaluations_are_counted_as_they_are_made(name: str, grid: str, corrections: int) -> None:
     calls, ticks = [], []
