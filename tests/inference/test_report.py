@@ -68,6 +68,11 @@ def test_the_background_check_is_that_of_an_assimilation(prior: Prior, truth: xr
     how = {"background": first, "screening": {"gross_error": 4, "duplicates": "keep"}}
     found = report(data, prior, **how)
     assert words(found) == ["failed_background_check", "used", "used"] and found.attrs["observations_used"] == 2
+    # Members with this mean and spread say the same.
+    spread = xr.DataArray([-1.0, 0.0, 1.0], dims="member")
+    ensemble = xr.Dataset({v: first[v] + first[f"{v}_error"] * spread for v in first if f"{v}_error" in first})
+    ensemble = ensemble.assign({v: a.assign_attrs(first[v].attrs) for v, a in ensemble.items()})
+    assert words(report(data, prior, **how | {"background": ensemble})) == words(found)
     posterior = assimilate(data, prior, members=1, **how, **QUICK)
     assert posterior.attrs["observations_used"] == [1, 2]
     assert words(report(data, prior, screening=how["screening"])) == ["used"] * 3
