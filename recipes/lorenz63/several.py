@@ -37,7 +37,7 @@ APART = 3.0
 @click.command()
 @click.option("--store", default="lorenz63.zarr", help="Archive of `run.py generate`.")
 @click.option("--prior", default="lorenz63", help="Name or file.")
-@click.option("--members", default=256, show_default=True)
+@click.option("--members", default=512, show_default=True)
 @click.option("--length", default=41, show_default=True, help="Number of states.")
 @click.option("--truths", default=len(OBSERVED), show_default=True)
 @click.option("--case", "chosen", multiple=True, type=click.Choice(list(CASES)), help="Only these.")

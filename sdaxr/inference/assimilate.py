@@ -153,7 +153,7 @@ def assimilate(
     variances of a prior with EOFs: of the mean of the window, of 1, 2-3, 4-7, ... half cycles in time, and what
     they add to that of the constant level of each channel (`sdaxr.posterior.covariance.adaptation`).
     ``effective_members`` is, with the sampler ``"twisted"``, the number of independent draws to which the shares of
-    modes correspond, at least (`sdaxr.posterior.samplers.twisted`).
+    modes correspond, at most (`sdaxr.posterior.samplers.twisted`).
 
     Raises
     ------

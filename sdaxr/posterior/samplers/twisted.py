@@ -73,7 +73,7 @@ class Twisted(Sampler):
 
     All members are drawn together. A member depends on the seed, its own number and the number of members. More
     members give more exact proportions of the modes. The attribute ``effective_members`` of the result says to how many
-    independent draws the proportions correspond, at least.
+    independent draws the proportions correspond, at most.
 
     Parameters
     ----------
