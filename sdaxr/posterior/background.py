@@ -38,7 +38,6 @@ from sdaxr.posterior.likelihood import GaussianObservation
 from sdaxr.prior.eofs import Eofs
 from sdaxr.prior.files import Prior
 from sdaxr.prior.modes import Modes, cosines
-from sdaxr.schema import DataError
 from sdaxr.states.fields import StateLayout
 from sdaxr.states.geometry import positions
 
@@ -99,7 +98,8 @@ class Climate:
                 lambda x: torch.linalg.solve_triangular(root, x.flatten(1).double().T, upper=False).T.to(x.dtype),
                 torch.zeros(size, dtype=torch.long, device=device),
             )
-        return cls(lambda x: x.flatten(1), torch.zeros(size, dtype=torch.long, device=device))
+        # Each value by itself: nothing is known of what varies alike.
+        return cls(lambda x: x.flatten(1), torch.arange(size, device=device))
 
 
 def background_observation(ensemble: Tensor, prior: Prior, length: int) -> GaussianObservation | None:
@@ -108,7 +108,7 @@ def background_observation(ensemble: Tensor, prior: Prior, length: int) -> Gauss
     Parameters
     ----------
     ensemble
-        Normalised states, (member, channel, *space), on the device of the computation.
+        Normalised states, (member, channel, *space), two or more, on the device of the computation.
     prior
         The prior of the trajectory.
     length
@@ -118,14 +118,7 @@ def background_observation(ensemble: Tensor, prior: Prior, length: int) -> Gauss
     -------
     GaussianObservation
         None where the ensemble knows no direction better than the climate.
-
-    Raises
-    ------
-    DataError
-        If the ensemble has fewer than two members.
     """
-    if len(ensemble) < 2:
-        raise DataError(f"the background has {len(ensemble)} member, expected at least 2, or a state with its error")
     climate, mean = Climate.of(prior, length, ensemble.device), ensemble.mean(0, keepdim=True)
     ratio, directions = _directions(ensemble - mean, climate, prior.layout)
     # The mean of the members has an error of its own.

@@ -12,6 +12,7 @@ from gaussian import GaussianChain
 from gaussian_fields import covariance_of, sampled
 from ring import POINTS, SPACE, windows
 from ring import prior as ring_network
+from white import white_prior
 
 import sdaxr
 from sdaxr.posterior import background
@@ -108,6 +109,20 @@ def test_what_only_a_part_of_the_domain_knows_is_told_of_this_part(monkeypatch):
         _, covariance = conditioned(SPACE, background_observation(drawn, ring_prior(), 8), (1, POINTS))
         errors.append(np.abs(np.diag(covariance) / np.diag(spread) - 1).max())
     assert errors[0] < 0.25 < 2 * errors[0] < errors[1]
+
+
+def test_without_modes_each_value_has_its_own_error(monkeypatch):
+    """Of large fields, too: what is known of one half is not told of the other."""
+    monkeypatch.setattr(background, "_DENSE", 0)
+    random = np.random.default_rng(3)
+    x = ("x", np.arange(8.0), {"units": "m"})
+    data = xr.Dataset(
+        {"f": (("time", "x"), random.normal(size=(100, 8)), {"units": "K"})}, {"time": np.arange(100.0), "x": x}
+    )
+    ratio = np.where(np.arange(8) < 4, 0.01, 0.25)
+    drawn = ensemble_of(np.zeros(8), np.diag(ratio), 4000)[:, None]
+    found = background_observation(torch.as_tensor(drawn, dtype=torch.float32), white_prior(data), 5)
+    np.testing.assert_allclose(found.errors.square(), ratio / (1 - ratio), rtol=0.15)
 
 
 def test_of_few_members_the_hybrid_knows_more_than_the_sample(monkeypatch):
