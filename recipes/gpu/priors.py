@@ -22,19 +22,23 @@ RECIPES = Path(__file__).parents[1]
 # Windows of a step on a GPU. An H200 makes as many steps in a second with 16 as with 256: it waits for the launches.
 BATCH = 256
 # Seconds from which on a compilation, which takes up to a minute on a GPU, pays.
-COMPILED = 300
+COMPILED = 150
 # With weights that have been trained already, the largest learning rate is a third of that of a first training.
 AGAIN = 3e-4
 
 
 @dataclass(frozen=True)
 class Design:
-    """A prior to train: its name, the options of `sdaxr.train`, and the sampler that its file asks for."""
+    """A prior to train: its name, the options of `sdaxr.train`, and the sampler that its file asks for.
+
+    ``batch`` is the number of windows of a step on a GPU.
+    """
 
     name: str
     options: Mapping[str, Any]
     optimisation: sdaxr.Optimisation
     sampler: Mapping[str, Any]
+    batch: int = BATCH
 
 
 def neighbour(recipe: str, script: str) -> ModuleType:
@@ -60,7 +64,7 @@ def trained(phase: Phase, data: xr.Dataset, design: Design, seconds: float) -> s
     are where the training begins.
     """
     final, store = phase.out / f"{design.name}.safetensors", phase.scratch / f"{design.name}.safetensors"
-    options, optimisation = dict(design.options), _for_device(phase, design.optimisation, seconds)
+    options, optimisation = dict(design.options), _for_device(phase, design, seconds)
     if final.exists():
         earlier = phase.scratch / f"{design.name}-{sdaxr.open_prior(final).sha256[:8]}.safetensors"
         shutil.copy2(final, earlier)
@@ -70,7 +74,7 @@ def trained(phase: Phase, data: xr.Dataset, design: Design, seconds: float) -> s
         data, store, **options, optimisation=optimisation, minutes=seconds / 60, name=design.name, seed=0,
         device=str(phase.device), overwrite=True, progress=False,
     )  # fmt: skip
-    prior = prior.with_sampling(sampler=design.sampler)
+    prior = prior.with_sampling(sampler=design.sampler) if design.sampler else prior
     prior.save(final, dtype=torch.float16)
     done = prior.metadata["training"]
     phase.record(
@@ -105,11 +109,11 @@ def scored(
         phase.record("scores", prior=name, truth=number, members=members, seconds=round(seconds, 2), **found)
 
 
-def _for_device(phase: Phase, optimisation: sdaxr.Optimisation, seconds: float) -> sdaxr.Optimisation:
-    gpu = phase.device.type == "cuda"
+def _for_device(phase: Phase, design: Design, seconds: float) -> sdaxr.Optimisation:
+    gpu, optimisation = phase.device.type == "cuda", design.optimisation
     compiled = optimisation.compile and (not gpu or seconds > COMPILED)
     return replace(
-        optimisation, batch=BATCH if gpu else 4, validate_every=200 if gpu else 10, checkpoint_minutes=0.5,
+        optimisation, batch=design.batch if gpu else 4, validate_every=200 if gpu else 10, checkpoint_minutes=0.5,
         memory=64e9 if gpu else optimisation.memory, compile=compiled and _compiles(phase),
     )  # fmt: skip
 

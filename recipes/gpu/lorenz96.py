@@ -1,0 +1,58 @@
+"""Phase `lorenz96`: the prior of Lorenz 1996 with F = 8, and one whose forcing is unknown.
+
+Trajectories and network are those of `recipes/lorenz96/prior.py`. What is recorded of a denoiser is its error on
+trajectories that it has not seen, by noise level; `recipes/lorenz96/denoiser.py` has the smallest possible ones.
+"""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+import torch
+import xarray as xr
+from phase import Phase
+from priors import Design, neighbour, trained
+
+import sdaxr
+
+# Forcings of the second prior, and the part of the training that it gets.
+FORCINGS, SECOND = (6.0, 10.0), 0.38
+# In standard deviations of a site; an error of 1 is 0.275.
+LEVELS = (0.01, 0.03, 0.1, 0.275, 1.0, 3.0)
+
+
+def run(phase: Phase) -> None:
+    """Simulate, train, and look at the denoisers."""
+    recipe = neighbour("lorenz96", "prior")
+    options = recipe.design(width=16) if phase.tenth else recipe.design()
+    optimisation = options.pop("optimisation")
+    for name, forcing in (("lorenz96", (8.0, 8.0)), ("lorenz96-forcing", FORCINGS)):
+        sizes = {"count": 64, "validation": 8, "states": 96} if phase.tenth else {}
+        begin = time.monotonic()
+        data = recipe.trajectories(forcing, **sizes)
+        seconds = time.monotonic() - begin
+        phase.record("trajectories", prior=name, sizes=dict(data.sizes), seconds=round(seconds, 1))
+        design = Design(name, options, optimisation, {}, batch=optimisation.batch)
+        last = name != "lorenz96"
+        prior = trained(phase, data, design, phase.left - 10 if last else (1 - SECOND) * phase.left)
+        test = recipe.trajectories(forcing, count=0, validation=32, states=options["window"], seed=1)
+        denoised(phase, prior, test)
+
+
+def denoised(phase: Phase, prior: sdaxr.Prior, test: xr.Dataset) -> None:
+    """Root mean square error of x by noise level, over all states and in the middle quarter of the windows."""
+    names = prior.states
+    x = np.stack([test[name].values for name in names], axis=2)
+    x = torch.as_tensor((x - prior.layout.mean) / prior.layout.std, dtype=torch.float32, device=phase.device)
+    noise = torch.randn(x.shape, generator=torch.Generator().manual_seed(0)).to(phase.device)
+    denoiser = prior.denoiser(test.time, phase.device, precision="float32")
+    for r in LEVELS:
+        with torch.no_grad():
+            error = (denoiser(x + r * noise, r) - x)[:, :, 0] * float(prior.layout.std.ravel()[0])
+        length = error.shape[1]
+        middle = error[:, 3 * length // 8 : 5 * length // 8]
+        phase.record(
+            "denoiser", prior=prior.name, r=r, rmse=float(error.square().mean().sqrt()),
+            middle=float(middle.square().mean().sqrt()), finite=bool(error.isfinite().all()),
+        )  # fmt: skip
