@@ -29,7 +29,15 @@ ROOT = HERE.parents[1]
 # Seconds of each phase, in the order in which they run.
 PHASES = {"check": 60, "rates": 60, "flow": 300, "geostrophic": 90, "long": 60, "lorenz96": 430, "smoothing": 100}
 # A rehearsal reaches the last line of every phase on two cores.
-REHEARSAL = {"check": 150, "rates": 150, "flow": 240, "geostrophic": 150, "long": 150, "lorenz96": 150, "smoothing": 150}
+REHEARSAL = {
+    "check": 150,
+    "rates": 150,
+    "flow": 240,
+    "geostrophic": 150,
+    "long": 150,
+    "lorenz96": 150,
+    "smoothing": 150,
+}
 # After its budget a phase has this long to write what it holds, then it is ended.
 GRACE = 20
 PACKAGES = ("torch", "jax", "numpy", "xarray", "zarr", "safetensors")

@@ -1,41 +1,43 @@
 """Phase `smoothing`: windows of Lorenz 1996 smoothed by the priors of the phase `lorenz96`.
 
-The scenarios and scores are those of `recipes/lorenz96/windows.py`, whose windows.csv has the ensemble smoothers beside
-them. Where the results have no prior yet, the shipped one is taken.
+The scenarios and scores are those of `recipes/lorenz96/windows.py`, which takes the rows over
+(``--take smoothing.jsonl``) and has the ensemble smoothers beside them. Where the results have no prior yet, the
+shipped one is taken.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 from phase import Phase
 from priors import neighbour
 
 MEMBERS = 16
-# What is tried beside the default, on the first windows.
-TRIALS = {
-    "sda": {},
-    "sda, 64 levels": {"sampler": {"steps": 64}},
-    "sda, no corrections": {"sampler": {"corrections": 0}},
-    "mmps": {"method": "mmps"},
-    "float32": {"precision": "float32"},
-}
-# The first windows of each scenario come first, so that a budget which ends early has some of each.
-ROUNDS = {"sakov2008": 4, "spantini2019": 6, "forcing": 4, "bocquet2010": 4, "sparse-forcing": 6}
-REPEATED = 5
+# Methods of `windows.py`, or of the trials below, the scenarios, and the numbers of windows. The first windows of each
+# come first: a budget that ends early has some of each.
+TASKS = (
+    ("sda", "sakov2008", 4), ("sda", "spantini2019", 6), ("sda", "forcing", 4), ("mmps, unknown forcing", "forcing", 4),
+    ("sda, unknown forcing", "forcing", 4), ("sda", "bocquet2010", 4), ("sda", "sparse-forcing", 4),
+    ("sda, unknown forcing", "sparse-forcing", 4), ("mmps, unknown forcing", "sparse-forcing", 4),
+    ("mmps", "sakov2008", 2), ("mmps", "spantini2019", 2), ("sda, 64 levels", "spantini2019", 2),
+    ("sda", "sakov2008", 16), ("sda", "spantini2019", 80), ("sda", "bocquet2010", 16),
+)  # fmt: skip
+TRIALS: dict[str, dict[str, Any]] = {"mmps": {"method": "mmps"}, "sda, 64 levels": {"sampler": {"steps": 64}}}
 
 
 def run(phase: Phase) -> None:
     """Smooth one window after another until the time is over."""
     recipe = neighbour("lorenz96", "windows")
     known, unknown = (_prior(phase, name) for name in ("lorenz96", "lorenz96-forcing"))
-    for scenario, method, options, number in _tasks(phase):
-        if phase.missing("window", scenario=scenario, method=method, window=number):
-            draw = recipe.with_prior(unknown if "unknown" in method else known, **options)
+    draws = {name: draw for name, (draw, _) in recipe.methods(known, unknown).items()}
+    draws |= {name: recipe.with_prior(known, **options) for name, options in TRIALS.items()}
+    for name, scenario, number in _windows(1 if phase.tenth else None):
+        if phase.missing("window", scenario=scenario, method=name, window=number):
             members = 2 if phase.tenth else MEMBERS
-            found = recipe.row(scenario, number, draw, members, str(phase.device))
+            found = recipe.row(scenario, number, draws[name], members, str(phase.device))
             found = {key: round(value, 4) if isinstance(value, float) else value for key, value in found.items()}
-            phase.record("window", scenario=scenario, method=method, members=members, window=number, **found)
+            phase.record("window", scenario=scenario, method=name, members=members, window=number, **found)
 
 
 def _prior(phase: Phase, name: str) -> str:
@@ -43,16 +45,8 @@ def _prior(phase: Phase, name: str) -> str:
     return str(path) if path.exists() else name
 
 
-def _tasks(phase: Phase) -> Iterator[tuple[str, str, dict[str, object], int]]:
-    """Scenario, method, its options, and number of the window."""
-    repeated = 1 if phase.tenth else REPEATED
-    for turn in range(repeated):
-        for scenario, count in ROUNDS.items():
-            names = ["sda", "sda, unknown forcing"] if "forcing" in scenario else ["sda"]
-            for number in range(1 if phase.tenth else count):
-                for name in names:
-                    yield scenario, name, {}, turn * count + number
-        for scenario in ("sakov2008", "spantini2019") if turn == 0 else ():
-            for number in range(1 if phase.tenth else 2):
-                for name, options in TRIALS.items():
-                    yield scenario, name, options, number
+def _windows(most: int | None) -> Iterator[tuple[str, str, int]]:
+    """Method, scenario and number of each window; at most so many of each task."""
+    for name, scenario, count in TASKS:
+        for number in range(count if most is None else min(count, most)):
+            yield name, scenario, number

@@ -33,7 +33,12 @@ def design(width: int = 96, blocks: int = 10, temporal: int = 7, window: int = 9
         "parameterisation": "spectral",
         "statistics": sdaxr.Statistics(homogeneous=("site",)),
         "optimisation": sdaxr.Optimisation(
-            batch=batch, learning_rate=1.5e-3, levels=LEVELS, weighting="relative", validate_every=200, compile=True,
+            batch=batch,
+            learning_rate=1.5e-3,
+            levels=LEVELS,
+            weighting="relative",
+            validate_every=200,
+            compile=True,
         ),
     }
 

@@ -2,6 +2,7 @@
 
     python recipes/lorenz96/windows.py                                                      # everything
     python recipes/lorenz96/windows.py --scenario sakov2008 --method sda --windows 4 --members 8
+    python recipes/lorenz96/windows.py --take recipes/gpu/h200/smoothing.jsonl              # from a GPU
 
 Each window is a series of its own, whose first state is a draw from the climate. windows.csv has a row for each window
 and method; a row that is computed again replaces the old one. What a method does in a window takes its seconds, on the
@@ -10,6 +11,7 @@ device that is named.
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -31,6 +33,8 @@ from sdaxr.filters.ienks import IEnKS
 from sdaxr.systems.lorenz96 import Lorenz96
 
 HERE = Path(__file__).parent
+# Factors of the ensembles of the smoothers; a wrong model needs more.
+INFLATIONS = (1.0, 1.1)
 KEYS = ["scenario", "method", "members", "window"]
 
 
@@ -95,10 +99,13 @@ def methods(prior: str, unknown: str) -> dict[str, tuple[Callable[..., xr.Datase
     """Each method with its number of members; ``unknown`` is the prior whose forcing is unknown."""
     return {
         "sda": (with_prior(prior), 16),
-        "sda, unknown forcing": (with_prior(unknown), 16),
-        "enks": (with_model(EnKS()), 200),
-        "enks, inflation": (with_model(EnKS(filter=ETKF(inflation=1.04, rotation=True))), 40),
-        "ienks": (with_model(IEnKS(lag=8, inflation=1.02)), 60),
+        "sda, unknown forcing": (with_prior(unknown, method="sda"), 16),
+        "mmps, unknown forcing": (with_prior(unknown, method="mmps"), 16),
+        **{
+            f"enks, inflation {a:g}": (with_model(EnKS(filter=ETKF(inflation=a, rotation=True))), 200)
+            for a in INFLATIONS
+        },
+        **{f"ienks, inflation {a:g}": (with_model(IEnKS(lag=8, inflation=a, rotation=True)), 60) for a in INFLATIONS},
     }
 
 
@@ -113,7 +120,7 @@ def row(scenario: str, number: int, draw: Callable[..., xr.Dataset], members: in
     at = slice(None, None, task.every)
     found = score(posterior.x.transpose("time", "member", "site").values[at].astype(float), truth.x.values[at])
     means = {key.removesuffix("_filter"): float(values.mean()) for key, values in found.items()}
-    last = {"rmse_last": float(found["rmse_filter"][-1]), "rmse_middle": float(np.median(found["rmse_filter"]))}
+    last = {"rmse_last": float(found["rmse_filter"][-1]), "rmse_median": float(np.median(found["rmse_filter"]))}
     if "forcing" in posterior:
         values = posterior.forcing.mean([d for d in posterior.forcing.dims if d != "member"]).values
         last |= {"forcing": float(values.mean()), "forcing_spread": float(values.std(ddof=1))}
@@ -128,16 +135,20 @@ def row(scenario: str, number: int, draw: Callable[..., xr.Dataset], members: in
 @click.option("--windows", default=16, show_default=True)
 @click.option("--members", type=int, help="Default: those of the method.")
 @click.option("--device", default="cpu", show_default=True)
+@click.option("--take", type=Path, help="Measure nothing; take the rows of a GPU run, smoothing.jsonl.")
 @click.option("--output", type=Path, default=HERE / "windows.csv", show_default=True)
 def main(
     scenarios: tuple[str, ...], chosen: tuple[str, ...], prior: str, unknown: str, windows: int, members: int | None,
-    device: str, output: Path,
+    device: str, take: Path | None, output: Path,
 ) -> None:  # fmt: skip
     """Measure, and print the means with their standard errors."""
+    for line in map(json.loads, take.read_text().splitlines()) if take else ():
+        if line.pop("what") == "window":
+            save({key: value for key, value in line.items() if key != "at"}, output)
     torch.set_num_threads(1)
     for scenario in scenarios or SCENARIOS:
         for name, (draw, count) in methods(prior, unknown).items():
-            if chosen and name not in chosen:
+            if take or (chosen and name not in chosen):
                 continue
             for number in range(windows):
                 key = {"scenario": scenario, "method": name, "members": members or count, "window": number}
