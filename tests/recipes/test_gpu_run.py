@@ -59,7 +59,7 @@ def test_a_phase_that_fails_takes_no_time_from_the_next(gpu, monkeypatch, tmp_pa
             str(tmp_path),
         ],
     )
-    assert [name for name, _ in started] == list(gpu.run.PHASES)
+    assert [name for name, _ in started] == list(gpu.run.USUAL)
     assert dict(started)["check"] == 60 and dict(started)["long"] > 400  # the last may take what is left
     assert outcome.exit_code == 1 and "failed: check, rates" in outcome.output
     assert (tmp_path / "new" / "check.jsonl").read_text() == "{}\n"
@@ -68,7 +68,11 @@ def test_a_phase_that_fails_takes_no_time_from_the_next(gpu, monkeypatch, tmp_pa
 @pytest.mark.parametrize(
     ("options", "said", "code"),
     [
-        (["--phases", "check,speed"], "found speed, expected some of check, rates, flow, geostrophic, long", 2),
+        (
+            ["--phases", "check,speed"],
+            "found speed, expected some of check, rates, flow, geostrophic, long, lorenz96, smoothing",
+            2,
+        ),
         (["--minutes", "0.1"], "check: left out, no time is left", 0),
     ],
 )

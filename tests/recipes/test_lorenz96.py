@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -10,15 +11,29 @@ from types import ModuleType
 import numpy as np
 import pandas as pd
 import pytest
+from click.testing import CliRunner
 from recipe_modules import recipe_modules
 
 import sdaxr
+from sdaxr.systems.lorenz96 import Lorenz96
 
 
 @pytest.fixture(scope="module")
 def recipe() -> Iterator[ModuleType]:
     with recipe_modules("lorenz96", ["run"]) as modules:
         yield modules.run
+
+
+@pytest.fixture(scope="module")
+def windows() -> Iterator[ModuleType]:
+    with recipe_modules("lorenz96", ["run", "windows"]) as modules:
+        yield modules.windows
+
+
+@pytest.fixture(scope="module")
+def training() -> Iterator[ModuleType]:
+    with recipe_modules("lorenz96", ["prior"]) as modules:
+        yield modules.prior
 
 
 def test_scores_are_what_they_are_called(recipe) -> None:
@@ -76,3 +91,38 @@ def test_every_setting_has_methods_that_fit_it(recipe) -> None:
         for run in setting.runs:
             run.method.check(replace(model, first=model.first[: run.members]), run.members)
         assert len({(recipe.text(run.method), run.members) for run in setting.runs}) == len(setting.runs)
+
+
+@pytest.mark.parametrize("forcing", [(8.0, 8.0), (6.0, 10.0)])
+def test_trajectories_side_by_side_are_those_of_the_system(training, forcing) -> None:
+    found = training.trajectories(forcing, count=2, validation=1, states=5)
+    assert found.split.values.tolist() == ["train", "train", "valid"] and ("forcing" in found) == (forcing[0] < 8)
+    for _, one in found.groupby("trajectory"):
+        each = float(one.forcing.mean()) if "forcing" in one else 8.0
+        following = Lorenz96(forcing=each).advance({"x": one.x.values[0, 0]}, 4)["x"]
+        np.testing.assert_allclose(one.x.values[0, 1:], following, atol=1e-4)
+        assert forcing[0] <= each <= forcing[1]
+
+
+def test_a_window_is_smoothed_and_its_row_replaced(windows, tmp_path: Path) -> None:
+    draw = windows.with_model(sdaxr.methods.EnKS())
+    found = windows.row("sakov2008", 0, draw, 60, "cpu")
+    assert found["rmse"] < 0.5 < 1 and found["cycles"] == 64 and found["spread"] > 0
+    key = {"scenario": "sakov2008", "method": "enks", "members": 60}
+    for number, rmse in ((0, 1.0), (1, 2.0), (0, 3.0)):
+        windows.save(key | {"window": number} | found | {"rmse": rmse}, tmp_path / "w.csv")
+    table = windows.summary(pd.read_csv(tmp_path / "w.csv"))
+    assert table.rmse.tolist() == [2.5] and table.rmse_se.tolist() == [0.5] and table.windows.tolist() == [2]
+
+
+def test_rows_of_a_gpu_are_taken_over(windows, tmp_path: Path) -> None:
+    line = {"what": "window", "at": 1.0, "scenario": "sakov2008", "method": "sda", "members": 16, "window": 3}
+    lines = [{"what": "machine", "at": 0.1}, line | {"rmse": 0.5, "device": "cuda"}]
+    (tmp_path / "smoothing.jsonl").write_text("".join(json.dumps(each) + "\n" for each in lines))
+    outcome = CliRunner().invoke(
+        windows.main, ["--take", str(tmp_path / "smoothing.jsonl"), "--output", str(tmp_path / "w.csv")]
+    )
+    assert outcome.exit_code == 0, outcome.output
+    assert pd.read_csv(tmp_path / "w.csv").to_dict("records") == [
+        {key: value for key, value in lines[1].items() if key not in ("what", "at")}
+    ]
