@@ -33,7 +33,7 @@ def run(phase: Phase) -> None:
         data = recipe.trajectories(forcing, **sizes)
         seconds = time.monotonic() - begin
         phase.record("trajectories", prior=name, sizes=dict(data.sizes), seconds=round(seconds, 1))
-        design = Design(name, options, optimisation, {}, batch=optimisation.batch)
+        design = Design(name, options, optimisation, recipe.SAMPLER, batch=optimisation.batch)
         last = name != "lorenz96"
         prior = trained(phase, data, design, phase.left - 10 if last else (1 - SECOND) * phase.left)
         test = recipe.trajectories(forcing, count=0, validation=32, states=options["window"], seed=1)

@@ -74,7 +74,7 @@ def trained(phase: Phase, data: xr.Dataset, design: Design, seconds: float) -> s
         data, store, **options, optimisation=optimisation, minutes=seconds / 60, name=design.name, seed=0,
         device=str(phase.device), overwrite=True, progress=False,
     )  # fmt: skip
-    prior = prior.with_sampling(sampler=design.sampler) if design.sampler else prior
+    prior = prior.with_sampling(sampler=design.sampler)
     prior.save(final, dtype=torch.float16)
     done = prior.metadata["training"]
     phase.record(

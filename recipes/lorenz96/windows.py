@@ -34,7 +34,7 @@ from sdaxr.systems.lorenz96 import Lorenz96
 
 HERE = Path(__file__).parent
 # Factors of the ensembles of the smoothers; a wrong model needs more.
-INFLATIONS = (1.0, 1.1)
+INFLATIONS = (1.0, 1.05, 1.1, 1.2)
 KEYS = ["scenario", "method", "members", "window"]
 
 

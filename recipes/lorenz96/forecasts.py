@@ -1,0 +1,76 @@
+"""A prior that is cycled: each window has a forecast by the model as background, and knows all the past.
+
+    python recipes/lorenz96/forecasts.py --scenario sakov2008 --windows 10       # 20 minutes of one core
+    python recipes/lorenz96/forecasts.py --scenario spantini2019 --windows 8     # 30 minutes
+
+Observations and scores are those of windows.py, of one long series. With a lag, each state also knows what is observed
+so many states after its window. forecasts.csv has a row for each window; the first one has no past.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import click
+import numpy as np
+import pandas as pd
+import torch
+from run import batch_means, score
+from windows import SCENARIOS
+
+import sdaxr
+from sdaxr.systems.lorenz96 import Lorenz96
+
+HERE = Path(__file__).parent
+# States of a window, and states after it whose observations it knows. A window holds whole cycles of observations.
+LENGTHS = {"sakov2008": (32, 24), "bocquet2010": (32, 24), "spantini2019": (96, 0)}
+# Dense observations leave one mode, which takes fewer evaluations.
+SAMPLERS = {"sakov2008": {"steps": 32, "corrections": 2}, "bocquet2010": {"steps": 32, "corrections": 4}}
+
+
+@click.command()
+@click.option("--scenario", "scenarios", multiple=True, type=click.Choice(list(LENGTHS)), default=["sakov2008"])
+@click.option("--prior", default="lorenz96", show_default=True)
+@click.option("--windows", default=10, show_default=True)
+@click.option("--members", default=8, show_default=True)
+@click.option("--seed", default=0, show_default=True, help="Of truth, observations and samples.")
+@click.option("--output", type=Path, default=HERE / "forecasts.csv", show_default=True)
+def main(scenarios: tuple[str, ...], prior: str, windows: int, members: int, seed: int, output: Path) -> None:
+    """Cycle, and print means over all windows but the first."""
+    torch.set_num_threads(1)
+    for scenario in scenarios:
+        width, lag = LENGTHS[scenario]
+        task = replace(SCENARIOS[scenario], states=windows * width)
+        truth = task.truth(500 + seed)
+        observations = task.observe(truth, 500 + seed)
+        begun = time.process_time()
+        posterior = sdaxr.cycle(
+            observations, prior, window=width, lag=lag, carry=Lorenz96(), members=members, seed=seed, times=truth.time,
+            sampler=SAMPLERS.get(scenario), progress=False,
+        )  # fmt: skip
+        seconds = (time.process_time() - begun) / windows
+        at = slice(None, None, task.every)
+        found = score(posterior.x.transpose("time", "member", "site").values[at].astype(float), truth.x.values[at])
+        per_window = {key.removesuffix("_filter"): values.reshape(windows, -1) for key, values in found.items()}
+        for number in range(windows):
+            scores = {key: float(values[number].mean()) for key, values in per_window.items()}
+            key = {"scenario": scenario, "seed": seed, "members": members, "window": number}
+            _save(key | scores | {"cycles": per_window["rmse"].shape[1], "seconds": seconds}, output)
+        for key, values in per_window.items():
+            mean, error = batch_means([np.ravel(values[1:])])
+            print(f"{scenario}: {key} {mean:.3f} ± {error:.3f}, {seconds:.0f} s a window", flush=True)
+
+
+def _save(row: dict[str, object], output: Path) -> None:
+    new = pd.DataFrame([row])
+    if output.exists():
+        old = pd.read_csv(output)
+        keys = ["scenario", "seed", "members", "window"]
+        new = pd.concat([old[~(old[keys] == new[keys].iloc[0]).all(axis=1)], new], ignore_index=True)
+    new.to_csv(output, index=False, float_format="%.4g")
+
+
+if __name__ == "__main__":
+    main()
