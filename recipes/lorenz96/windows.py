@@ -23,13 +23,14 @@ import numpy as np
 import pandas as pd
 import torch
 import xarray as xr
-from run import score
+from run import HALF, score
 
 import sdaxr
 from sdaxr import operators as op
 from sdaxr.filters.enks import EnKS
 from sdaxr.filters.etkf import ETKF
 from sdaxr.filters.ienks import IEnKS
+from sdaxr.filters.letkf import LETKF
 from sdaxr.systems.lorenz96 import Lorenz96
 
 HERE = Path(__file__).parent
@@ -97,16 +98,17 @@ def with_model(method: Any) -> Callable[..., xr.Dataset]:
 
 def methods(prior: str, unknown: str) -> dict[str, tuple[Callable[..., xr.Dataset], int]]:
     """Each method with its number of members; ``unknown`` is the prior whose forcing is unknown."""
-    return {
+    found = {
         "sda": (with_prior(prior), 16),
         "sda, unknown forcing": (with_prior(unknown, method="sda"), 16),
         "mmps, unknown forcing": (with_prior(unknown, method="mmps"), 16),
-        **{
-            f"enks, inflation {a:g}": (with_model(EnKS(filter=ETKF(inflation=a, rotation=True))), 200)
-            for a in INFLATIONS
-        },
-        **{f"ienks, inflation {a:g}": (with_model(IEnKS(lag=8, inflation=a, rotation=True)), 60) for a in INFLATIONS},
     }
+    for factor in INFLATIONS:
+        local = LETKF(inflation=factor, localisation=HALF, rotation=True)
+        found[f"enks, inflation {factor:g}"] = with_model(EnKS(ETKF(inflation=factor, rotation=True))), 200
+        found[f"enks of letkf, inflation {factor:g}"] = with_model(EnKS(local)), 100
+        found[f"ienks, inflation {factor:g}"] = with_model(IEnKS(lag=8, inflation=factor, rotation=True)), 60
+    return found
 
 
 def row(scenario: str, number: int, draw: Callable[..., xr.Dataset], members: int, device: str) -> dict[str, Any]:
