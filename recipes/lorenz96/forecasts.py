@@ -25,9 +25,9 @@ from sdaxr.systems.lorenz96 import Lorenz96
 
 HERE = Path(__file__).parent
 # States of a window, and states after it whose observations it knows. A window holds whole cycles of observations.
-LENGTHS = {"sakov2008": (32, 24), "bocquet2010": (32, 24), "spantini2019": (96, 0)}
+LENGTHS = {"sakov2008": (32, 24), "half-observed": (32, 24), "spantini2019": (96, 0)}
 # Dense observations leave one mode, which takes fewer evaluations.
-SAMPLERS = {"sakov2008": {"steps": 32, "corrections": 2}, "bocquet2010": {"steps": 32, "corrections": 4}}
+SAMPLERS = {"sakov2008": {"steps": 32, "corrections": 2}, "half-observed": {"steps": 32, "corrections": 4}}
 
 
 @click.command()
