@@ -39,7 +39,7 @@ class EnKF(LocalFilter):
 
     Parameters
     ----------
-    inflation, rtps, rtpp
+    inflation, rtps, rtpp, adaptive, adaptive_first
         As of `sdaxr.filters.ensemble.EnsembleFilter`.
     localisation
         Half of the distance beyond which observations do not act, in the units of the coordinates, km on the sphere

@@ -39,7 +39,7 @@ class LETKF(LocalFilter):
 
     Parameters
     ----------
-    inflation, rtps, rtpp
+    inflation, rtps, rtpp, adaptive, adaptive_first
         As of `sdaxr.filters.ensemble.EnsembleFilter`.
     localisation
         Half of the distance beyond which observations do not act, in the units of the coordinates, km on the sphere
@@ -76,8 +76,7 @@ class LETKF(LocalFilter):
         if points is None or self.localisation is None:
             raise OptionError(f"method={self.name!r} needs localisation= and the points of the grid, found none")
         deviations, innovation = forecast.whitened
-        tapers = points.tapers(forecast.observation.places, self.localisation)
-        weights = local_transforms(deviations, innovation, tapers, self.finite_size)
+        weights = local_transforms(deviations, innovation, self.weights(forecast), self.finite_size)
         if self.rotation:
             weights = rotated(weights, forecast.random)
 

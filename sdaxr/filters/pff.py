@@ -84,7 +84,7 @@ class PFF(LocalFilter):
 
     Parameters
     ----------
-    inflation, rtps, rtpp
+    inflation, rtps, rtpp, adaptive, adaptive_first
         As of `sdaxr.filters.ensemble.EnsembleFilter`.
     localisation
         Half of the distance at which covariances of the forecast vanish, in the units of the coordinates, km on the

@@ -21,7 +21,7 @@ import xarray as xr
 from sdaxr.archives.paths import store_path
 from sdaxr.archives.seeds import unit_seed
 from sdaxr.archives.stores import check_free
-from sdaxr.filters.ensemble import EnsembleMethod
+from sdaxr.filters.ensemble import ADAPTIVE, EnsembleMethod
 from sdaxr.filters.smoothing import smooth
 from sdaxr.inference.windows import finished, joined, windows_folder, within
 from sdaxr.observations.provenance import describe_networks, fingerprint
@@ -116,6 +116,7 @@ def cycle_system(
         )  # fmt: skip
         analyses.append(analysis)
         if end < axis.size:
+            chosen = chosen.continued(analysis.attrs)
             background = _carried(analysis, model, axis[end : end + 1], unit_seed(seed, number))
     attrs = describe_networks(networks, operator) | about | _first_guess(analyses)
     return joined(analyses, list(networks), attrs, path, folder, overwrite)
@@ -149,10 +150,10 @@ def _carried(analysis: xr.Dataset, system: System, time: xr.DataArray, seed: int
 
 
 def _first_guess(analyses: Sequence[xr.Dataset]) -> dict[str, float]:
-    """Statistics of first guesses of all windows, which are roots of means over the observations."""
+    """Statistics of first guesses of all windows, roots of means over the observations; and the last inflation."""
     counts = [sum(np.atleast_1d(analysis.attrs["observations_used"])) for analysis in analyses]
     names = dict.fromkeys(n for analysis in analyses for n in analysis.attrs if str(n).startswith("first_guess_"))
-    found = {}
+    found = {ADAPTIVE: float(analyses[-1].attrs[ADAPTIVE])} if ADAPTIVE in analyses[-1].attrs else {}
     for name in map(str, names):
         squares = [count * float(a.attrs.get(name, 0.0)) ** 2 for a, count in zip(analyses, counts, strict=True)]
         found[name] = float(np.sqrt(sum(squares) / sum(counts)))
