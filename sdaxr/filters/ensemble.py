@@ -18,12 +18,13 @@ import numpy as np
 import xarray as xr
 
 from sdaxr.archives.seeds import unit_seed
+from sdaxr.filters.advancing import advanced
 from sdaxr.filters.base import Drawn, ModelMethod
 from sdaxr.filters.inflation import adapted_factor, relaxed_to_perturbations, relaxed_to_spread
 from sdaxr.filters.localisation import Points
 from sdaxr.filters.state_space import StateObservation, StateSpaceModel
 from sdaxr.observations.window import background_ensemble
-from sdaxr.schema import TIME, DataError, DivergenceError, OptionError
+from sdaxr.schema import TIME, DataError, OptionError
 from sdaxr.states.axes import ensemble_dimension
 from sdaxr.systems.base import System
 from sdaxr.systems.layout import channels_of, system_layout
@@ -299,29 +300,6 @@ def forward(model: StateSpaceModel, method: EnsembleFilter, seed: int, lag: int 
             last = index
     adaptive = {} if method.adaptive is None else {ADAPTIVE: float(factor.mean())}
     return Drawn(paths.swapaxes(0, 1), statistics.about | adaptive)
-
-
-def advanced(
-    model: StateSpaceModel, states: np.ndarray, steps: int, random: np.random.Generator, time: int
-) -> np.ndarray:
-    """The next ``steps`` states of each member after the state ``time``, (members, n) to (steps, members, n).
-
-    Raises
-    ------
-    DivergenceError
-        If a member is not finite.
-    """
-    with np.errstate(over="ignore", invalid="ignore"):
-        later = model.system.advance_ensemble(states, steps, random)
-    # States are kept in single precision; what this cannot hold has diverged. The comparison is false for NaN, too.
-    finite = (np.abs(later) < np.finfo(np.float32).max).all(-1)
-    if not finite.all():
-        step, member = (int(i) for i in np.argwhere(~finite)[0])
-        raise DivergenceError(
-            f"member {member} is not finite at {model.times.values[time + 1 + step]} in the forecast by "
-            f"{model.system.name}; take more members, localisation or other inflation, or check the errors"
-        )
-    return later
 
 
 def first_of(model: StateSpaceModel) -> np.ndarray:
