@@ -128,7 +128,7 @@ class _Accessor:
         store: str | Path | None = None,
         times: Any = None,
         background: xr.Dataset | None = None,
-        inflation: float = 1.0,
+        inflation: float | str = 1.0,
         overwrite: bool = False,
         progress: bool = True,
         **options: Any,

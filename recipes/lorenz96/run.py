@@ -38,6 +38,10 @@ from sdaxr.systems.lorenz96 import Lorenz96
 
 HERE = Path(__file__).parent
 KEYS = ["setting", "method", "options", "members"]
+HEAD = ("method", "members", "RMSE of the filter", "published", "of the smoother", "spread", "CRPS", "ms a cycle")
+SCORES = ("rmse_filter", "rmse_smoother", "spread", "crps", "seconds")
+# Columns in which an empty field is a missing number; an empty text is a text.
+NUMBERS = {key: [""] for key in ("cycles", *(f"{n}{end}" for n in SCORES for end in ("", "_se")), "published")}
 # Standard errors are those of the means of so many stretches of the cycles of each truth.
 BATCHES = 5
 # The support of the taper of DAPPER with the radius 4 ends at twice 1.82 * 4.
@@ -85,7 +89,7 @@ class Run:
 
 LORENZ_63 = Setting(Lorenz63(step=0.01, noise=0.0), 25, op.identity(), 2**0.5, 2**0.5, 50, 1000)
 LORENZ_96 = Setting(Lorenz96(), 1, op.identity(), 1.0, 1.0, 200, 500)
-HALF_OBSERVED = replace(LORENZ_96, operator=op.subsample(2), error=1.5**0.5)
+HALF_OBSERVED = replace(LORENZ_96, operator=op.subsample(2), error=1.5)
 SPANTINI = Setting(Lorenz96(step=0.4, substeps=20), 1, op.subsample(2), 0.5**0.5, 0.1**0.5, 50, 300)
 
 SETTINGS = {
@@ -98,6 +102,7 @@ SETTINGS = {
             Run(EnKF(inflation=1.01), 100, 0.56),
             Run(ETKF(finite_size=1.0), 3, 0.60),
             Run(ETKF(finite_size=1.0, rotation=True), 10, 0.54),
+            Run(ETKF(adaptive=0.1, rotation=True), 10),
             Run(EnKS(filter=ETKF(inflation=1.02, rotation=True), lag=25), 10),
             Run(IEnKS(lag=25, inflation=1.02, rotation=True), 10, 0.31),
         ),
@@ -114,6 +119,8 @@ SETTINGS = {
             Run(EnSRF(inflation=1.02), 28, 0.18),
             Run(EnSRF(inflation=1.07, localisation=1.82 * 6), 7, 0.23),
             Run(LETKF(inflation=1.04, localisation=HALF, rotation=True), 7, 0.22),
+            Run(ETKF(adaptive=0.1, rotation=True), 24),
+            Run(LETKF(adaptive=0.1, localisation=HALF, rotation=True), 7),
             Run(EnKS(filter=ETKF(inflation=1.013, rotation=True), lag=20), 24),
             Run(EnKS(filter=LETKF(inflation=1.04, localisation=HALF, rotation=True), lag=10), 7),
             Run(IEnKS(lag=20, finite_size=2.0), 24),
@@ -128,11 +135,13 @@ SETTINGS = {
     "bocquet2010": replace(
         HALF_OBSERVED,
         runs=(
-            Run(ETKF(finite_size=1.0, inflation=1.01, rotation=True), 24, 0.38),
+            Run(ETKF(finite_size=1.0, inflation=1.01, rotation=True), 24, 0.58),
             Run(ETKF(finite_size=2.0, rotation=True), 24),
+            Run(ETKF(adaptive=0.1, rotation=True), 24),
             Run(LETKF(inflation=1.04, localisation=HALF, rotation=True), 10),
-            Run(IEnKS(lag=2, inflation=1.04), 19, 0.39),
-            Run(IEnKS(lag=2, finite_size=1.5), 19, 0.39),
+            Run(LETKF(adaptive=0.1, localisation=HALF, rotation=True), 10),
+            Run(IEnKS(lag=2, inflation=1.04), 19, 0.46),
+            Run(IEnKS(lag=2, finite_size=1.5), 19, 0.45),
         ),
     ),
     "spantini2019": replace(
@@ -145,6 +154,7 @@ SETTINGS = {
             Run(LETKF(inflation=1.02, localisation=HALF), 60, 0.89),
             Run(LETKF(inflation=1.02, localisation=HALF), 100, 0.84),
             Run(LETKF(inflation=1.06, localisation=HALF), 100),
+            Run(LETKF(adaptive=0.1, localisation=HALF), 40),
             Run(IEnKS(lag=2, inflation=1.10), 40, 0.52),
             Run(IEnKS(lag=2, finite_size=1.0, rotation=True), 100, 0.43),
         ),
@@ -154,20 +164,23 @@ SETTINGS = {
 
 @click.command()
 @click.option("--setting", "names", multiple=True, type=click.Choice(list(SETTINGS)), help="Default: all.")
-@click.option("--method", "methods", multiple=True, help="Names of methods. Default: all.")
+@click.option("--method", "methods", multiple=True, help="Names of methods, or with options. Default: all.")
 @click.option("--truths", default=4, show_default=True, help="Independent series.")
 @click.option("--cycles", type=int, help="Cycles of each after the burn-in. Default: 1000 or 500.")
 @click.option("--output", type=Path, default=HERE / "results.csv", show_default=True)
 def main(names: tuple[str, ...], methods: tuple[str, ...], truths: int, cycles: int | None, output: Path) -> None:
-    """Measure, and write a row for each method."""
+    """Measure, write a row for each method, and the tables of the page."""
     for name in names or SETTINGS:
         setting = SETTINGS[name] if cycles is None else replace(SETTINGS[name], cycles=cycles)
-        runs = [run for run in setting.runs if not methods or run.method.name in methods]
+        runs = [run for run in setting.runs if not methods or any(label(run.method).startswith(m) for m in methods)]
         series = [experiment(setting, seed) for seed in range(truths)]
         for run in runs:
             found = measure(setting, run, series)
             row = {"setting": name, "method": run.method.name, "options": text(run.method), "members": run.members}
             save(row | found | {"published": run.published}, output)
+    if output == HERE / "results.csv":
+        page = HERE / "README.md"
+        page.write_text(with_tables(page.read_text(), pd.read_csv(output, keep_default_na=False, na_values=NUMBERS)))
     print(pd.read_csv(output).to_string())
 
 
@@ -251,17 +264,50 @@ def text(method: EnsembleMethod) -> str:
 
 def save(row: dict[str, Any], output: Path) -> None:
     """Write a row in the place of the one with the same keys, or at the end."""
-    columns = [*KEYS, "cycles"]
-    columns += [
-        f"{n}{end}" for n in ("rmse_filter", "rmse_smoother", "spread", "crps", "seconds") for end in ("", "_se")
-    ]
-    new = pd.DataFrame([row]).reindex(columns=[*columns, "published"])
+    new = pd.DataFrame([row]).reindex(columns=[*KEYS, *NUMBERS])
     if output.exists():
-        old = pd.read_csv(output, keep_default_na=False, na_values={c: [""] for c in new.columns if c not in KEYS})
+        old = pd.read_csv(output, keep_default_na=False, na_values=NUMBERS)
         same = (old[KEYS].astype(str) == new[KEYS].astype(str).iloc[0]).all(axis=1)
         new = pd.concat([old[~same], new], ignore_index=True)
     new.to_csv(output, index=False, float_format="%.4g")
     print(new.iloc[-1].to_dict(), flush=True)
+
+
+def label(method: EnsembleMethod) -> str:
+    """The name and the options that are not the defaults, as in the tables."""
+    return f"{method.name} {text(method)}".strip()
+
+
+def with_tables(page: str, table: pd.DataFrame) -> str:
+    """The page with the rows of each setting between its marks: those of `SETTINGS` in their order, then others."""
+    for name, setting in SETTINGS.items():
+        keys = [(run.method.name, text(run.method), run.members) for run in setting.runs]
+        own = table[table.setting == name]
+        places = [_place((row.method, row.options, row.members), keys) for row in own.itertuples()]
+        rows = [_row(own.iloc[i]) for i in np.argsort(places, kind="stable")]
+        lines = ["| " + " | ".join(HEAD) + " |", "|" + "---|" * len(HEAD), *rows]
+        marks = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
+        before, rest = page.split(marks[0])
+        page = "\n".join([before + marks[0], "", *lines, "", marks[1] + rest.split(marks[1])[1]])
+    return page
+
+
+def _place(key: tuple[str, str, int], keys: list[tuple[str, str, int]]) -> int:
+    return keys.index(key) if key in keys else len(keys)
+
+
+def _row(row: pd.Series) -> str:
+    def with_error(key: str, factor: float = 1.0, digits: int = 3) -> str:
+        if pd.isna(row[key]):
+            return ""
+        return f"{factor * row[key]:.{digits}f} ± {factor * row[f'{key}_se']:.{digits}f}"
+
+    cells = (
+        f"`{row.method}` {row.options}".strip(), f"{row.members}", with_error("rmse_filter"),
+        "" if pd.isna(row.published) else f"{row.published:g}", with_error("rmse_smoother"), with_error("spread"),
+        with_error("crps"), with_error("seconds", 1000, 2),
+    )  # fmt: skip
+    return f"| {' | '.join(cells)} |"
 
 
 if __name__ == "__main__":

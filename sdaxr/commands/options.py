@@ -285,3 +285,8 @@ training = (
     ),
     click.option("--name", help="Name of the prior, which its file records."),
 )
+
+
+def factor(value: str) -> float | str:
+    """A number, or the word for a factor that follows from the observations."""
+    return value if value == "adaptive" else float(value)

@@ -18,6 +18,7 @@ from torch import Tensor
 from sdaxr.filters.localisation import coordinates_of
 from sdaxr.filters.state_space import ObservationErrors, StateObservation, StateSpaceModel, markov_chain
 from sdaxr.observations.observed import ObservedPoints
+from sdaxr.observations.places import OBS
 from sdaxr.observations.plausibility import implausible_values
 from sdaxr.observations.repeats import without_repeats
 from sdaxr.observations.screening import DUPLICATE, Screening
@@ -26,6 +27,7 @@ from sdaxr.operators.base import steps_of
 from sdaxr.operators.locations import Locations
 from sdaxr.operators.measurements import Measurements
 from sdaxr.schema import TIME, DataError, OperatorError
+from sdaxr.states.fields import StateLayout
 from sdaxr.states.time import nearest_times
 from sdaxr.systems.base import System
 from sdaxr.systems.layout import system_layout
@@ -69,19 +71,19 @@ def build_model(
     OperatorError
         If an operator cannot be applied, or combines several times.
     """
-    how = Screening() if screening is None else screening
+    how, layout = Screening() if screening is None else screening, system_layout(system)
     parts: list[list[StateObservation]] = [[] for _ in range(times.size)]
     seen: dict[str, ObservedPoints] = {}
     climate = _climate(markov_chain(system), times.size) if first is None else _run(system, first, times.size)
     for name, data in networks.items():
-        whole = _Network.of(data, operators[name], system, times, how)
+        whole = _Network.of(data, operators[name], layout, times, how)
         whole = replace(whole, points=without_repeats(whole.points, seen, how))
         split = {}
         if whole.points.count:
             split = dict(_by_time(_used(data, whole.points), operators[name], whole, times, how))
             states = _different(climate, times.size) if first is not None else system.initial(2 * times.size, seed=0)
             _check_split(name, operators[name], whole, split, states)
-        _check_plausible(whole, climate)
+        _check_plausible(whole, climate, times.size)
         for index, part in split.items():
             parts[index].append(part)
         seen[name] = whole.points
@@ -122,11 +124,10 @@ def _different(climate: np.ndarray, length: int) -> np.ndarray:
     return chosen * random.uniform(0.8, 1.2, (2 * length, 1))
 
 
-def _check_plausible(network: _Network, climate: np.ndarray) -> None:
+def _check_plausible(network: _Network, climate: np.ndarray, length: int) -> None:
     """Raise `DataError` where an observation is implausible for the trajectories ``climate`` of the system."""
     if not network.points.count:
         return
-    length = climate.shape[1] // network.system.size
     predicted = network.observation(None, length).predict(climate)
     predicted = predicted[np.isfinite(predicted).all(1)]  # a trajectory that diverges tells nothing
     mean, scale = np.full((2, network.points.count), np.nan)
@@ -163,20 +164,40 @@ def _by_time(
     data: xr.Dataset, operator: Operator, whole: _Network, times: xr.DataArray, screening: Screening
 ) -> Iterator[tuple[int, StateObservation]]:
     """The observations of one network by state: pairs of the index of the state and its observations."""
-    system = whole.system
     observed = whole.places(times.values)
-    for index in sorted(set(observed)):
+    order = np.argsort(observed, kind="stable")
+    states, firsts = np.unique(observed[order], return_index=True)
+    parts = zip(states.tolist(), np.split(order, firsts[1:]), strict=True)
+    if operator.steady:
+        # One binding, to the first state, is that of every state.
+        bound = operator.bind(Template.from_dataset(whole.layout.template(times[:2])))
+        for index, own in parts:
+            yield index, whole.select(own).at_first(bound).observation(0, 2)
+        return
+    for index, own in parts:
         # Two states, because times are compared in units of their step, and one state has no step.
         first = max(0, min(index, times.size - 2))
         pair = times[first : first + 2]
-        seen = _Network.of(data, _dropping(operator), system, pair, replace(screening, outside="drop"))
+        some, of_some = _restricted(data, operator, whole.points.select(own))
+        seen = _Network.of(some, of_some, whole.layout, pair, replace(screening, outside="drop"))
         yield index, seen.select(seen.places(pair.values) == index - first).observation(index - first, pair.size)
 
 
-def _dropping(operator: Operator) -> Operator:
-    """The operator, with measurements at other times dropped instead of refused."""
+def _restricted(data: xr.Dataset, operator: Operator, points: ObservedPoints) -> tuple[xr.Dataset, Operator]:
+    """The observations and their operator, of measurements those of ``points``; others are dropped, not refused."""
+    *before, last = steps_of(operator)
+    if isinstance(last, Measurements) and OBS in data.dims:
+        rows = np.unique(np.concatenate([_rows(data, points, name) for name in points.where]))
+        own = last.take(rows)
+        return data.isel({OBS: rows}).assign_coords({OBS: own.labels}), compose(*before, own)
     steps = (replace(s, outside="drop") if isinstance(s, Locations | Measurements) else s for s in steps_of(operator))
-    return compose(*steps)
+    return data, compose(*steps)
+
+
+def _rows(data: xr.Dataset, points: ObservedPoints, name: str) -> np.ndarray:
+    """Numbers along ``obs`` of the observations of a variable, shape (n,)."""
+    dims = points.template.variables[name].dims
+    return np.unravel_index(points.source[name], [data.sizes[d] for d in dims])[dims.index(OBS)]
 
 
 @dataclass(frozen=True)
@@ -185,25 +206,25 @@ class _Network:
 
     Attributes
     ----------
-    system
-        The system.
+    layout
+        Labels of the states.
     bound
         The operator, bound to the times of the states.
     points
         The observations.
     """
 
-    system: System
+    layout: StateLayout
     bound: Bound
     points: ObservedPoints
 
     @classmethod
     def of(
-        cls, data: xr.Dataset, operator: Operator, system: System, times: xr.DataArray, screening: Screening
+        cls, data: xr.Dataset, operator: Operator, layout: StateLayout, times: xr.DataArray, screening: Screening
     ) -> _Network:
         """The observations in ``data`` of states at ``times``."""
-        bound = operator.bind(Template.from_dataset(system_layout(system).template(times)))
-        return cls(system, bound, ObservedPoints.of(data, bound.template, screening, times))
+        bound = operator.bind(Template.from_dataset(layout.template(times)))
+        return cls(layout, bound, ObservedPoints.of(data, bound.template, screening, times))
 
     def places(self, times: np.ndarray) -> np.ndarray:
         """Index among ``times`` of each observation, in the order of the variables; shape (n,)."""
@@ -218,13 +239,23 @@ class _Network:
         return np.concatenate(places)
 
     def select(self, chosen: np.ndarray) -> _Network:
-        """The same with the observations for which ``chosen``, shape (n,), is true."""
+        """The same with some observations, by truth, shape (n,), or by sorted number."""
         return replace(self, points=self.points.select(chosen))
+
+    def at_first(self, bound: Bound) -> _Network:
+        """The same observations at the first of other times, to which ``bound`` is bound."""
+        where = {}
+        for name, index in self.points.where.items():
+            axis = bound.template.variables[name].dims.index(TIME)
+            place = list(np.unravel_index(index, self.points.template.shape(name)))
+            place[axis] = np.zeros_like(index)
+            where[name] = np.ravel_multi_index(place, bound.template.shape(name))
+        return replace(self, bound=bound, points=replace(self.points, template=bound.template, where=where))
 
     def observation(self, index: int | None, length: int) -> StateObservation:
         """Observations of state ``index`` among ``length`` states; of flattened trajectories for ``index=None``."""
         where = {name: torch.from_numpy(i) for name, i in self.points.where.items() if len(i)}
-        shapes = {str(n): v.shape for n, v in self.system.template().data_vars.items()}
+        shapes = {n: tuple(self.layout.sizes[d] for d in self.layout.dims(n)) for n in self.layout.variables}
         sizes = [math.prod(shape) for shape in shapes.values()]
 
         def operator(x: Tensor) -> Tensor:

@@ -55,7 +55,7 @@ class EnFF(EnsembleFilter):
 
     Parameters
     ----------
-    inflation, rtps, rtpp
+    inflation, rtps, rtpp, adaptive, adaptive_first
         As of `sdaxr.filters.ensemble.EnsembleFilter`.
     flow
         ``"f2p"``, from the members after the analysis before to those of the forecast, or ``"ot"``, from noise.

@@ -27,7 +27,6 @@ from typing import ClassVar
 import numpy as np
 
 from sdaxr.filters.ensemble import Forecast, LocalFilter, Update
-from sdaxr.filters.localisation import gaspari_cohn
 
 
 @dataclass(frozen=True)
@@ -40,7 +39,7 @@ class EnKF(LocalFilter):
 
     Parameters
     ----------
-    inflation, rtps, rtpp
+    inflation, rtps, rtpp, adaptive, adaptive_first
         As of `sdaxr.filters.ensemble.EnsembleFilter`.
     localisation
         Half of the distance beyond which observations do not act, in the units of the coordinates, km on the sphere
@@ -60,8 +59,8 @@ class EnKF(LocalFilter):
                 return partial(np.matmul, _weights(*forecast.whitened, noise))
             return _gain_update(forecast, noise, np.ones(()), np.ones(()))
         places, half = forecast.observation.places, self.localisation
-        taper = points.spread(gaspari_cohn(points.distances(places), half))
-        return _gain_update(forecast, noise, taper, gaspari_cohn(points.among(places), half))
+        taper = points.spread(points.tapers(places, half))
+        return _gain_update(forecast, noise, taper, points.tapers_among(places, half))
 
 
 def _weights(deviations: np.ndarray, innovation: np.ndarray, noise: np.ndarray) -> np.ndarray:

@@ -16,8 +16,9 @@ References
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar, Self
 
 from sdaxr.filters.base import Drawn
 from sdaxr.filters.ensemble import EnsembleFilter, EnsembleMethod, forward
@@ -59,6 +60,10 @@ class EnKS(EnsembleMethod):
                 f"found filter={found!r} for EnKS, expected a filter whose analysis acts on states of any time: "
                 "'etkf', 'enkf', 'ensrf' or 'letkf'"
             )
+
+    def continued(self, about: Mapping[str, Any]) -> Self:
+        """The smoother with the filter that goes on where a result with the attributes ``about`` ends."""
+        return replace(self, filter=self.filter.continued(about))
 
     def check(self, model: StateSpaceModel, members: int) -> None:
         """Raise an error if the filter cannot use the observations or the system."""

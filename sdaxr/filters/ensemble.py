@@ -9,27 +9,31 @@ observations of one state change the ensemble.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import ClassVar
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import xarray as xr
 
 from sdaxr.archives.seeds import unit_seed
+from sdaxr.filters.advancing import advanced
 from sdaxr.filters.base import Drawn, ModelMethod
-from sdaxr.filters.inflation import relaxed_to_perturbations, relaxed_to_spread
+from sdaxr.filters.inflation import adapted_factor, relaxed_to_perturbations, relaxed_to_spread
 from sdaxr.filters.localisation import Points
 from sdaxr.filters.state_space import StateObservation, StateSpaceModel
 from sdaxr.observations.window import background_ensemble
-from sdaxr.schema import TIME, DataError, DivergenceError, OptionError
+from sdaxr.schema import TIME, DataError, OptionError
 from sdaxr.states.axes import ensemble_dimension
 from sdaxr.systems.base import System
 from sdaxr.systems.layout import channels_of, system_layout
 
 Update = Callable[[np.ndarray], np.ndarray]
 """A function of ensembles, (..., members, n) to the same shape, which an analysis applies to the states of any time."""
+
+ADAPTIVE = "adaptive_inflation"
+"""Attribute of results: the last factor of adaptive inflation, its mean over the points."""
 
 
 @dataclass(frozen=True)
@@ -118,6 +122,11 @@ class EnsembleMethod(ModelMethod):
     markov: ClassVar[bool] = False
     gaussian: ClassVar[bool] = True
 
+    def continued(self, about: Mapping[str, Any]) -> Self:
+        """The method that goes on where a result with the attributes ``about`` ends."""
+        del about
+        return self
+
     def check(self, model: StateSpaceModel, members: int) -> None:
         """Raise an error unless there is an ensemble, and the observations are those that the method needs."""
         super().check(model, members)
@@ -138,6 +147,12 @@ class EnsembleFilter(EnsembleMethod):
         Relaxation of the spread to that before the analysis, 0 to 1 (`sdaxr.filters.inflation`).
     rtpp
         Relaxation of the deviations to those before the analysis, 0 to 1.
+    adaptive
+        Adaptive inflation before each analysis: how far the factor on the variance of the forecast, which the
+        innovations tell, may move from one analysis to the next, one standard deviation (Miyoshi 2011,
+        doi:10.1175/2010MWR3570.1). With localisation, each point has a factor. None: none.
+    adaptive_first
+        This factor before the first analysis.
     """
 
     # Whether the update of an analysis may be applied to states of other times, which a smoother does.
@@ -146,12 +161,16 @@ class EnsembleFilter(EnsembleMethod):
     inflation: float = 1.0
     rtps: float = 0.0
     rtpp: float = 0.0
+    adaptive: float | None = None
+    adaptive_first: float = 1.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
         self.expect("inflation", 0 < self.inflation < np.inf, "a factor above 0")
         for key in ("rtps", "rtpp"):
             self.expect(key, 0 <= getattr(self, key) <= 1, "a number from 0 to 1")
+        self.expect("adaptive", self.adaptive is None or self.adaptive > 0, "a number above 0, or None")
+        self.expect("adaptive_first", 0 < self.adaptive_first < np.inf, "a factor above 0")
 
     @property
     def distribution(self) -> str:
@@ -167,10 +186,33 @@ class EnsembleFilter(EnsembleMethod):
     def analyse(self, forecast: Forecast) -> Update:
         """How the observations of one state change the ensemble of this state, before inflation."""
 
+    def weights(self, forecast: Forecast) -> np.ndarray:
+        """How much each observation counts at each point, (points, m); without localisation, at all as one."""
+        return np.ones((1, forecast.observation.values.size))
+
     def draw(self, model: StateSpaceModel, members: int, seed: int) -> Drawn:
         """The ensemble at each time, (members, time, n), given the observations until then."""
         del members
         return forward(model, self, seed)
+
+    def adapted(self, forecast: Forecast, factor: np.ndarray) -> tuple[Forecast, np.ndarray]:
+        """The forecast with its variance times the factors of adaptive inflation, (points,), and the next factors."""
+        if self.adaptive is None:
+            return forecast, factor
+        deviations, innovation = forecast.whitened
+        if forecast.points is not None:
+            # What is whitened has no place.
+            error = forecast.observation.errors.std
+            deviations, innovation = forecast.deviations / error, forecast.innovation / error
+        variances = (deviations**2).sum(0) / (len(deviations) - 1)
+        later = adapted_factor(factor, self.adaptive, innovation**2, variances, self.weights(forecast))
+        wide = factor if forecast.points is None else forecast.points.spread(factor)
+        mean = forecast.states.mean(0)
+        return replace(forecast, states=mean + np.sqrt(wide) * (forecast.states - mean)), later
+
+    def continued(self, about: Mapping[str, Any]) -> Self:
+        """The method with the adaptive inflation that a result with the attributes ``about`` ends with."""
+        return self if ADAPTIVE not in about else replace(self, adaptive_first=float(about[ADAPTIVE]))
 
     def inflated(self, before: np.ndarray, after: np.ndarray) -> np.ndarray:
         """The ensemble ``after`` an analysis, (members, n), with relaxation and inflation."""
@@ -186,7 +228,7 @@ class LocalFilter(EnsembleFilter):
 
     Parameters
     ----------
-    inflation, rtps, rtpp
+    inflation, rtps, rtpp, adaptive, adaptive_first
         As of `EnsembleFilter`.
     localisation
         Half of the distance beyond which observations do not act, in the units of the coordinates, km on the sphere
@@ -202,6 +244,12 @@ class LocalFilter(EnsembleFilter):
     def points(self, model: StateSpaceModel) -> Points | None:
         """Where the points of the grid are; None without localisation."""
         return None if self.localisation is None else Points.of(model.system)
+
+    def weights(self, forecast: Forecast) -> np.ndarray:
+        """How much each observation counts at each point, (points, m): the taper of their distance."""
+        if self.localisation is None or forecast.points is None:
+            return super().weights(forecast)
+        return forecast.points.tapers(forecast.observation.places, self.localisation)
 
     def check(self, model: StateSpaceModel, members: int) -> None:
         """Raise an error if grid or observations have no places, and as the base class."""
@@ -233,7 +281,7 @@ def forward(model: StateSpaceModel, method: EnsembleFilter, seed: int, lag: int 
     """
     random, first = np.random.default_rng([seed, 4]), first_of(model)
     points = method.points(model)
-    paths = np.empty((len(model), *first.shape))
+    paths, factor = np.empty((len(model), *first.shape)), np.full(points.count if points else 1, method.adaptive_first)
     paths[0], statistics, time, last, channels = first, FirstGuess(), 0, 0, channels_of(model.system)
     for index, observation in enumerate(model.observations):
         if observation is None and index + 1 < len(model):
@@ -243,35 +291,15 @@ def forward(model: StateSpaceModel, method: EnsembleFilter, seed: int, lag: int 
         time = index
         if observation is not None:
             forecast = Forecast(paths[index], observation, points, random, paths[last], channels)
+            forecast, factor = method.adapted(forecast, factor)
             statistics.add(forecast)
-            since, before = max(0, index - lag), paths[index].copy()
+            since, before = max(0, index - lag), forecast.states.copy()
+            paths[index] = before
             paths[since : index + 1] = method.analyse(forecast)(paths[since : index + 1])
             paths[index] = method.inflated(before, paths[index])
             last = index
-    return Drawn(paths.swapaxes(0, 1), statistics.about)
-
-
-def advanced(
-    model: StateSpaceModel, states: np.ndarray, steps: int, random: np.random.Generator, time: int
-) -> np.ndarray:
-    """The next ``steps`` states of each member after the state ``time``, (members, n) to (steps, members, n).
-
-    Raises
-    ------
-    DivergenceError
-        If a member is not finite.
-    """
-    with np.errstate(over="ignore", invalid="ignore"):
-        later = model.system.advance_ensemble(states, steps, random)
-    # States are kept in single precision; what this cannot hold has diverged. The comparison is false for NaN, too.
-    finite = (np.abs(later) < np.finfo(np.float32).max).all(-1)
-    if not finite.all():
-        step, member = (int(i) for i in np.argwhere(~finite)[0])
-        raise DivergenceError(
-            f"member {member} is not finite at {model.times.values[time + 1 + step]} in the forecast by "
-            f"{model.system.name}; take more members, localisation or other inflation, or check the errors"
-        )
-    return later
+    adaptive = {} if method.adaptive is None else {ADAPTIVE: float(factor.mean())}
+    return Drawn(paths.swapaxes(0, 1), statistics.about | adaptive)
 
 
 def first_of(model: StateSpaceModel) -> np.ndarray:

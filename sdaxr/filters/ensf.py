@@ -56,7 +56,7 @@ class EnSF(EnsembleFilter):
 
     Parameters
     ----------
-    inflation, rtps, rtpp
+    inflation, rtps, rtpp, adaptive, adaptive_first
         As of `sdaxr.filters.ensemble.EnsembleFilter`.
     steps
         Steps of the reverse diffusion.

@@ -25,7 +25,6 @@ from typing import ClassVar
 import numpy as np
 
 from sdaxr.filters.ensemble import Forecast, LocalFilter, Update, check_independent
-from sdaxr.filters.localisation import gaspari_cohn
 from sdaxr.filters.state_space import StateSpaceModel
 
 
@@ -40,7 +39,7 @@ class EnSRF(LocalFilter):
 
     Parameters
     ----------
-    inflation, rtps, rtpp
+    inflation, rtps, rtpp, adaptive, adaptive_first
         As of `sdaxr.filters.ensemble.EnsembleFilter`.
     localisation
         Half of the distance beyond which observations do not act, in the units of the coordinates, km on the sphere
@@ -60,8 +59,8 @@ class EnSRF(LocalFilter):
         taper = among = np.ones(())
         if self.localisation is not None and forecast.points is not None:
             places, points = forecast.observation.places, forecast.points
-            taper = points.spread(gaspari_cohn(points.distances(places), self.localisation))
-            among = gaspari_cohn(points.among(places), self.localisation)
+            taper = points.spread(points.tapers(places, self.localisation))
+            among = points.tapers_among(places, self.localisation)
         steps = []
         predicted, left = deviations.copy(), innovation.copy()
         for number in range(len(left)):

@@ -45,7 +45,7 @@ class ETKF(EnsembleFilter):
 
     Parameters
     ----------
-    inflation, rtps, rtpp
+    inflation, rtps, rtpp, adaptive, adaptive_first
         As of `sdaxr.filters.ensemble.EnsembleFilter`.
     rotation
         Whether the deviations are rotated at random after each analysis.

@@ -37,8 +37,9 @@ from typing import ClassVar
 
 import numpy as np
 
+from sdaxr.filters.advancing import advanced
 from sdaxr.filters.base import Drawn
-from sdaxr.filters.ensemble import EnsembleMethod, FirstGuess, Forecast, advanced, first_of
+from sdaxr.filters.ensemble import EnsembleMethod, FirstGuess, Forecast, first_of
 from sdaxr.filters.etkf import rotation
 from sdaxr.filters.inflation import precision_at
 from sdaxr.filters.state_space import StateSpaceModel

@@ -22,6 +22,19 @@ where :math:`d_\perp` is what no member explains. Where observations say little,
 analysis (eq. 36 of the latter). A factor on both says how sure the hyperprior is: 1 for an ensemble of draws; more
 where the ensemble of a deterministic model is better than random.
 
+Adaptive inflation multiplies the variance of forecasts by a factor :math:`\Delta` that the innovations tell (Miyoshi
+2011). Where m observations with the errors r have the innovations d and the forecast variances :math:`s^2`, weighted
+with the taper :math:`\rho` of their distance from a point (1 without localisation),
+
+.. math::
+    \Delta^o = \frac{\sum_j \rho_j (d_j^2 / r_j - 1)}{\sum_j \rho_j s_j^2 / r_j}, \qquad
+    v^o = 2 \frac{\sum_j \rho_j^2}{(\sum_j \rho_j)^2}
+          \left(\Delta^b + \frac{\sum_j \rho_j}{\sum_j \rho_j s_j^2 / r_j}\right)^2
+
+are an unbiased estimate and its variance, as if the innovations of one time were independent. The factor of the next
+forecast is the mean of :math:`\Delta^o` and of the factor before, :math:`\Delta^b`, weighted by their variances
+:math:`v^o` and :math:`v^b`, which is an option: how far the factor may move from one analysis to the next.
+
 References
 ----------
 .. [1] Zhang, F., Snyder, C. & Sun, J. (2004). Impacts of initial estimate and observation availability on
@@ -32,6 +45,8 @@ References
    doi:10.5194/npg-18-735-2011
 .. [4] Bocquet, M., Raanes, P. N. & Hannart, A. (2015). Expanding the validity of the ensemble Kalman filter without the
    intrinsic need for inflation. doi:10.5194/npg-22-645-2015
+.. [5] Miyoshi, T. (2011). The Gaussian approach to adaptive covariance inflation and its implementation with the local
+   ensemble transform Kalman filter. doi:10.1175/2010MWR3570.1
 """
 
 from __future__ import annotations
@@ -41,6 +56,9 @@ import numpy as np
 # Squares of the inflation factors among which the minimum of the dual cost is looked for, 0.25 to 100, and halvings of
 # the interval between two of them.
 _SQUARES, _HALVINGS = np.geomspace(0.25**2, 100.0**2, 121), 40
+
+# Smallest factor on the variance. With one far below 1 an ensemble shrinks until innovations tell nothing about it.
+_SMALLEST = 0.9
 
 
 def relaxed_to_perturbations(before: np.ndarray, after: np.ndarray, alpha: float) -> np.ndarray:
@@ -107,3 +125,29 @@ def hyperprior(values: np.ndarray, certainty: float) -> tuple[np.ndarray, np.nda
     of_prior = ((members - 1) / (members - 1 + values)).mean(-1)
     correction = (unknown_mean / weight) ** (of_prior / 2)
     return certainty * unknown_mean / correction, certainty * weight * correction
+
+
+def adapted_factor(
+    factor: np.ndarray, deviation: float, squares: np.ndarray, variances: np.ndarray, tapers: np.ndarray
+) -> np.ndarray:
+    r"""The factor on the variance of the next forecast at each point, (points,); unchanged where nothing is observed.
+
+    Parameters
+    ----------
+    factor
+        :math:`\Delta^b`, the factor of this forecast, shape (points,).
+    deviation
+        :math:`\sqrt{v^b}`, how far the factor may move.
+    squares, variances
+        :math:`d^2 / r` and :math:`s^2 / r` without the factor, shape (m,).
+    tapers
+        :math:`\rho` of each observation at each point, shape (points, m).
+    """
+    weight, spread = tapers.sum(1), tapers @ variances
+    near = (weight > 0) & (spread > 0)
+    prior, weight, spread, tapers = factor[near], weight[near], spread[near], tapers[near]
+    estimate = (tapers @ squares - weight) / spread
+    error = 2 * (tapers**2).sum(1) / weight**2 * (prior + weight / spread) ** 2
+    adapted = factor.copy()
+    adapted[near] = (prior + deviation**2 / (deviation**2 + error) * (estimate - prior)).clip(min=_SMALLEST)
+    return adapted

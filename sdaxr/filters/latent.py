@@ -25,6 +25,7 @@ References
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -97,6 +98,10 @@ class Latent(EnsembleMethod):
             return self
         return replace(self, trajectories=open_archive(self.trajectories))
 
+    def continued(self, about: Mapping[str, Any]) -> Latent:
+        """The method with the filter that goes on where a result with the attributes ``about`` ends."""
+        return replace(self, filter=self.filter.continued(about))
+
     def check(self, model: StateSpaceModel, members: int) -> None:
         """Raise an error if the filter cannot use the observations, or there are fewer patterns than asked for."""
         if self.filter.gaussian:
@@ -107,7 +112,8 @@ class Latent(EnsembleMethod):
     def draw(self, model: StateSpaceModel, members: int, seed: int) -> Drawn:
         """The ensemble at each time, (members, time, n), given the observations until then."""
         del members
-        return forward(model, _Encoded(filter=self.filter, patterns=self._patterns(model)), seed)
+        adaptive = {key: getattr(self.filter, key) for key in ("adaptive", "adaptive_first")}
+        return forward(model, _Encoded(filter=self.filter, patterns=self._patterns(model), **adaptive), seed)
 
     def _patterns(self, model: StateSpaceModel) -> Patterns:
         data = self.resolve().trajectories

@@ -23,7 +23,6 @@ import numpy as np
 
 from sdaxr.filters.ensemble import Forecast, LocalFilter, Update, check_independent
 from sdaxr.filters.etkf import rotated, transform
-from sdaxr.filters.localisation import gaspari_cohn
 from sdaxr.filters.state_space import StateSpaceModel
 from sdaxr.schema import OptionError
 
@@ -40,7 +39,7 @@ class LETKF(LocalFilter):
 
     Parameters
     ----------
-    inflation, rtps, rtpp
+    inflation, rtps, rtpp, adaptive, adaptive_first
         As of `sdaxr.filters.ensemble.EnsembleFilter`.
     localisation
         Half of the distance beyond which observations do not act, in the units of the coordinates, km on the sphere
@@ -77,8 +76,7 @@ class LETKF(LocalFilter):
         if points is None or self.localisation is None:
             raise OptionError(f"method={self.name!r} needs localisation= and the points of the grid, found none")
         deviations, innovation = forecast.whitened
-        tapers = gaspari_cohn(points.distances(forecast.observation.places), self.localisation)
-        weights = local_transforms(deviations, innovation, tapers, self.finite_size)
+        weights = local_transforms(deviations, innovation, self.weights(forecast), self.finite_size)
         if self.rotation:
             weights = rotated(weights, forecast.random)
 

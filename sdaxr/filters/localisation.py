@@ -23,8 +23,9 @@ References
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -34,6 +35,9 @@ from sdaxr.states.axes import is_latitude, is_longitude
 from sdaxr.states.coordinates import EARTH_RADIUS, separation
 from sdaxr.systems.base import System
 from sdaxr.systems.layout import system_layout
+
+# Networks whose tapers are kept: those that take turns, but not each place of a moving instrument.
+_NETWORKS = 8
 
 
 def gaspari_cohn(distance: np.ndarray, half: float) -> np.ndarray:
@@ -65,6 +69,7 @@ class Points:
     turns: Mapping[str, float | None]
     channels: int
     globe: tuple[str, str] | None = None
+    _tapers: dict[Any, np.ndarray] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @classmethod
     def of(cls, system: System) -> Points:
@@ -120,6 +125,17 @@ class Points:
         known = self.known(observed)
         return self._between(known, known)
 
+    def tapers(self, observed: Mapping[str, np.ndarray], half: float) -> np.ndarray:
+        """Tapers between all points and observed places, (points, m); parameters and errors of `distances`.
+
+        Those of the last networks are kept: most networks observe the same places again and again.
+        """
+        return self._kept("points", observed, half, self.distances)
+
+    def tapers_among(self, observed: Mapping[str, np.ndarray], half: float) -> np.ndarray:
+        """Tapers between observed places, (m, m), kept like `tapers`; parameters and errors of `distances`."""
+        return self._kept("among", observed, half, self.among)
+
     def spread(self, per_point: np.ndarray) -> np.ndarray:
         """Values at the elements of a state vector, (n, ...), from those at the points, (points, ...)."""
         return np.concatenate([per_point] * self.channels)
@@ -137,6 +153,20 @@ class Points:
                 "localisation= out"
             )
         return known
+
+    def _kept(
+        self,
+        kind: str,
+        observed: Mapping[str, np.ndarray],
+        half: float,
+        distances: Callable[[Mapping[str, np.ndarray]], np.ndarray],
+    ) -> np.ndarray:
+        key = (kind, half, *((name, np.asarray(places).tobytes()) for name, places in sorted(observed.items())))
+        if key not in self._tapers:
+            while len(self._tapers) >= _NETWORKS:
+                del self._tapers[next(iter(self._tapers))]
+            self._tapers[key] = gaspari_cohn(distances(observed), half)
+        return self._tapers[key]
 
     def _between(self, here: Mapping[str, np.ndarray], there: Mapping[str, np.ndarray]) -> np.ndarray:
         if self.globe is not None:

@@ -61,7 +61,7 @@ import numpy as np
 
 from sdaxr.filters.ensemble import Forecast, LocalFilter, Update
 from sdaxr.filters.flows import Tangent, replaced
-from sdaxr.filters.localisation import Points, gaspari_cohn
+from sdaxr.filters.localisation import Points
 
 _log = logging.getLogger(__name__)
 
@@ -84,7 +84,7 @@ class PFF(LocalFilter):
 
     Parameters
     ----------
-    inflation, rtps, rtpp
+    inflation, rtps, rtpp, adaptive, adaptive_first
         As of `sdaxr.filters.ensemble.EnsembleFilter`.
     localisation
         Half of the distance at which covariances of the forecast vanish, in the units of the coordinates, km on the
@@ -183,7 +183,7 @@ class Covariance:
             _, roots, rows = np.linalg.svd(away, full_matrices=False)
             values, vectors = roots**2, rows.T
         else:
-            taper = points.spread(points.spread(gaspari_cohn(points.distances(points.places), half)).T)
+            taper = points.spread(points.spread(points.tapers(points.places, half)).T)
             values, vectors = np.linalg.eigh(taper * (away.T @ away))
         kept = values > _LEAST * values.max(initial=0.0)
         return cls(vectors[:, kept], values[kept])

@@ -12,7 +12,6 @@ is the background of the first state of the next window: it tells what the past 
 from __future__ import annotations
 
 import inspect
-import json
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,17 +19,18 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import xarray as xr
 
-from sdaxr.archives.paths import store_path
 from sdaxr.archives.seeds import unit_seed
-from sdaxr.archives.stores import check_free
 from sdaxr.archives.workers import active_client
+from sdaxr.inference.adaptive import ADAPTIVE, AdaptiveFactor
 from sdaxr.inference.assimilate import assimilate, score_method
+from sdaxr.inference.continuation import last_states
 from sdaxr.inference.forecast import forecast, open_model, refuse_beside_a_system
 from sdaxr.inference.system_cycle import cycle_system
-from sdaxr.inference.windows import finished, joined, windows_folder, within
-from sdaxr.observations.provenance import describe_networks, fingerprint
+from sdaxr.inference.windows import Place, joined, named, settings_of, within
+from sdaxr.observations.provenance import describe_networks
 from sdaxr.observations.screening import Screening
 from sdaxr.observations.window import (
     BACKGROUND,
@@ -77,7 +77,7 @@ def cycle(
     store: str | Path | None = None,
     times: Any = None,
     background: xr.Dataset | None = None,
-    inflation: float = 1.0,
+    inflation: float | str = 1.0,
     overwrite: bool = False,
     progress: bool = True,
     **options: Any,
@@ -120,7 +120,9 @@ def cycle(
     inflation
         For a prior: factor on the deviations of the forecast from its mean (Anderson & Anderson 1999,
         doi:10.1175/1520-0493(1999)127<2741:AMCIOT>2.0.CO;2). A factor above 1 corrects for the small spread of small
-        ensembles, and for a model that is not that of the truth.
+        ensembles, and for a model that is not that of the truth. ``"adaptive"``: the factor follows from what the
+        observations have said of the ensembles before (`sdaxr.inference.adaptive`); the attribute
+        ``cycle_inflation_factors`` says what it was between the windows.
     overwrite
         Replace an existing archive when the new archive is complete. Windows that a killed run with the same settings
         has left are kept.
@@ -173,7 +175,11 @@ def cycle(
     for key, (value, least) in numbers.items():
         if key != "batch" or value is not None:
             check_least(key, value, least)
-    check_positive("inflation", inflation)
+    adaptive = inflation == ADAPTIVE
+    if isinstance(inflation, str) and not adaptive:
+        raise OptionError(f"found inflation={inflation!r}, expected a positive number or {ADAPTIVE!r}")
+    if not adaptive:
+        check_positive("inflation", inflation)
     guidance, sampler = score_method(opened, options["method"]), resolve_sampler(opened, options["sampler"])
     how = Screening.asked(options["screening"], options["outside"])
     options |= {"method": guidance, "sampler": sampler, "screening": how, "outside": how.outside}
@@ -181,32 +187,30 @@ def cycle(
     axis = window_times(networks, opened.layout, times, screening=how)
     model = opened if carry is None else _carrier(carry, opened, axis.values[0])
     of_carrier = {} if isinstance(model, System) else {key: options[key] for key in ("batch", "device")}
-    about = {
-        "prior_sha256": opened.sha256, "seed": seed, "observations_sha256": fingerprint(networks.values()),
-        "cycle_times": f"{axis.values[0]} to {axis.values[-1]}", "cycle_window": window, "cycle_lag": lag,
-        "cycle_carry": _named(model),
-        "cycle_background": "none" if background is None else fingerprint([background]), "cycle_members": members,
-        "cycle_inflation": float(inflation), **{key: options[key] for key in ("precision", "outside", "units")},
-        "screening": how.to_json(),
-        "cycle_operators": json.dumps(describe_networks(networks, options["operator"])["operators"]),
-        **describe_method(guidance), **describe_sampler(sampler),
-    }  # fmt: skip
-    store = None if store is None else store_path(store)
-    if store is not None and store.exists() and not overwrite:
-        return finished(store, about)
-    check_free(store, overwrite)
+    about = settings_of(
+        networks, axis, options["operator"], background, window=window, lag=lag, members=members, carry=_named(model),
+        inflation=inflation if adaptive else float(inflation),
+    )  # fmt: skip
+    about |= {"prior_sha256": opened.sha256, "seed": seed, "screening": how.to_json()}
+    about |= {key: options[key] for key in ("precision", "outside", "units")}
+    about |= describe_method(guidance) | describe_sampler(sampler)
+    place = Place.open(store, about, overwrite)
+    if isinstance(place, xr.Dataset):
+        return place
     starts = list(range(0, axis.size, window))
     if len(starts) > 1 and axis.size - starts[-1] < needed:
         starts.pop()
     parts = list(pairwise([*starts, axis.size]))
-    folder = None if store is None else windows_folder(store, about, overwrite)
     # An opened prior keeps what is measured on its held-out states, for all windows. Workers open the prior themselves.
     source = opened if active_client() is None else prior
-    series = _Series(networks, axis, how, source, members, folder, progress, options)
-    analyses = []
+    series = _Series(networks, axis, how, source, members, place, progress, options)
+    factor, factors, carried, analyses = AdaptiveFactor(), [], None, []
     for number, (first, end) in enumerate(parts):
         _log.info("window %d of %d", number + 1, len(parts))
         own = series.analyse((first, end), background, f"{number:05d}", unit_seed(seed, number))
+        if adaptive and carried is not None:
+            firsts = (last_states(opened, each.isel({TIME: [0]}), 1) for each in (carried, own))
+            factor = factor.after(*(np.nan_to_num(first.reshape(members, -1)) for first in firsts))
         later, found = min(end + lag, axis.size), own
         if later > end:
             # The ensemble that is carried on has not seen what follows, which the next window sees.
@@ -216,9 +220,12 @@ def cycle(
         if end < axis.size:
             last = own.isel({TIME: slice(0, end - first)})
             ahead = forecast(last, model, steps=1, seed=unit_seed(seed, number), progress=False, **of_carrier)
-            background = inflated(ahead, axis[end : end + 1], inflation)
+            carried = inflated(ahead, axis[end : end + 1], 1.0)
+            factors.append(factor.value**0.5 if adaptive else float(inflation))
+            background = inflated(ahead, axis[end : end + 1], factors[-1])
     attrs = describe_networks(networks, options["operator"]) | about
-    return joined(analyses, list(networks), attrs, store, folder, overwrite)
+    attrs |= {"cycle_inflation_factors": factors} if adaptive else {}
+    return joined(analyses, list(networks), attrs, place)
 
 
 @dataclass(frozen=True)
@@ -230,7 +237,7 @@ class _Series:
     screening: Screening
     prior: str | Path | Prior
     members: int
-    folder: Path | None
+    place: Place
     progress: bool
     options: Mapping[str, Any]
 
@@ -255,7 +262,7 @@ class _Series:
                 options["operator"] = None
         return assimilate(
             seen, self.prior, times=times, members=self.members, seed=seed, background=background,
-            store=self.folder and self.folder / f"{name}.zarr", progress=self.progress, **options,
+            store=self.place.window(name), progress=self.progress, **options,
         )  # fmt: skip
 
 
@@ -279,7 +286,7 @@ def _carrier(carry: str | Path | System | Prior, prior: Prior, start: Any) -> Sy
 
 def _named(model: System | Prior) -> str:
     if isinstance(model, System):
-        return f"{model.name} {json.dumps(model.options(), sort_keys=True)}"
+        return named(model)
     return f"{model.name} {model.sha256}"
 
 

@@ -8,7 +8,6 @@ long windows.
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
@@ -18,13 +17,11 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from sdaxr.archives.paths import store_path
 from sdaxr.archives.seeds import unit_seed
-from sdaxr.archives.stores import check_free
-from sdaxr.filters.ensemble import EnsembleMethod
+from sdaxr.filters.ensemble import ADAPTIVE, EnsembleMethod
 from sdaxr.filters.smoothing import smooth
-from sdaxr.inference.windows import finished, joined, windows_folder, within
-from sdaxr.observations.provenance import describe_networks, fingerprint
+from sdaxr.inference.windows import Place, joined, named, settings_of, within
+from sdaxr.observations.provenance import describe_networks
 from sdaxr.observations.screening import Screening
 from sdaxr.observations.window import Observations, Operators, as_networks, window_times
 from sdaxr.posterior.methods import Method, build_method, describe_method
@@ -87,19 +84,12 @@ def cycle_system(
     how = Screening.asked(screening, outside)
     networks = as_networks(observations, layout)
     axis = window_times(networks, layout, times, model.name, how)
-    about = {
-        "seed": seed, "observations_sha256": fingerprint(networks.values()), "cycle_window": size,
-        "cycle_times": f"{axis.values[0]} to {axis.values[-1]}", "cycle_members": members,
-        "cycle_carry": f"{model.name} {json.dumps(model.options(), sort_keys=True)}",
-        "cycle_background": "none" if background is None else fingerprint([background]), "units": units,
-        "screening": how.to_json(), "outside": how.outside, **describe_method(chosen),
-        "cycle_operators": json.dumps(describe_networks(networks, operator)["operators"]),
-    }  # fmt: skip
-    path = None if store is None else store_path(store)
-    if path is not None and path.exists() and not overwrite:
-        return finished(path, about)
-    check_free(path, overwrite)
-    folder = None if path is None else windows_folder(path, about, overwrite)
+    about = settings_of(networks, axis, operator, background, window=size, members=members, carry=named(model))
+    about |= {"seed": seed, "units": units, "screening": how.to_json(), "outside": how.outside}
+    about |= describe_method(chosen)
+    place = Place.open(store, about, overwrite)
+    if isinstance(place, xr.Dataset):
+        return place
     analyses: list[xr.Dataset] = []
     parts = list(pairwise([*range(0, axis.size, size), axis.size]))
     for number, (first, end) in enumerate(parts):
@@ -112,13 +102,14 @@ def cycle_system(
         analysis = smooth(
             seen, model, method=chosen, members=members, seed=unit_seed(seed, number), operator=operator,
             times=axis[first:end], background=background, outside=outside, units=units, screening=how,
-            store=folder and folder / f"{number:05d}.zarr", overwrite=False, progress=progress,
+            store=place.window(f"{number:05d}"), overwrite=False, progress=progress,
         )  # fmt: skip
         analyses.append(analysis)
         if end < axis.size:
+            chosen = chosen.continued(analysis.attrs)
             background = _carried(analysis, model, axis[end : end + 1], unit_seed(seed, number))
     attrs = describe_networks(networks, operator) | about | _first_guess(analyses)
-    return joined(analyses, list(networks), attrs, path, folder, overwrite)
+    return joined(analyses, list(networks), attrs, place)
 
 
 def ensemble_method(method: str | Method | Mapping[str, Any] | None) -> EnsembleMethod:
@@ -149,10 +140,10 @@ def _carried(analysis: xr.Dataset, system: System, time: xr.DataArray, seed: int
 
 
 def _first_guess(analyses: Sequence[xr.Dataset]) -> dict[str, float]:
-    """Statistics of first guesses of all windows, which are roots of means over the observations."""
+    """Statistics of first guesses of all windows, roots of means over the observations; and the last inflation."""
     counts = [sum(np.atleast_1d(analysis.attrs["observations_used"])) for analysis in analyses]
     names = dict.fromkeys(n for analysis in analyses for n in analysis.attrs if str(n).startswith("first_guess_"))
-    found = {}
+    found = {ADAPTIVE: float(analyses[-1].attrs[ADAPTIVE])} if ADAPTIVE in analyses[-1].attrs else {}
     for name in map(str, names):
         squares = [count * float(a.attrs.get(name, 0.0)) ** 2 for a, count in zip(analyses, counts, strict=True)]
         found[name] = float(np.sqrt(sum(squares) / sum(counts)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,42 +14,110 @@ import xarray as xr
 from sdaxr.archives.configuration import difference
 from sdaxr.archives.finished import remove, windows_of
 from sdaxr.archives.format import BOOKKEEPING, STATUS
+from sdaxr.archives.paths import store_path
 from sdaxr.archives.reading import open_archive
-from sdaxr.archives.stores import save, written_whole
+from sdaxr.archives.stores import check_free, save, written_whole
 from sdaxr.observations.matching import observed_variables
 from sdaxr.observations.places import OBS
-from sdaxr.observations.provenance import sum_counts
+from sdaxr.observations.provenance import describe_networks, fingerprint, sum_counts
 from sdaxr.observations.screening import Screening
+from sdaxr.observations.window import Operators
 from sdaxr.schema import TIME, ArchiveError, OptionError
 from sdaxr.states.coordinates import TOLERANCE
 from sdaxr.states.time import elapsed
+from sdaxr.systems.base import System
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a cycle is written.
+
+    Attributes
+    ----------
+    store
+        Path of the result; None in memory.
+    folder
+        Folder of the windows that are complete; None in memory.
+    overwrite
+        Whether the result replaces another archive.
+    """
+
+    store: Path | None
+    folder: Path | None
+    overwrite: bool
+
+    @classmethod
+    def open(cls, store: str | Path | None, about: dict[str, Any], overwrite: bool) -> Place | xr.Dataset:
+        """The place of a cycle with the settings ``about``; or its result, where it is there already.
+
+        Raises
+        ------
+        ArchiveError
+            If there is something else, such as a cycle with other settings.
+        """
+        if store is None:
+            return cls(None, None, overwrite)
+        path = store_path(store)
+        if path.exists() and not overwrite:
+            found = open_archive(path)
+            check_same(path, found.attrs, about)
+            return found
+        check_free(path, overwrite)
+        return cls(path, windows_folder(path, about, overwrite), overwrite)
+
+    def window(self, name: str) -> Path | None:
+        """Path of the archive of a window; None in memory."""
+        return None if self.folder is None else self.folder / f"{name}.zarr"
+
+
+def settings_of(
+    networks: Mapping[str, xr.Dataset],
+    axis: xr.DataArray,
+    operators: Operators,
+    background: xr.Dataset | None,
+    **numbers: Any,
+) -> dict[str, Any]:
+    """What tells one cycle from another, as attributes: its observations, states and operators, and further settings.
+
+    Parameters
+    ----------
+    networks, axis, operators
+        The observations, the times of the states, and the operators that replace those of the observations.
+    background
+        The estimate of the first state, if there is one.
+    **numbers
+        Further settings by name; the name of the attribute begins with ``cycle_``.
+    """
+    return {
+        "observations_sha256": fingerprint(networks.values()),
+        "cycle_times": f"{axis.values[0]} to {axis.values[-1]}",
+        "cycle_background": "none" if background is None else fingerprint([background]),
+        "cycle_operators": json.dumps(describe_networks(networks, operators)["operators"]),
+        **{f"cycle_{name}": value for name, value in numbers.items()},
+    }
+
+
+def named(model: System) -> str:
+    """Name and options of a system, as one text."""
+    return f"{model.name} {json.dumps(model.options(), sort_keys=True)}"
 
 
 def joined(
     analyses: Sequence[xr.Dataset],
     networks: Sequence[str],
     attrs: Mapping[str, Any],
-    store: Path | None,
-    folder: Path | None,
-    overwrite: bool,
+    place: Place,
 ) -> xr.Dataset:
-    """The windows as one Dataset, in memory or in ``store``; then the ``folder`` of the windows is removed."""
+    """The windows as one Dataset, in memory or in the store; then the folder of the windows is removed."""
     found = xr.concat(analyses, TIME, data_vars="minimal", coords="minimal", compat="override", join="override")
     found = found.drop_vars(STATUS, errors="ignore")
     found.attrs = {k: v for k, v in analyses[0].attrs.items() if k not in BOOKKEEPING} | dict(attrs)
     found.attrs |= sum_counts(list(networks), [analysis.attrs for analysis in analyses])
-    if store is None or folder is None:
+    if place.store is None or place.folder is None:
         return found.load()
-    save(found, store, overwrite=overwrite)
-    remove(folder)
-    return open_archive(store)
-
-
-def finished(store: str | Path, about: dict[str, Any]) -> xr.Dataset:
-    """The finished archive of an earlier call; an error if its settings were different."""
-    found = open_archive(store)
-    check_same(store, found.attrs, about)
-    return found
+    save(found, place.store, overwrite=place.overwrite)
+    remove(place.folder)
+    return open_archive(place.store)
 
 
 def windows_folder(store: str | Path, about: dict[str, Any], overwrite: bool) -> Path:

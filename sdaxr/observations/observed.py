@@ -143,8 +143,13 @@ class ObservedPoints:
         return np.concatenate(parts, axis=-1)
 
     def select(self, chosen: np.ndarray) -> ObservedPoints:
-        """The observations for which ``chosen``, shape (n,), is true."""
-        parts = dict(zip(self.where, np.split(chosen, self._ends), strict=True))
+        """The observations for which ``chosen``, shape (n,), is true, or those with the sorted numbers ``chosen``."""
+        chosen = np.flatnonzero(chosen) if chosen.dtype == bool else chosen
+        ends = np.searchsorted(chosen, self._ends)
+        parts = {
+            name: part - first
+            for name, part, first in zip(self.where, np.split(chosen, ends), [0, *self._ends], strict=True)
+        }
         where, source = ({n: index[parts[n]] for n, index in part.items()} for part in (self.where, self.source))
         biases = {n: b if b is None else b.select(parts[n]) for n, b in self.biases.items()}
         values, errors, own = (a[chosen] for a in (self.values, self.errors, self.own_errors))

@@ -60,7 +60,7 @@ class Biases:
         return np.asarray((self.loadings**2).sum(1))
 
     def select(self, chosen: np.ndarray) -> Biases:
-        """The biases of the values for which ``chosen``, shape (n,), is true, with the sources of these values."""
+        """The biases of the values ``chosen``, by truth, shape (n,), or by number, with the sources of these values."""
         left, number = np.unique(self.number[chosen], return_inverse=True)
         sources = [self.sources[i] for i in left]
         return replace(self, sources=sources, number=number, predictors=self.predictors[chosen])

@@ -63,12 +63,15 @@ class Operator(ABC):
         Name of the operator in JSON.
     linear
         Whether H is linear.
+    steady
+        Whether H acts on each state by itself, in the same way at all times.
     saveable
         Whether the operator can be written as JSON.
     """
 
     name: ClassVar[str] = ""
     linear: ClassVar[bool] = False
+    steady: ClassVar[bool] = False
     saveable: ClassVar[bool] = True
 
     @property
@@ -194,6 +197,11 @@ class Compose(Operator):
     def affine(self) -> bool:
         """Whether every step is linear except for a constant."""
         return all(step.affine for step in self.steps)
+
+    @property
+    def steady(self) -> bool:  # type: ignore[override]
+        """Whether every step acts on each state by itself, in the same way at all times."""
+        return all(step.steady for step in self.steps)
 
     @property
     def saveable(self) -> bool:  # type: ignore[override]

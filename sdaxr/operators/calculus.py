@@ -59,6 +59,7 @@ class Vorticity(Operator):
 
     name = "vorticity"
     linear = True
+    steady = True
 
     def bind(self, template: Template) -> Bound:
         for name in (self.u, self.v):

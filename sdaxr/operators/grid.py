@@ -13,7 +13,7 @@ from torch import Tensor
 
 from sdaxr.operators.base import Bound, Constant, Fields, Operator, axis_of, check_dimensions, register
 from sdaxr.operators.template import Template, VariableTemplate
-from sdaxr.schema import OperatorError
+from sdaxr.schema import TIME, OperatorError
 from sdaxr.states.coordinates import TOLERANCE, spacing_of, wrapped
 
 _Bound = Any  # a number, a date, or a date as text
@@ -62,6 +62,11 @@ class Coarsen(Operator):
         object.__setattr__(self, "factor", whole("coarsen", "factor", self.factor, 1))
         object.__setattr__(self, "dims", names(self.dims))
 
+    @property
+    def steady(self) -> bool:  # type: ignore[override]
+        """Whether the operator acts along dimensions of space only."""
+        return TIME not in (self.dims or ())
+
     def bind(self, template: Template) -> Bound:
         plan = _plan("coarsen", self.dims, template)
         out = template
@@ -98,6 +103,11 @@ class Subsample(Operator):
         object.__setattr__(self, "offset", whole("subsample", "offset", self.offset, 0))
         object.__setattr__(self, "dims", names(self.dims))
 
+    @property
+    def steady(self) -> bool:  # type: ignore[override]
+        """Whether the operator acts along dimensions of space only."""
+        return TIME not in (self.dims or ())
+
     def bind(self, template: Template) -> Bound:
         plan = _plan("subsample", self.dims, template)
         out = template
@@ -133,6 +143,11 @@ class Region(Operator):
                 raise OperatorError(f"region: the bounds of '{dim}' are {pair!r}, expected (low, high)")
         plain = {str(d): (_plain(low), _plain(high)) for d, (low, high) in self.bounds.items()}
         object.__setattr__(self, "bounds", plain)
+
+    @property
+    def steady(self) -> bool:  # type: ignore[override]
+        """Whether the bounds are those of space only."""
+        return TIME not in self.bounds
 
     def to_dict(self) -> dict[str, Any]:
         return {"op": self.name, **{d: list(pair) for d, pair in self.bounds.items()}}

@@ -53,6 +53,7 @@ class Points(Operator):
 
     name = "points"
     linear = True
+    steady = True
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "coords", positions("points", self.coords))

@@ -61,6 +61,7 @@ class PVInversion(Operator):
 
     name = "pv_inversion"
     linear = True
+    steady = True
 
     def __post_init__(self) -> None:
         outputs = (self.outputs,) if isinstance(self.outputs, str) else tuple(self.outputs)

@@ -53,6 +53,7 @@ class Identity(Operator):
 
     name = "identity"
     linear = True
+    steady = True
 
     def bind(self, template: Template) -> Bound:
         return Bound(template, lambda fields: fields)
@@ -67,6 +68,7 @@ class Select(Operator):
 
     name = "select"
     linear = True
+    steady = True
 
     def __post_init__(self) -> None:
         names = (self.names,) if isinstance(self.names, str) else tuple(self.names)
@@ -92,6 +94,7 @@ class Elementwise(Operator):
     """
 
     word: ClassVar[str] = ""
+    steady: ClassVar[bool] = True
 
     @abstractmethod
     def function(self, x: Tensor) -> Tensor:

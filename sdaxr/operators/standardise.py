@@ -56,6 +56,7 @@ class Standardise(Operator):
     along: str = "layer"
 
     name = "standardise"
+    steady = True
 
     def __post_init__(self) -> None:
         for key in ("std", "mean"):

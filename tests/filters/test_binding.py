@@ -63,3 +63,37 @@ def test_places_of_networks_without_a_coordinate_are_missing() -> None:
     networks = {name: observe(truth, operator, error=1.0) for name, operator in operators.items()}
     model, _ = build_model(networks, operators, Ring(), axis)
     np.testing.assert_array_equal(model.observations[0].places["site"], [0, 1, 2, 3, np.nan])
+
+
+ALIKE = [op.subsample(2), op.coarsen(2) >> op.arctan(), op.points({"site": [1.5, 6.0]})]
+
+
+@pytest.mark.parametrize("operator", ALIKE, ids=repr)
+def test_an_operator_that_is_alike_at_all_times_sees_each_state(operator: op.Operator) -> None:
+    """As the operator sees the trajectory: with gaps, and observations in another order than the states."""
+    system = Lorenz96()
+    truth = truth_of(system, 6, 1)
+    seen = observe(truth, operator, error=0.5, missing=0.4, seed=2).isel(time=[4, 0, 3, 5])
+    axis, first = system_layout(system).times(0.0, 6), system.initial(3, 0)
+    model, _ = build_model({"seen": seen}, {"seen": operator}, system, axis, first=first)
+    assert operator.steady
+    whole, states, values = operator.apply(truth).x.values, truth.x.values.astype(float), np.full((6, 40), np.nan)
+    values[[4, 0, 3, 5], : seen.x.shape[1]] = seen.x.values
+    for index, observation in enumerate(model.observations):
+        there = np.flatnonzero(np.isfinite(values[index]))
+        if observation is None:
+            assert not there.size
+            continue
+        np.testing.assert_array_equal(observation.values, values[index, there])
+        predicted = observation.predict(states[index : index + 1])
+        np.testing.assert_allclose(predicted[0], whole[index, there], rtol=1e-5)
+
+
+@pytest.mark.parametrize("operator", [op.coarsen(1, dims="time"), op.region(time=(0.0, 0.25))], ids=repr)
+def test_an_operator_along_time_is_bound_to_each_state(operator: op.Operator) -> None:
+    system = Lorenz96()
+    seen = observe(truth_of(system, 6, 1), operator, error=0.5)
+    axis, first = system_layout(system).times(0.0, 6), system.initial(3, 0)
+    model, _ = build_model({"seen": seen}, {"seen": operator}, system, axis, first=first)
+    assert not operator.steady and not (op.identity() >> operator).steady
+    np.testing.assert_array_equal([o.values for o in model.observations], seen.x.values)

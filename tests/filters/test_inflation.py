@@ -2,20 +2,32 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import pytest
-from linear_ensembles import linear_case
+from filtered import model_of
+from linear_ensembles import Turning, linear_case, with_first
 from scipy.optimize import minimize_scalar
 
 from sdaxr import operators as op
+from sdaxr.filters.enkf import EnKF
+from sdaxr.filters.enks import EnKS
+from sdaxr.filters.ensemble import EnsembleFilter, Forecast
+from sdaxr.filters.ensrf import EnSRF
 from sdaxr.filters.etkf import ETKF
 from sdaxr.filters.inflation import (
+    adapted_factor,
     finite_size_precision,
     precision_at,
     relaxed_to_perturbations,
     relaxed_to_spread,
 )
+from sdaxr.filters.latent import Latent
+from sdaxr.filters.letkf import LETKF
+from sdaxr.observations.observe import observe
 from sdaxr.schema import OptionError
+from sdaxr.systems.layout import system_layout
 
 RANDOM = np.random.default_rng(0)
 BEFORE, AFTER = RANDOM.normal(size=(9, 4)), 3 + 0.2 * RANDOM.normal(size=(9, 4))
@@ -87,9 +99,95 @@ def test_inflation_comes_after_each_analysis_and_leaves_the_mean() -> None:
     np.testing.assert_allclose(relaxed.std(0), model.first.std(0))
 
 
+def test_the_adapted_factor_is_a_mean_of_two_estimates() -> None:
+    """Written out observation by observation; far from all of them the factor stays what it is."""
+    random = np.random.default_rng(4)
+    squares, variances, tapers = random.chisquare(1, 6), random.uniform(0.5, 2, 6), random.uniform(0.1, 1, (3, 6))
+    tapers[1] = 0
+    prior, deviation = np.array([1.0, 1.3, 0.9]), 0.2
+    found = adapted_factor(prior, deviation, squares, variances, tapers)
+    for point, weights in enumerate(tapers):
+        if point == 1:
+            assert found[1] == prior[1]
+            continue
+        estimate = sum(w * (d - 1) for w, d in zip(weights, squares, strict=True)) / (weights @ variances)
+        # Each square is (factor * variance + 1) times a chi-squared number, whose variance is 2.
+        mean = prior[point] * (weights @ variances) / weights.sum() + 1
+        error = 2 * (weights**2).sum() * mean**2 / (weights @ variances) ** 2
+        precisions = 1 / deviation**2, 1 / error
+        expected = (prior[point] * precisions[0] + estimate * precisions[1]) / sum(precisions)
+        assert found[point] == pytest.approx(max(expected, 0.9))
+
+
+@dataclass(frozen=True)
+class Unforced(Turning):
+    """Without a forcing, by which the mean would grow for ever."""
+
+    def transition_mean(self, x):
+        return x @ self.matrix.T
+
+
+@pytest.mark.parametrize("method", [ETKF, EnSRF, EnKF, LETKF], ids=lambda m: m.name)
+def test_adaptive_inflation_finds_the_factor_of_a_known_model_error(method: type[EnsembleFilter]) -> None:
+    """The truth has a model error of covariance (F - 1) A P A^T, with which F is the optimal factor on A P A^T."""
+    factor, system, length, members = 1.6, Unforced(sites=16), 500, 40
+    random, n, matrix = np.random.default_rng(0), system.size, system.matrix
+    mean, covariance = system.initial_moments()
+    observed, states = np.eye(n)[::2], [random.multivariate_normal(mean, covariance)]
+    for _ in range(length - 1):
+        gain = covariance @ observed.T @ np.linalg.inv(observed @ covariance @ observed.T + 0.7**2 * np.eye(n // 2))
+        forecast = matrix @ (covariance - gain @ observed @ covariance) @ matrix.T
+        states.append(
+            system.transition_mean(states[-1]) + random.multivariate_normal(np.zeros(n), (factor - 1) * forecast)
+        )
+        covariance = factor * forecast
+    axis = system_layout(system).times(0.0, length)
+    truth, fields = system_layout(system).template(axis), system.from_vectors(np.array(states))
+    truth = truth.assign({name: (v.dims, fields[str(name)], v.attrs) for name, v in truth.data_vars.items()})
+    seen = {"seen": observe(truth, op.subsample(2), error=0.7, seed=4)}
+    model = with_first(model_of(system, seen, length, first=system.initial(members, 5)), members)
+    near = {"localisation": 1e7} if method is LETKF else {}
+    plain = method(**near).draw(model, members, 0)
+    assert plain.about["first_guess_consistency"] > 1.3
+    for first in (1.0, 3.0):
+        found = method(adaptive=0.2, adaptive_first=first, **near).draw(model, members, 0)
+        assert found.about["adaptive_inflation"] == pytest.approx(factor, abs=0.25)
+        assert found.about["first_guess_consistency"] == pytest.approx(1, abs=0.06)
+
+
+@pytest.mark.parametrize("outer", [EnKS, Latent], ids=lambda m: m.name)
+def test_methods_with_a_filter_in_them_go_on_with_its_inflation(outer: type) -> None:
+    model, _ = linear_case(op.identity(), error=0.5)
+    method = outer(filter=ETKF(adaptive=0.3))
+    about = method.draw(model, 20, seed=1).about
+    assert about["adaptive_inflation"] == pytest.approx(
+        ETKF(adaptive=0.3).draw(model, 20, 1).about["adaptive_inflation"]
+    )
+    assert method.continued(about).filter.adaptive_first == about["adaptive_inflation"]
+    assert outer(filter=ETKF()).continued({}) == outer(filter=ETKF())
+
+
+def test_each_point_has_a_factor_of_its_own_with_localisation() -> None:
+    model, _ = linear_case(op.subsample(2), error=0.4)
+    first = next(o for o in model.observations if o is not None)
+    method = EnSRF(localisation=0.9, adaptive=0.5)
+    forecast = Forecast(model.first, first, method.points(model), np.random.default_rng(0))
+    same, later = method.adapted(forecast, np.ones(8))
+    np.testing.assert_allclose(same.states, model.first)
+    assert len(set(later.round(6))) == 8  # every point is near some observation
+    wide, _ = method.adapted(forecast, later)
+    np.testing.assert_allclose(wide.states.var(0), later * model.first.var(0))
+    np.testing.assert_allclose(wide.states.mean(0), model.first.mean(0))
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
-    [({"inflation": 0}, "inflation=0.0 for ETKF, expected a factor above 0"), ({"rtps": 2}, "rtps=2.0 .* from 0 to 1")],
+    [
+        ({"adaptive": 0}, "adaptive=0.0 for ETKF, expected a number above 0, or None"),
+        ({"adaptive_first": -1}, "adaptive_first=-1.0 for ETKF, expected a factor above 0"),
+        ({"inflation": 0}, "inflation=0.0 for ETKF, expected a factor above 0"),
+        ({"rtps": 2}, "rtps=2.0 .* from 0 to 1"),
+    ],
 )
 def test_impossible_options(options: dict, message: str) -> None:
     with pytest.raises(OptionError, match=message):

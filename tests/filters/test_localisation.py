@@ -130,3 +130,21 @@ def test_what_has_no_place_is_refused() -> None:
         points.distances({})
     with pytest.raises(DataError, match="along lat or lon, found 1 without"):
         Points.of(Field(kind="sphere")).distances({"lat": np.array([0.0]), "lon": np.array([np.nan])})
+
+
+def test_tapers_of_a_network_are_computed_once(monkeypatch) -> None:
+    points, calls = Points.of(Ring(sites=8)), []
+    between = Points._between
+    monkeypatch.setattr(Points, "_between", lambda *args: calls.append(1) or between(*args))
+    networks = [{"site": np.array([0.0, shift])} for shift in (1.0, 2.5)]
+    for _ in range(3):
+        for observed in networks:
+            expected = gaspari_cohn(between(points, points.places, observed), 1.5)
+            np.testing.assert_array_equal(points.tapers(observed, 1.5), expected)
+            expected = gaspari_cohn(between(points, observed, observed), 1.5)
+            np.testing.assert_array_equal(points.tapers_among(observed, 1.5), expected)
+    assert len(calls) == 4
+    np.testing.assert_array_equal(points.tapers(networks[0], 3.0), gaspari_cohn(points.distances(networks[0]), 3.0))
+    for shift in np.linspace(3, 4, 20):
+        points.tapers({"site": np.array([shift])}, 1.5)
+    assert len(points._tapers) == 8  # places of a moving instrument do not pile up

@@ -108,6 +108,47 @@ def test_the_past_helps_and_the_ensemble_knows_its_error(prior: Prior):
     assert own < apart and 0.75 < spread / own < 1.35
 
 
+@dataclass(frozen=True)
+class Sure(Turn):
+    """The chain's own transition, but for the noise: forecasts that are too sure of themselves."""
+
+    name: ClassVar[str] = "sure"
+
+    def advance(self, state: Mapping[str, np.ndarray], steps: int, seed: int = 0) -> dict[str, np.ndarray]:
+        chain, states = GaussianChain(2, damping=0.95), []
+        x = (np.array([state["a"], state["b"]]) - 280) / 2
+        for _ in range(steps):
+            x = chain.transition @ x
+            states.append(280 + 2 * x)
+        return {v: np.array([s[k] for s in states], np.float32) for k, v in enumerate("ab")}
+
+
+def test_adaptive_inflation_makes_up_for_forecasts_that_are_too_sure() -> None:
+    window, count, members = 3, 60, 12
+    chain = GaussianChain(window * count, damping=0.95)
+    prior, truth = GaussianChain(window, damping=0.95).prior(samples=500), chain.truth(7)
+    seen = sdaxr.observe(truth, op.select("a"), every=2, start=1, error=0.6, seed=3)
+    how = {
+        "window": window,
+        "times": truth.time,
+        "carry": Sure(),
+        "members": members,
+        "method": "oi",
+        "progress": False,
+    }
+    ratios = []
+    for inflation in (1.0, "adaptive"):
+        found = sdaxr.cycle(seen, prior, inflation=inflation, **how)
+        first = slice(10 * window, None, window)
+        error = ((found.mean("member") - truth).isel(time=first) ** 2).to_dataarray().mean()
+        spread = (found.var("member", ddof=1).isel(time=first) * (1 + 1 / members)).to_dataarray().mean()
+        ratios.append(float((spread / error) ** 0.5))
+    # Of 300 windows with 24 members, the first is below 0.85 and the second within 0.07 of 1.
+    assert ratios[0] < 0.9 < ratios[1] < 1.15
+    factors = found.attrs["cycle_inflation_factors"]
+    assert len(factors) == count - 1 and factors[0] == 1.0 and np.mean(factors[10:]) > 1.05
+
+
 def test_a_background_has_inflated_deviations(prior: Prior):
     members = np.array([1.0, 2.0, 6.0])
     ahead = xr.Dataset(
@@ -273,7 +314,7 @@ def test_windows_of_other_settings_are_refused_with_the_difference(
         ({"widow": 4}, "unknown option of cycle: 'widow'; .*Did you mean 'window'"),
         ({"precison": "auto"}, "Did you mean 'precision'"),
         ({"method": "ffbs"}, "method='ffbs', which needs a physical model"),
-        ({"inflation": "2"}, "inflation='2', expected a positive number"),
+        ({"inflation": "2"}, "inflation='2', expected a positive number or 'adaptive'"),
         ({"inflation": 0.0}, "inflation=0.0"),
         ({"lag": -1}, "lag=-1"),
     ],

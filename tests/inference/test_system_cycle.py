@@ -30,15 +30,20 @@ def observations() -> xr.Dataset:
     return sdaxr.observe(truth_of(Turning(), LENGTH, 1), op.coarsen(2), error=0.4, missing=0.3, seed=2)
 
 
+@pytest.mark.parametrize("adaptive", [None, 0.3])
 @pytest.mark.parametrize("window", [1, 4, LENGTH, 100])
-def test_a_filter_in_windows_is_the_filter_of_the_series(observations: xr.Dataset, window: int) -> None:
-    options = {"method": "etkf", "members": 12, "background": FIRST, "operator": op.coarsen(2)} | QUIET
+def test_a_filter_in_windows_is_the_filter_of_the_series(
+    observations: xr.Dataset, window: int, adaptive: float | None
+) -> None:
+    options = {"method": ETKF(adaptive=adaptive), "members": 12, "background": FIRST, "operator": op.coarsen(2)} | QUIET
     whole = smooth(observations, Turning(), **options)
     found = sdaxr.cycle(observations, system=Turning(), window=window, **options)
     # Members are in single precision between two windows.
     xr.testing.assert_allclose(found, whole, atol=1e-4)
     assert found.x.dims == whole.x.dims and found.attrs["cycle_window"] == window
-    for name in ("first_guess_innovation", "first_guess_spread", "first_guess_consistency"):
+    names = ["first_guess_innovation", "first_guess_spread", "first_guess_consistency"]
+    assert ("adaptive_inflation" in found.attrs) == (adaptive is not None)
+    for name in [*names, "adaptive_inflation"] if adaptive else names:
         assert found.attrs[name] == pytest.approx(whole.attrs[name], rel=1e-4)
     assert found.attrs["observations_used"] == whole.attrs["observations_used"]
     assert found.attrs["members_distribution"] == "filtering" and found.attrs["method"] == "etkf"
