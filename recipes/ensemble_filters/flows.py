@@ -6,7 +6,7 @@
     python recipes/ensemble_filters/flows.py draw     --store flows
 
 A row of flows.csv is a part of the window of one truth, as one method has it; rows that are there are not computed
-again. The first truth is for the choice of options (`--truth 0`), and is not in the table.
+again. The first truth is for trying options (`--truth 0`), and is not in the table.
 """
 
 from __future__ import annotations
@@ -106,8 +106,8 @@ FLOWS = {
 }
 
 
-# What the picture shows of each flow.
-SHOWN = (("sda", ""), ("letkf", "the truth's"), ("letkf", "wrong"), ("enks", "the truth's"), ("ensf", "the truth's"))
+# What the picture says of the model of a run.
+TITLES = {"": "", "the truth's": ", right model", "wrong": ", wrong model"}
 
 
 @click.group()
@@ -150,15 +150,17 @@ def compare(
 @main.command()
 @click.option("--results", type=Path, default=HERE / "flows.csv", show_default=True)
 def tables(results: Path) -> None:
-    """Means over the truths with their standard errors, as the page has them."""
-    table = pd.read_csv(results, keep_default_na=False)
+    """Write means over the truths with their standard errors as flows.md, beside the results."""
+    table, lines = pd.read_csv(results, keep_default_na=False), ["# RMSE of the mean (spread, CRPS)"]
     for flow, rows in table.groupby("flow", sort=False):
-        print(f"\n{flow}\n\n| method | model | members | CPU s | truths | " + " | ".join(PARTS.values()) + " |")
-        print("|---" * (5 + len(PARTS)) + "|")
+        heads = " | ".join(("method", "model", "members", "CPU s", "truths", *PARTS.values()))
+        lines += ["", f"## {flow}", "", f"| {heads} |"]
+        lines.append("|---" * (5 + len(PARTS)) + "|")
         for (method, model, members), found in rows.groupby(KEYS[1:4], sort=False):
             cells = [_cell(found[found.part == part]) for part in PARTS]
             about = (method, model or "-", members, f"{found.seconds.mean():.0f}", found.truth.nunique())
-            print("| " + " | ".join(map(str, (*about, *cells))) + " |")
+            lines.append("| " + " | ".join(map(str, (*about, *cells))) + " |")
+    results.with_suffix(".md").write_text("\n".join(lines) + "\n")
 
 
 def _cell(rows: pd.DataFrame) -> str:
@@ -169,25 +171,28 @@ def _cell(rows: pd.DataFrame) -> str:
 
 @main.command()
 @click.option("--store", type=Path, default="flows", show_default=True)
-@click.option("--truth", "number", default=2, show_default=True)
+@click.option("--flow", "names", multiple=True, type=click.Choice(list(FLOWS)), help="Default: both.")
+@click.option("--truth", "number", default=1, show_default=True)
 @click.option("--output", type=Path, default=HERE / "flows.png", show_default=True)
-def draw(store: Path, number: int, output: Path) -> None:
-    """One truth and the means of the ensembles at the last observed state."""
-    figure, grid = plt.subplots(len(FLOWS), 1 + len(SHOWN), figsize=(15, 5.6), layout="constrained")
-    for axes, (name, flow) in zip(grid, FLOWS.items(), strict=True):
+def draw(store: Path, names: tuple[str, ...], number: int, output: Path) -> None:
+    """One truth and the means of the ensembles that were drawn of it, at the last observed state."""
+    flows = {name: FLOWS[name] for name in names or FLOWS}
+    shape = len(flows), 1 + max(len(flow.runs) for flow in flows.values())
+    figure, grid = plt.subplots(*shape, figsize=(15, 2.8 * len(flows)), layout="constrained", squeeze=False)
+    for axes, (name, flow) in zip(grid, flows.items(), strict=True):
         truth = means(read(store, name).truths.isel(truth=number), CELLS)
         last = (truth.sizes["time"] - 1) // flow.every * flow.every
-        chosen = {(r.name, r.model): r for r in flow.runs}
         fields = {"truth": _picture(truth.isel(time=last))}
-        for key in SHOWN:
-            members = xr.load_dataset(_file(store, name, chosen[key], number))
-            label = {"": "", "wrong": ", wrong model"}.get(key[1], ", model")
-            fields[key[0] + label] = _picture(members.isel(time=last))
+        for run in flow.runs:
+            if (file := _file(store, name, run, number)).exists():
+                label = run.name + TITLES[run.model]
+                fields[label] = _picture(xr.load_dataset(file).isel(time=last))
         limit = float(abs(fields["truth"]).max())
-        for axis, (label, field) in zip(axes, fields.items(), strict=True):
+        for axis in axes:
+            axis.set_axis_off()
+        for axis, (label, field) in zip(axes, fields.items(), strict=False):
             axis.imshow(field, origin="lower", cmap="RdBu_r", vmin=-limit, vmax=limit)
-            axis.set(xticks=[], yticks=[], title=label)
-        axes[0].set_ylabel(name)
+            axis.set_title(label)
     figure.savefig(output, dpi=70)
 
 
