@@ -10,6 +10,7 @@ from types import ModuleType
 import numpy as np
 import pandas as pd
 import pytest
+import xarray as xr
 from recipe_modules import recipe_modules
 
 
@@ -44,3 +45,58 @@ def test_what_diverges_has_no_error(recipe) -> None:
     setting = replace(recipe.ring(12, 1, ()), cycles=20, burn_in=5)
     found = recipe.measure(setting, {"name": "etkf", "inflation": 50.0}, [recipe.experiment(setting, 1)])
     assert np.isnan(found["rmse"])
+
+
+@pytest.fixture(scope="module")
+def flows() -> Iterator[ModuleType]:
+    with recipe_modules("ensemble_filters", ["climates", "flows"]) as modules:
+        yield modules.flows
+
+
+def climate(flows: ModuleType, truths: int = 2, states: int = 3) -> object:
+    """Kolmogorov-like fields of 128 x 128 points: the forcing's shape, times one number a state or truth."""
+    system, random = flows.KOLMOGOROV, np.random.default_rng(0)
+    y = system.template().y
+    made = []
+    for dim, count, times in (("truth", truths, 29), ("state", states, 1)):
+        size = xr.DataArray(random.normal(size=(count, times)), dims=(dim, "time"))
+        u = (size * np.sin(4 * y) * xr.ones_like(system.template().x)).transpose(dim, "time", "y", "x")
+        made.append(xr.Dataset({"u": u.assign_attrs(units="1"), "v": (0.5 * u).assign_attrs(units="1")}))
+    truth = made[0].assign_coords(time=("time", system.step * np.arange(29.0), system.time_attrs))
+    return flows.Climate(truth, made[1].isel(time=0))
+
+
+def test_shifted_states_have_the_forcing_where_it_is(flows) -> None:
+    found = climate(flows)
+    first = found.ensemble(flows.KOLMOGOROV, members=5, seed=1)
+    ratio = first.u.isel(x=0) / np.sin(4 * first.y)
+    assert first.sizes["member"] == 5
+    np.testing.assert_allclose(ratio.std("y"), 0, atol=1e-12)
+
+
+def test_means_are_of_places_and_not_of_states(flows) -> None:
+    found = climate(flows, states=4)
+    coarse = flows.means(found.states, flows.CELLS)
+    assert dict(coarse.sizes) == {"state": 4, "y": 64, "x": 64}
+    np.testing.assert_allclose(coarse.u, found.states.u.coarsen(y=2, x=2).mean().transpose(*coarse.u.dims))
+
+
+def test_scores_are_in_units_of_the_climate_by_parts_of_the_window(flows) -> None:
+    found = climate(flows)
+    flow, sd = flows.FLOWS["kolmogorov"], flows.spreads(found)
+    truth = flows.means(found.truths.isel(truth=1), flows.CELLS)
+    away = xr.DataArray([-1.0, 0.0, 4.0], dims="member") * (1 + (truth.time >= truth.time[28]))
+    members = xr.Dataset({n: (truth[n] + away * sd[n]).assign_attrs(units="1") for n in truth.data_vars})
+    parts = pd.DataFrame(flows.measure(flow, members, found, 1)).set_index("part")
+    assert list(parts.index) == list(flows.PARTS)
+    np.testing.assert_allclose(parts.rmse, [1, 1, 1, 8 / 7, 2], rtol=1e-6)
+    np.testing.assert_allclose(parts.spread["last"], 2 * np.std([-1, 0, 4], ddof=1), rtol=1e-6)
+    # Mean distance to the truth minus half of that between two members.
+    np.testing.assert_allclose(parts.crps["last"], 2 * (5 / 3 - 5 / 3), atol=1e-6)
+
+
+def test_rows_that_are_there_are_not_computed_again(flows, tmp_path: Path) -> None:
+    row = dict(zip(flows.KEYS, ("kolmogorov", "letkf", "wrong", 4, 1), strict=True))
+    flows.save([row | {"part": "1", "rmse": 0.5}], tmp_path / "flows.csv")
+    assert flows._there(row, tmp_path / "flows.csv")
+    assert not flows._there(row | {"truth": 2}, tmp_path / "flows.csv")
