@@ -173,3 +173,15 @@ def test_the_distribution_of_a_parameter_is_drawn(tmp_path: Path) -> None:
     assert {line.get_label() for line in axes.lines} >= {"mean", "truth", "observation"}
     # Without a name it is the states that are drawn, whatever comes first.
     assert len(sdaxr.plot(members[["forcing", "x"]]).axes) > 1
+
+
+@pytest.mark.parametrize("points", [2, {"time": [0, 3], "site": [1, 2]}])
+def test_a_calibration_ranks_the_parameter(points: int | dict[str, list[int]]) -> None:
+    series = OffsetSeries(5, 3)
+    found = sdaxr.calibrate(
+        series.trajectories(4, seed=1), op.select("x"), series.prior(), error=0.6, truths=4, members=5, points=points,
+        progress=False, sampler={"steps": 8, "corrections": 0},
+    )  # fmt: skip
+    names = found.quantity.values.tolist()
+    assert names.count("forcing") == 1 and "mean of x" in names and "mean of forcing" not in names
+    assert found.variable.values.tolist() == ["x", "forcing"] and np.isfinite(found.squared_error).all()
