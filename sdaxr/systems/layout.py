@@ -25,7 +25,7 @@ class SystemLayout(StateLayout):
         return () if name in self.scalars else super().dims(name)
 
 
-def system_layout(system: System) -> StateLayout:
+def system_layout(system: System) -> SystemLayout:
     """The layout of the states of a system, in physical units: mean 0, standard deviation 1."""
     state = system.template()
     first = next(iter(state.data_vars.values()))

@@ -111,6 +111,20 @@ def test_localised_filters_find_the_forcing_of_a_chaotic_system(name: str) -> No
     assert abs(float(ends[:, 1].mean()) - 7.0) < 0.15 < float(ends[:, 0].std())
 
 
+def test_patterns_of_trajectories_are_of_fields_alone() -> None:
+    system = Augmented.of(Lorenz96(sites=8, spin_up=10), {"forcing": (6, 10)})
+    time = ("time", [0.0, 0.05], {"units": "1"})
+    truth = Lorenz96(sites=8).template().expand_dims(time=2).assign_coords(time=time)
+    observations = sdaxr.observe(truth, op.identity(), error=3.0)
+    for given, expected in (({"trajectories": truth}, r"found the scalars \['forcing'\]"), ({}, None)):
+        method = {"name": "latent", "filter": "etkf", **given}
+        if expected is None:
+            assert "forcing" in sdaxr.assimilate(observations, system=system, method=method, progress=False)
+            continue
+        with pytest.raises(OptionError, match=expected):
+            sdaxr.assimilate(observations, system=system, method=method, progress=False)
+
+
 def test_scalars_are_near_to_everything() -> None:
     points = Points.of(Augmented.of(Lorenz96(sites=8), {"forcing": (6, 10), "damping": (0.9, 1.1)}))
     assert (points.count, points.channels, points.scalars) == (8, 1, 2)

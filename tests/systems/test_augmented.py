@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from dataclasses import replace
 from pathlib import Path
 
@@ -121,4 +122,4 @@ def test_it_is_a_key_and_tells_its_options() -> None:
     system = open_system("lorenz96", forcing=[6, 10])
     assert hash(system) == hash(open_system("lorenz96", forcing=(6.0, 10.0)))
     assert system.name == "lorenz96" and system.options()["forcing"] == [6.0, 10.0] and not system.stochastic
-    assert open_system("lorenz96", **system.options()) == system
+    assert open_system("lorenz96", **system.options()) == system == pickle.loads(pickle.dumps(system))
