@@ -59,7 +59,8 @@ def describe(data: xr.Dataset) -> dict[str, str]:
         if name in data.coords:
             facts[name] = _times(data[name])
     if data.data_vars:
-        first = data[next(iter(data.data_vars))]
+        # Parameters, which have neither time nor space, may come first.
+        first = max(data.data_vars.values(), key=lambda variable: variable.ndim)
         facts["space"] = (
             ", ".join(f"{d} {data.sizes[d]}{_periodic(data, d)}" for d in space_dimensions(first)) or "none"
         )

@@ -77,6 +77,8 @@ def _prior_info(name: Path) -> dict[str, str]:
     facts = {"kind": "prior", "summary": repr(prior).strip("<>"), "complete": "yes", "size": _size(path)}
     if _is_name(name):
         facts["path"] = str(path)
+    if prior.layout.parameters:
+        facts["parameters"] = ", ".join(prior.layout.parameters)
     for grid, places in prior.layout.places.items():
         ends = f"{np.nanmin(places.values):g} to {np.nanmax(places.values):g}"
         facts[f"grid.{grid}"] = f"{ends} on ({', '.join(places.dims)})"

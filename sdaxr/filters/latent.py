@@ -118,8 +118,13 @@ class Latent(EnsembleMethod):
     def _patterns(self, model: StateSpaceModel) -> Patterns:
         data = self.resolve().trajectories
         if isinstance(data, xr.Dataset):
-            whose = "trajectories"
-            states = system_layout(model.system).to_array(data).reshape(-1, model.system.size).astype(float)
+            whose, layout = "trajectories", system_layout(model.system)
+            if layout.space and layout.scalars:
+                raise OptionError(
+                    f"trajectories= of latent are for fields alone, found the scalars {list(layout.scalars)} beside "
+                    "them in the state; leave trajectories= out for patterns of the first ensemble"
+                )
+            states = layout.to_array(data).reshape(-1, model.system.size).astype(float)
         else:
             whose, states = "first ensemble", first_of(model)
         found = Patterns.of(states, channels_of(model.system))

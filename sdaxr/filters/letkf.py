@@ -81,9 +81,11 @@ class LETKF(LocalFilter):
             weights = rotated(weights, forecast.random)
 
         def update(states: np.ndarray) -> np.ndarray:
-            at_points = states.reshape(*states.shape[:-1], points.channels, points.count)
-            moved: np.ndarray = np.einsum("pij,...jcp->...icp", weights, at_points, optimize=True)
-            return moved.reshape(states.shape)
+            fields, scalars = np.split(states, [points.channels * points.count], axis=-1)
+            at_points = fields.reshape(*states.shape[:-1], points.channels, points.count)
+            moved: np.ndarray = np.einsum("pij,...jcp->...icp", weights[: points.count], at_points, optimize=True)
+            others = np.einsum("pij,...jp->...ip", weights[points.count :], scalars, optimize=True)
+            return np.concatenate([moved.reshape(fields.shape), others], axis=-1)
 
         return update
 
@@ -91,7 +93,7 @@ class LETKF(LocalFilter):
 def local_transforms(
     deviations: np.ndarray, innovation: np.ndarray, tapers: np.ndarray, finite_size: float | None = None
 ) -> np.ndarray:
-    """Weights of the members at each point, (points, members, members).
+    """Weights of the members at each point or scalar, (points, members, members).
 
     Parameters
     ----------

@@ -63,12 +63,15 @@ class Points:
         Number of values at each point: a state vector holds the points of one channel after those of another.
     globe
         Dimensions of latitude and longitude, where the points have both.
+    scalars
+        Number of values without a place after the channels, such as parameters. They are near to everything.
     """
 
     places: Mapping[str, np.ndarray]
     turns: Mapping[str, float | None]
     channels: int
     globe: tuple[str, str] | None = None
+    scalars: int = 0
     _tapers: dict[Any, np.ndarray] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @classmethod
@@ -92,12 +95,16 @@ class Points:
         grid = np.meshgrid(*(np.asarray(layout.coords[d].values, float) for d in layout.space), indexing="ij")
         places = {d: values.ravel() for d, values in zip(layout.space, grid, strict=True)}
         turns = {d: layout.coords[d].turn if p else None for d, p in zip(layout.space, layout.periodic, strict=True)}
-        channels, rest = divmod(system.size, grid[0].size)
-        if rest or any(v.sizes[d] != layout.sizes[d] for v in template.data_vars.values() for d in layout.space):
+        # Values without a place come last in a state vector (`sdaxr.systems.augmented`).
+        shapes = [v.sizes for v in template.data_vars.values()]
+        scalars = next((i for i, sizes in enumerate(reversed(shapes)) if sizes), 0)
+        fields = shapes[: len(shapes) - scalars]
+        channels, rest = divmod(system.size - scalars, grid[0].size)
+        if rest or any(sizes.get(d) != layout.sizes[d] for sizes in fields for d in layout.space):
             raise OptionError(f"localisation= needs variables of one grid, those of {system.name} have several")
         rules = (is_latitude, is_longitude)
         globe = [d for rule in rules for d in layout.space if rule(d, layout.coords[d].attrs)]
-        return cls(places, turns, channels, (globe[0], globe[1]) if len(globe) == len(rules) else None)
+        return cls(places, turns, channels, (globe[0], globe[1]) if len(globe) == len(rules) else None, scalars)
 
     @property
     def count(self) -> int:
@@ -105,7 +112,7 @@ class Points:
         return len(next(iter(self.places.values())))
 
     def distances(self, observed: Mapping[str, np.ndarray]) -> np.ndarray:
-        """Distances of all points from observed places, (points, m).
+        """Distances of all points from observed places, and zeros for the scalars, (points + scalars, m).
 
         Parameters
         ----------
@@ -118,7 +125,8 @@ class Points:
         DataError
             If an observation has no place at all, or one of latitude and longitude only.
         """
-        return self._between(self.places, self.known(observed))
+        apart = self._between(self.places, self.known(observed))
+        return np.pad(apart, ((0, self.scalars), (0, 0)))
 
     def among(self, observed: Mapping[str, np.ndarray]) -> np.ndarray:
         """Distances of observed places from each other, (m, m); parameters and errors of `distances`."""
@@ -137,8 +145,8 @@ class Points:
         return self._kept("among", observed, half, self.among)
 
     def spread(self, per_point: np.ndarray) -> np.ndarray:
-        """Values at the elements of a state vector, (n, ...), from those at the points, (points, ...)."""
-        return np.concatenate([per_point] * self.channels)
+        """Values at the elements of a state vector, (n, ...), from those at points and scalars, as of `distances`."""
+        return np.concatenate([per_point[: self.count]] * self.channels + [per_point[self.count :]])
 
     def known(self, observed: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Coordinates of observations along the dimensions of the grid, (m,) each; as `distances` checks them."""

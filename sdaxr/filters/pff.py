@@ -62,6 +62,8 @@ import numpy as np
 from sdaxr.filters.ensemble import Forecast, LocalFilter, Update
 from sdaxr.filters.flows import Tangent, replaced
 from sdaxr.filters.localisation import Points
+from sdaxr.filters.state_space import StateSpaceModel
+from sdaxr.schema import OptionError
 
 _log = logging.getLogger(__name__)
 
@@ -119,6 +121,16 @@ class PFF(LocalFilter):
         self.expect("steps", self.steps >= 1, "at least 1")
         self.expect("step", 0 < self.step < np.inf, "a number above 0")
         self.expect("tolerance", 0 <= self.tolerance < 1, "a fraction from 0 on, below 1")
+
+    def points(self, model: StateSpaceModel) -> Points | None:
+        """Where the points of the grid are; an error beside scalars, whose tapered covariances would be none."""
+        found = super().points(model)
+        if found is not None and found.scalars:
+            raise OptionError(
+                f"localisation= of method={self.name!r} is for fields alone, found {found.scalars} scalars beside them "
+                f"in the state of {model.system.name}; leave localisation= out, or take method='letkf'"
+            )
+        return found
 
     def analyse(self, forecast: Forecast) -> Update:
         """The ensemble is replaced by that at the end of the flow."""

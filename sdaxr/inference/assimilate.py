@@ -43,6 +43,7 @@ from sdaxr.posterior.samplers.twisted import TwistedParticles
 from sdaxr.prior.files import Prior, open_prior, priors
 from sdaxr.schema import MEMBER, OptionError, check_least
 from sdaxr.states.isolation import isolated
+from sdaxr.states.parameters import warn_of_residuals
 from sdaxr.systems.base import System
 
 
@@ -145,15 +146,15 @@ def assimilate(
 
     Returns
     -------
-    Dataset with the variables of the prior on (member, time, ...), in the units of the prior; provenance in the
-    attributes. ``observations_used`` is the number of values of each network that are used, and
-    ``observations_dropped`` that of values that are not: sum of ``observations_outside``, ``observations_off_step``,
-    ``observations_land``, ``observations_flagged``, ``observations_duplicate`` and
+    Dataset with the variables of the prior on (member, time, ...), its parameters on (member), in the units of the
+    prior; provenance in the attributes. ``observations_used`` is the number of values of each network that are used,
+    and ``observations_dropped`` that of values that are not: sum of ``observations_outside``,
+    ``observations_off_step``, ``observations_land``, ``observations_flagged``, ``observations_duplicate`` and
     ``observations_failed_background_check``. ``variance_factors`` are the factors by which the observations change the
-    variances of a prior with EOFs: of the mean of the window, of 1, 2-3, 4-7, ... half cycles in time, and what
-    they add to that of the constant level of each channel (`sdaxr.posterior.covariance.adaptation`).
-    ``effective_members`` is, with the sampler ``"twisted"``, the number of independent draws to which the shares of
-    modes correspond, at most (`sdaxr.posterior.samplers.twisted`).
+    variances of a prior with EOFs: of the mean of the window, of 1, 2-3, 4-7, ... half cycles in time, and what they
+    add to that of the constant level of each channel (`sdaxr.posterior.covariance.adaptation`). ``effective_members``
+    is, with the sampler ``"twisted"``, the number of independent draws to which the shares of modes correspond, at most
+    (`sdaxr.posterior.samplers.twisted`).
 
     Raises
     ------
@@ -186,12 +187,13 @@ def assimilate(
     axis = window_times(networks, opened.layout, times, screening=how)
     operators = {name: operator_of(name, data, operator, how) for name, data in networks.items()}
     networks, converted = in_units(networks, operators, opened.layout.template(axis), units, moved)
-    ensemble = None if background is None else background_ensemble(background, axis)
+    parameters = opened.layout.parameters
+    ensemble = None if background is None else background_ensemble(background, axis, parameters)
     if background is not None and BACKGROUND in networks:
         raise OptionError(f"found a network named '{BACKGROUND}' and background=; rename the network")
     if background is not None and ensemble is None:
         # The background comes first: the corrector of SOAD gives the last network in the list precedence.
-        networks = {BACKGROUND: background_network(background, axis)} | networks
+        networks = {BACKGROUND: background_network(background, axis, parameters)} | networks
         operators = {BACKGROUND: identity()} | operators
     # Workers open the prior themselves, each once; the weights are not sent with the observations.
     source = opened if active_client() is None else prior
@@ -329,6 +331,7 @@ def draw_batch(
             problem.guided, algorithm, members, problem.shape, attempts=problem.sampler.attempts, **how
         )
     layout, augmentation = problem.layout, problem.opened.augmentation
+    warn_of_residuals(layout, states.numpy())
     pairs = zip(members, states.numpy(), strict=True)
     fields = {m: augmentation.without(layout.to_physical(state, problem.times)) for m, state in pairs}
     if archive is None:

@@ -28,6 +28,7 @@ from sdaxr.prior.blanket import TrajectoryDenoiser
 from sdaxr.prior.files import Prior
 from sdaxr.prior.hardware import choose_device
 from sdaxr.schema import TIME, OptionError, check_positive
+from sdaxr.states.parameters import warn_of_residuals
 
 
 @dataclass(frozen=True)
@@ -102,12 +103,13 @@ class PriorForecast:
                 f"method={chosen.name!r} needs a physical model, found the prior {prior.name!r}; take method='sda'"
             )
         guidance = chosen.resolve(prior, times[: held + new], target)
-        variance = channel_variance(prior.held_out(target)) if guidance.measured else None
+        still = layout.parameter_channels.values()
+        variance = channel_variance(prior.held_out(target), parameters=still) if guidance.measured else None
         about = {"model": prior.name, "model_sha256": prior.sha256, "context": held, "block": new, "error": error}
         about |= describe_method(chosen) | describe_sampler(drawing)
         attrs = provenance(about, f"the prior {prior.name}", {"known": known.cpu().numpy()}, seed)
         blank = layout.template(times[:1])[prior.states].isel({TIME: 0}, drop=True)
-        template = labels(blank, data, layout.time, steps)
+        template = labels(blank, data, layout.time, steps, constants=layout.parameters)
         return cls(
             prior, guidance, drawing, known, times, steps, held, new, error, variance, seed, batch, template, attrs
         )
@@ -132,11 +134,17 @@ class PriorForecast:
                 drawn = extend(
                     self._denoiser_at, self.known[part.start : part.stop], self.steps, context=held, block=new,
                     sampler=algorithm, method=self.method, error=self.error, variance=self.variance,
-                    seed=self.seed, members=part, tick=bar.update,
+                    parameters=self._still, seed=self.seed, members=part, tick=bar.update,
                 )  # fmt: skip
+                warn_of_residuals(layout, drawn.cpu().numpy())
                 for member, state in zip(part, drawn.cpu().numpy(), strict=True):
                     if member in waiting:
                         yield member, self.prior.augmentation.without(layout.to_physical(state, ahead))
+
+    @property
+    def _still(self) -> list[int]:
+        """Numbers of the channels of parameters."""
+        return list(self.prior.layout.parameter_channels.values())
 
     def _denoiser_at(self, first: int, count: int) -> TrajectoryDenoiser:
         times = self.times[first : first + count]
@@ -144,7 +152,7 @@ class PriorForecast:
 
     def _batch_size(self) -> int:
         length = self.context + self.block
-        likelihood = observe_states(self.known, self.error, self.variance)
+        likelihood = observe_states(self.known, self.error, self.variance, parameters=self._still)
         guided = self.method.guide(self._denoiser_at(0, length), [likelihood])
         return batch_size(guided, (length, *self.known.shape[2:]), len(self.known), self.known.device)
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import inspect
 import logging
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -30,6 +30,7 @@ from sdaxr.inference.continuation import last_states
 from sdaxr.inference.forecast import forecast, open_model, refuse_beside_a_system
 from sdaxr.inference.system_cycle import cycle_system
 from sdaxr.inference.windows import Place, joined, named, settings_of, within
+from sdaxr.observations.matching import observed_variables
 from sdaxr.observations.provenance import describe_networks
 from sdaxr.observations.screening import Screening
 from sdaxr.observations.window import (
@@ -137,7 +138,8 @@ def cycle(
     -------
     The analyses as one Dataset on (member, time, ...). Members of consecutive windows are joined by their numbers. A
     member is a trajectory within a window; from one window to the next it is continuous only within the error of the
-    background. Members that a system carries are continuous, but for what the analyses change.
+    background. A parameter has a time, too: it is that of the window, estimated with all observations until its end.
+    Members that a system carries are continuous, but for what the analyses change.
 
     Raises
     ------
@@ -203,7 +205,8 @@ def cycle(
     parts = list(pairwise([*starts, axis.size]))
     # An opened prior keeps what is measured on its held-out states, for all windows. Workers open the prior themselves.
     source = opened if active_client() is None else prior
-    series = _Series(networks, axis, how, source, members, place, progress, options)
+    parameters = opened.layout.parameters
+    series = _Series(networks, axis, how, source, parameters, members, place, progress, options)
     factor, factors, carried, analyses = AdaptiveFactor(), [], None, []
     for number, (first, end) in enumerate(parts):
         _log.info("window %d of %d", number + 1, len(parts))
@@ -216,7 +219,7 @@ def cycle(
             # The ensemble that is carried on has not seen what follows, which the next window sees.
             found = series.analyse((first, later), background, f"{number:05d}-smoothed", unit_seed(seed, number))
         # The observations of a window are counted once.
-        analyses.append(found.isel({TIME: slice(0, end - first)}).assign_attrs(own.attrs))
+        analyses.append(timed(found.isel({TIME: slice(0, end - first)}), parameters).assign_attrs(own.attrs))
         if end < axis.size:
             last = own.isel({TIME: slice(0, end - first)})
             ahead = forecast(last, model, steps=1, seed=unit_seed(seed, number), progress=False, **of_carrier)
@@ -236,6 +239,7 @@ class _Series:
     axis: xr.DataArray
     screening: Screening
     prior: str | Path | Prior
+    parameters: tuple[str, ...]
     members: int
     place: Place
     progress: bool
@@ -246,7 +250,8 @@ class _Series:
         seen: dict[str, xr.Dataset] = {}
         last, options = part[1], dict(self.options)
         for network, data in self.networks.items():
-            chosen, reach = within(network, data, self.axis, part, self.screening)
+            timeless = set(observed_variables(data)) <= set(self.parameters)
+            chosen, reach = within(network, data, self.axis, part, self.screening, timeless=timeless)
             seen |= {} if chosen is None else {network: chosen}
             last = max(last, reach)
         times = self.axis.isel({TIME: slice(part[0], last)})
@@ -256,8 +261,8 @@ class _Series:
                     "found no observation in the first window, expected at least one, or background=; pass times= to "
                     "begin at the first observation"
                 )
-            if background_ensemble(background, times) is None:
-                seen, background = {BACKGROUND: background_network(background, times)}, None
+            if background_ensemble(background, times, self.parameters) is None:
+                seen, background = {BACKGROUND: background_network(background, times, self.parameters)}, None
                 # The background is observed through the identity, and not through the operator of the observations.
                 options["operator"] = None
         return assimilate(
@@ -296,3 +301,10 @@ def inflated(ahead: xr.Dataset, time: xr.DataArray, inflation: float) -> xr.Data
     with xr.set_options(keep_attrs=True):
         mean = first.mean(MEMBER)
         return (mean + inflation * (first - mean)).expand_dims({TIME: time})
+
+
+def timed(analysis: xr.Dataset, parameters: Collection[str]) -> xr.Dataset:
+    """The ensemble of a window, on (member, time, ...), with the same value of a parameter at all times."""
+    times = analysis.sizes[TIME]
+    series = {v: analysis[v].expand_dims({TIME: times}).transpose(MEMBER, TIME) for v in parameters}
+    return analysis.assign(series)

@@ -17,8 +17,9 @@ same noise and the mean of the estimates :math:`\hat x` at both ends (Heun's met
 arXiv:2206.00364). With :math:`\hat x` at the first end only, the spread of the ensemble would be too small, by a
 fraction of several over the number of levels, because the uncertainty of x given z would be ignored.
 
-Noise that is a different multiple of the standard deviation of each variable has no such noise level. Guidance then
-samples p(x | y), as in `sdaxr.assimilate`.
+Noise that is a different multiple of the standard deviation of each variable has no such noise level. Nor has that of a
+parameter (`sdaxr.states.parameters`), which is the same in its whole channel. Guidance then samples p(x | y), as in
+`sdaxr.assimilate`.
 
 The Langevin iteration (Song & Ermon 2019, arXiv:1907.05600) starts at x = y, with the score s of the prior at one small
 noise level l,
@@ -63,6 +64,7 @@ from sdaxr.states.fields import StateLayout
 from sdaxr.states.inputs import as_dataset
 from sdaxr.states.isolation import isolated
 from sdaxr.states.names import named_time
+from sdaxr.states.parameters import warn_of_residuals
 
 ROUTES = ("posterior", "langevin")
 # Values of the fields in one batch, where no batch is given: a few hundred megabytes in the network.
@@ -166,17 +168,18 @@ def denoise(
     route: Callable[[Denoiser, Tensor, Noise], Tensor]
     if method == "langevin":
         route = LangevinRoute(level, level**2 / 10 if step_size is None else step_size, 100 if steps is None else steps)
-    elif np.ptp(ratio) <= 1e-3 * ratio.max():
+    elif np.ptp(ratio) <= 1e-3 * ratio.max() and not layout.parameters:
         route = ReverseRoute(float(ratio.mean()), steps or resolve_sampler(prior).steps)
     else:
         sampler = resolve_sampler(prior, {} if steps is None else {"steps": steps})
         refuse_together(sampler, "noisy fields, each with values of its own")
-        variance = channel_variance(prior.held_out(target))
+        still = layout.parameter_channels.values()
+        variance = channel_variance(prior.held_out(target), parameters=still)
         errors = torch.as_tensor(ratio, dtype=torch.float32, device=target)
         guidance = SDA(variance=Measured().resolve(prior, noisy[TIME], target))
         route = GuidedRoute(
             sampler.build(**prior.noise_levels(noisy.sizes[TIME])), errors,
-            lambda values, e: observe_states(values, e, variance), guidance,
+            lambda values, e: observe_states(values, e, variance, parameters=still), guidance,
         )  # fmt: skip
     samples = _sample(route, denoiser, y, members, seed, batch, progress)
     about = provenance_attrs(
@@ -313,9 +316,11 @@ def _sample(
 def _labelled(samples: np.ndarray, noisy: xr.Dataset, layout: StateLayout, ensemble: Any, members: int) -> xr.Dataset:
     head = ((MEMBER,) if members > 1 else ()) + ((str(ensemble),) if ensemble is not None else ())
     keep = (slice(None) if members > 1 else 0, slice(None) if ensemble is not None else 0)
+    warn_of_residuals(layout, samples)
     fields = layout.to_physical(samples[keep], noisy[TIME])
     coords = {k: c for k, c in noisy.coords.items() if set(c.dims) <= {ensemble, TIME, *layout.sizes}}
-    variables = {v: ((*head, TIME, *layout.dims(v)), a, layout.attrs[v] | noisy[v].attrs) for v, a in fields.items()}
+    dims = {v: (*head, *layout.template(noisy[TIME][:1])[v].dims) for v in fields}
+    variables = {v: (dims[v], a, layout.attrs[v] | noisy[v].attrs) for v, a in fields.items()}
     result = xr.Dataset(variables, coords)
     if members > 1:
         labels = (MEMBER, np.arange(members), member_attrs("posterior sample"))

@@ -142,6 +142,11 @@ def _first_state(
         channels = []
         for name in layout.variables:
             shape = (layout.depth(name), *layout.shape)
-            channels.append(matched[name][part][0].reshape(shape) if name in matched else np.full(shape, np.nan))
+            if name not in matched:
+                channels.append(np.full(shape, np.nan))
+            elif name in layout.parameters:
+                channels.append(np.full(shape, matched[name][part]))
+            else:
+                channels.append(matched[name][part][0].reshape(shape))
         found.append(torch.as_tensor((np.concatenate(channels) - offset) / std, dtype=torch.float32).to(device))
     return found[0], found[1]

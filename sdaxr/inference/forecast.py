@@ -40,6 +40,7 @@ from sdaxr.states.coordinates import coordinate_of, onto_grid
 from sdaxr.states.inputs import as_dataset
 from sdaxr.states.isolation import isolated
 from sdaxr.states.time import TimeAxis, time_kind
+from sdaxr.systems.augmented import Augmented
 from sdaxr.systems.base import System
 from sdaxr.systems.registry import open_system, systems
 
@@ -89,9 +90,10 @@ def forecast(
         States on (member?, time, ...), such as a posterior; one time is enough. Without a member dimension, the states
         are one member.
     model
-        A system: its name, or a `System`. Or a prior: the path of its file, the name of a shipped prior, or a `Prior`.
-        A name that is both, such as ``"kolmogorov"``, is the system; pass ``sdaxr.open_prior("kolmogorov")`` for the
-        prior.
+        A system: its name, or a `System`. A variable of the ensemble that is a parameter of the system, such as
+        ``forcing`` of `lorenz96`, is that of each member, unless it is given in ``options``. Or a prior: the path of
+        its file, the name of a shipped prior, or a `Prior`. A name that is both, such as ``"kolmogorov"``, is the
+        system; pass ``sdaxr.open_prior("kolmogorov")`` for the prior.
     steps
         Number of states to forecast. The first state is one step after the last time of ``ensemble``.
     seed
@@ -137,6 +139,7 @@ def forecast(
     data = with_time(as_dataset(ensemble, "the ensemble"))
     found = _resolve(model, options, data)
     if isinstance(found, System):
+        found = Augmented.known(found, data.drop_vars(options, errors="ignore"), (MEMBER, TIME))
         given = {"context": context, "block": block, "error": error, "method": method, "sampler": sampler}
         refuse_beside_a_system(forecast, given | {"batch": batch, "device": device}, "pass a prior as the model")
         run: _SystemForecast | PriorForecast = _SystemForecast.of(found, data, steps, seed)
@@ -209,6 +212,7 @@ def open_model(model: str | Path | System | Prior, ensemble: xr.Dataset) -> Syst
     data = with_time(ensemble)
     found = _resolve(model, {}, data)
     if isinstance(found, System):
+        found = Augmented.known(found, data, (MEMBER, TIME))
         _system_time(found, data)
         _check_grid(found, data)
     else:
@@ -240,7 +244,7 @@ class _SystemForecast:
             states[str(name)] = initial[name].transpose(*dims, *variable.dims).values.astype(variable.dtype)
             if not np.isfinite(states[str(name)]).all():
                 raise DataError(f"'{name}' has values that are not finite at the last time, expected a complete state")
-        template = labels(system.template(), data, time, steps)
+        template = labels(system.template(), data, time, steps, constants=system.constants)
         about = {"model": system.name, "model_options": json.dumps(system.options(), sort_keys=True)}
         return cls(
             system, states, steps, seed, template, provenance(about, f"integration of {system.name}", states, seed)
@@ -269,7 +273,7 @@ def advance_member(
                 f"'{name}' of member {member} is not finite from step {first + 1} on; use a finer resolution or a "
                 "smaller step of the system, and check the initial states"
             )
-    return fields
+    return {name: values[0] if name in system.constants else values for name, values in fields.items()}
 
 
 def _resolve(model: Any, options: Mapping[str, Any], data: xr.Dataset) -> System | Prior:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
@@ -55,8 +55,10 @@ def check_times(data: xr.Dataset, time: TimeAxis, model: str) -> None:
         )
 
 
-def labels(state: xr.Dataset, data: xr.Dataset, time: TimeAxis, steps: int) -> xr.Dataset:
-    """The forecast without its values, from the labels of one state.
+def labels(
+    state: xr.Dataset, data: xr.Dataset, time: TimeAxis, steps: int, *, constants: Collection[str] = ()
+) -> xr.Dataset:
+    """The forecast without its values, from the labels of one state; the variables ``constants`` have no lead time.
 
     The values are views of a single zero, so that no memory of the size of the forecast is used.
     """
@@ -79,7 +81,7 @@ def labels(state: xr.Dataset, data: xr.Dataset, time: TimeAxis, steps: int) -> x
     zero, head = np.zeros((), np.float32), {MEMBER: data.sizes[MEMBER], LEAD_TIME: steps}
     variables = {}
     for name, variable in state.data_vars.items():
-        sizes = head | dict(variable.sizes)
+        sizes = {d: n for d, n in head.items() if d == MEMBER or name not in constants} | dict(variable.sizes)
         variables[name] = (tuple(sizes), np.broadcast_to(zero, tuple(sizes.values())), variable.attrs)
     return xr.Dataset(variables, dict(state.drop_vars(TIME, errors="ignore").coords) | coords)
 

@@ -73,7 +73,7 @@ def report(
     axis = window_times(networks, opened.layout, times, screening=how)
     operators = {name: operator_of(name, data, operator, how) for name, data in networks.items()}
     networks, _ = in_units(networks, operators, opened.layout.template(axis), units)
-    first = None if background is None else _first_guess(background, axis)
+    first = None if background is None else _first_guess(background, axis, opened.layout.parameters)
     found: dict[str, xr.Dataset] = {}
     earlier: dict[str, ObservedPoints] = {}
     for name, data in networks.items():
@@ -88,10 +88,10 @@ def report(
     return xr.DataTree.from_dict({f"/{name}": data for name, data in found.items()})
 
 
-def _first_guess(background: xr.Dataset, times: xr.DataArray) -> xr.Dataset:
+def _first_guess(background: xr.Dataset, times: xr.DataArray, parameters: tuple[str, ...]) -> xr.Dataset:
     """The background of the first state as one state and its error."""
-    members = background_ensemble(background, times)
-    return background_network(background, times) if members is None else mean_and_spread(members)
+    members = background_ensemble(background, times, parameters)
+    return background_network(background, times, parameters) if members is None else mean_and_spread(members)
 
 
 def _labelled(data: xr.Dataset, evidence: Evidence, prior: Prior) -> xr.Dataset:

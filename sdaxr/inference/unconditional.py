@@ -13,6 +13,7 @@ from sdaxr.posterior.samplers.noise import member_noise
 from sdaxr.prior.files import Prior
 from sdaxr.prior.hardware import choose_device
 from sdaxr.states.isolation import isolated
+from sdaxr.states.parameters import warn_of_residuals
 
 # Where times are a calendar, the first state is at the last step until then: within every record of a reanalysis.
 _DATE = "2000-01-01"
@@ -40,7 +41,7 @@ def draw_prior(
 
     Returns
     -------
-    Dataset with the variables of the prior on (time, ...), in the units of the prior.
+    Dataset with the variables of the prior on (time, ...), in the units of the prior; its parameters are numbers.
 
     Raises
     ------
@@ -53,6 +54,7 @@ def draw_prior(
     algorithm = replace(sampler, corrections=0).build(**prior.noise_levels(steps))
     noise = member_noise(seed, [0], (steps, layout.channels, *layout.shape), target)
     state = algorithm(denoiser, noise)[0].cpu().numpy()
+    warn_of_residuals(layout, state)
     template = layout.template(times)[prior.states]
     fields = prior.augmentation.without(layout.to_physical(state, times))
     return template.assign({n: (template[n].dims, fields[str(n)], template[n].attrs) for n in template.data_vars})

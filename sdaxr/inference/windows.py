@@ -150,18 +150,27 @@ def check_same(where: str | Path, recorded: Mapping[Any, Any], about: Mapping[st
 
 
 def within(
-    name: str, data: xr.Dataset, axis: xr.DataArray, part: tuple[int, int], screening: Screening
+    name: str,
+    data: xr.Dataset,
+    axis: xr.DataArray,
+    part: tuple[int, int],
+    screening: Screening,
+    *,
+    timeless: bool = False,
 ) -> tuple[xr.Dataset | None, int]:
     """The observations of a network that belong to a window, the states ``part[0]`` to ``part[1] - 1`` of ``axis``.
 
     Measurements between the last state of a window and the next state belong to the window, which then has this state,
-    too. The first and the last window have all observations that lie before and after ``axis``.
+    too. The first and the last window have all observations that lie before and after ``axis``. Observations of
+    parameters, which have no time (``timeless``), belong to the first window; the ensemble carries on what they tell.
 
     Returns
     -------
     data, end
         The observations, None if there is none; and the number of the first state that the window does not need.
     """
+    if timeless:
+        return (data.drop_vars("window", errors="ignore") if part[0] == 0 else None), part[1]
     dim = OBS if OBS in data.dims else TIME
     if TIME not in data.coords or data[TIME].dims != (dim,):
         raise OptionError(

@@ -27,7 +27,9 @@ from sdaxr.observations.places import OBS, labels_of
 from sdaxr.observations.quality import good_values
 from sdaxr.observations.screening import Screening
 from sdaxr.operators import Operator, Template, from_json, identity
+from sdaxr.operators.base import steps_of
 from sdaxr.operators.measurements import Measurements
+from sdaxr.operators.pointwise import Select
 from sdaxr.schema import TIME, WINDOW_BOUND, DataError, OptionError
 from sdaxr.states.axes import ensemble_dimension
 from sdaxr.states.coordinates import coordinate_of, onto_grid
@@ -58,7 +60,9 @@ def observe(
     Parameters
     ----------
     truth
-        One trajectory, dims (time, ...); NaN only where there are no data at any time (land).
+        One trajectory, dims (time, ...); NaN only where there are no data at any time (land). Variables without time,
+        such as parameters of the system, are observed where the operator selects them:
+        ``sdaxr.operators.select("forcing")``.
     operator
         H, from `sdaxr.operators`.
     every, start
@@ -111,7 +115,7 @@ def observe(
     transform = noise_of(noise)
     if correlation is not None and noise != GAUSSIAN:
         raise OptionError(f"found correlation= beside noise={noise!r}, expected {GAUSSIAN!r}; leave one of them out")
-    truth = _one_trajectory(named_time(as_dataset(truth, "the truth")))
+    truth = _one_trajectory(named_time(as_dataset(truth, "the truth")), operator)
     _check_gaps(truth)
     clean = operator.apply(truth)
     if TIME in clean.dims:
@@ -185,7 +189,7 @@ def is_point_form(observations: xr.Dataset) -> bool:
 # Drawing observations
 
 
-def _one_trajectory(truth: xr.Dataset) -> xr.Dataset:
+def _one_trajectory(truth: xr.Dataset, operator: Operator) -> xr.Dataset:
     ensemble = ensemble_dimension(truth)
     if ensemble is not None:
         if truth.sizes[ensemble] != 1:
@@ -203,11 +207,15 @@ def _one_trajectory(truth: xr.Dataset) -> xr.Dataset:
     moving = [n for n, v in truth.data_vars.items() if TIME in v.dims and v.dtype.kind in "fiu" and n not in aside]
     if not moving:
         raise DataError(f"the truth has the variables {list(truth.data_vars)}, expected numbers along 'time'")
-    return truth[moving].load()
+    selected = {name for step in steps_of(operator) if isinstance(step, Select) for name in step.names}
+    constants = [n for n, v in truth.data_vars.items() if not v.dims and n in selected]
+    return truth[moving + constants].load()
 
 
 def _check_gaps(truth: xr.Dataset) -> None:
     for name, variable in truth.data_vars.items():
+        if TIME not in variable.dims:
+            continue
         gap = variable.isnull()
         partial = gap & ~gap.all(TIME)
         if partial.any():

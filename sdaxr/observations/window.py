@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -91,7 +91,7 @@ def window_times(
     ----------
     networks
         Observations. The window covers those whose values are of good quality, where ``times`` is None. A coordinate
-        ``window`` replaces a network's times.
+        ``window`` replaces a network's times. A network of parameters alone needs no times.
     layout
         Layout of the states.
     times
@@ -109,7 +109,10 @@ def window_times(
     if times is not None:
         return _times_given(times, layout, model)
     how = Screening() if screening is None else screening
-    spans = [_Span.of(name, data, layout, model, how) for name, data in networks.items()]
+    timed = {name: data for name, data in networks.items() if not of_parameters(data, layout)}
+    if networks and not timed:
+        raise DataError(f"found observations of {list(layout.parameters)} alone, which have no time; pass times=")
+    spans = [_Span.of(name, data, layout, model, how) for name, data in timed.items()]
     spans = [span for span in spans if span.times.size]
     if not spans:
         raise DataError(f"found no observation in {', '.join(map(repr, networks))}, expected at least one finite value")
@@ -121,6 +124,12 @@ def window_times(
     first = int(reached.min())
     start = origin if first == 0 else layout.time.at(origin, np.array([first]))[0]
     return layout.times(start, int(reached.max()) - first + 1)
+
+
+def of_parameters(data: xr.Dataset, layout: StateLayout) -> bool:
+    """Whether a network has no times because it observes parameters alone."""
+    timeless = TIME not in data.coords and WINDOW not in data.coords
+    return timeless and bool(data.data_vars) and set(observed_variables(data)) <= set(layout.parameters)
 
 
 @dataclass(frozen=True)
@@ -233,7 +242,7 @@ def check_times(times: xr.DataArray, of: str) -> None:
         raise DataError(f"found an infinite time of {of}, expected finite ones; leave these observations out")
 
 
-def background_network(background: xr.Dataset, times: xr.DataArray) -> xr.Dataset:
+def background_network(background: xr.Dataset, times: xr.DataArray, constants: Collection[str] = ()) -> xr.Dataset:
     """A background of the first state as one more network of observations, whose operator is the identity.
 
     Parameters
@@ -244,6 +253,8 @@ def background_network(background: xr.Dataset, times: xr.DataArray) -> xr.Datase
         (`sdaxr.observations.correlation`).
     times
         Times of the trajectory.
+    constants
+        Variables that have no time.
 
     Returns
     -------
@@ -254,7 +265,7 @@ def background_network(background: xr.Dataset, times: xr.DataArray) -> xr.Datase
     DataError
         If there is more than one time or state, or the time is not the first of the window.
     """
-    background = _at_first_time(background, times)
+    background = _at_first_time(background, times, constants)
     ensemble = ensemble_dimension(background)
     if ensemble is not None:
         raise DataError(
@@ -265,8 +276,12 @@ def background_network(background: xr.Dataset, times: xr.DataArray) -> xr.Datase
     return background[names].drop_attrs(deep=False).assign_attrs(operator=identity().to_json())
 
 
-def background_ensemble(background: xr.Dataset, times: xr.DataArray) -> xr.Dataset | None:
+def background_ensemble(
+    background: xr.Dataset, times: xr.DataArray, constants: Collection[str] = ()
+) -> xr.Dataset | None:
     """A background that is an ensemble of first states, on (member, time, ...); None if it is one state and its error.
+
+    The variables ``constants`` have no time.
 
     Raises
     ------
@@ -288,7 +303,7 @@ def background_ensemble(background: xr.Dataset, times: xr.DataArray) -> xr.Datas
             f"the background has one member along '{ensemble}', expected at least 2, or one state with its error; take "
             f"ds.isel({ensemble}=0, drop=True) and add '<variable>_error'"
         )
-    return _at_first_time(background, times)
+    return _at_first_time(background, times, constants)
 
 
 def mean_and_spread(ensemble: xr.Dataset) -> xr.Dataset:
@@ -298,8 +313,11 @@ def mean_and_spread(ensemble: xr.Dataset) -> xr.Dataset:
     return ensemble.mean(dim).merge(spread).assign_attrs(operator=identity().to_json())
 
 
-def _at_first_time(background: xr.Dataset, times: xr.DataArray) -> xr.Dataset:
-    """The background with a dimension ``time``, the first of ``times``; an error if it has another time, or several."""
+def _at_first_time(background: xr.Dataset, times: xr.DataArray, constants: Collection[str]) -> xr.Dataset:
+    """The background with a dimension ``time``, the first of ``times``; an error if it has another time, or several.
+
+    The variables ``constants`` and their errors are without.
+    """
     background = as_dataset(background, "the background")
     if background.sizes.get(TIME, 1) != 1:
         raise DataError(f"the background has {background.sizes[TIME]} times, expected one; select ds.isel(time=[0])")
@@ -316,4 +334,6 @@ def _at_first_time(background: xr.Dataset, times: xr.DataArray) -> xr.Dataset:
             )
     if TIME not in background.dims:
         background = background.drop_vars(TIME, errors="ignore").expand_dims(TIME)
+    still = [n for v in constants for n in (v, f"{v}{ERROR}") if n in background and TIME in background[n].dims]
+    background = background.assign({n: background[n].isel({TIME: 0}, drop=True) for n in still})
     return background.assign_coords({TIME: times[:1]})

@@ -76,7 +76,9 @@ def choose_variable(data: xr.Dataset, variable: str | None) -> str:
     has_vorticity = plane_velocity(data) is not None
     names = _shown(data)
     if variable is None:
-        return VORTICITY if has_vorticity else names[0]
+        # What has one value for each member, such as a parameter, is drawn where it is asked for.
+        ensemble = ensemble_dimension(data)
+        return VORTICITY if has_vorticity else next((n for n in names if set(data[n].dims) - {ensemble}), names[0])
     if variable not in names and not (variable == VORTICITY and has_vorticity):
         raise DataError(f"cannot plot {nearest(variable, [*names, VORTICITY] if has_vorticity else names)}")
     return variable

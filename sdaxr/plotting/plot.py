@@ -32,6 +32,7 @@ from sdaxr.plotting.panels import (
     point_coordinates,
     positions,
 )
+from sdaxr.plotting.parameters import draw_parameter, is_parameter
 from sdaxr.schema import DataError, OptionError, check_least
 from sdaxr.states.axes import space_dimensions
 from sdaxr.states.inputs import as_dataset
@@ -68,7 +69,8 @@ def plot(
         Drawn above ``data``, at the same times.
     variable
         Name of a variable, or ``"vorticity"`` where ``data`` has a velocity on a grid of two dimensions. Default: the
-        vorticity of such a velocity; else the first variable; all variables for states without space.
+        vorticity of such a velocity; else the first variable; all variables for states without space. Of a parameter,
+        which has neither time nor space, the distribution of the members is drawn.
     times
         Number of times, spread evenly and moved to the nearest observed ones, or a list of times. Lines and Hovmöller
         diagrams show all times.
@@ -185,6 +187,8 @@ def _draw(
     if observations is not None and stamps is not None and stamps.ndim == 1 and points.is_point_form(observations):
         observations = points.at_times(observations, stamps, reach=0.5)
     name = choose_variable(data, variable)
+    if is_parameter(data, name) and not animated:
+        return draw_parameter(_figure, data, truth, observations, name), _Update(1, lambda _: None)
     source = data[name] if name in data.data_vars else data[next(iter(data.data_vars))]
     space = space_dimensions(source)
     if len(space) > 2:
@@ -196,13 +200,9 @@ def _draw(
         figure, move, frames = draw_lines(_figure, data, truth, observations, names)
         return figure, _Update(frames, move)
     one_dimensional = len(space) == 1 and len(point_coordinates(source)) < 2
+    shown = None if one_dimensional else times
     panels, labels = make_panels(
-        data,
-        truth=truth,
-        observations=observations,
-        variable=name,
-        members=members,
-        times=None if one_dimensional else times,
+        data, truth=truth, observations=observations, variable=name, members=members, times=shown
     )
     if one_dimensional:
         from sdaxr.plotting.lines import draw_hovmoeller

@@ -39,7 +39,7 @@ from sdaxr.prior.eofs import Eofs
 from sdaxr.prior.files import Prior
 from sdaxr.prior.modes import Modes, cosines
 from sdaxr.states.fields import StateLayout
-from sdaxr.states.geometry import positions
+from sdaxr.states.geometry import channel_positions
 
 # States of so many values have a covariance matrix.
 _DENSE = 512
@@ -54,6 +54,9 @@ _SHARES, _TAPERS, _GROUPS = (0.0, 0.2, 0.4, 0.6, 0.8, 0.9, 1.0), (0.06, 0.1, 0.1
 _NOTHING = 1e-6
 # Number of EOFs that have one ratio.
 _TOGETHER = 8
+# Windows for each parameter with which its regression coefficients are no noise, and the least part of the variance of
+# a value that the parameters leave.
+_SAMPLES, _UNTOLD = 16, 0.05
 
 
 @dataclass(frozen=True)
@@ -99,7 +102,47 @@ class Climate:
                 torch.zeros(size, dtype=torch.long, device=device),
             )
         # Each value by itself: nothing is known of what varies alike.
-        return cls(lambda x: x.flatten(1), torch.arange(size, device=device))
+        if not prior.layout.parameters:
+            return cls(lambda x: x.flatten(1), torch.arange(size, device=device))
+        beside = Beside.of(states, list(prior.layout.parameter_channels.values()))
+        return cls(beside, torch.arange(beside(states[:1, 0]).shape[1], device=device))
+
+
+@dataclass(frozen=True)
+class Beside:
+    r"""Values of a state, each by itself, without what parameters tell of their level; and the parameters.
+
+    .. math:: e = (x - b \theta) / \sqrt{1 - |b|^2}
+
+    A parameter is one number, and b its regression coefficient of each channel.
+
+    Attributes
+    ----------
+    moving, still
+        Numbers of the channels of the states and of the parameters.
+    slopes
+        b, (moving channel, parameter).
+    """
+
+    moving: list[int]
+    still: list[int]
+    slopes: Tensor
+
+    @classmethod
+    def of(cls, states: Tensor, still: list[int]) -> Beside:
+        """Measured on windows (sample, time, channel, *space) whose channels ``still`` are those of parameters."""
+        moving = [c for c in range(states.shape[2]) if c not in still]
+        means = states.transpose(1, 2).flatten(2).mean(2).double()
+        slopes = torch.zeros(len(still), len(moving)).to(means)
+        if len(means) >= _SAMPLES * len(still):
+            slopes = torch.linalg.lstsq(means[:, still], means[:, moving]).solution
+        return cls(moving, still, slopes.T.to(states))
+
+    def __call__(self, x: Tensor) -> Tensor:
+        values, constants = x[:, self.moving].flatten(2), x[:, self.still].flatten(2).mean(2)
+        told = constants @ self.slopes.T
+        rest = (1 - self.slopes.square().sum(1)).clamp_min(_UNTOLD).sqrt()
+        return torch.cat([((values - told[..., None]) / rest[:, None]).flatten(1), constants], 1)
 
 
 def background_observation(ensemble: Tensor, prior: Prior, length: int) -> GaussianObservation | None:
@@ -212,8 +255,8 @@ class Hybrid:
 
 def _tapers(layout: StateLayout) -> list[Tensor]:
     """Factors by the distance of two points, for all channels: of each length of `_TAPERS`."""
-    places = torch.as_tensor(positions(layout)[0])
-    distance = torch.cdist(places, places).repeat(layout.channels, layout.channels)
+    places = torch.as_tensor(channel_positions(layout)[0])
+    distance = torch.cdist(places, places)
     if not layout.space:
         return [torch.ones_like(distance)]
     return [torch.exp(-0.5 * (distance / (length * distance.max())).square()) for length in _TAPERS]

@@ -11,7 +11,7 @@ sample, this continues a trajectory to any length (Rozet & Louppe 2023, arXiv:23
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 import torch
 from torch import Tensor
@@ -28,9 +28,15 @@ DenoiserAt = Callable[[int, int], Denoiser]
 
 
 def observe_states(
-    values: Tensor, error: float | Tensor, variance: UnresolvedVariance | None = None
+    values: Tensor,
+    error: float | Tensor,
+    variance: UnresolvedVariance | None = None,
+    *,
+    parameters: Collection[int] = (),
 ) -> GaussianObservation:
     """Identity observations of the first k states of each member.
+
+    A parameter is one number, and is observed once: the mean of its channel.
 
     Parameters
     ----------
@@ -40,22 +46,41 @@ def observe_states(
         Standard deviation e of the normalised states, a number or of a shape that broadcasts to (k, channel, *space).
     variance
         Variance of each channel given z, see `channel_variance`; for methods that need it.
+    parameters
+        Numbers of the channels of parameters.
     """
     count, one = values.shape[1], values[0]
-    errors = torch.as_tensor(error, dtype=values.dtype, device=values.device).expand_as(one).flatten()
+    still, moving = list(parameters), [c for c in range(one.shape[1]) if c not in parameters]
+
+    def seen(x: Tensor) -> Tensor:
+        states = x[:, :count]
+        if not still:
+            return states.flatten(1)
+        constants = states[:, :, still].transpose(1, 2).flatten(2).mean(2)
+        return torch.cat([states[:, :, moving].flatten(1), constants], 1)
+
+    errors = seen(torch.as_tensor(error, dtype=values.dtype, device=values.device).expand_as(one)[None])[0]
     unresolved = None
     if variance is not None:
         table = variance.table.to(values).reshape(len(variance.levels), 1, -1, *[1] * (one.ndim - 2))
-        unresolved = UnresolvedVariance(variance.levels, table.expand(-1, *one.shape).flatten(1))
-    return GaussianObservation(
-        lambda x: x[:, :count].flatten(1), values.flatten(1), errors, torch.ones_like(errors), unresolved
-    )
+        unresolved = UnresolvedVariance(variance.levels, seen(table.expand(-1, *one.shape)))
+    return GaussianObservation(seen, seen(values), errors, torch.ones_like(errors), unresolved)
 
 
-def channel_variance(held_out: HeldOut) -> UnresolvedVariance:
-    """Variance of each channel given z, table (level, channel), measured on the held-out states."""
-    known = held_out.states
-    return measure(held_out, lambda denoised: (known - denoised).square().transpose(0, 2).flatten(1).mean(dim=1))
+def channel_variance(held_out: HeldOut, *, parameters: Collection[int] = ()) -> UnresolvedVariance:
+    """Variance of each channel given z, table (level, channel), measured on the held-out states.
+
+    That of the channels ``parameters`` is the variance of their means.
+    """
+    still = torch.zeros(held_out.states.shape[2], dtype=torch.bool, device=held_out.states.device)
+    still[list(parameters)] = True
+
+    def error(denoised: Tensor) -> Tensor:
+        # (channel, sample, time and point)
+        errors = (held_out.states - denoised).movedim(2, 0).flatten(2)
+        return torch.where(still, errors.mean(2).square().mean(1), errors.square().flatten(1).mean(1))
+
+    return measure(held_out, error)
 
 
 def blocks(known: int, steps: int, context: int, block: int) -> list[int]:
@@ -78,6 +103,7 @@ def extend(
     method: ScoreMethod,
     error: float,
     variance: UnresolvedVariance | None = None,
+    parameters: Collection[int] = (),
     seed: int = 0,
     members: Sequence[int] | None = None,
     tick: Callable[[int], object] = lambda _: None,
@@ -102,6 +128,8 @@ def extend(
         Standard deviation e of the known states, in normalised units.
     variance
         The measured variance of each channel given z, for methods that need it.
+    parameters
+        Numbers of the channels of parameters.
     seed, members
         The noise of a member depends on ``seed``, the number of the block and the number of the member only.
     tick
@@ -115,7 +143,7 @@ def extend(
     numbers = range(len(known)) if members is None else members
     length = context + block
     for number, held in enumerate(blocks(start, steps, context, block)):
-        likelihood = observe_states(known[:, known.shape[1] - held :], error, variance)
+        likelihood = observe_states(known[:, known.shape[1] - held :], error, variance, parameters=parameters)
         guided = method.guide(denoiser_at(known.shape[1] - held, length), [likelihood])
         stream = unit_seed(seed, number)
         noise = member_noise(stream, numbers, (length, *known.shape[2:]), known.device)

@@ -88,7 +88,9 @@ class Augmentation:
         """Add the observed quantities of ``states`` to ``data``; lazily, block by block, where the states are lazy."""
         if not self.operators:
             return data
-        return data.assign({v: a.variable for v, a in self._observed(data[list(states)]).items()})
+        # H is of the states, and not of what is constant.
+        moving = [v for v in states if TIME in data[v].dims]
+        return data.assign({v: a.variable for v, a in self._observed(data[moving]).items()})
 
     def without(self, fields: Mapping[str, Any]) -> dict[str, Any]:
         """The fields of the states only, by variable."""

@@ -32,7 +32,7 @@ from sdaxr.prior.held_out import HeldOut
 from sdaxr.prior.modes import Modes
 from sdaxr.prior.networks.base import Inputs, choose_network
 from sdaxr.prior.preconditioning import PARAMETERISATIONS, DenoisingNetwork
-from sdaxr.schema import PriorError, SdaxrError, check_least, nearest
+from sdaxr.schema import OptionError, PriorError, SdaxrError, check_least, nearest
 from sdaxr.states.fields import StateLayout
 from sdaxr.states.isolation import isolated
 
@@ -185,6 +185,24 @@ class Prior:
         given = {"method": method, "sampler": sampler}
         sampling = self.metadata.get("sampling", {}) | {k: dict(v) for k, v in given.items() if v is not None}
         return replace(self, metadata=self.metadata | {"sampling": sampling})
+
+    def with_parameters(self, *names: str) -> Prior:
+        """A copy whose variables ``names`` are parameters, constants of a trajectory (`sdaxr.states.parameters`).
+
+        For a prior that was trained on fields which are the same at all times and points of a trajectory.
+
+        Raises
+        ------
+        OptionError
+            If a variable is unknown or has layers, or no other variable is left.
+        """
+        layout = self.layout
+        for name in names:
+            if name not in layout.variables or name in layout.layered:
+                raise OptionError(f"parameter {nearest(name, set(layout.variables) - set(layout.layered))}")
+        if set(self.states) <= set(names):
+            raise OptionError(f"found the parameters {list(names)} alone, expected another variable beside them")
+        return replace(self, layout=replace(layout, parameters=tuple(v for v in layout.variables if v in names)))
 
     def save(self, path: str | Path, *, dtype: torch.dtype = torch.float32) -> Path:
         """Write one ``.safetensors`` file; ``dtype=torch.float16`` halves its size.

@@ -28,7 +28,7 @@ from sdaxr.prior.eofs import LEAST, Eofs
 from sdaxr.prior.modes import cosines
 from sdaxr.schema import DataError
 from sdaxr.states.fields import StateLayout
-from sdaxr.states.geometry import areas, positions
+from sdaxr.states.geometry import areas, channel_positions
 
 _log = logging.getLogger(__name__)
 
@@ -100,8 +100,7 @@ def measured_eofs(
     Where many values are missing, gaps are filled with draws of the process that was found with the mean in the gaps,
     the EOFs are measured again, and so on (stochastic EM; `sdaxr.prior.gaps`).
     """
-    places, unit = positions(layout)
-    everywhere = np.tile(places, (layout.channels, 1))
+    everywhere, unit = channel_positions(layout)
     kept = np.ones(len(everywhere), bool) if layout.mask is None else layout.mask.ravel()
     parts = list(series)
 

@@ -87,7 +87,9 @@ def train(
         grid, 5 for priors of windows of one length; more for a network that reaches further in time, fewer where the
         data have shorter trajectories.
     variables
-        State variables. Default: every variable with a ``time`` dimension.
+        State variables. Default: every variable with a ``time`` dimension. A variable that is named here and has the
+        dimension of the trajectories alone, such as the forcing of each, is a parameter: it is estimated together with
+        the states (`sdaxr.states.parameters`).
     context
         Static fields that the network sees beside the states, such as topography or a land mask; ``"auto"`` for every
         variable that has the horizontal dimensions and no others.
@@ -169,10 +171,11 @@ def train(
     design = design if before is None else _design_of(before, design)
     data = named_time(as_dataset(opened, "the trajectories"))
     names = state_variables(data, design["variables"])
-    augmentation = Augmentation.of(design["augment"], data[names])
+    moving = [name for name in names if TIME in data[name].dims] or names
+    augmentation = Augmentation.of(design["augment"], data[moving])
     data, target = augmentation.apply(data, names), choose_device(device)
     chosen = {k: v for k, v in design.items() if k not in ("variables", "context", "augment")}
-    sizes = _sizes(data, data[names[0]])
+    sizes = _sizes(data, data[moving[0]])
     settings = Settings.choose(sizes=sizes, device=target, **chosen, steps=steps, minutes=minutes, seed=seed)
     checkpoint = _checkpoint_of(store, overwrite)
     parts = split(data, settings.window)
@@ -185,7 +188,7 @@ def train(
         normalise="channel" if plain else known.normalise, missing=known.missing,
     )  # fmt: skip
     layout = layout if before is None else _layout_of(before, layout)
-    settings = settings.for_layout(layout, parts[0][names[0]].size // max(1, int(np.prod(layout.shape))), target)
+    settings = settings.for_layout(layout, parts[0][moving[0]].size // max(1, int(np.prod(layout.shape))), target)
     windows, held_out = _windows(parts, layout, settings, target)
     about = settings.to_dict() | {"augment": augmentation.to_file(), "data": fingerprint(data, layout)}
     if before is not None:

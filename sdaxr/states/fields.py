@@ -21,6 +21,7 @@ from sdaxr.states.axes import ensemble_dimension
 from sdaxr.states.climatology import Climatology
 from sdaxr.states.coordinates import Coordinate, onto_grid
 from sdaxr.states.names import recognised
+from sdaxr.states.parameters import channel_mean, check_parameter, constant_channel
 from sdaxr.states.places import Places, check_places
 from sdaxr.states.storage import from_file, to_file
 from sdaxr.states.time import TimeAxis, check_kind, phase
@@ -67,6 +68,9 @@ class StateLayout:
     climatology
         Mean and standard deviation by time of day and year, whose constants are ``mean`` and ``std``; None where these
         hold at all times.
+    parameters
+        Names of the variables that are constants of a trajectory (`sdaxr.states.parameters`). In a Dataset they have
+        neither time nor space, in a tensor a channel that is the same at all times and points.
     """
 
     variables: tuple[str, ...]
@@ -85,6 +89,7 @@ class StateLayout:
     places: dict[str, Places] = field(default_factory=dict)
     gappy: bool = False
     climatology: Climatology | None = None
+    parameters: tuple[str, ...] = ()
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -95,6 +100,12 @@ class StateLayout:
     def channels(self) -> int:
         """Number of channels: one a variable, or one a layer of it."""
         return sum(self.depth(name) for name in self.variables)
+
+    @property
+    def parameter_channels(self) -> dict[str, int]:
+        """Number of the channel of each parameter, by name."""
+        ends = np.cumsum([self.depth(name) for name in self.variables])
+        return {v: int(end) - 1 for v, end in zip(self.variables, ends, strict=True) if v in self.parameters}
 
     @property
     def periodic(self) -> tuple[bool, ...]:
@@ -113,7 +124,9 @@ class StateLayout:
         return 1 + len(self.context) + bounded + 2 * len(self.cycles) + self.channels * self.gappy
 
     def dims(self, name: str) -> tuple[str, ...]:
-        """Dimensions of one state of the variable ``name``."""
+        """Dimensions of one state of the variable ``name``; none of a parameter."""
+        if name in self.parameters:
+            return ()
         head = (self.layer,) if self.layer is not None and name in self.layered else ()
         return head + self.space
 
@@ -145,7 +158,8 @@ class StateLayout:
         ----------
         data
             Has every state variable, with a ``time`` dimension and at most one ensemble dimension, on the points of
-            the layout in any order (`conform`).
+            the layout in any order (`conform`). A parameter may have these two dimensions; it is the same at all times
+            where it has no ``time``.
         gaps
             Whether values may be NaN outside the mask.
 
@@ -163,6 +177,9 @@ class StateLayout:
         head = ((ensemble,) if ensemble is not None else ()) + (TIME,)
         parts = []
         for name in self.variables:
+            if name in self.parameters:
+                parts.append(constant_channel(data[name], {d: data.sizes[d] for d in head}, self.shape))
+                continue
             values = data[name].transpose(*head, *self.dims(name)).values
             values = values if name in self.layered and self.layer else np.expand_dims(values, len(head))
             parts.append(values)
@@ -205,6 +222,9 @@ class StateLayout:
             check_values(name, found, "the data")
             schema.check_units(name, found.attrs.get("units"), self.attrs[name].get("units"), "the data")
             known = {*self.dims(name), TIME, str(ensemble_dimension(data))}
+            if name in self.parameters:
+                check_parameter(name, found)
+                continue
             if set(self.dims(name)) - set(map(str, found.dims)) or set(map(str, found.dims)) - known:
                 raise GridError(f"'{name}' has dimensions {found.dims}, expected {self.dims(name)} besides time")
         grid = {d: self.coords.get(d, size) for d, size in self.sizes.items()}
@@ -244,6 +264,8 @@ class StateLayout:
     def to_fields(self, state: torch.Tensor, moments: tuple[torch.Tensor, torch.Tensor]) -> dict[str, torch.Tensor]:
         """Physical fields, differentiable: (..., time, channel, *space) to {name: (..., time, [layer], *space)}.
 
+        A parameter is (...), the mean over the times and points of its channel.
+
         Parameters
         ----------
         state
@@ -256,7 +278,8 @@ class StateLayout:
         mean, std = moments
         axis = state.ndim - len(self.space) - 1
         parts = torch.split(state * std + mean, [self.depth(v) for v in self.variables], dim=axis)
-        return self._named(parts, axis)
+        named = self._named(parts, axis)
+        return named | self._constants(named, axis - 1)
 
     def to_physical(self, state: np.ndarray, times: xr.DataArray) -> dict[str, np.ndarray]:
         """Like `to_fields`, in numpy and float32, for states at ``times``, with NaN where the mask has no data."""
@@ -266,7 +289,13 @@ class StateLayout:
             physical = np.where(self.mask, physical, np.float32(np.nan))
         axis = state.ndim - len(self.space) - 1
         parts = np.split(physical, np.cumsum([self.depth(v) for v in self.variables])[:-1], axis=axis)
-        return self._named(parts, axis)
+        named = self._named(parts, axis)
+        return named | {v: np.asarray(a, np.float32) for v, a in self._constants(named, axis - 1).items()}
+
+    def _constants(self, named: Mapping[str, Any], time: int) -> dict[str, Any]:
+        """The parameters among the variables (..., time, *space), ``time`` the number of that axis."""
+        present = None if self.mask is None else np.asarray(self.mask.any(axis=0))
+        return {v: channel_mean(named[v], time, present) for v in self.parameters}
 
     def _named(self, parts: Sequence[Any], axis: int) -> dict[str, Any]:
         """The channels of each variable, by its name; without the axis of layers where it has none."""
@@ -275,6 +304,8 @@ class StateLayout:
 
     def template(self, times: xr.DataArray, head: Mapping[str, Any] | None = None) -> xr.Dataset:
         """A Dataset of zeros with the labels of this layout on ``times``; its values occupy no memory.
+
+        Those of the attribute ``parameters`` have the leading dimension only.
 
         Parameters
         ----------
@@ -286,7 +317,7 @@ class StateLayout:
         lead = {str(d): len(v) for d, v in (head or {}).items()}
         sizes = lead | {TIME: times.size} | self.sizes
         zero = np.zeros((), np.float32)
-        dims = {v: (*lead, TIME, *self.dims(v)) for v in self.variables}
+        dims = {v: (*lead, *(() if v in self.parameters else (TIME,)), *self.dims(v)) for v in self.variables}
         data = {v: (d, np.broadcast_to(zero, [sizes[k] for k in d]), self.attrs[v]) for v, d in dims.items()}
         coords: dict[Hashable, Any] = {TIME: times.variable}
         coords |= {d: (d, c.values, c.attrs) for d, c in self.coords.items()}

@@ -43,6 +43,18 @@ def positions(layout: StateLayout) -> tuple[np.ndarray, str]:
     return np.stack(columns, 1), units.pop() or "1" if labelled else "grid points"
 
 
+def channel_positions(layout: StateLayout) -> tuple[np.ndarray, str]:
+    """Positions of the values of a state, (channel * point, n), and the unit of their Euclidean distances.
+
+    All values of a parameter are at the mean position of the points: in the centre of a circle or a sphere, as far from
+    one point as from another. A Gaussian function of the distances then is a covariance of states and parameters.
+    """
+    places, unit = positions(layout)
+    centre = np.broadcast_to(places.mean(0), places.shape)
+    still = set(layout.parameter_channels.values())
+    return np.concatenate([centre if c in still else places for c in range(layout.channels)]), unit
+
+
 def areas(layout: StateLayout) -> np.ndarray | None:
     """Area of the cell of each grid point, in units of the mean, shape (*space).
 

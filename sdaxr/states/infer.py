@@ -18,6 +18,7 @@ from sdaxr.states.fields import StateLayout
 from sdaxr.states.harmonics import Harmonics, resolved_harmonics
 from sdaxr.states.months import ANYWHERE
 from sdaxr.states.names import auxiliary
+from sdaxr.states.parameters import parameter_names
 from sdaxr.states.places import places_of
 from sdaxr.states.seasonal import estimate
 from sdaxr.states.time import CYCLES, TimeAxis, time_stretches
@@ -49,7 +50,8 @@ def infer_layout(
     data
         The training split. Points that are NaN at all times are masked.
     variables
-        Names of the state variables; by default all with a ``time`` dimension.
+        Names of the state variables; by default all with a ``time`` dimension. A variable with the dimension of the
+        trajectories alone is a parameter (`sdaxr.states.parameters`).
     context
         Names of static fields, variables or coordinates on the horizontal dimensions, that the network sees; ``"auto"``
         for every variable that has these dimensions and no others.
@@ -81,14 +83,16 @@ def infer_layout(
     for name in names:
         check_values(name, data[name], "the training data")
         check_given(name, data[name].attrs, "the training data")
-    space = tuple(map(str, space_dimensions(data[names[0]])))
+    parameters = parameter_names(data, names)
+    fields = [name for name in names if name not in parameters]
+    space = tuple(map(str, space_dimensions(data[fields[0]])))
     layers = {v: layer_dimension(data[v]) for v in names}
     layer_names = sorted({str(d) for d in layers.values() if d is not None})
-    for name in names:
+    for name in fields:
         found = tuple(map(str, space_dimensions(data[name])))
         if set(found) != set(space):
             raise DataError(
-                f"'{name}' has the horizontal dimensions {found}, '{names[0]}' has {space}; expected the same for "
+                f"'{name}' has the horizontal dimensions {found}, '{fields[0]}' has {space}; expected the same for "
                 "every state variable: interpolate them to one grid or choose with variables=[...]"
             )
     if len(space) > 2 or len(layer_names) > 1:
@@ -131,6 +135,7 @@ def infer_layout(
         places=places_of(data, space),
         gappy=gappy,
         climatology=climatology,
+        parameters=parameters,
     )
 
 
@@ -151,12 +156,13 @@ def climatology_of(
         parts = []
         for name in map(str, data.data_vars):
             dims = (*head, *((layer,) if layer and name in layered else ()), *space)
-            values = data[name].isel({TIME: part}).transpose(*dims).values
+            missing = {d: data.sizes[d] for d in dims if d not in data[name].dims}
+            values = data[name].expand_dims(missing).isel({TIME: part}).transpose(*dims).values
             parts.append(values if layer and name in layered else np.expand_dims(values, len(head)))
         together = np.concatenate(parts, axis=len(head))
         return together if ensemble is not None else together[None]
 
-    state = sum(v.size for v in data.values()) // data.sizes[TIME]
+    state = sum(v.size for v in data.values() if TIME in v.dims) // data.sizes[TIME]
     return estimate(read, data[TIME], axis, harmonics, block=max(1, _AT_ONCE // state))
 
 
@@ -207,9 +213,14 @@ def _statistics(
             x = data[name].astype("float64")
             over = rest if normalise == "point" else [d for d in x.dims if d not in head]
             count = x.notnull().sum(rest)
+            # A parameter is the same at all points.
+            points = {d: data.sizes[d] for d in space if d not in x.dims}
+            count = count.expand_dims(points)
             whole = xr.full_like(count, int(np.prod([x.sizes[d] for d in rest])))
             order = (*head, *space)
-            found = (x.mean(over), x.std(over), count, whole)
+            moments = [x.mean(over), x.std(over)]
+            moments = [a.expand_dims(points) for a in moments] if normalise == "point" else moments
+            found = (*moments, count, whole)
             lazy.append([a.transpose(*[d for d in order if d in a.dims]) for a in found])
             depths.append(data.sizes[layer] if name in layered else 1)
         computed = compute(*lazy)  # type: ignore[no-untyped-call]
@@ -231,6 +242,8 @@ def _statistics(
             raise DataError(f"'{name}' does not vary at some point or layer; leave it out with variables=[...]")
         stds.append(deviation)
     mask = np.concatenate(masks)
+    constant = np.repeat([TIME not in v.dims for v in data.values()], depths)
+    mask[constant] = mask[~constant].any(axis=0)
     return np.concatenate(means), np.concatenate(stds), None if mask.all() else mask, gappy
 
 

@@ -32,6 +32,8 @@ def to_file(layout: StateLayout) -> tuple[dict[str, np.ndarray], dict[str, Any]]
     # Optional, so that files without them are as they are.
     if layout.gappy:
         metadata["gappy"] = True
+    if layout.parameters:
+        metadata["parameters"] = layout.parameters
     if layout.places:
         metadata["places"] = {name: {"dims": p.dims, "attrs": p.attrs} for name, p in layout.places.items()}
     if layout.climatology is not None:
@@ -62,6 +64,7 @@ def from_file(arrays: Mapping[str, np.ndarray], metadata: Mapping[str, Any]) -> 
         "context": {k.removeprefix(prefix): a for k, a in arrays.items() if k.startswith(prefix)},
         "cycles": tuple(metadata["cycles"]),
         "gappy": bool(metadata.get("gappy", False)),
+        "parameters": tuple(metadata.get("parameters", ())),
         "places": {
             name: Places(tuple(p["dims"]), arrays[f"layout.place.{name}"], p["attrs"])
             for name, p in metadata.get("places", {}).items()

@@ -36,10 +36,13 @@ class System(abc.ABC):
         Name of the system.
     references
         Sources, for the attributes of its trajectories.
+    parameters
+        Options that may be unknown, one value for each trajectory (`sdaxr.systems.augmented`), with their units.
     """
 
     name: ClassVar[str] = ""
     references: ClassVar[str] = ""
+    parameters: ClassVar[Mapping[str, str]] = {}
 
     step: float = 1.0
 
@@ -80,6 +83,19 @@ class System(abc.ABC):
         paths = [self.advance(self.from_vectors(each), steps, int(seed)) for each, seed in zip(x, seeds, strict=True)]
         return np.stack([self.to_vectors(path) for path in paths], axis=1)
 
+    def of_members(self, values: Mapping[str, np.ndarray]) -> System | None:
+        """The system for several state vectors at once, each with its own parameters ``values``, (count,) each.
+
+        Its `advance_ensemble` takes ``count`` state vectors. None where each needs a system of its own.
+        """
+        del values
+        return None
+
+    @property
+    def constants(self) -> tuple[str, ...]:
+        """Names of the variables that are the same in all states of a trajectory."""
+        return ()
+
     @property
     def stochastic(self) -> bool:
         """Whether the next state is random, given the present one."""
@@ -104,7 +120,7 @@ class System(abc.ABC):
         ends = np.cumsum([variable.size for variable in template.values()])[:-1]
         parts = np.split(x, ends, axis=-1)
         return {
-            str(name): part.reshape(*x.shape[:-1], *variable.shape).astype(variable.dtype)
+            str(name): part.reshape((*x.shape[:-1], *variable.shape)).astype(variable.dtype)
             for (name, variable), part in zip(template.items(), parts, strict=True)
         }
 

@@ -70,12 +70,15 @@ def generate(
     progress
         Show a progress bar.
     **options
-        Options of the system, such as ``resolution=128``.
+        Options of the system, such as ``resolution=128``. A range in the place of a parameter, such as
+        ``forcing=(6, 10)`` of `lorenz96` or ``reynolds=(500, 2000)`` of `kolmogorov`, from which each trajectory has a
+        value of its own, drawn uniformly by its seed; see ``parameters`` of the system.
 
     Returns
     -------
     xarray.Dataset
-        The archive, opened lazily: variables ``(trajectory, time, ...)``, coordinates ``split`` and ``status``.
+        The archive, opened lazily: variables ``(trajectory, time, ...)``, parameters ``(trajectory)``, coordinates
+        ``split`` and ``status``.
 
     Raises
     ------
@@ -132,7 +135,7 @@ def simulate(
     for index, state in zip(batches[number], states, strict=True):
         try:
             if index in pending:
-                archive.write(index, state)
+                archive.write(index, {n: a[0] if n in system.constants else a for n, a in state.items()})
         except DivergenceError as error:
             failed[index] = error
     return failed
@@ -187,14 +190,11 @@ def _template(model: System, trajectories: int, steps: int, split: Sequence[floa
         TIME: (TIME, np.arange(steps) * model.step, model.time_attrs),
         "split": (TRAJECTORY, labels, {"long_name": "use of the trajectory in training"}),
     }
-    variables = {
-        name: (
-            (TRAJECTORY, TIME, *variable.dims),
-            dask.array.zeros((trajectories, steps, *variable.shape), dtype=variable.dtype),
-            variable.attrs,
-        )
-        for name, variable in state.data_vars.items()
-    }
+    variables = {}
+    for name, variable in state.data_vars.items():
+        sizes = {TRAJECTORY: trajectories} | ({} if name in model.constants else {TIME: steps}) | dict(variable.sizes)
+        zeros = dask.array.zeros(tuple(sizes.values()), dtype=variable.dtype)
+        variables[name] = (tuple(sizes), zeros, variable.attrs)
     return xr.Dataset(variables, dict(state.coords) | coordinates, state.attrs)
 
 

@@ -72,6 +72,8 @@ class Kolmogorov(System):
 
     name: ClassVar[str] = "kolmogorov"
     references: ClassVar[str] = "arXiv:2306.10574; doi:10.1073/pnas.2101784118"
+    # The viscosity is compiled: with a Reynolds number of its own, each trajectory is.
+    parameters: ClassVar[Mapping[str, str]] = {"reynolds": "1"}
 
     step: float = 0.2
     resolution: int = 256

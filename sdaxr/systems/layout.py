@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -13,7 +14,18 @@ from sdaxr.states.time import TimeAxis
 from sdaxr.systems.base import System
 
 
-def system_layout(system: System) -> StateLayout:
+@dataclass(frozen=True)
+class SystemLayout(StateLayout):
+    """A layout with scalars beside fields; ``scalars`` are their names."""
+
+    scalars: tuple[str, ...] = ()
+
+    def dims(self, name: str) -> tuple[str, ...]:
+        """Dimensions of one state of the variable ``name``."""
+        return () if name in self.scalars else super().dims(name)
+
+
+def system_layout(system: System) -> SystemLayout:
     """The layout of the states of a system, in physical units: mean 0, standard deviation 1."""
     state = system.template()
     first = next(iter(state.data_vars.values()))
@@ -21,7 +33,7 @@ def system_layout(system: System) -> StateLayout:
     layer = next((str(d) for d in layers.values() if d is not None), None)
     space = tuple(map(str, space_dimensions(first)))
     units = str(system.time_attrs.get("units", ""))
-    return StateLayout(
+    return SystemLayout(
         variables=tuple(layers),
         attrs={str(n): plain_attrs(v.attrs) for n, v in state.data_vars.items()},
         layered=tuple(n for n, d in layers.items() if d is not None),
@@ -32,6 +44,7 @@ def system_layout(system: System) -> StateLayout:
         time=TimeAxis("float", system.step, units),
         mean=np.zeros(1),
         std=np.ones(1),
+        scalars=tuple(str(n) for n, v in state.data_vars.items() if not v.dims),
     )
 
 

@@ -18,8 +18,9 @@ References
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import ClassVar
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
 
 import numpy as np
 import xarray as xr
@@ -55,6 +56,7 @@ class Lorenz63(MarkovChain):
 
     name: ClassVar[str] = "lorenz63"
     references: ClassVar[str] = "doi:10.1175/1520-0469(1963)020<0130:DNF>2.0.CO;2; arXiv:2306.10574"
+    parameters: ClassVar[Mapping[str, str]] = {"sigma": "1", "rho": "1", "beta": "1"}
 
     step: float = 0.025
     sigma: float = 10.0
@@ -102,6 +104,11 @@ class Lorenz63(MarkovChain):
             for _ in range(self.spin_up):
                 block[:] = self.transition_mean(block) + self.draw_noise(random, len(block))
         return states
+
+    def of_members(self, values: Mapping[str, np.ndarray]) -> Lorenz63:
+        """The system for several states at once, each with its own sigma, rho or beta, (count,)."""
+        each: dict[str, Any] = dict(values)
+        return replace(self, **each)
 
     def transition_mean(self, x: np.ndarray) -> np.ndarray:
         """Expected next state after each state, from (..., 3) to (..., 3)."""

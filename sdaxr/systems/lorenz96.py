@@ -13,8 +13,8 @@ References
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import ClassVar
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
 
 import numpy as np
 import xarray as xr
@@ -44,6 +44,7 @@ class Lorenz96(System):
 
     name: ClassVar[str] = "lorenz96"
     references: ClassVar[str] = "Lorenz, E. N. (1996), Predictability: a problem partly solved"
+    parameters: ClassVar[Mapping[str, str]] = {"forcing": "1", "damping": "1"}
 
     step: float = 0.05
     sites: int = 40
@@ -92,6 +93,11 @@ class Lorenz96(System):
         """The next ``steps`` states after each state, (count, site) to (steps, count, site), in double precision."""
         del random
         return self._states(np.asarray(x, float), steps)
+
+    def of_members(self, values: Mapping[str, np.ndarray]) -> Lorenz96:
+        """The system for several states at once, each with its own forcing or damping, (count,)."""
+        columns: dict[str, Any] = {name: value[:, None] for name, value in values.items()}
+        return replace(self, **columns)
 
     def _states(self, x: np.ndarray, steps: int) -> np.ndarray:
         """The next ``steps`` states after each state, (..., site) to (steps, ..., site)."""

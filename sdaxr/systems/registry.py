@@ -6,6 +6,7 @@ from typing import Any
 
 from sdaxr.schema import OptionError
 from sdaxr.states.registry import Registry
+from sdaxr.systems.augmented import Augmented
 from sdaxr.systems.base import System
 
 SYSTEMS: Registry[System] = Registry(
@@ -52,7 +53,9 @@ def open_system(name: str | System, /, **options: Any) -> System:
     name
         One of `systems()`, or a `System`, which is returned as it is and takes no options.
     **options
-        Options of the system: fields of its class. A value is converted to the type of its field.
+        Options of the system: fields of its class. A value is converted to the type of its field. A pair in the place
+        of a parameter, ``forcing=(6, 10)``, is a range: the value is unknown, and part of the state
+        (`sdaxr.systems.augmented`).
 
     Raises
     ------
@@ -66,4 +69,9 @@ def open_system(name: str | System, /, **options: Any) -> System:
         )
     if "name" in options:
         raise OptionError(f"found the option name={options['name']!r} of the system {name!r}, which no system has")
-    return SYSTEMS.build({"name": name, **options} if isinstance(name, str) else name)
+    if isinstance(name, System) or not isinstance(name, str):
+        return SYSTEMS.build(name)
+    parameters = SYSTEMS.kind(name).parameters
+    ranges = {k: v for k, v in options.items() if k in parameters and isinstance(v, tuple | list)}
+    system = SYSTEMS.build({"name": name} | {k: v for k, v in options.items() if k not in ranges})
+    return Augmented.of(system, ranges) if ranges else system

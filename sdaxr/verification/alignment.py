@@ -32,7 +32,8 @@ def align(data: xr.Dataset, truth: xr.Dataset) -> tuple[xr.Dataset, xr.Dataset]:
         truth by ``valid_time``, or by ``init_time + lead_time``.
     truth
         ``(time, ...)``, with a trajectory dimension of size 1 at most, on the points of ``data`` in any order:
-        latitudes may be reversed, and longitudes counted from another meridian.
+        latitudes may be reversed, and longitudes counted from another meridian. A parameter that is a number is that
+        of all times.
 
     Returns
     -------
@@ -51,6 +52,7 @@ def align(data: xr.Dataset, truth: xr.Dataset) -> tuple[xr.Dataset, xr.Dataset]:
     truth = single(recognised(truth, {n: c.attrs for n, c in data.coords.items()}))
     data, truth = _common_variables(data, truth)
     data, truth = _common_times(data, truth)
+    truth = _at_all_times(data, truth)
     truth = _on_one_grid(data, truth)
     for name in data.data_vars:
         units = data[name].attrs.get("units"), truth[name].attrs.get("units")
@@ -144,6 +146,13 @@ def _common_times(data: xr.Dataset, truth: xr.Dataset) -> tuple[xr.Dataset, xr.D
     index = xr.DataArray(positions, dims=dims)
     matched = truth.drop_vars(TIME).isel({TIME: index.clip(min=0)})
     return data, matched if (positions >= 0).all() else matched.where(index >= 0)
+
+
+def _at_all_times(data: xr.Dataset, truth: xr.Dataset) -> xr.Dataset:
+    """The truth, whose numbers are repeated at all times where the estimates have times."""
+    constant = [n for n in data.data_vars if not truth[n].dims and time_dimensions(data[n])]
+    repeated = {n: truth[n].expand_dims({d: data.sizes[d] for d in time_dimensions(data[n])}) for n in constant}
+    return truth.assign(repeated)
 
 
 def _on_one_grid(data: xr.Dataset, truth: xr.Dataset) -> xr.Dataset:

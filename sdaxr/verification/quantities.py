@@ -119,9 +119,9 @@ class Quantities:
         if "state" in self.kinds:
             found += [_at(states[name], where, leading) for name, where in self.states.items()]
         if "mean" in self.kinds:
-            found += [_moment(states[name], leading, 1)[..., None] for name in self.states]
+            found += [_moment(states[name], leading, 1)[..., None] for name in self._moving]
         if "energy" in self.kinds:
-            found += [_moment(states[name], leading, 2)[..., None] / 2 for name in self.states]
+            found += [_moment(states[name], leading, 2)[..., None] / 2 for name in self._moving]
         if "observed" in self.kinds:
             projected = _observed(self.operator.apply(states), self.every, self.start)
             found += [_at(projected[name], where, leading) for name, where in self.observed.items()]
@@ -130,12 +130,17 @@ class Quantities:
             found.append(density.transpose(*leading).values[..., None])
         return np.concatenate(found, axis=-1).astype(np.float64)
 
+    @property
+    def _moving(self) -> list[str]:
+        """The state variables without the parameters, which are their own mean and do not move."""
+        return [name for name, where in self.states.items() if where]
+
     def _rows(self) -> Iterable[tuple[str, str, str]]:
         if "state" in self.kinds:
             yield from ((label, "state", name) for name, where in self.states.items() for label in _names(name, where))
         for kind in ("mean", "energy"):
             if kind in self.kinds:
-                yield from ((f"{kind} of {name}", kind, name) for name in self.states)
+                yield from ((f"{kind} of {name}", kind, name) for name in self._moving)
         if "observed" in self.kinds:
             for name, where in self.observed.items():
                 yield from ((f"H(x): {label}", "observed", name) for label in _names(name, where))
@@ -165,6 +170,8 @@ def _random_places(variable: xr.DataArray, number: int, random: np.random.Genera
 
 def _given_places(variable: xr.DataArray, points: Mapping[str, Sequence[int]]) -> _Where:
     dims = list(map(str, variable.dims))
+    if not dims:  # a parameter
+        return {}
     lengths = {len(v) if isinstance(v, Sequence) and not isinstance(v, str) else -1 for v in points.values()}
     if set(points) != set(dims) or len(lengths) != 1 or lengths & {0, -1}:
         raise OptionError(

@@ -116,7 +116,11 @@ class Simulated:
         del number
         fields, state = self.system.trajectory(self.steps, seed), self.system.template()
         time = (TIME, np.arange(self.steps) * self.system.step, self.system.time_attrs)
-        variables = {n: ((TIME, *v.dims), fields[str(n)], v.attrs) for n, v in state.data_vars.items()}
+        constant = self.system.constants
+        variables = {
+            n: (v.dims, fields[str(n)][0], v.attrs) if n in constant else ((TIME, *v.dims), fields[str(n)], v.attrs)
+            for n, v in state.data_vars.items()
+        }
         return xr.Dataset(variables, dict(state.coords) | {TIME: time})
 
     def describe(self) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,13 +13,15 @@ from gaussian import GaussianChain
 from gaussian_fields import covariance_of, sampled
 from ring import POINTS, SPACE, windows
 from ring import prior as ring_network
+from unknown_offset import OffsetSeries
 from white import white_prior
 
 import sdaxr
 from sdaxr.posterior import background
-from sdaxr.posterior.background import background_observation
+from sdaxr.posterior.background import Climate, _tapers, background_observation
 from sdaxr.prior.files import Prior
 from sdaxr.schema import DataError
+from sdaxr.states.coordinates import Coordinate
 from sdaxr.states.infer import infer_layout
 
 CPU = torch.device("cpu")
@@ -189,3 +192,22 @@ def test_ensembles_that_do_not_fit(change, expected: str):
         sdaxr.assimilate(
             {}, prior, times=prior.layout.times(0.0, 6), background=change(ensemble), members=2, progress=False
         )
+
+
+def test_parameters_are_numbers_beside_the_values_whose_level_they_tell() -> None:
+    """Of a series around a constant the coordinates have the covariance I, with one for the whole channel."""
+    series = OffsetSeries(6, sites=4)
+    climate = Climate.of(series.prior(2000), 6, torch.device("cpu"))
+    found = climate.whiten(torch.as_tensor(series.draw(4000, 1)[:, 0], dtype=torch.float32)).numpy()
+    assert found.shape == (4000, 5) and climate.bands.tolist() == [0, 1, 2, 3, 4]
+    np.testing.assert_allclose(np.cov(found.T), np.eye(5), atol=0.08)
+    np.testing.assert_allclose(found[:, 4], series.draw(4000, 1)[:, 0, 1, 0], rtol=1e-5, atol=1e-6)
+
+
+def test_tapered_covariances_of_states_and_parameters_are_covariances() -> None:
+    layout = OffsetSeries(6, sites=4).layout()
+    ring = {"site": Coordinate(np.arange(4.0), {"units": "1", "periodic": 1, "period": 4.0})}
+    for taper in _tapers(replace(layout, coords=ring))[:-1]:
+        assert torch.linalg.eigvalsh(taper).min() > -1e-9
+        assert torch.allclose(taper[4:, 4:], torch.ones(4, 4).double())
+        assert torch.allclose(taper[4:, :4], taper[4, 0].expand(4, 4)) and 0 <= taper[4, 0] <= 1

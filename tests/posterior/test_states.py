@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 from gaussian import GaussianChain
+from unknown_offset import OffsetSeries
 
 from sdaxr.posterior.covariance.variance import Matrix
 from sdaxr.posterior.guidance.sda import SDA
@@ -12,7 +13,7 @@ from sdaxr.posterior.samplers.dpm import DPMStep
 from sdaxr.posterior.samplers.langevin import LangevinCorrector
 from sdaxr.posterior.samplers.levels import log_snr_levels
 from sdaxr.posterior.samplers.predictor_corrector import PredictorCorrector
-from sdaxr.posterior.states import blocks, extend
+from sdaxr.posterior.states import blocks, channel_variance, extend, observe_states
 
 CHAIN = GaussianChain(6)
 
@@ -53,3 +54,19 @@ def test_a_continued_chain_has_the_moments_of_its_transition():
     deviation = np.sqrt(np.einsum("lii->li", cov))
     assert np.abs((drawn.mean(0) - mean) / deviation).max() < 0.05 + 4.5 / np.sqrt(members)
     assert np.abs(drawn.var(0) / deviation**2 - 1).max() < 0.1 + 4.5 * np.sqrt(2 / members)
+
+
+def test_a_parameter_is_observed_once_with_the_variance_of_its_mean() -> None:
+    series = OffsetSeries(6, sites=3)
+    held_out = series.prior(4000).held_out(torch.device("cpu"))
+    variance = channel_variance(held_out, parameters=[1])
+    states = torch.as_tensor(series.draw(2, 1), dtype=torch.float32)
+    seen = observe_states(states[:, :4], 0.1, variance, parameters=[1])
+    assert seen.values.shape == (2, 4 * 3 + 1) and torch.allclose(seen.values[:, -1], states[:, 0, 1, 0])
+    np.testing.assert_allclose(seen.errors, 0.1, rtol=1e-6)
+    mean = np.zeros(2 * series.size)
+    theta = np.arange(2 * series.size).reshape(series.shape)[:, 1].ravel()
+    mean[theta] = 1 / theta.size
+    for level, row in zip(variance.levels[5:10], variance.table[5:10].numpy(), strict=True):
+        given = level**2 * (series.vectors * (series.values / (series.values + level**2))) @ series.vectors.T
+        np.testing.assert_allclose(row[1], mean @ given @ mean, rtol=0.1)

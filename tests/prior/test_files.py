@@ -12,11 +12,13 @@ import torch
 import xarray as xr
 from safetensors import safe_open
 from safetensors.torch import save_file
+from small_training import trained
+from unknown_offset import OffsetSeries
 
 from sdaxr import operators as op
 from sdaxr.prior.files import Prior, assemble, open_prior, priors
 from sdaxr.prior.training import train
-from sdaxr.schema import ArchiveError, PriorError
+from sdaxr.schema import ArchiveError, OptionError, PriorError
 from sdaxr.states.infer import infer_layout
 
 
@@ -210,3 +212,27 @@ def test_trajectories_beyond_what_the_network_was_shown(
         said = [record.getMessage() for record in caplog.records]
         assert len(said) == warned, (window, sampler)
         assert all("trained on windows of 3: " in text and "these have 12 states" in text for text in said)
+
+
+def test_a_channel_that_is_constant_becomes_a_parameter_by_the_metadata_alone(tmp_path: Path) -> None:
+    """A prior that was trained on fields of the parameter is the one that is trained on the parameter."""
+    data = OffsetSeries(8, 4).trajectories(12, seed=0)
+    data = data.assign_coords(split=("trajectory", np.array(["train"] * 10 + ["valid"] * 2, object)))
+    fields = data.assign(forcing=data.forcing.broadcast_like(data.x).assign_attrs(data.forcing.attrs))
+    options = {"parameterisation": "edm", "network": "auto", "window": 5}
+    by_hand = trained(fields, tmp_path / "h.safetensors", **options)
+    assert by_hand.layout.variables == ("x", "forcing") and not by_hand.layout.parameters
+    prior = open_prior(by_hand.with_parameters("forcing").save(tmp_path / "p.safetensors"))
+    own = trained(data, tmp_path / "o.safetensors", variables=["x", "forcing"], **options)
+    assert prior.layout.parameters == ("forcing",)
+    for one, other in zip(prior.network.state_dict().values(), own.network.state_dict().values(), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(prior.layout.to_array(data), own.layout.to_array(data), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"), [(("force",), "'force'; expected one of forcing, x"), (("x", "forcing"), "alone")]
+)
+def test_impossible_parameters_are_refused(names: tuple[str, ...], expected: str) -> None:
+    with pytest.raises(OptionError, match=expected):
+        OffsetSeries(5, 3).prior().with_parameters(*names)

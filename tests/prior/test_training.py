@@ -11,6 +11,7 @@ import torch
 import xarray as xr
 from score_networks import small
 from small_training import TINY, assert_same, autoregressive, killed_training, trained, weights
+from unknown_offset import OffsetSeries
 
 from sdaxr.prior import training
 from sdaxr.prior.files import open_prior
@@ -324,3 +325,19 @@ def test_a_reach_beyond_the_window_is_told(tmp_path: Path, caplog: pytest.LogCap
         trained(autoregressive(6, 20), tmp_path / f"{window}.safetensors", window=window, steps=1)
         told = [r.getMessage() for r in caplog.records if "the network reaches 3 states on each side" in r.getMessage()]
         assert len(told) == said
+
+
+def test_a_variable_without_time_is_a_parameter(tmp_path: Path) -> None:
+    data = OffsetSeries(8, 4).trajectories(12, seed=0)
+    data = data.assign_coords(split=("trajectory", np.array(["train"] * 10 + ["valid"] * 2, object)))
+    store, options = tmp_path / "p.safetensors", {"parameterisation": "edm", "network": "auto", "window": 5}
+    prior = trained(data, store, variables=["x", "forcing"], **options)
+    assert prior.layout.parameters == ("forcing",) and prior.states == ["x", "forcing"]
+    # In the windows of the training, too, the channel is the same at all times and points.
+    states = prior.reference[0]
+    assert states.shape[1:] == (5, 2, 4) and float(np.ptp(states[:, :, 1], axis=(1, 2)).max()) == 0
+    np.testing.assert_allclose(prior.layout.std[1].item(), data.forcing[:10].std(), rtol=1e-5)
+    again = trained(data, tmp_path / "q.safetensors", start=prior, window=None, network="auto")
+    assert again.layout.parameters == ("forcing",)
+    # Without its name it is left out.
+    assert trained(data, tmp_path / "r.safetensors", **options).layout.variables == ("x",)

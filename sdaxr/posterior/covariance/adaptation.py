@@ -80,12 +80,15 @@ def adapted(modes: Eofs, levels: Tensor, factors: Tensor, length: int) -> Eofs:
 
 
 def level_patterns(layout: StateLayout) -> Tensor:
-    """A level that is the same at all points with data, in physical units, of each channel: (m, channel * point)."""
+    """A level that is the same at all points with data, in physical units, of each channel: (m, channel * point).
+
+    That of a parameter is zero: the training trajectories tell how it varies.
+    """
     patterns = np.ones((layout.channels, *layout.shape)) / layout.std
     patterns = patterns if layout.mask is None else patterns * layout.mask
     found = np.zeros((layout.channels, *patterns.shape))
     for channel, pattern in enumerate(patterns):
-        if pattern.any():
+        if pattern.any() and channel not in layout.parameter_channels.values():
             seen = np.minimum(pattern, _STEEPEST * np.median(pattern[pattern > 0]))
             found[channel, channel] = seen / np.linalg.norm(seen)
     return torch.as_tensor(found.reshape(layout.channels, -1), dtype=torch.float32)
