@@ -44,7 +44,7 @@ References
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import ClassVar, Protocol
@@ -52,11 +52,11 @@ from typing import ClassVar, Protocol
 import torch
 from torch import Tensor
 
-from sdaxr.posterior.samplers.base import Sampler
+from sdaxr.posterior.samplers.base import Power, Sampler, always
 from sdaxr.posterior.samplers.ddim import DDIMStep
 from sdaxr.posterior.samplers.langevin import LangevinCorrector
 from sdaxr.posterior.samplers.particles import Particles, transition
-from sdaxr.posterior.samplers.predictor_corrector import Corrector, Noise, Predictor, check_size
+from sdaxr.posterior.samplers.predictor_corrector import Corrector, Noise, Predictor, Streams, Tick, check_size
 
 _log = logging.getLogger(__name__)
 
@@ -101,6 +101,7 @@ class Twisted(Sampler):
 
     name: ClassVar[str] = "twisted"
     together: ClassVar[bool] = True
+    spared: ClassVar[Mapping[str, int]] = {"candidates": 1, **Sampler.spared}
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -108,11 +109,13 @@ class Twisted(Sampler):
         self.expect("candidates", self.candidates >= 1, "at least 1")
         self.expect("narrow", self.narrow > 0, "a noise level above 0")
 
-    def build(self, levels: tuple[float, float], *, hidden: float = 0.0) -> TwistedParticles:
-        """The algorithm for a prior, see `Sampler.noise_levels`."""
+    def build(
+        self, levels: tuple[float, float], *, hidden: float = 0.0, power: Callable[[], Power] = lambda: always
+    ) -> TwistedParticles:
+        """The algorithm for a prior, see `Sampler.build`."""
         corrector = LangevinCorrector(self.corrections, self.tau, self.above, min(self.below, self.narrow))
         grid = self.noise_levels(levels, hidden)
-        return TwistedParticles(grid, corrector, self.candidates, self.narrow, self.threshold, self.limit)
+        return TwistedParticles(grid, corrector, self.candidates, self.narrow, self.threshold, self.limit, power())
 
     def predictor(self) -> Predictor:
         """The transition p, which is ancestral sampling."""
@@ -125,12 +128,6 @@ class Twisting(Protocol):
     def twist(self, z: Tensor, r: float) -> tuple[Tensor, Tensor, Tensor]:
         """E[x | z] of the prior, log p~(y | z) of shape (batch,), and its derivative in z."""
         ...
-
-
-def always(r: float) -> float:
-    """The power 1 at every noise level."""
-    del r
-    return 1.0
 
 
 @dataclass(frozen=True)
@@ -161,7 +158,7 @@ class TwistedParticles:
     narrow: float = 1.0
     threshold: float = 0.5
     limit: float = 8.0
-    power: Callable[[float], float] = always
+    power: Power = always
 
     @property
     def evaluations(self) -> int:
@@ -177,6 +174,15 @@ class TwistedParticles:
         """Samples, of the shape of the noise, without further candidates; see `draw`."""
         del pin
         return self.draw(denoiser, noise, noise, tick=lambda _: tick())[0]
+
+    def members(
+        self, guided: Twisting, numbers: Sequence[int], streams: Streams, *, attempt: int, chunk: int, tick: Tick
+    ) -> tuple[Tensor, dict[str, float]]:
+        """Members, drawn together, and their effective number; see `draw`."""
+        del attempt
+        crowd, noise = streams(range(len(numbers) * self.candidates), 0), streams(numbers, 1)
+        states, effective = self.draw(guided, crowd, noise, tick=tick, chunk=chunk)
+        return states, {"effective_members": round(effective, 1)}
 
     def draw(
         self,

@@ -1,0 +1,103 @@
+r"""Whether members agree about the mode of the posterior: a test of samples that were drawn independently.
+
+Guidance draws a sample into a mode at a high noise level, where it is least exact, so that samples may be in modes that
+the observations exclude, or in several modes in wrong proportions. Two signs of it:
+
+- **Likelihood weights.** The deviance :math:`D = \sum (y - H(x))^2 / \sigma^2` of n observations varies within one
+  posterior with a standard deviation of at most about :math:`\sqrt{2 n + 4 D}`: squares of n errors, and their product
+  with what no state fits, which real data have. A member whose D is further above the smallest one than seven of these
+  standard deviations has no weight beside the best member.
+- **Clusters.** Along one of the three leading EOFs of the members, two groups are further apart than three times the
+  standard deviation within them. Of 16 draws of a normal distribution one set in a hundred is, of 24 and more fewer
+  than one in a thousand. This sign is looked for with at least 16 members. Modes that differ in many places, each
+  independently of the others, give no such groups.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from sdaxr.posterior.linear import Likelihood
+
+# Members that are enough for the test.
+ENOUGH = 64
+# Above this share of members without weight, drawing them again one by one is no remedy.
+_MOST = 1 / 8
+_DEVIATIONS = 7.0
+_GAP, _FEWEST, _GROUP = 3.0, 16, 3
+# Leading EOFs, each with at least this share of the variance.
+_EOFS, _LEAST = 3, 0.05
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """What the test found.
+
+    Attributes
+    ----------
+    members
+        Number of members.
+    weightless
+        Number of members whose likelihood has no weight beside that of the best member.
+    gap
+        Distance of the two groups of the other members that are furthest apart, over the standard deviation within
+        them.
+    """
+
+    members: int
+    weightless: int
+    gap: float
+
+    @property
+    def holds(self) -> bool:
+        """Whether the members agree about the mode."""
+        return self.agree_with_observations and self.gap <= _GAP
+
+    @property
+    def agree_with_observations(self) -> bool:
+        """Whether nearly all members have weight."""
+        return self.weightless <= max(1, _MOST * self.members)
+
+    def __str__(self) -> str:
+        apart = f"groups {self.gap:.1f} standard deviations apart"
+        return f"{self.weightless} of {self.members} members without weight, {apart}"
+
+
+def agreement(likelihood: Likelihood, x: Tensor) -> Agreement:
+    """Test normalised members x, (member, time, channel, *space)."""
+    count = sum(o.values.shape[-1] for o in likelihood.networks)
+    deviance = likelihood.deviance(x).double()
+    best = float(deviance.min())
+    kept = deviance - best <= _DEVIATIONS * (2 * count + 4 * best) ** 0.5
+    return Agreement(len(x), int((~kept).sum()), widest_gap(x[kept].flatten(1).double()))
+
+
+def widest_gap(x: Tensor) -> float:
+    """Largest distance between two groups of rows of x along a leading EOF, over the deviation within the groups."""
+    count = len(x)
+    if count < _FEWEST:
+        return 0.0
+    centred = x - x.mean(0)
+    variances, vectors = torch.linalg.eigh(centred @ centred.T)
+    widest = 0.0
+    for variance, vector in list(zip(variances, vectors.T, strict=True))[-_EOFS:]:
+        if variance > _LEAST * variances.sum():
+            widest = max(widest, _gap((vector * variance.sqrt()).sort().values, max(_GROUP, count // 16)))
+    return widest
+
+
+def _gap(scores: Tensor, least: int) -> float:
+    """Widest gap of increasing scores that leaves ``least`` scores on each side, over the deviation of both sides."""
+    gaps = [
+        (scores[j] - scores[j - 1]) / (_scatter(scores[:j]) + _scatter(scores[j:])).div(len(scores)).sqrt()
+        for j in range(least, len(scores) - least + 1)
+    ]
+    return float(torch.stack(gaps).max())
+
+
+def _scatter(scores: Tensor) -> Tensor:
+    """Sum of the squared deviations from the mean."""
+    return (scores - scores.mean()).square().sum()
