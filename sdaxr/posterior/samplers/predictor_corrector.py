@@ -152,9 +152,21 @@ class PredictorCorrector(Independent):
             If a value is not finite, or z is a thousand times larger than states and noise are.
         """
 
-        z, last = self.levels[0] * noise(), len(self.levels) - 1
+        return self.descend(self.levels[0] * noise(), 0, denoiser, noise, tick, pin)
+
+    def descend(
+        self,
+        z: Tensor,
+        start: int,
+        denoiser: Denoiser,
+        noise: Noise,
+        tick: Callable[[], object] = lambda: None,
+        pin: Pin | None = None,
+    ) -> Tensor:
+        """Samples from z at the noise level with the number ``start``; otherwise as a call."""
+        last = len(self.levels) - 1
         departure: tuple[float, Tensor] | None = None
-        for i, r in enumerate(self.levels):
+        for i, r in enumerate(self.levels[start:], start):
             if r == 0:
                 break
             arrived, slope = z, None
