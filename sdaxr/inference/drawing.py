@@ -26,7 +26,7 @@ from sdaxr.archives.workers import active_client, map_units, send
 from sdaxr.inference.problem import Problem
 from sdaxr.posterior.execution import batch_size, sample_batch
 from sdaxr.posterior.linear import Likelihood
-from sdaxr.posterior.modes import ENOUGH, Agreement, agreement
+from sdaxr.posterior.modes import ENOUGH, STRAY, Agreement, agreement
 from sdaxr.posterior.samplers.registry import describe_sampler
 from sdaxr.schema import MEMBER
 from sdaxr.states.isolation import isolated
@@ -181,7 +181,8 @@ def draw_batch(
     members, sampler = batches[number], problem.sampler
     states, about = sample_batch(
         problem.guided, problem.algorithm, members, problem.shape, seed=seed, device=problem.target,
-        attempts=1 if sampler.together else sampler.attempts, chunk=chunk, tick=tick,
+        attempts=1 if sampler.together else sampler.attempts, most=STRAY if problem.mixes else 1.0, chunk=chunk,
+        tick=tick,
     )  # fmt: skip
     layout, augmentation = problem.layout, problem.opened.augmentation
     pairs = zip(members, states.numpy(), strict=True)

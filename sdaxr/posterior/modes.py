@@ -25,7 +25,7 @@ from sdaxr.posterior.linear import Likelihood
 # Members that are enough for the test.
 ENOUGH = 64
 # Above this share of members without weight, drawing them again one by one is no remedy.
-_MOST = 1 / 8
+STRAY = 1 / 8
 _DEVIATIONS = 7.0
 _GAP, _FEWEST, _GROUP = 3.0, 16, 3
 # Leading EOFs, each with at least this share of the variance.
@@ -59,7 +59,7 @@ class Agreement:
     @property
     def agree_with_observations(self) -> bool:
         """Whether nearly all members have weight."""
-        return self.weightless <= max(1, _MOST * self.members)
+        return self.weightless <= max(1, STRAY * self.members)
 
     def __str__(self) -> str:
         apart = f"groups {self.gap:.1f} standard deviations apart"
