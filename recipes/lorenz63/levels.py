@@ -38,7 +38,7 @@ SCALE = 8.6
 @click.option("--prior", "name", default="lorenz63", help="Name or file.")
 @click.option("--level", "levels", type=float, multiple=True, default=LEVELS, show_default=True)
 @click.option("--draws", default=16, show_default=True, help="Noisy states at each level.")
-@click.option("--particles", default=2**15, show_default=True)
+@click.option("--particles", default=2**14, show_default=True)
 @click.option("--length", default=65, show_default=True, help="Number of states.")
 @click.option("--output", type=Path, default=HERE)
 def main(

@@ -7,10 +7,10 @@ the observations exclude, or in several modes in wrong proportions. Two signs of
   posterior with a standard deviation of at most about :math:`\sqrt{2 n + 4 D}`: squares of n errors, and their product
   with what no state fits, which real data have. A member whose D is further above the smallest one than seven of these
   standard deviations has no weight beside the best member.
-- **Clusters.** Along one of the three leading EOFs of the members, two groups are further apart than three times the
-  standard deviation within them. Of 16 draws of a normal distribution one set in a hundred is, of 24 and more fewer
-  than one in a thousand. This sign is looked for with at least 16 members. Modes that differ in many places, each
-  independently of the others, give no such groups.
+- **Clusters.** Along one of the three leading EOFs of the members, two groups are further apart than
+  :math:`12 / \sqrt{m}` times the standard deviation within them, for m members. One set in a hundred of draws of a
+  normal distribution is, of 16 members, and fewer of more. This sign is looked for with at least 16 members. Modes that
+  differ in many places, each independently of the others, give no such groups.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ ENOUGH = 64
 # Above this share of members without weight, drawing them again one by one is no remedy.
 STRAY = 1 / 8
 _DEVIATIONS = 7.0
-_GAP, _FEWEST, _GROUP = 3.0, 16, 3
+_GAP, _FEWEST, _GROUP = 12.0, 16, 3
 # Leading EOFs, each with at least this share of the variance.
 _EOFS, _LEAST = 3, 0.05
 
@@ -54,7 +54,7 @@ class Agreement:
     @property
     def holds(self) -> bool:
         """Whether the members agree about the mode."""
-        return self.agree_with_observations and self.gap <= _GAP
+        return self.agree_with_observations and self.gap <= _GAP / self.members**0.5
 
     @property
     def agree_with_observations(self) -> bool:

@@ -55,7 +55,7 @@ def test_two_modes_that_fit_equally_well_disagree(members: int, share: float) ->
     x = draws(members, 1)
     x[: int(share * members), COUNT:] += 1.0
     found = agreement(observed(), x)
-    assert found.weightless == 0 and found.gap > 3 and not found.holds
+    assert found.weightless == 0 and found.gap > 2 and not found.holds
 
 
 def test_the_gap_is_that_of_known_scores() -> None:
@@ -69,4 +69,4 @@ def test_the_gap_is_that_of_known_scores() -> None:
 def test_long_tails_are_one_mode() -> None:
     random = np.random.default_rng(0)
     rows = random.exponential(size=(40, 64, 20)) / np.arange(1, 21)
-    assert sum(widest_gap(torch.as_tensor(each)) > 3 for each in rows) <= 2
+    assert sum(widest_gap(torch.as_tensor(each)) > 1.5 for each in rows) <= 6

@@ -108,7 +108,7 @@ class Twisted(Sampler):
     above: float = 0.3
     below: float = 10.0
     attempts: int = 1
-    candidates: int = 16
+    candidates: int = 24
     narrow: float = 0.5
     threshold: float = 0.3
 
