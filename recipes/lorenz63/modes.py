@@ -35,7 +35,7 @@ CASES: dict[str, dict[str, Any]] = {"assimilate": {}, "mixing=False": {"sampler"
 @click.command()
 @click.option("--store", default="lorenz63.zarr", help="Archive of `run.py generate`.")
 @click.option("--prior", default="lorenz63", help="Name or file.")
-@click.option("--members", default=512, show_default=True)
+@click.option("--members", default=256, show_default=True)
 @click.option("--draws", default=1024, show_default=True, help="Draws of the exact posterior.")
 @click.option("--truths", default=4, show_default=True)
 @click.option("--output", type=Path, default=HERE)
