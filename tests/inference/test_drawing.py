@@ -5,11 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import distributed
 import numpy as np
 import pytest
 import xarray as xr
 from assimilated import CHAIN
 
+import sdaxr
 from sdaxr import operators as op
 from sdaxr.archives.archive import Archive
 from sdaxr.inference.assimilate import assimilate
@@ -100,6 +102,24 @@ def test_a_killed_run_resumes_to_the_identical_result(
     for key in ("mode_test", "mixing_sampler", "mixing_sampler_options", "effective_members", "evaluations_per_member"):
         assert resumed.attrs[key] == whole.attrs[key]
     assert assimilate(distances, prior, **options).identical(resumed) and len(drawn) <= 3
+
+
+def test_workers_draw_the_same(tmp_path: Path) -> None:
+    """The third component of Lorenz 1963 does not tell the sign of the others."""
+    chain = sdaxr.generate("lorenz63", tmp_path / "t.zarr", trajectories=1, steps=9, split=(0, 0, 1), progress=False)
+    seen = sdaxr.observe(chain.isel(trajectory=0).load(), op.select("c"), every=2, error=0.5, seed=1)
+    options = {"members": 70, "batch": 32, "sampler": {"steps": 8, "corrections": 1}, "progress": False}
+    here = assimilate(seen, "lorenz63", **options)
+    with (
+        distributed.LocalCluster(
+            n_workers=1, threads_per_worker=1, host="127.0.0.1", dashboard_address=":0"
+        ) as cluster,
+        distributed.Client(cluster),
+    ):
+        there = assimilate(seen, "lorenz63", store=tmp_path / "p.zarr", **options)
+    assert here.attrs["mixing_sampler"] == "twisted"
+    assert {key: there.attrs[key] for key in here.attrs} == here.attrs
+    np.testing.assert_allclose(there.a, here.a, rtol=0, atol=1e-3)
 
 
 def test_members_that_still_disagree_are_told(
