@@ -26,13 +26,15 @@ from sdaxr.archives.workers import active_client, map_units, send
 from sdaxr.inference.problem import Problem
 from sdaxr.posterior.execution import batch_size, sample_batch
 from sdaxr.posterior.linear import Likelihood
-from sdaxr.posterior.modes import ENOUGH, STRAY, Agreement, agreement
+from sdaxr.posterior.modes import ENOUGH, Agreement, agreement, stray
 from sdaxr.posterior.samplers.registry import describe_sampler
 from sdaxr.schema import MEMBER
 from sdaxr.states.isolation import isolated
 
 _log = logging.getLogger(__name__)
 
+# Seed, archive, and the arguments chunk and most of `draw_batch`.
+_How = tuple[int, Archive | None, int, int | None]
 # Cost of both draws, over that of the first one.
 _MOST = 3.0
 # Attribute of a result whose members have been drawn again, and of its unfinished archive.
@@ -83,7 +85,8 @@ class _Drawing:
             return self._sample(self.problem, everyone)
         first, found = everyone[:ENOUGH], dict[str, Any]()
         if _AGAIN not in self.ensemble.notes:
-            found = self._sample(self.problem, first)
+            # Where many are far from the observations, all are drawn together instead.
+            found = self._sample(self.problem, first, stray(len(first)))
             tested = self._tested(first)
             found["mode_test"] = str(tested)
             if tested.holds:
@@ -108,7 +111,7 @@ class _Drawing:
         states = self.problem.normalised(self.ensemble.members(numbers))
         return agreement(Likelihood(self.problem.observations), states)
 
-    def _sample(self, problem: Problem, numbers: range) -> dict[str, Any]:
+    def _sample(self, problem: Problem, numbers: range, most: int | None = None) -> dict[str, Any]:
         """Sample those of some members that are not there yet; attributes of the result."""
         client = active_client()
         size = self.batch or batch_size(problem.guided, problem.shape, self.members, problem.target)
@@ -120,24 +123,24 @@ class _Drawing:
         batches = [b for b in batches if self.ensemble.waiting.intersection(b)]
         found = dict[str, Any]()
         run = self._in_process if client is None else partial(self._on_workers, client)
-        for drawn in run(problem, batches, size):
+        for drawn in run(problem, batches, (self.seed, self.ensemble.archive, size, most)):
             for member, fields in drawn.fields.items():
                 self.ensemble.write(member, fields)
             found |= drawn.about
         self.ensemble.waiting.difference_update(numbers)
         return found
 
-    def _in_process(self, problem: Problem, batches: list[range], size: int) -> Iterator[Drawn]:
+    def _in_process(self, problem: Problem, batches: list[range], how: _How) -> Iterator[Drawn]:
         total = sum(map(len, batches)) * problem.algorithm.evaluations
         with tqdm(total=total, disable=not self.progress or not batches, desc="assimilating", unit="evaluation") as bar:
             for number in range(len(batches)):
-                yield draw_batch(number, problem, batches, self.seed, self.ensemble.archive, size, bar.update)
+                yield draw_batch(number, problem, batches, *how, bar.update)
 
-    def _on_workers(self, client: Any, problem: Problem, batches: list[range], size: int) -> Iterator[Drawn]:
+    def _on_workers(self, client: Any, problem: Problem, batches: list[range], how: _How) -> Iterator[Drawn]:
         # The problem is sent once; as a plain argument, the observations would be sent with every batch.
         sent = send(client, problem.loaded())
         drawn = map_units(
-            draw_batch, range(len(batches)), sent, batches, self.seed, self.ensemble.archive, size,
+            draw_batch, range(len(batches)), sent, batches, *how,
             progress=self.progress, description="assimilating", resource="GPU",
         )  # fmt: skip
         with closing(drawn):  # Pending batches are cancelled at once on an error, while the client still exists.
@@ -171,18 +174,18 @@ def draw_batch(
     seed: int,
     archive: Archive | None,
     chunk: int,
+    most: int | None = None,
     tick: Callable[[int], Any] = lambda _: None,
 ) -> Drawn:
     """Sample the members of one batch, and write each member into its region of the archive.
 
     Without an archive, the fields of the members are returned. Members that depend on each other are one batch, of
-    which ``chunk`` are evaluated at once.
+    which ``chunk`` are evaluated at once. ``most`` is as in `sample_batch`.
     """
     members, sampler = batches[number], problem.sampler
     states, about = sample_batch(
         problem.guided, problem.algorithm, members, problem.shape, seed=seed, device=problem.target,
-        attempts=1 if sampler.together else sampler.attempts, most=STRAY if problem.mixes else 1.0, chunk=chunk,
-        tick=tick,
+        attempts=1 if sampler.together else sampler.attempts, most=most, chunk=chunk, tick=tick,
     )  # fmt: skip
     layout, augmentation = problem.layout, problem.opened.augmentation
     pairs = zip(members, states.numpy(), strict=True)

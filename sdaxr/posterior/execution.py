@@ -53,7 +53,7 @@ def sample_batch(
     seed: int,
     device: torch.device,
     attempts: int = 1,
-    most: float = 1.0,
+    most: int | None = None,
     chunk: int | None = None,
     tick: Callable[[int], Any] = lambda _: None,
 ) -> tuple[Tensor, dict[str, float]]:
@@ -79,7 +79,7 @@ def sample_batch(
     attempts
         Most draws of a member; 1 for samplers whose members depend on each other.
     most
-        Largest share of members, beside one, that are drawn again.
+        Largest number of members that are drawn again; where more are far, none is. Default: all.
     chunk
         Number of members that are evaluated at once, where members depend on each other. Default: all.
     tick
@@ -107,7 +107,7 @@ def sample_batch(
     states, misfit, about = draw(members, 0)
     for attempt in range(1, attempts):
         far = torch.nonzero(misfit > 1).flatten()
-        if not 0 < len(far) <= max(1, most * len(members)):
+        if not 0 < len(far) <= (len(members) if most is None else most):
             break
         _log.info("%d of %d members are far from the observations and are drawn again", len(far), len(members))
         try:

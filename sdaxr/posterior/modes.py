@@ -6,7 +6,8 @@ the observations exclude, or in several modes in wrong proportions. Two signs of
 - **Likelihood weights.** The deviance :math:`D = \sum (y - H(x))^2 / \sigma^2` of n observations varies within one
   posterior with a standard deviation of at most about :math:`\sqrt{2 n + 4 D}`: squares of n errors, and their product
   with what no state fits, which real data have. A member whose D is further above the smallest one than seven of these
-  standard deviations has no weight beside the best member.
+  standard deviations has no weight beside the best member; nor has one that the errors do not explain, where they
+  explain the best member (`sdaxr.posterior.linear.Likelihood.misfit`).
 - **Clusters.** Along one of the three leading EOFs of the members, two groups are further apart than
   :math:`12 / \sqrt{m}` times the standard deviation within them, for m members. One set in a hundred of draws of a
   normal distribution is, of 16 members, and fewer of more. This sign is looked for with at least 16 members. Modes that
@@ -25,7 +26,7 @@ from sdaxr.posterior.linear import Likelihood
 # Members that are enough for the test.
 ENOUGH = 64
 # Above this share of members without weight, drawing them again one by one is no remedy.
-STRAY = 1 / 8
+_STRAY = 1 / 8
 _DEVIATIONS = 7.0
 _GAP, _FEWEST, _GROUP = 12.0, 16, 3
 # Leading EOFs, each with at least this share of the variance.
@@ -59,11 +60,16 @@ class Agreement:
     @property
     def agree_with_observations(self) -> bool:
         """Whether nearly all members have weight."""
-        return self.weightless <= max(1, STRAY * self.members)
+        return self.weightless <= stray(self.members)
 
     def __str__(self) -> str:
         apart = f"groups {self.gap:.1f} standard deviations apart"
         return f"{self.weightless} of {self.members} members without weight, {apart}"
+
+
+def stray(members: int) -> int:
+    """Number of members that may be without weight."""
+    return max(1, int(_STRAY * members))
 
 
 def agreement(likelihood: Likelihood, x: Tensor) -> Agreement:
@@ -71,7 +77,9 @@ def agreement(likelihood: Likelihood, x: Tensor) -> Agreement:
     count = sum(o.values.shape[-1] for o in likelihood.networks)
     deviance = likelihood.deviance(x).double()
     best = float(deviance.min())
-    kept = deviance - best <= _DEVIATIONS * (2 * count + 4 * best) ** 0.5
+    misfit = likelihood.misfit(x)
+    explained = (misfit <= 1) | (misfit.min() > 1)
+    kept = explained & (deviance - best <= _DEVIATIONS * (2 * count + 4 * best) ** 0.5)
     return Agreement(len(x), int((~kept).sum()), widest_gap(x[kept].flatten(1).double()))
 
 

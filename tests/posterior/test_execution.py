@@ -69,7 +69,7 @@ class Given(Independent):
 def test_members_that_the_observations_exclude_are_drawn_again(batch: range, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO")
 
-    def sample(attempts: int, members: Sequence[int] = batch, most: float = 1.0) -> torch.Tensor:
+    def sample(attempts: int, members: Sequence[int] = batch, most: int | None = None) -> torch.Tensor:
         sampler, how = Given(lambda noise: noise() / 1.6), {"attempts": attempts, "most": most}
         return sample_batch(Locked(torch.zeros(0)), sampler, members, (4, 2), seed=0, device=CPU, **how)[0]
 
@@ -81,7 +81,7 @@ def test_members_that_the_observations_exclude_are_drawn_again(batch: range, cap
     assert (misfit[1] <= misfit[0]).all() and (misfit[1] < misfit[0])[far].any()
     assert torch.equal(third[misfit[1] <= 1], second[misfit[1] <= 1])
     # Many members that are far are a sign of several modes, and left to who looks for them.
-    assert torch.equal(sample(3, most=0.1), third if int(far.sum()) == 1 else first)
+    assert torch.equal(sample(3, most=1), third if int(far.sum()) == 1 else first)
     # A member is the same whatever the others are.
     assert torch.equal(sample(2, [11])[0], second[-1])
     assert f"{int(far.sum())} of {len(batch)} members are far from the observations" in caplog.text

@@ -41,6 +41,15 @@ def test_members_that_the_observations_exclude_disagree(members: int, many: int,
     assert found.weightless == many and found.holds == holds and found.agree_with_observations == holds
 
 
+def test_what_the_errors_do_not_explain_has_no_weight_where_they_explain_another() -> None:
+    x = draws(64, 1, spread=0.001)
+    x[:, :COUNT] += 0.1
+    x[:20, :COUNT] += 0.112
+    deviance = observed().deviance(x)
+    assert float(deviance.max() - deviance.min()) < 7 * (2 * COUNT + 4 * float(deviance.min())) ** 0.5
+    assert agreement(observed(), x).weightless == 20
+
+
 def test_errors_that_are_given_too_small_exclude_nobody() -> None:
     """All members are far from the observations in the same way."""
     x = draws(64, 1)
