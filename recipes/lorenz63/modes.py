@@ -28,6 +28,7 @@ LEAST = 0.02  # share of the samples that makes a mode worth the name
 NEAR = 1.5  # root mean square distance of a within one mode
 
 
+FEW = 128  # draws that show how many modes there are
 # Options of `sdaxr.assimilate`.
 CASES: dict[str, dict[str, Any]] = {"assimilate": {}, "mixing=False": {"sampler": {"mixing": False}}}
 
@@ -45,10 +46,11 @@ def main(store: str, prior: str, members: int, draws: int, truths: int, output: 
     for index in map(int, np.flatnonzero(trajectories.split.values == "test")):
         truth = trajectories.isel(trajectory=index, time=slice(LENGTH)).load()
         seen = sdaxr.observe(truth, op.select("c"), every=EVERY, error=ERROR, seed=index)
-        exact = seen.sda.assimilate(system="lorenz63", method="ffbs", members=draws, progress=False)
-        centres = modes(refine(seen, exact))
+        found = seen.sda.assimilate(system="lorenz63", method="ffbs", members=FEW, progress=False)
+        centres = modes(refine(seen, found))
         if len(centres) < 4:
             continue
+        exact = seen.sda.assimilate(system="lorenz63", method="ffbs", members=draws, seed=1, progress=False)
         samples = {"exact (ffbs)": exact}
         for case, options in CASES.items():
             samples[case] = seen.sda.assimilate(prior, members=members, seed=1, progress=False, **options)

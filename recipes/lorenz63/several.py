@@ -88,8 +88,7 @@ def sample(
                 drawn = seen.sda.assimilate(opened, seed=1, **how, **CASES[row["case"]])
                 row |= {"seconds": time.perf_counter() - start, "evaluations": drawn.attrs["evaluations_per_member"]}
             row |= {"effective": drawn.attrs.get("effective_members", np.nan)}
-            rows.append(row | {"test": drawn.attrs.get("mode_test", "")} | compare(drawn, exact[:SETS]))
-            rows[-1]["share_by_the_prior"] = share
+            rows.append(row | compare(drawn, exact[:SETS]) | {"share_by_the_prior": share})
             pd.DataFrame(rows).to_csv(path, index=False, float_format="%.4f")
             print({k: round(v, 3) if isinstance(v, float) else v for k, v in rows[-1].items()}, flush=True)
 

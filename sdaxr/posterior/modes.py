@@ -8,10 +8,10 @@ the observations exclude, or in several modes in wrong proportions. Two signs of
   with what no state fits, which real data have. A member whose D is further above the smallest one than seven of these
   standard deviations has no weight beside the best member; nor has one that the errors do not explain, where they
   explain the best member (`sdaxr.posterior.linear.Likelihood.misfit`).
-- **Clusters.** Along one of the three leading EOFs of the members, two groups are further apart than
-  :math:`12 / \sqrt{m}` times the standard deviation within them, for m members. One set in a hundred of draws of a
-  normal distribution is, of 16 members, and fewer of more. This sign is looked for with at least 16 members. Modes that
-  differ in many places, each independently of the others, give no such groups.
+- **Clusters.** Along one of the three leading EOFs of the members, two groups of at least three members are further
+  apart than :math:`6 / \sqrt{m}` times the standard deviation within them, for m members in the smaller group. Two sets
+  in a hundred of draws of a normal distribution are, of 16 members, and fewer of more. This sign is looked for with at
+  least 16 members. Modes that differ in many places, each independently of the others, give no such groups.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ ENOUGH = 64
 # Above this share of members without weight, drawing them again one by one is no remedy.
 _STRAY = 1 / 8
 _DEVIATIONS = 7.0
-_GAP, _FEWEST, _GROUP = 12.0, 16, 3
+_GAP, _FEWEST, _GROUP = 6.0, 16, 3
 # Leading EOFs, each with at least this share of the variance.
 _EOFS, _LEAST = 3, 0.05
 
@@ -45,7 +45,7 @@ class Agreement:
         Number of members whose likelihood has no weight beside that of the best member.
     gap
         Distance of the two groups of the other members that are furthest apart, over the standard deviation within
-        them.
+        them, times the root of the number of members in the smaller group.
     """
 
     members: int
@@ -55,7 +55,7 @@ class Agreement:
     @property
     def holds(self) -> bool:
         """Whether the members agree about the mode."""
-        return self.agree_with_observations and self.gap <= _GAP / self.members**0.5
+        return self.agree_with_observations and self.gap <= _GAP
 
     @property
     def agree_with_observations(self) -> bool:
@@ -63,8 +63,7 @@ class Agreement:
         return self.weightless <= stray(self.members)
 
     def __str__(self) -> str:
-        apart = f"groups {self.gap:.1f} standard deviations apart"
-        return f"{self.weightless} of {self.members} members without weight, {apart}"
+        return f"{self.weightless} of {self.members} members without weight, gap of {self.gap:.1f} (at most {_GAP:g})"
 
 
 def stray(members: int) -> int:
@@ -84,24 +83,24 @@ def agreement(likelihood: Likelihood, x: Tensor) -> Agreement:
 
 
 def widest_gap(x: Tensor) -> float:
-    """Largest distance between two groups of rows of x along a leading EOF, over the deviation within the groups."""
-    count = len(x)
-    if count < _FEWEST:
+    """The gap of `Agreement` for rows of x."""
+    if len(x) < _FEWEST:
         return 0.0
     centred = x - x.mean(0)
     variances, vectors = torch.linalg.eigh(centred @ centred.T)
-    widest = 0.0
-    for variance, vector in list(zip(variances, vectors.T, strict=True))[-_EOFS:]:
-        if variance > _LEAST * variances.sum():
-            widest = max(widest, _gap((vector * variance.sqrt()).sort().values, max(_GROUP, count // 16)))
-    return widest
+    leading = list(zip(variances, vectors.T, strict=True))[-_EOFS:]
+    kept = [vector * variance.sqrt() for variance, vector in leading if variance > _LEAST * variances.sum()]
+    return max((_gap(scores.sort().values) for scores in kept), default=0.0)
 
 
-def _gap(scores: Tensor, least: int) -> float:
-    """Widest gap of increasing scores that leaves ``least`` scores on each side, over the deviation of both sides."""
+def _gap(scores: Tensor) -> float:
+    """The gap of increasing scores."""
+    count = len(scores)
     gaps = [
-        (scores[j] - scores[j - 1]) / (_scatter(scores[:j]) + _scatter(scores[j:])).div(len(scores)).sqrt()
-        for j in range(least, len(scores) - least + 1)
+        (scores[j] - scores[j - 1])
+        / ((_scatter(scores[:j]) + _scatter(scores[j:])) / count).sqrt()
+        * min(j, count - j) ** 0.5
+        for j in range(_GROUP, count - _GROUP + 1)
     ]
     return float(torch.stack(gaps).max())
 

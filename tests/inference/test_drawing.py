@@ -50,7 +50,7 @@ def test_members_in_two_modes_are_drawn_again_together(
     found = assimilate(distances, prior, members=200, **OPTIONS)
     attrs = found.attrs
     assert attrs["sampler"] == "sde-dpm++" and attrs["mixing_sampler"] == "twisted"
-    assert "standard deviations apart" in attrs["mode_test"] and "drawn again, together" in caplog.text
+    assert "gap of" in attrs["mode_test"] and "drawn again, together" in caplog.text
     assert 10 < attrs["effective_members"] <= 200
     assert alone.attrs["evaluations_per_member"] < attrs["evaluations_per_member"]
     assert attrs["evaluations_per_member"] <= 3 * alone.attrs["evaluations_per_member"]

@@ -30,7 +30,7 @@ def test_draws_of_one_mode_agree(members: int) -> None:
     found = [agreement(observed(), draws(members, seed)) for seed in range(30)]
     assert sum(not each.holds for each in found) <= (1 if members == 16 else 0)
     assert all(each.weightless == 0 for each in found)
-    assert str(found[0]).startswith(f"0 of {members} members without weight, groups ")
+    assert str(found[0]).startswith(f"0 of {members} members without weight, gap of ")
 
 
 @pytest.mark.parametrize(("members", "many", "holds"), [(64, 20, False), (64, 8, True), (64, 9, False), (4, 2, False)])
@@ -58,24 +58,24 @@ def test_errors_that_are_given_too_small_exclude_nobody() -> None:
     assert float(observed().misfit(x).min()) > 1 and found.weightless == 0 and found.holds
 
 
-@pytest.mark.parametrize("share", [0.5, 0.8])
-@pytest.mark.parametrize("members", [24, 64])
+@pytest.mark.parametrize("share", [0.5, 0.8, 0.95])
+@pytest.mark.parametrize("members", [60, 64])
 def test_two_modes_that_fit_equally_well_disagree(members: int, share: float) -> None:
     x = draws(members, 1)
     x[: int(share * members), COUNT:] += 1.0
     found = agreement(observed(), x)
-    assert found.weightless == 0 and found.gap > 2 and not found.holds
+    assert found.weightless == 0 and found.gap > 6 and not found.holds
 
 
 def test_the_gap_is_that_of_known_scores() -> None:
     one = torch.linspace(-0.5, 0.5, 10, dtype=torch.float64)
     scores = torch.cat([one, one + 4.0])
     rows = scores[:, None] * torch.tensor([[0.6, 0.8]], dtype=torch.float64)
-    assert widest_gap(rows) == pytest.approx(3.0 / np.std(one.numpy()))
+    assert widest_gap(rows) == pytest.approx(3.0 / np.std(one.numpy()) * 10**0.5)
     assert widest_gap(rows[:15]) == 0.0  # Fewer members are no sample.
 
 
 def test_long_tails_are_one_mode() -> None:
     random = np.random.default_rng(0)
     rows = random.exponential(size=(40, 64, 20)) / np.arange(1, 21)
-    assert sum(widest_gap(torch.as_tensor(each)) > 1.5 for each in rows) <= 6
+    assert sum(widest_gap(torch.as_tensor(each)) > 6 for each in rows) <= 2
