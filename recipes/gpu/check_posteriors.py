@@ -92,7 +92,7 @@ def _sampling(checks: Checks, name: str) -> dict[str, Any]:
         opened, options = opened_on("lorenz63", device), {"name": name, **SHORT}
         problem = posed(seen, opened, sampler=options, precision=precision, device=device)
         with tf32(False):
-            states = sample_batch(
+            states, _ = sample_batch(
                 problem.guided, problem.algorithm, range(MEMBERS), problem.shape, seed=0, device=device
             )
         return {"members": states}

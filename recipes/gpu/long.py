@@ -88,7 +88,7 @@ def flow(phase: Phase, prior: Prior, length: int) -> dict[str, Any]:
     found["evaluation"], _ = measured(phase, lambda: problem.guided(zero, 1.0))
     found["sampling"], states = measured(
         phase,
-        lambda: sample_batch(problem.guided, problem.algorithm, [0], problem.shape, seed=0, device=phase.device),
+        lambda: sample_batch(problem.guided, problem.algorithm, [0], problem.shape, seed=0, device=phase.device)[0],
     )
     found["noise"], _ = measured(phase, member_noise(0, [0], problem.shape, phase.device))
     return found | {"levels": len(problem.algorithm.levels) - 1, "finite": bool(states.isfinite().all())}

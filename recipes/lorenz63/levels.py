@@ -29,18 +29,21 @@ from sdaxr.posterior.tempering import Tempering
 
 HERE = Path(__file__).parent
 NAMES = ("a", "b", "c")
-LEVELS = (8.0, 5.0, 3.0, 2.0, 1.4, 1.0, 0.5)
+LEVELS = (8.0, 5.0, 3.0)
 SCALE = 8.6
 
 
 @click.command()
 @click.option("--store", default="lorenz63.zarr", help="Archive of `run.py generate`.")
 @click.option("--prior", "name", default="lorenz63", help="Name or file.")
-@click.option("--draws", default=24, show_default=True, help="Noisy states at each level.")
-@click.option("--particles", default=2**15, show_default=True)
+@click.option("--level", "levels", type=float, multiple=True, default=LEVELS, show_default=True)
+@click.option("--draws", default=16, show_default=True, help="Noisy states at each level.")
+@click.option("--particles", default=2**14, show_default=True)
 @click.option("--length", default=65, show_default=True, help="Number of states.")
 @click.option("--output", type=Path, default=HERE)
-def main(store: str, name: str, draws: int, particles: int, length: int, output: Path) -> None:
+def main(
+    store: str, name: str, levels: tuple[float, ...], draws: int, particles: int, length: int, output: Path
+) -> None:
     """Compare the likelihoods on the first test trajectory."""
     trajectories, prior, cpu = sdaxr.open_archive(store), sdaxr.open_prior(name), torch.device("cpu")
     index = int(np.flatnonzero(trajectories.split.values == "test")[0])
@@ -54,7 +57,7 @@ def main(store: str, name: str, draws: int, particles: int, length: int, output:
     noise = torch.randn(x.shape, generator=torch.Generator().manual_seed(1))
     path = output / "levels.csv"
     rows = pd.read_csv(path).to_dict("records") if path.exists() else []
-    for r in LEVELS:
+    for r in levels:
         if any(row["r"] == r for row in rows):
             continue
         z = x + r * noise

@@ -1,17 +1,18 @@
-"""A posterior with several modes: Figure 3 of Rozet & Louppe (2023).
+"""Posteriors with four modes: Figure 3 of Rozet & Louppe (2023).
 
     python recipes/lorenz63/run.py generate --store lorenz63.zarr
     python recipes/lorenz63/modes.py --store lorenz63.zarr
 
 The third component is observed every 4th state with an error of 0.1 of its normalisation, 49 states. The equations do
-not change when a and b change their signs, so there are at least two modes; the first test trajectory whose exact
-posterior has four is taken. Each sample is moved to its mode by weak-constraint 4D-Var, for draws of the exact one
-(forward filtering, backward simulation) and for score-based ones. Writes modes.csv and modes.png.
+not change when a and b change their signs, so there are at least two modes; the first test trajectories whose exact
+posterior has four are taken. Each sample is moved to its mode by weak-constraint 4D-Var, for draws of the exact one
+(forward filtering, backward simulation) and for score-based ones. Writes modes.csv, modes.md and modes.png.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 import numpy as np
@@ -27,43 +28,74 @@ LEAST = 0.02  # share of the samples that makes a mode worth the name
 NEAR = 1.5  # root mean square distance of a within one mode
 
 
+FEW = 128  # draws that show how many modes there are
+# Options of `sdaxr.assimilate`.
+CASES: dict[str, dict[str, Any]] = {"assimilate": {}, "mixing=False": {"sampler": {"mixing": False}}}
+
+
 @click.command()
 @click.option("--store", default="lorenz63.zarr", help="Archive of `run.py generate`.")
 @click.option("--prior", default="lorenz63", help="Name or file.")
 @click.option("--members", default=256, show_default=True)
-@click.option("--steps", type=int, default=64, show_default=True, help="Noise levels.")
-@click.option("--corrections", type=int, default=7, show_default=True, help="On each of them.")
+@click.option("--draws", default=1024, show_default=True, help="Draws of the exact posterior.")
+@click.option("--truths", default=4, show_default=True)
 @click.option("--output", type=Path, default=HERE)
-def main(store: str, prior: str, members: int, steps: int, corrections: int, output: Path) -> None:
-    """Find a posterior with four modes, and count them."""
-    trajectories = sdaxr.open_archive(store)
-    for index in np.flatnonzero(trajectories.split.values == "test"):
-        truth = trajectories.isel(trajectory=int(index), time=slice(LENGTH)).load()
-        seen = sdaxr.observe(truth, op.select("c"), every=EVERY, error=ERROR, seed=int(index))
-        exact = seen.sda.assimilate(system="lorenz63", method="ffbs", members=members, progress=False)
-        centres = modes(refine(seen, exact))
-        if len(centres) >= 4:
+def main(store: str, prior: str, members: int, draws: int, truths: int, output: Path) -> None:
+    """Find posteriors with four modes, and count them."""
+    trajectories, rows = sdaxr.open_archive(store), list[dict[str, Any]]()
+    for index in map(int, np.flatnonzero(trajectories.split.values == "test")):
+        truth = trajectories.isel(trajectory=index, time=slice(LENGTH)).load()
+        seen = sdaxr.observe(truth, op.select("c"), every=EVERY, error=ERROR, seed=index)
+        found = seen.sda.assimilate(system="lorenz63", method="ffbs", members=FEW, progress=False)
+        centres = modes(refine(seen, found))
+        if len(centres) < 4:
+            continue
+        exact = seen.sda.assimilate(system="lorenz63", method="ffbs", members=draws, seed=1, progress=False)
+        samples = {"exact (ffbs)": exact}
+        for case, options in CASES.items():
+            samples[case] = seen.sda.assimilate(prior, members=members, seed=1, progress=False, **options)
+        if not rows:
+            picture(samples, centres, seen, truth, output / "modes.png")
+        rows += [{"trajectory": index} | row for row in compared(samples, centres, seen)]
+        table = pd.DataFrame(rows)
+        table.to_csv(output / "modes.csv", index=False, float_format="%.4f")
+        print(table.tail(len(samples)).T.to_string(), flush=True)
+        if table.trajectory.nunique() == truths:
             break
     else:
-        raise click.ClickException("no test trajectory has four modes; generate more of them")
-    sampler = {"steps": steps, "corrections": corrections}
-    ours = seen.sda.assimilate(prior, sampler=sampler, members=members, seed=1, progress=False)
-    samples = {"exact (ffbs)": exact, "sdaxr": ours}
-    rows = []
+        raise click.ClickException(f"fewer than {truths} test trajectories have four modes; generate more of them")
+    (output / "modes.md").write_text(page(table))
+
+
+def compared(samples: dict[str, xr.Dataset], centres: np.ndarray, seen: xr.Dataset) -> list[dict[str, Any]]:
+    """A row for each set of samples: the shares of the modes, and how far they are from those of the first set."""
+    rows: list[dict[str, Any]] = []
     for name, drawn in samples.items():
         refined = refine(seen, drawn)
         shares = belong(refined.a.values, centres)
-        found = modes(refined)
         fit = sdaxr.innovations(drawn, seen)["c_normalised_rms"].mean()
-        rows.append(
-            {"trajectory": int(index), "samples": name, "modes": len(found), "residual": float(fit)}
-            | {f"share_{i + 1}": shares[i] for i in range(len(centres))}
-            | {"share_elsewhere": shares[-1], "not_converged": refined.attrs["members_not_converged"]}
+        about = {"samples": name, "count": drawn.sizes["member"], "modes": len(modes(refined)), "residual": float(fit)}
+        about |= {key: drawn.attrs.get(key, np.nan) for key in ("evaluations_per_member", "effective_members")}
+        about |= {"shares": " ".join(f"{share:.3f}" for share in shares[:-1]), "elsewhere": shares[-1]}
+        known = np.array(rows[0]["shares"].split() if rows else about["shares"].split(), dtype=float)
+        about["largest_difference"] = float(np.abs(np.array(shares[:-1]) - known).max()) if rows else np.nan
+        rows.append(about | {"not_converged": refined.attrs["members_not_converged"]})
+    return rows
+
+
+def page(table: pd.DataFrame) -> str:
+    """The table of modes.md."""
+    heads = "trajectory, samples, evaluations, modes, shares, in none, largest difference, effective, residual"
+    lines = [f"| {heads.replace(', ', ' | ')} |", "|" + "---|" * len(heads.split(", "))]
+    for row in table.itertuples():
+        known = ["" if np.isnan(v) else f"{v:.0f}" for v in (row.evaluations_per_member, row.effective_members)]
+        shares = ", ".join(f"{float(share):.2f}" for share in row.shares.split())
+        difference = "" if np.isnan(row.largest_difference) else f"{row.largest_difference:.3f}"
+        lines.append(
+            f"| {row.trajectory} | {row.samples}, {row.count} | {known[0]} | {row.modes} | {shares} "
+            f"| {row.elsewhere:.2f} | {difference} | {known[1]} | {row.residual:.2f} |"
         )
-    table = pd.DataFrame(rows)
-    table.to_csv(output / "modes.csv", index=False, float_format="%.4f")
-    print(table.T.to_string())
-    picture(samples, centres, seen, truth, output / "modes.png")
+    return "\n".join(lines) + "\n"
 
 
 def refine(seen: xr.Dataset, samples: xr.Dataset) -> xr.Dataset:

@@ -37,16 +37,16 @@ SCENARIOS: dict[str, tuple[Any, dict[str, float]]] = {
     "strong": (op.select("a") >> op.sin(1 / 4), {"every": 4, "error": 0.1}),
 }
 # Options of `sdaxr.assimilate`; those of the sampler are on top of what the prior's file records.
+# "assimilate" is what happens without options; members of the others are never drawn together.
 CASES: dict[str, dict[str, Any]] = {
-    "sdaxr, 64": {"sampler": {"steps": 28, "corrections": 3}},
-    "sdaxr, 128": {"sampler": {"steps": 40, "corrections": 5}},
-    "sdaxr, 256": {"sampler": {"steps": 64, "corrections": 7}},
-    "sdaxr, 64, 12 attempts": {"sampler": {"steps": 28, "corrections": 3, "attempts": 12}},
-    "twisted": {"sampler": "twisted"},
-    "no corrections": {"sampler": {"steps": 128, "corrections": 0}},
+    "assimilate": {},
+    "sdaxr, 64": {"sampler": {"steps": 28, "corrections": 3, "mixing": False}},
+    "sdaxr, 128": {"sampler": {"steps": 40, "corrections": 5, "mixing": False}},
+    "sdaxr, 256": {"sampler": {"steps": 64, "corrections": 7, "mixing": False}},
+    "no corrections": {"sampler": {"steps": 128, "corrections": 0, "mixing": False}},
     "bounded": {
         "method": sdaxr.methods.SDA(variance=sdaxr.methods.Bounded(0.03)),
-        "sampler": {"steps": 40, "corrections": 5},
+        "sampler": {"steps": 40, "corrections": 5, "mixing": False},
     },
     "mmps": {"method": sdaxr.methods.MMPS(iterations=2), "sampler": {"steps": 32, "corrections": 4}},
     "jacobian_free": {"method": "jacobian_free", "sampler": {"steps": 40, "corrections": 5}},
@@ -120,8 +120,9 @@ def sample(
                 rows.append(row | {"diverged": 1})
             else:
                 row |= {"diverged": 0, "seconds": time.perf_counter() - start}
-                rows.append(row | {"evaluations": posterior.attrs["evaluations_per_member"]})
-                rows[-1] |= compare(posterior, exact, seen)
+                row |= {"evaluations": posterior.attrs["evaluations_per_member"]}
+                row |= {"effective": posterior.attrs.get("effective_members", np.nan)}
+                rows.append(row | compare(posterior, exact, seen))
             pd.DataFrame(rows).to_csv(path, index=False, float_format="%.4f")
             print({k: round(v, 3) if isinstance(v, float) else v for k, v in rows[-1].items()}, flush=True)
 
@@ -248,7 +249,9 @@ def calibration(table: pd.DataFrame, path: Path) -> None:
     figure, axes = plt.subplots(2, 2, figsize=(10, 7), sharex=True, sharey=True, layout="constrained")
     for axis, scenario in zip(axes.flat, SCENARIOS, strict=True):
         chosen = table[(table.scenario == scenario) & (table.diverged == 0)]
-        for case, rows in chosen[chosen.case.str.contains("sdaxr|k8, C = 1$|mmps")].groupby("case", sort=False):
+        for case, rows in chosen[chosen.case.str.contains("assimilate|sdaxr|k8, C = 1$|mmps")].groupby(
+            "case", sort=False
+        ):
             heights = rows[[f"rank_{i}" for i in range(10)]].mean()
             axis.plot((np.arange(10) + 0.5) / 10, heights, "o-", label=case)
         axis.axhline(1.0, color="0.5", linewidth=0.8)

@@ -22,7 +22,7 @@ import logging
 import os
 import shutil
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -48,7 +48,7 @@ from sdaxr.archives.format import (
     storage_errors,
 )
 from sdaxr.archives.paths import store_path
-from sdaxr.archives.reading import open_units
+from sdaxr.archives.reading import open_archive, open_units
 from sdaxr.archives.stores import to_netcdf
 from sdaxr.archives.template import check_template, write_template
 from sdaxr.archives.units import check_unit, complete_units, shortfall, unit_count
@@ -191,6 +191,15 @@ class Archive:
             (self._partial / FAILURES / str(index)).unlink(missing_ok=True)
             group[STATUS][index] = COMPLETE
 
+    def units(self, numbers: Sequence[int]) -> xr.Dataset:
+        """Units that are complete, given by their numbers."""
+        with self._shared() as writable:
+            if not writable:
+                return open_archive(self._final).isel({self.unit: list(numbers)}).load()
+            data = open_units(self._partial, self.unit, allow_incomplete=True)
+            done = complete_units(self._partial, status_of(self._partial))
+            return data.isel({self.unit: [done.index(number) for number in numbers]}).load()
+
     def is_complete(self, index: int) -> bool:
         """Whether one unit is done, by this process or another one."""
         with self._shared() as writable:
@@ -208,6 +217,19 @@ class Archive:
             folder.mkdir(exist_ok=True)
             (folder / str(index)).write_text(message)
             status[index] = FAILED
+
+    def restart(self, attrs: Mapping[str, Any]) -> None:
+        """Mark all units of an unfinished archive as pending, then add attributes that say why (`notes`)."""
+        with storage_errors("write", self.path), self._locked(fcntl.LOCK_EX) as there:
+            if there:
+                group = open_group(self._partial, mode="r+")
+                for index in range(unit_count(self._partial)):
+                    group[STATUS][index] = PENDING
+                group.attrs.update(dict(attrs))
+
+    def notes(self) -> dict[str, Any]:
+        """Attributes of the unfinished archive; empty where there is none."""
+        return dict(own_attrs(self._partial) or {})
 
     def finalise(self, attrs: Mapping[str, Any] | None = None) -> Path:
         """Consolidate the archive and give it its name; does nothing if that has happened already.

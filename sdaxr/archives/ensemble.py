@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -86,6 +87,24 @@ class Ensemble:
         """Whether there is a finished archive already."""
         return self.archive is not None and self.archive.complete
 
+    @property
+    def notes(self) -> dict[str, Any]:
+        """Attributes of the unfinished archive, with those of `restart`; empty in memory."""
+        return {} if self.archive is None else self.archive.notes()
+
+    def restart(self, attrs: dict[str, Any]) -> None:
+        """Forget all members, which are to be drawn in another way; ``attrs`` tell it to a run that resumes."""
+        self._members.clear()
+        self.waiting = set(range(self.template.sizes[MEMBER]))
+        if self.archive is not None:
+            self.archive.restart(attrs)
+
+    def members(self, numbers: Sequence[int]) -> xr.Dataset:
+        """Members that are there, given by their numbers."""
+        if self.archive is not None:
+            return self.archive.units(numbers)
+        return self._filled(sorted(numbers))
+
     def write(self, member: int, fields: dict[str, np.ndarray]) -> None:
         """Take the fields of one member, {variable: (time, *space)}, unless they are there already."""
         if self.archive is None:
@@ -109,7 +128,10 @@ class Ensemble:
         """
         if self.archive is not None:
             return open_archive(self.archive.finalise(attrs))
-        names = map(str, self.template.data_vars)
-        stacked = {v: np.stack([self._members[m][v] for m in sorted(self.waiting)]) for v in names}
-        filled = {v: (self.template[v].dims, a, self.template[v].attrs) for v, a in stacked.items()}
-        return self.template.assign(filled).assign_attrs(attrs or {})
+        return self._filled(sorted(self._members)).assign_attrs(attrs or {})
+
+    def _filled(self, numbers: list[int]) -> xr.Dataset:
+        """The members in memory."""
+        labels = self.template.isel({MEMBER: numbers})
+        stacked = {str(v): np.stack([self._members[m][str(v)] for m in numbers]) for v in labels.data_vars}
+        return labels.assign({v: (labels[v].dims, a, labels[v].attrs) for v, a in stacked.items()})

@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import closing
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import xarray as xr
-from tqdm.auto import tqdm
 
-from sdaxr.archives.archive import Archive
-from sdaxr.archives.ensemble import Ensemble
 from sdaxr.archives.provenance import provenance_attrs
-from sdaxr.archives.workers import active_client, map_units, send
+from sdaxr.archives.workers import active_client
 from sdaxr.filters.smoothing import smooth
+from sdaxr.inference.drawing import draw
 from sdaxr.inference.forecast import refuse_beside_a_system
 from sdaxr.inference.problem import Problem
 from sdaxr.observations.conversion import in_units, places_in_units
@@ -34,16 +28,13 @@ from sdaxr.observations.window import (
     window_times,
 )
 from sdaxr.operators import identity
-from sdaxr.posterior.execution import batch_size, sample_batch, sample_together
 from sdaxr.posterior.guidance.base import ScoreMethod
 from sdaxr.posterior.methods import Method, build_method, describe_method, names, resolve_method
 from sdaxr.posterior.samplers.base import Sampler
 from sdaxr.posterior.samplers.registry import describe_sampler, resolve_sampler
-from sdaxr.posterior.samplers.twisted import TwistedParticles
 from sdaxr.prior.files import Prior, open_prior, priors
-from sdaxr.schema import MEMBER, OptionError, check_least
+from sdaxr.schema import OptionError, check_least
 from sdaxr.states.isolation import isolated
-from sdaxr.states.parameters import warn_of_residuals
 from sdaxr.systems.base import System
 
 
@@ -97,13 +88,15 @@ def assimilate(
         of the prior records for this method.
     sampler
         For a prior: the sampler, a name or an object of `sdaxr.samplers`, or a mapping of options, such as
-        ``{"steps": 64}``. Default: the sampler that the file of the prior records.
+        ``{"steps": 64}``. Default: the sampler that the file of the prior records. Where its members disagree about the
+        mode, all members are drawn again by ``"twisted"`` (`sdaxr.posterior.modes`), which together takes at most three
+        times the evaluations; ``{"mixing": False}`` does without.
     members
         Number of posterior samples.
     seed
         Seed of the random numbers. A member depends on ``seed`` and its own number only, not on the number of members
-        or the size of the batches; `sdaxr.methods` that need a system and the sampler ``"twisted"`` draw all members
-        together.
+        or the size of the batches. Members that are drawn together depend on the number of members, too: those of
+        `sdaxr.methods` that need a system, of the sampler ``"twisted"``, and of posteriors with several modes.
     store
         Path of an archive (``.zarr`` or ``.nc``) to which the members are written. A killed run resumes when it is
         run again.
@@ -152,9 +145,10 @@ def assimilate(
     ``observations_off_step``, ``observations_land``, ``observations_flagged``, ``observations_duplicate`` and
     ``observations_failed_background_check``. ``variance_factors`` are the factors by which the observations change the
     variances of a prior with EOFs: of the mean of the window, of 1, 2-3, 4-7, ... half cycles in time, and what they
-    add to that of the constant level of each channel (`sdaxr.posterior.covariance.adaptation`). ``effective_members``
-    is, with the sampler ``"twisted"``, the number of independent draws to which the shares of modes correspond, at most
-    (`sdaxr.posterior.samplers.twisted`).
+    add to that of the constant level of each channel (`sdaxr.posterior.covariance.adaptation`). ``mode_test`` says how
+    far the first members agree about the mode, and ``mixing_sampler`` by which sampler all members were drawn again.
+    ``effective_members`` is, with the sampler ``"twisted"``, the number of independent draws to which the shares of
+    modes correspond, at most (`sdaxr.posterior.samplers.twisted`).
 
     Raises
     ------
@@ -204,7 +198,7 @@ def assimilate(
         attrs |= {"background_sha256": fingerprint([ensemble]), "background_directions": _directions(problem)}
     attrs |= describe_sampler(drawing) | converted | {"precision": precision, "screening": how.to_json()}
     # The guided denoiser is built before the archive: observations that the method cannot use leave no archive behind.
-    attrs |= {"evaluations_per_member": problem.guided.method.cost * problem.algorithm.evaluations}
+    attrs |= {"evaluations_per_member": problem.cost}
     return draw(
         problem, attrs, members=members, seed=seed, store=store, batch=batch, overwrite=overwrite, progress=progress
     )
@@ -232,114 +226,6 @@ def _nothing_to_draw_from(method: str | Method | Mapping[str, Any] | None) -> st
     if chosen.needs == "system":
         return f"method={chosen.name!r} needs a physical model, found none; pass system=, such as 'lorenz63'"
     return f"method={chosen.name!r} needs a prior, found none; pass one of {priors()}, or a file of sdaxr.train"
-
-
-def draw(
-    problem: Problem,
-    attrs: dict[str, Any],
-    *,
-    members: int,
-    seed: int,
-    store: str | Path | None,
-    batch: int | None,
-    overwrite: bool,
-    progress: bool,
-) -> xr.Dataset:
-    """Sample members in batches, into memory or into an archive.
-
-    The batches run on the workers of the active client, or in this process where there is none.
-    """
-    template = problem.layout.template(problem.times, {MEMBER: np.arange(members)})[problem.opened.states]
-    finite, found = problem.layout.mask is None, dict[str, Any]()
-    if problem.factors is not None:
-        # No part of what an archive is identified by: on another machine the last digits may differ.
-        found["variance_factors"] = " ".join(f"{factor:.4g}" for factor in problem.factors.tolist())
-    ensemble = Ensemble.create(template, attrs, store=store, overwrite=overwrite, finite=finite)
-    client = active_client()
-    size = batch or batch_size(problem.guided, problem.shape, members, problem.target)
-    if client is not None and batch is None:
-        size = min(size, math.ceil(members / max(1, len(client.nthreads()))))
-    # A resumed run has the same batches as the first run, because rounding depends on the size of a batch.
-    step = members if problem.sampler.together else size
-    batches = [range(first, min(first + step, members)) for first in range(0, members, step)]
-    batches = [b for b in batches if ensemble.waiting.intersection(b)]
-    if client is not None:
-        # The problem is sent once; as a plain argument, the observations would be sent with every batch.
-        sent = send(client, problem.loaded())
-        drawn = map_units(
-            draw_batch, range(len(batches)), sent, batches, seed, ensemble.archive, size,
-            progress=progress, description="assimilating", resource="GPU",
-        )  # fmt: skip
-        with closing(drawn):  # Pending batches are cancelled at once on an error, while the client still exists.
-            for _, outcome in drawn:
-                if isinstance(outcome, Exception):
-                    raise outcome
-                found |= _written(outcome, ensemble)
-        return ensemble.dataset(found)
-    total = sum(map(len, batches)) * problem.algorithm.evaluations
-    with tqdm(total=total, disable=not progress, desc="assimilating", unit="evaluation") as bar:
-        for number in range(len(batches)):
-            drawn_batch = draw_batch(number, problem, batches, seed, ensemble.archive, size, bar.update)
-            found |= _written(drawn_batch, ensemble)
-    return ensemble.dataset(found)
-
-
-def _written(drawn: Drawn, ensemble: Ensemble) -> dict[str, float]:
-    for member, fields in drawn.fields.items():
-        ensemble.write(member, fields)
-    return drawn.about
-
-
-@dataclass(frozen=True)
-class Drawn:
-    """The members of one batch.
-
-    Attributes
-    ----------
-    fields
-        {member: {variable: (time, ...)}}; empty where the members are in an archive already.
-    about
-        Attributes of the result that the sampling found.
-    """
-
-    fields: dict[int, dict[str, np.ndarray]]
-    about: dict[str, float]
-
-
-@isolated()
-def draw_batch(
-    number: int,
-    problem: Problem,
-    batches: Sequence[Sequence[int]],
-    seed: int,
-    archive: Archive | None,
-    chunk: int,
-    tick: Callable[[int], Any] = lambda _: None,
-) -> Drawn:
-    """Sample the members of one batch, and write each member into its region of the archive.
-
-    Without an archive, the fields of the members are returned. Members that depend on each other are one batch, of
-    which ``chunk`` are evaluated at once.
-    """
-    members, about, algorithm = batches[number], {}, problem.algorithm
-    how: dict[str, Any] = {"seed": seed, "device": problem.target, "tick": tick}
-    if isinstance(algorithm, TwistedParticles):
-        drawn = sample_together(problem.guided, algorithm, len(members), problem.shape, chunk=chunk, **how)
-        states, about["effective_members"] = drawn[0], round(drawn[1], 1)
-    else:
-        states = sample_batch(
-            problem.guided, algorithm, members, problem.shape, attempts=problem.sampler.attempts, **how
-        )
-    layout, augmentation = problem.layout, problem.opened.augmentation
-    warn_of_residuals(layout, states.numpy())
-    pairs = zip(members, states.numpy(), strict=True)
-    fields = {m: augmentation.without(layout.to_physical(state, problem.times)) for m, state in pairs}
-    if archive is None:
-        return Drawn(fields, about)
-    for member, values in fields.items():
-        if not archive.is_complete(member):
-            archive.write(member, values)
-    return Drawn({}, about)
 
 
 def _directions(problem: Problem) -> int:

@@ -139,7 +139,9 @@ def cycle(
     The analyses as one Dataset on (member, time, ...). Members of consecutive windows are joined by their numbers. A
     member is a trajectory within a window; from one window to the next it is continuous only within the error of the
     background. A parameter has a time, too: it is that of the window, estimated with all observations until its end.
-    Members that a system carries are continuous, but for what the analyses change.
+    Members that a system carries are continuous, but for what the analyses change. ``windows_mixed`` is the number of
+    windows whose members disagreed about the mode and were drawn again (`sdaxr.assimilate`), and
+    ``evaluations_per_member`` the mean over the windows.
 
     Raises
     ------

@@ -23,9 +23,10 @@ from sdaxr.posterior.covariance.variance import Variance
 from sdaxr.posterior.guidance.base import GuidedDenoiser, ScoreMethod
 from sdaxr.posterior.likelihood import GaussianObservation
 from sdaxr.posterior.linear import Likelihood
-from sdaxr.posterior.samplers.base import Sampler
+from sdaxr.posterior.samplers.base import Power, Sampler, always
 from sdaxr.posterior.samplers.predictor_corrector import Algorithm
-from sdaxr.posterior.samplers.twisted import TwistedParticles
+from sdaxr.posterior.samplers.registry import resolve_sampler
+from sdaxr.posterior.samplers.twisted import Twisted
 from sdaxr.posterior.tempering import Tempering
 from sdaxr.prior.eofs import Eofs
 from sdaxr.prior.files import Prior, open_prior
@@ -166,9 +167,7 @@ class Problem:
         """What the ensemble tells of the first state."""
         if self.ensemble is None:
             return None
-        states = self.opened.augmentation.apply(self.ensemble, self.opened.states)
-        normalised = torch.as_tensor(self.layout.to_array(states)[:, 0], device=self.target)
-        return background_observation(normalised, self.opened, self.times.size)
+        return background_observation(self.normalised(self.ensemble)[:, 0], self.opened, self.times.size)
 
     def _operator(self, name: str) -> Operator:
         """The operator of a network; for a method that needs an augmented prior, on its observed quantities."""
@@ -193,10 +192,41 @@ class Problem:
     @cached_property
     def algorithm(self) -> Algorithm:
         """The algorithm of the sampler, on the noise levels of the prior."""
-        found = self.resolved.algorithm(self.sampler, **self.adapted.noise_levels(self.times.size))
+        levels = self.adapted.noise_levels(self.times.size)
+        return self.resolved.algorithm(self.sampler, **levels, power=self._power)
+
+    @property
+    def cost(self) -> float:
+        """Cost of a member, in evaluations of the denoiser.
+
+        Raises
+        ------
+        OptionError
+            If the method cannot use the observations.
+        """
+        return self.guided.method.cost * self.algorithm.evaluations
+
+    @property
+    def mixes(self) -> bool:
+        """Whether members are drawn again, together, where they disagree about the mode."""
+        return self.sampler.mixing and self.method.weighs and not self.sampler.together
+
+    def mixed(self, evaluations: float) -> Problem:
+        """The problem with a sampler that draws members together, which takes at most ``evaluations`` for each."""
+        known = {key: getattr(self.sampler, key) for key in ("largest", "smallest", "stride")}
+        together = replace(resolve_sampler(self.opened, Twisted.name), **known)
+        levels = self.adapted.noise_levels(self.times.size)
+        return replace(self, sampler=together.within(evaluations / self.method.cost, **levels))
+
+    def normalised(self, states: xr.Dataset) -> torch.Tensor:
+        """States on (member, time, ...) as they are sampled, (member, time, channel, *space)."""
+        known = self.opened.augmentation.apply(states, self.opened.states)
+        return torch.as_tensor(self.layout.to_array(known), device=self.target)
+
+    def _power(self) -> Power:
+        """The power of the approximate likelihood that makes it as informative as it is."""
         variance = getattr(self.resolved, "variance", None)
         # A covariance of all observations does not count them as independent, so that its likelihood keeps the power 1.
-        if not isinstance(found, TwistedParticles) or not isinstance(variance, Variance):
-            return found
-        held_out = self.adapted.held_out(self.target)
-        return replace(found, power=Tempering.measure(self.observations, variance, held_out, self.times.size))
+        if not isinstance(variance, Variance):
+            return always
+        return Tempering.measure(self.observations, variance, self.adapted.held_out(self.target), self.times.size)

@@ -102,6 +102,10 @@ def named(model: System) -> str:
     return f"{model.name} {json.dumps(model.options(), sort_keys=True)}"
 
 
+# Attributes of one assimilation, which differ between the windows.
+OF_A_DRAW = {"mode_test", "mixing_sampler", "mixing_sampler_options", "effective_members"}
+
+
 def joined(
     analyses: Sequence[xr.Dataset],
     networks: Sequence[str],
@@ -111,7 +115,10 @@ def joined(
     """The windows as one Dataset, in memory or in the store; then the folder of the windows is removed."""
     found = xr.concat(analyses, TIME, data_vars="minimal", coords="minimal", compat="override", join="override")
     found = found.drop_vars(STATUS, errors="ignore")
-    found.attrs = {k: v for k, v in analyses[0].attrs.items() if k not in BOOKKEEPING} | dict(attrs)
+    found.attrs = {k: v for k, v in analyses[0].attrs.items() if k not in BOOKKEEPING | OF_A_DRAW} | dict(attrs)
+    if any("mode_test" in analysis.attrs for analysis in analyses):
+        found.attrs["windows_mixed"] = sum("mixing_sampler" in analysis.attrs for analysis in analyses)
+        found.attrs["evaluations_per_member"] = np.mean([a.attrs["evaluations_per_member"] for a in analyses]).item()
     found.attrs |= sum_counts(list(networks), [analysis.attrs for analysis in analyses])
     if place.store is None or place.folder is None:
         return found.load()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Any, Protocol
 
 import torch
@@ -13,7 +12,6 @@ from torch import Tensor
 from sdaxr.posterior.memory import peak_bytes
 from sdaxr.posterior.samplers.noise import member_noise
 from sdaxr.posterior.samplers.predictor_corrector import Algorithm, Noise
-from sdaxr.posterior.samplers.twisted import TwistedParticles
 from sdaxr.schema import DivergenceError
 
 _log = logging.getLogger(__name__)
@@ -55,8 +53,10 @@ def sample_batch(
     seed: int,
     device: torch.device,
     attempts: int = 1,
+    most: int | None = None,
+    chunk: int | None = None,
     tick: Callable[[int], Any] = lambda _: None,
-) -> Tensor:
+) -> tuple[Tensor, dict[str, float]]:
     """Draw some members, each of ``shape`` (time, channel, *space).
 
     For chaotic systems, guidance drives a few samples in a hundred into a trajectory that the observations exclude.
@@ -67,7 +67,7 @@ def sample_batch(
     guided
         Denoiser of the posterior.
     sampler
-        Noise levels, predictor and corrector.
+        Noise levels, and the steps between them.
     members
         Numbers of the members.
     shape
@@ -77,13 +77,17 @@ def sample_batch(
     device
         Device of the computation.
     attempts
-        Most draws of a member.
+        Most draws of a member; 1 for samplers whose members depend on each other.
+    most
+        Largest number of members that are drawn again; where more are far, none is. Default: all.
+    chunk
+        Number of members that are evaluated at once, where members depend on each other. Default: all.
     tick
         Called with the number of members after every evaluation of the first draw.
 
     Returns
     -------
-    Normalised states, shape (batch, time, channel, *space), on the CPU.
+    Normalised states, shape (batch, time, channel, *space), on the CPU; and what the sampling found, as attributes.
 
     Raises
     ------
@@ -91,51 +95,29 @@ def sample_batch(
         If the first draw diverges. If a later draw diverges, the earlier draws are kept.
     """
 
-    def draw(chosen: Sequence[int], attempt: int) -> tuple[Tensor, Tensor]:
-        posterior = guided.select(torch.tensor(list(chosen)))
-        noise = member_noise(seed, chosen, shape, device, attempt)
-        states = sampler(posterior, noise, (lambda: None) if attempt else partial(tick, len(members)), posterior.pin)
-        return states.cpu(), posterior.misfit(states).cpu()
+    def streams(numbers: Sequence[int], key: int) -> Noise:
+        return member_noise(seed, numbers, shape, device, key)
 
-    states, misfit = draw(members, 0)
+    def draw(chosen: Sequence[int], attempt: int) -> tuple[Tensor, Tensor, dict[str, float]]:
+        size, count = chunk or len(chosen), (lambda _: None) if attempt else tick
+        states, found = sampler.members(guided, chosen, streams, attempt=attempt, chunk=size, tick=count)
+        misfit = guided.select(torch.tensor(list(chosen))).misfit(states).cpu()
+        return states.cpu(), misfit, found
+
+    states, misfit, about = draw(members, 0)
     for attempt in range(1, attempts):
         far = torch.nonzero(misfit > 1).flatten()
-        if not len(far):
+        if not 0 < len(far) <= (len(members) if most is None else most):
             break
         _log.info("%d of %d members are far from the observations and are drawn again", len(far), len(members))
         try:
-            redrawn, redrawn_misfit = draw([members[i] for i in far], attempt)
+            redrawn, redrawn_misfit, _ = draw([members[i] for i in far], attempt)
         except DivergenceError as error:
             _log.info("the new draw diverged, so the earlier draws are kept: %s", error)
             break
         nearer = redrawn_misfit < misfit[far]
         states[far[nearer]], misfit[far[nearer]] = redrawn[nearer], redrawn_misfit[nearer]
-    return states
-
-
-def sample_together(
-    guided: Guided,
-    sampler: TwistedParticles,
-    members: int,
-    shape: Sequence[int],
-    *,
-    seed: int,
-    device: torch.device,
-    chunk: int,
-    tick: Callable[[int], Any] = lambda _: None,
-) -> tuple[Tensor, float]:
-    """Draw all members, which depend on each other, each of ``shape`` (time, channel, *space).
-
-    At most ``chunk`` members are evaluated at once. The arguments are otherwise those of `sample_batch`.
-
-    Returns
-    -------
-    Normalised states, shape (members, time, channel, *space), on the CPU; and their effective number.
-    """
-    crowd = member_noise(seed, range(members * sampler.candidates), shape, device)
-    noise = member_noise(seed, range(members), shape, device, 1)
-    states, effective = sampler.draw(guided, crowd, noise, tick=tick, chunk=chunk)
-    return states.cpu(), effective
+    return states, about
 
 
 def batch_size(guided: Guided, shape: Sequence[int], members: int, device: torch.device) -> int:

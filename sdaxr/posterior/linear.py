@@ -129,10 +129,13 @@ class Likelihood:
         the largest deviance is the value that one sample of a chi-square distribution in a million exceeds, and at
         least 4 n: samples still count as near where the given errors are too small by a factor of up to about two.
         """
-        with torch.no_grad():
-            deviance = [o.deviance(x) for o in self.networks]
         count = sum(o.values.shape[-1] for o in self.networks)
-        return torch.stack(deviance).sum(0) / max(4.0 * count, float(chi2.isf(1e-6, count)))
+        return self.deviance(x) / max(4.0 * count, float(chi2.isf(1e-6, count)))
+
+    def deviance(self, x: Tensor) -> Tensor:
+        """Sum of the squared innovations of all networks in units of the errors, (batch,)."""
+        with torch.no_grad():
+            return torch.stack([o.deviance(x) for o in self.networks]).sum(0)
 
     def linear(self, like: Tensor) -> tuple[bool, ...]:
         """Whether the operator of each network is affine (linear up to a constant)."""

@@ -66,3 +66,20 @@ def test_members_that_diverge_are_listed_and_errors_of_another_kind_are_raised(t
     for broken, error in [(members, KeyError("u")), (ensemble(None), DivergenceError("blew up"))]:
         with pytest.raises(type(error)):
             broken.fail(1, error)
+
+
+@pytest.mark.parametrize("ending", [None, "zarr", "nc"])
+def test_members_that_are_to_be_drawn_in_another_way_are_forgotten(tmp_path: Path, ending: str | None) -> None:
+    store = None if ending is None else tmp_path / f"a.{ending}"
+    members = fill(ensemble(store))
+    assert members.members([1]).u.values.tolist() == [[1, 1, 1]] and "why" not in members.notes
+    members.restart({"why": "modes"})
+    assert members.waiting == {0, 1}
+    if store is not None:
+        # A run that resumes knows it, and has nothing of what was there.
+        members = ensemble(store)
+        assert members.notes["why"] == "modes" and members.waiting == {0, 1}
+    members.write(1, {"u": np.full(3, 7, np.float32)})
+    assert members.members([1]).u.values.tolist() == [[7, 7, 7]]
+    members.write(0, {"u": np.full(3, 8, np.float32)})
+    assert members.dataset().u.values[:, 0].tolist() == [8, 7]

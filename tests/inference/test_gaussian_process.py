@@ -13,7 +13,7 @@ from gaussian_fields import covariance_of
 
 import sdaxr
 from sdaxr import operators as op
-from sdaxr.inference.assimilate import draw_batch
+from sdaxr.inference.drawing import draw_batch
 from sdaxr.inference.problem import Problem
 from sdaxr.observations import with_bias
 from sdaxr.observations.screening import Screening
@@ -191,10 +191,10 @@ def test_an_archive_goes_on_where_the_variances_differ_by_rounding(
         found = variance_factors(*given)
         return None if found is None else 1.001 * found
 
-    monkeypatch.setattr("sdaxr.inference.assimilate.draw_batch", killed)
+    monkeypatch.setattr("sdaxr.inference.drawing.draw_batch", killed)
     with pytest.raises(KeyboardInterrupt):
         sdaxr.assimilate(observations, prior, store=store, **options)
-    monkeypatch.setattr("sdaxr.inference.assimilate.draw_batch", counted)
+    monkeypatch.setattr("sdaxr.inference.drawing.draw_batch", counted)
     monkeypatch.setattr("sdaxr.inference.problem.variance_factors", rounded)
     found = sdaxr.assimilate(observations, prior, store=store, **options)
     assert len(drawn) == 2

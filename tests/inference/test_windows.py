@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from sdaxr.inference.windows import within
+from sdaxr.inference.windows import joined, within
 from sdaxr.observations.screening import Screening
 from sdaxr.schema import OptionError
 
@@ -35,3 +35,20 @@ def test_a_network_without_times_cannot_be_split() -> None:
     data = xr.Dataset({"a": ("site", np.zeros(5), {"units": "K"}), "a_error": 0.4})
     with pytest.raises(OptionError, match="the network 'o' has no times of its own"):
         within("o", data, axis, (0, 2), Screening())
+
+
+def test_what_differs_between_windows_is_told_of_all() -> None:
+    common = {
+        "seed": 1,
+        "networks": ["o"],
+        "mode_test": "0 of 8 members without weight",
+        "evaluations_per_member": 10.0,
+    }
+    again = common | {"mixing_sampler": "twisted", "effective_members": 5.0, "evaluations_per_member": 30.0}
+    parts = [
+        xr.Dataset({"a": ("time", [0.0])}, {"time": [float(i)]}, attrs)
+        for i, attrs in enumerate((again, common, common, again))
+    ]
+    found = joined(parts, ["o"], {"about": 1}, None, None, False).attrs
+    assert found["windows_mixed"] == 2 and found["evaluations_per_member"] == 20.0 and found["about"] == 1
+    assert not {"mode_test", "mixing_sampler", "effective_members"} & set(found)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import pytest
@@ -15,7 +15,7 @@ from sdaxr.posterior.samplers.dpm import DPMStep
 from sdaxr.posterior.samplers.langevin import LangevinCorrector
 from sdaxr.posterior.samplers.levels import karras_levels
 from sdaxr.posterior.samplers.noise import member_noise
-from sdaxr.posterior.samplers.predictor_corrector import PredictorCorrector
+from sdaxr.posterior.samplers.predictor_corrector import Independent, Noise, PredictorCorrector
 from sdaxr.schema import DivergenceError
 
 CPU = torch.device("cpu")
@@ -29,7 +29,7 @@ def test_a_member_is_the_same_in_any_batch() -> None:
     sampler = PredictorCorrector(karras_levels(16, 20.0, 0.02), DPMStep(eta=1.0), LangevinCorrector(count=1))
 
     one, many = (
-        sample_batch(guided, sampler, members, (LENGTH, 2), seed=1, device=CPU) for members in ([7], [3, 4, 5, 6, 7])
+        sample_batch(guided, sampler, members, (LENGTH, 2), seed=1, device=CPU)[0] for members in ([7], [3, 4, 5, 6, 7])
     )
     torch.testing.assert_close(one[0], many[4], rtol=1e-4, atol=1e-4)
     assert float((many[3] - many[4]).abs().max()) > 0.1
@@ -54,15 +54,24 @@ class Locked:
         return x.abs().amax(dim=(1, 2))
 
 
+@dataclass(frozen=True)
+class Given(Independent):
+    """An algorithm that is a function of the noise."""
+
+    function: Callable[[Noise], torch.Tensor]
+    evaluations: int = 1
+
+    def __call__(self, denoiser: object, noise: Noise, tick: object = None, pin: object = None) -> torch.Tensor:
+        return self.function(noise)
+
+
 @pytest.mark.parametrize("batch", [range(12), range(5, 12)])
 def test_members_that_the_observations_exclude_are_drawn_again(batch: range, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO")
 
-    def sampler(guided: Locked, noise: Callable[[], torch.Tensor], tick: object, pin: object) -> torch.Tensor:
-        return noise() / 1.6
-
-    def sample(attempts: int) -> torch.Tensor:
-        return sample_batch(Locked(torch.zeros(0)), sampler, batch, (4, 2), seed=0, device=CPU, attempts=attempts)
+    def sample(attempts: int, members: Sequence[int] = batch, most: int | None = None) -> torch.Tensor:
+        sampler, how = Given(lambda noise: noise() / 1.6), {"attempts": attempts, "most": most}
+        return sample_batch(Locked(torch.zeros(0)), sampler, members, (4, 2), seed=0, device=CPU, **how)[0]
 
     first, second, third = (sample(attempts) for attempts in (1, 2, 3))
     misfit = [x.abs().amax(dim=(1, 2)) for x in (first, second, third)]
@@ -71,22 +80,23 @@ def test_members_that_the_observations_exclude_are_drawn_again(batch: range, cap
     assert torch.equal(second[~far], first[~far])
     assert (misfit[1] <= misfit[0]).all() and (misfit[1] < misfit[0])[far].any()
     assert torch.equal(third[misfit[1] <= 1], second[misfit[1] <= 1])
+    # Many members that are far are a sign of several modes, and left to who looks for them.
+    assert torch.equal(sample(3, most=1), third if int(far.sum()) == 1 else first)
     # A member is the same whatever the others are.
-    one = sample_batch(Locked(torch.zeros(0)), sampler, [11], (4, 2), seed=0, device=CPU, attempts=2)
-    assert torch.equal(one[0], second[-1])
+    assert torch.equal(sample(2, [11])[0], second[-1])
     assert f"{int(far.sum())} of {len(batch)} members are far from the observations" in caplog.text
 
 
 def test_a_second_attempt_that_diverges_leaves_the_first() -> None:
     calls = []
 
-    def sampler(guided: Locked, noise: Callable[[], torch.Tensor], tick: object, pin: object) -> torch.Tensor:
-        calls.append(guided)
+    def far(noise: Noise) -> torch.Tensor:
+        calls.append(noise)
         if len(calls) > 1:
             raise DivergenceError("far away")
         return 10 * noise()
 
-    drawn = sample_batch(Locked(torch.zeros(0)), sampler, [3], (4, 2), seed=0, device=CPU, attempts=3)
+    drawn, _ = sample_batch(Locked(torch.zeros(0)), Given(far), [3], (4, 2), seed=0, device=CPU, attempts=3)
     assert torch.equal(drawn, 10 * member_noise(0, [3], (4, 2), CPU)())
     assert len(calls) == 2
 

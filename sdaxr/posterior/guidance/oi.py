@@ -27,6 +27,7 @@ from sdaxr.posterior.covariance.trajectory import Covariance
 from sdaxr.posterior.guidance.base import GuidedDenoiser, ScoreMethod
 from sdaxr.posterior.linear import Likelihood, residual
 from sdaxr.posterior.mixture import MixtureObservation
+from sdaxr.posterior.samplers.predictor_corrector import Independent
 from sdaxr.prior.eofs import Eofs
 from sdaxr.prior.modes import Modes
 from sdaxr.schema import OptionError
@@ -117,7 +118,7 @@ class OI(ScoreMethod):
 
 
 @dataclass(frozen=True)
-class ConditionalSimulation:
+class ConditionalSimulation(Independent):
     """Draws of `OI.simulate`, with the interface of `sdaxr.posterior.samplers.predictor_corrector`."""
 
     evaluations: ClassVar[int] = 1

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
-from typing import ClassVar
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
 
 from sdaxr.posterior.samplers.langevin import LangevinCorrector
 from sdaxr.posterior.samplers.levels import GRIDS
@@ -14,6 +15,15 @@ from sdaxr.states.registry import Options
 
 # Noise level at which sampling begins: noise of 80 standard deviations hides the states.
 LARGEST = 80.0
+
+# A power of the approximate likelihood, function of the noise level r.
+Power = Callable[[float], float]
+
+
+def always(r: float) -> float:
+    """The power 1 at every noise level."""
+    del r
+    return 1.0
 
 
 @dataclass(frozen=True)
@@ -45,6 +55,8 @@ class Sampler(Options, ABC):
     attempts
         Most draws of a member whose sample is excluded by the observations; the nearest draw is kept. A forecast draws
         once.
+    mixing
+        Whether all members are drawn again, by `Twisted`, where they disagree about the mode (`sdaxr.posterior.modes`).
     stride
         For priors with a network on windows: number of states from one window to the next. 1 is the composition of
         Rozet & Louppe (2023). With the length of the window, no state is evaluated twice. See `sdaxr.prior.blanket`.
@@ -59,11 +71,14 @@ class Sampler(Options, ABC):
     largest: float | None = None
     smallest: float = 0.0
     attempts: int = 3
+    mixing: bool = True
     stride: int = 1
 
     name: ClassVar[str] = ""
     # Whether the members of an ensemble depend on each other.
     together: ClassVar[bool] = False
+    # Options that may be reduced to save evaluations, the first one first; and their least values.
+    spared: ClassVar[Mapping[str, int]] = {"corrections": 0, "steps": 2}
     # Bound of |z - xhat| / r for each component, see `PredictorCorrector`. Normal noise exceeds 8 standard deviations
     # with a probability of 1e-15.
     limit: ClassVar[float] = 8.0
@@ -79,8 +94,14 @@ class Sampler(Options, ABC):
         if self.above > self.below:
             raise OptionError(f"above={self.above} and below={self.below}, expected above to be the smaller level")
 
-    def build(self, levels: tuple[float, float], *, hidden: float = 0.0) -> Algorithm:
-        """The algorithm for a prior, see `noise_levels`."""
+    def build(
+        self, levels: tuple[float, float], *, hidden: float = 0.0, power: Callable[[], Power] = lambda: always
+    ) -> Algorithm:
+        """The algorithm for a prior, see `noise_levels`.
+
+        ``power`` returns the power of the approximate likelihood, for samplers that weight members with it.
+        """
+        del power
         grid = self.noise_levels(levels, hidden)
         return PredictorCorrector(grid, self.predictor(), self.corrector(), self.limit)
 
@@ -102,6 +123,14 @@ class Sampler(Options, ABC):
                 f"{levels[1]:g}, where the prior is trained, and largest above smallest"
             )
         return GRIDS[self.grid](self.steps, largest, smallest)
+
+    def within(self, evaluations: float, **levels: Any) -> Sampler:
+        """The sampler with options so reduced that a sample takes at most ``evaluations``, on levels as in `build`."""
+        found = self
+        for key, least in self.spared.items():
+            while getattr(found, key) > least and found.build(**levels).evaluations > evaluations:
+                found = replace(found, **{key: getattr(found, key) - 1})
+        return found
 
     @abstractmethod
     def predictor(self) -> Predictor:

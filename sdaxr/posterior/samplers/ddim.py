@@ -31,7 +31,7 @@ class DDIM(Sampler):
 
     Parameters
     ----------
-    steps, grid, corrections, tau, above, below, largest, smallest, attempts, stride
+    steps, grid, corrections, tau, above, below, largest, smallest, attempts, mixing, stride
         As in `Sampler`.
     eta
         Amount of noise that is drawn anew at each step, from 0 (deterministic) to 1 (ancestral sampling).
@@ -59,7 +59,7 @@ class Ancestral(Sampler):
 
     Parameters
     ----------
-    steps, grid, corrections, tau, above, below, largest, smallest, attempts, stride
+    steps, grid, corrections, tau, above, below, largest, smallest, attempts, mixing, stride
         As in `Sampler`.
     """
 

@@ -39,7 +39,7 @@ class SDEDPMSolver(Sampler):
 
     Parameters
     ----------
-    steps, grid, corrections, tau, above, below, largest, smallest, attempts, stride
+    steps, grid, corrections, tau, above, below, largest, smallest, attempts, mixing, stride
         As in `Sampler`.
     eta
         Amount of noise that is drawn anew at noise levels below the standard deviation of the prior; at least 0. More
@@ -68,7 +68,7 @@ class DPMSolver(Sampler):
 
     Parameters
     ----------
-    steps, grid, corrections, tau, above, below, largest, smallest, attempts, stride
+    steps, grid, corrections, tau, above, below, largest, smallest, attempts, mixing, stride
         As in `Sampler`.
     """
 

@@ -32,7 +32,7 @@ class Exponential(Sampler):
 
     Parameters
     ----------
-    steps, grid, corrections, tau, above, below, largest, smallest, attempts, stride
+    steps, grid, corrections, tau, above, below, largest, smallest, attempts, mixing, stride
         As in `Sampler`; ``tau`` is the :math:`\tau` of the formula.
     """
 
@@ -42,6 +42,7 @@ class Exponential(Sampler):
     above: float = 0.0
     below: float = math.inf
     attempts: int = 1
+    mixing: bool = False
 
     name: ClassVar[str] = "exponential"
     limit: ClassVar[float] = math.inf

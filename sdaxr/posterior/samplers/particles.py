@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+_ITERATIONS = 20
+
 
 @dataclass(frozen=True)
 class Particles:
@@ -53,12 +55,31 @@ class Particles:
         return float(1 / families.square().sum())
 
     def resampled(self, uniform: float, count: int | None = None) -> Particles:
-        """``count`` particles of equal weight (Kitagawa 1996); ``uniform`` is from 0 to 1."""
+        """``count`` particles of equal weight (Kitagawa 1996), sorted by `order`; ``uniform`` is from 0 to 1.
+
+        Every run of particles that are neighbours in the order gets its share to one particle.
+        """
         count = len(self.z) if count is None else count
         points = (uniform + torch.arange(count, device=self.z.device, dtype=torch.float64)) / count
-        chosen = torch.searchsorted(self.weights.cumsum(0), points).clamp_max(len(self.z) - 1)
+        order = self.order
+        chosen = order[torch.searchsorted(self.weights[order].cumsum(0), points).clamp_max(len(self.z) - 1)]
         z, xhat, pull, log_twist = (a[chosen] for a in (self.z, self.xhat, self.pull, self.log_twist))
         return Particles(z, xhat, pull, log_twist, torch.zeros_like(log_twist), self.founder[chosen])
+
+    @property
+    def order(self) -> Tensor:
+        """Numbers of the particles, sorted by their part along the leading EOF of E[x | z].
+
+        Particles on their way into different modes are apart in it.
+        """
+        x = self.xhat.flatten(1).double()
+        deviations = x - self.weights @ x
+        # Power iterations find the EOF without a matrix of the size of the states.
+        direction = deviations[int(deviations.square().sum(1).argmax())]
+        for _ in range(_ITERATIONS):
+            direction = (self.weights * (deviations @ direction)) @ deviations
+            direction = direction / direction.norm().clamp_min(1e-30)
+        return torch.argsort(deviations @ direction, stable=True)
 
 
 def transition(now: Particles, r: float, after: float, noise: Tensor) -> tuple[Tensor, Tensor]:

@@ -14,10 +14,13 @@ a level, before the corrections. This takes no further evaluation, because the f
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NoReturn, Protocol
 
+import torch
 from torch import Tensor
 
 from sdaxr.schema import DivergenceError
@@ -28,6 +31,9 @@ FAR = 1e3
 Denoiser = Callable[[Tensor, float], Tensor]
 Noise = Callable[[], Tensor]
 Pin = Callable[[Tensor, float, Noise], Tensor]
+# Noise of random streams that are given by their numbers; and of other streams of these numbers, given by a key.
+Streams = Callable[[Sequence[int], int], Noise]
+Tick = Callable[[int], object]
 
 
 class Predictor(Protocol):
@@ -64,9 +70,37 @@ class Algorithm(Protocol):
         """Samples, of the shape of the noise; see `PredictorCorrector`."""
         ...
 
+    def members(
+        self, guided: Any, numbers: Sequence[int], streams: Streams, *, attempt: int, chunk: int, tick: Tick
+    ) -> tuple[Tensor, dict[str, float]]:
+        """Members of an ensemble, given by their numbers; and what the sampling found, as attributes of the result.
+
+        Each member has a random stream of its own. Of members that depend on each other, which have one draw,
+        ``chunk`` are evaluated at once. ``tick`` is called with the number of members after every evaluation.
+        """
+        ...
+
+
+class Independent(ABC):
+    """An algorithm whose members do not depend on each other."""
+
+    @abstractmethod
+    def __call__(
+        self, denoiser: Any, noise: Noise, tick: Callable[[], object] = lambda: None, pin: Pin | None = None
+    ) -> Tensor:
+        """Samples, of the shape of the noise."""
+
+    def members(
+        self, guided: Any, numbers: Sequence[int], streams: Streams, *, attempt: int, chunk: int, tick: Tick
+    ) -> tuple[Tensor, dict[str, float]]:
+        """Members that do not depend on each other; ``guided`` is the denoiser of the posterior of all members."""
+        del chunk
+        posterior = guided.select(torch.tensor(list(numbers)))
+        return self(posterior, streams(numbers, attempt), partial(tick, len(numbers)), posterior.pin), {}
+
 
 @dataclass(frozen=True)
-class PredictorCorrector:
+class PredictorCorrector(Independent):
     """A sequence of noise levels, with a predictor between the levels and corrections on them.
 
     Attributes
@@ -118,9 +152,21 @@ class PredictorCorrector:
             If a value is not finite, or z is a thousand times larger than states and noise are.
         """
 
-        z, last = self.levels[0] * noise(), len(self.levels) - 1
+        return self.descend(self.levels[0] * noise(), 0, denoiser, noise, tick, pin)
+
+    def descend(
+        self,
+        z: Tensor,
+        start: int,
+        denoiser: Denoiser,
+        noise: Noise,
+        tick: Callable[[], object] = lambda: None,
+        pin: Pin | None = None,
+    ) -> Tensor:
+        """Samples from z at the noise level with the number ``start``; otherwise as a call."""
+        last = len(self.levels) - 1
         departure: tuple[float, Tensor] | None = None
-        for i, r in enumerate(self.levels):
+        for i, r in enumerate(self.levels[start:], start):
             if r == 0:
                 break
             arrived, slope = z, None

@@ -12,21 +12,24 @@ from the guided transition q and weighted with (Wu et al. 2023, equation 10; Dou
 .. math:: w = \frac{p(z' | z)\, \psi_{r'}(z')}{q(z' | z)\, \psi_r(z)}, \qquad
           p(z' | z) = N(z';\, \hat x + \rho^2 (z - \hat x),\, r'^2 (1 - \rho^2)), \qquad \rho = r' / r .
 
-q has the mean of p with E[x | z, y] in the place of :math:`\hat x = E[x | z]`. Langevin corrections leave
-:math:`\pi_{r'}` unchanged, so that they do not change the weights. Where the weights are uneven, particles are
-resampled (Kitagawa 1996): paths into modes that the posterior excludes end, others branch.
+q has the mean of p with E[x | z, y] in the place of :math:`\hat x = E[x | z]`. Where the weights are uneven, particles
+are resampled (Kitagawa 1996): paths into modes that the posterior excludes end, others branch. They are sorted along
+their leading EOF first, so that resampling leaves the shares of the modes as they are.
 
 Modes part where r is above the standard deviation of the prior. There, each member has several candidates: many
 particles with few evaluations find the proportions of the modes with less sampling error than few particles with many.
+At the noise level ``narrow``, where the mode of a particle is decided, members are chosen among the candidates by their
+weights. From there on, each member goes on by itself, as with `SDEDPMSolver`: guided, of second order, and without
+weights, which within a mode are worth less than these steps.
 
-In the limit of many members and levels the samples are draws of the posterior, for any :math:`\psi` that ends at the
-likelihood. :math:`\psi` decides how many members count. `Particles.effective` is the effective number of founders,
+In the limit of many candidates, many levels and a small ``narrow`` the samples are draws of the posterior, for any
+:math:`\psi` that ends at the likelihood. :math:`\psi` decides how many particles count. ``effective_members`` is the
+effective number of founders where members are chosen,
 
 .. math:: N = 1 \Big/ \sum_e W_e^2,
 
 where :math:`W_e` is the weight of all particles that descend from the particle e of the first level (Lee & Whiteley
-2018). Proportions of modes have the sampling error of N independent draws, or less, because corrections also move
-particles between modes.
+2018). Proportions of modes have the sampling error of N independent draws at least.
 
 References
 ----------
@@ -44,19 +47,27 @@ References
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import pairwise
-from typing import ClassVar, Protocol
+from typing import Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor
 
-from sdaxr.posterior.samplers.base import Sampler
-from sdaxr.posterior.samplers.ddim import DDIMStep
-from sdaxr.posterior.samplers.langevin import LangevinCorrector
+from sdaxr.posterior.samplers.base import Power, Sampler, always
+from sdaxr.posterior.samplers.dpm import DPMStep
 from sdaxr.posterior.samplers.particles import Particles, transition
-from sdaxr.posterior.samplers.predictor_corrector import Corrector, Noise, Predictor, check_size
+from sdaxr.posterior.samplers.predictor_corrector import (
+    Noise,
+    Pin,
+    Predictor,
+    PredictorCorrector,
+    Streams,
+    Tick,
+    check_size,
+)
 
 _log = logging.getLogger(__name__)
 
@@ -81,26 +92,29 @@ class Twisted(Sampler):
         As in `Sampler`.
     attempts
         Not used: paths that the observations exclude lose their weight.
+    mixing
+        Not used.
     candidates
         Number of particles for each member at noise levels above ``narrow``, where the modes part.
     narrow
         Noise level, in standard deviations of the prior, at which members are chosen among the candidates. Corrections
-        begin below it.
+        begin there.
     threshold
         Particles are resampled where their effective number is below this fraction of all, from 0 (never) to 1.
     """
 
-    steps: int = 64
-    corrections: int = 3
+    steps: int = 32
+    corrections: int = 5
     above: float = 0.3
     below: float = 10.0
     attempts: int = 1
-    candidates: int = 12
-    narrow: float = 1.0
-    threshold: float = 0.5
+    candidates: int = 24
+    narrow: float = 0.5
+    threshold: float = 0.3
 
     name: ClassVar[str] = "twisted"
     together: ClassVar[bool] = True
+    spared: ClassVar[Mapping[str, int]] = {"candidates": 1, **Sampler.spared}
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -108,15 +122,17 @@ class Twisted(Sampler):
         self.expect("candidates", self.candidates >= 1, "at least 1")
         self.expect("narrow", self.narrow > 0, "a noise level above 0")
 
-    def build(self, levels: tuple[float, float], *, hidden: float = 0.0) -> TwistedParticles:
-        """The algorithm for a prior, see `Sampler.noise_levels`."""
-        corrector = LangevinCorrector(self.corrections, self.tau, self.above, min(self.below, self.narrow))
+    def build(
+        self, levels: tuple[float, float], *, hidden: float = 0.0, power: Callable[[], Power] = lambda: always
+    ) -> TwistedParticles:
+        """The algorithm for a prior, see `Sampler.build`."""
         grid = self.noise_levels(levels, hidden)
-        return TwistedParticles(grid, corrector, self.candidates, self.narrow, self.threshold, self.limit)
+        alone = PredictorCorrector(grid, self.predictor(), self.corrector(), self.limit)
+        return TwistedParticles(alone, self.candidates, self.narrow, self.threshold, power())
 
     def predictor(self) -> Predictor:
-        """The transition p, which is ancestral sampling."""
-        return DDIMStep(1.0)
+        """The step of members from ``narrow`` on."""
+        return DPMStep(1.0)
 
 
 class Twisting(Protocol):
@@ -126,83 +142,106 @@ class Twisting(Protocol):
         """E[x | z] of the prior, log p~(y | z) of shape (batch,), and its derivative in z."""
         ...
 
-
-def always(r: float) -> float:
-    """The power 1 at every noise level."""
-    del r
-    return 1.0
+    def __call__(self, z: Tensor, r: float) -> Tensor:
+        """E[x | z, y]."""
+        ...
 
 
 @dataclass(frozen=True)
 class TwistedParticles:
-    r"""A sequence of noise levels with weighted transitions between the levels, and corrections on them.
+    r"""Weighted particles down to a noise level, where members are chosen among them; then members by themselves.
 
     Attributes
     ----------
-    levels
-        Noise levels r, decreasing; a last level of zero returns the denoised state.
-    corrector
-        The corrections on each level except the first.
+    alone
+        All noise levels, and the steps of members by themselves.
     candidates
-        Number of particles for each member at levels above ``narrow``.
+        Number of particles for each member.
     narrow
-        Noise level at which members are chosen among the candidates.
+        Members are chosen at the first noise level that is not above this one.
     threshold
         Evenness of the weights below which particles are resampled.
-    limit
-        Bound of the estimated noise of each component, see `PredictorCorrector`.
     power
         :math:`\beta`, function of the noise level.
     """
 
-    levels: tuple[float, ...]
-    corrector: Corrector
+    alone: PredictorCorrector
     candidates: int = 1
-    narrow: float = 1.0
-    threshold: float = 0.5
-    limit: float = 8.0
-    power: Callable[[float], float] = always
+    narrow: float = 0.5
+    threshold: float = 0.3
+    power: Power = always
+
+    @property
+    def levels(self) -> tuple[float, ...]:
+        """Noise levels r, decreasing."""
+        return self.alone.levels
+
+    @property
+    def chosen_at(self) -> int:
+        """Number of the noise level at which members are chosen."""
+        positive = [r for r in self.levels if r > 0]
+        return min(sum(r > self.narrow for r in positive), len(positive) - 1)
 
     @property
     def evaluations(self) -> int:
         """Number of evaluations of the denoiser for one sample, with those for its candidates."""
-        once = [r for r in self.levels if r > 0]
-        # The candidates arrive at the first level from ``narrow`` on before members are chosen among them.
-        wide = min(len(once), 1 + sum(r > self.narrow for r in once))
-        return wide * self.candidates + len(once) - wide + sum(map(self.corrector.corrections, once[1:]))
+        start = self.chosen_at
+        corrections = sum(map(self.alone.corrector.corrections, self.levels[max(1, start) :]))
+        return (start + 1) * self.candidates + len(self.levels) - 1 - start + corrections
 
     def __call__(
-        self, denoiser: Twisting, noise: Noise, tick: Callable[[], object] = lambda: None, pin: object = None
+        self, denoiser: Twisting, noise: Noise, tick: Callable[[], object] = lambda: None, pin: Pin | None = None
     ) -> Tensor:
-        """Samples, of the shape of the noise, without further candidates; see `draw`."""
-        del pin
-        return self.draw(denoiser, noise, noise, tick=lambda _: tick())[0]
+        """Samples, of the shape of the noise, without further candidates."""
+        z, _ = self.choose(denoiser, noise, len(noise()), lambda: 0.5, tick=lambda _: tick())
+        return self.alone.descend(z, self.chosen_at, denoiser, noise, tick, pin)
 
-    def draw(
+    def members(
+        self, guided: Any, numbers: Sequence[int], streams: Streams, *, attempt: int, chunk: int, tick: Tick
+    ) -> tuple[Tensor, dict[str, float]]:
+        """Members that depend on each other, and their effective number."""
+        del attempt
+        crowd, uniform = streams(range(len(numbers) * self.candidates), 0), _uniform(streams(numbers[:1], 2))
+        z, effective = self.choose(guided, crowd, len(numbers), uniform, tick=tick, chunk=chunk)
+        states = []
+        for first in range(0, len(numbers), chunk):
+            part = numbers[first : first + chunk]
+            posterior, noise = guided.select(torch.tensor(list(part))), streams(part, 1)
+            count = partial(tick, len(part))
+            own = z[first : first + chunk]
+            states.append(self.alone.descend(own, self.chosen_at, posterior, noise, count, posterior.pin))
+        return torch.cat(states), {"effective_members": round(effective, 1)}
+
+    def choose(
         self,
         posterior: Twisting,
         crowd: Noise,
-        noise: Noise,
+        members: int,
+        uniform: Callable[[], float],
         *,
-        tick: Callable[[int], object] = lambda _: None,
+        tick: Tick = lambda _: None,
         chunk: int | None = None,
     ) -> tuple[Tensor, float]:
-        """Draw samples together.
+        """Choose members among weighted particles.
 
         Parameters
         ----------
         posterior
             The denoiser of the prior, and the approximate likelihood.
-        crowd, noise
-            Return new standard normal noise at every call: for all candidates, and of the shape of the samples.
+        crowd
+            Returns new standard normal noise of all particles at every call.
+        members
+            Number of members.
+        uniform
+            Returns a new number from 0 to 1 at every call.
         tick
             Called after every evaluation, with the number of particles.
         chunk
-            Number of members that are evaluated at once; it changes rounding only. Default: all.
+            Number of particles that are evaluated at once; it changes rounding only. Default: all.
 
         Returns
         -------
-        Samples of equal weight, of the shape of the noise, and their effective number.
+        z of equal weight at the noise level with the number `chosen_at`, and the effective number of members.
 
         Raises
         ------
@@ -215,40 +254,30 @@ class TwistedParticles:
             parts = [posterior.twist(part, r) for part in z.split(chunk or len(z))]
             tick(len(z))
             xhat, log, slope = (torch.cat(found) for found in zip(*parts, strict=True))
-            power = self.power(r)
-            guided = (xhat + power * r**2 * slope).clamp(z - self.limit * r, z + self.limit * r)
+            power, limit = self.power(r), self.alone.limit
+            guided = (xhat + power * r**2 * slope).clamp(z - limit * r, z + limit * r)
             return Particles(z, xhat, guided - xhat, power * log, log_weight, founder)
 
-        z, members = self.levels[0] * crowd(), len(noise())
-        fresh = crowd
+        z = self.levels[0] * crowd()
         now = at(z, self.levels[0], z.new_zeros(len(z)), torch.arange(len(z), device=z.device))
         now = replace(now, log_weight=now.log_twist)
-        for r, after in pairwise(self.levels):
-            if after == 0:
-                now = replace(now, z=now.xhat + now.pull)
-                break
-            z, log_ratio = transition(now, r, after, fresh())
+        for r, after in pairwise(self.levels[: self.chosen_at + 1]):
+            if now.evenness < self.threshold:
+                now = now.resampled(uniform())
+            z, log_ratio = transition(now, r, after, crowd())
             arrived = at(z, after, now.log_weight, now.founder)
-            weight = now.log_weight + log_ratio + arrived.log_twist - now.log_twist
-            now = replace(arrived, log_weight=weight)
-            if fresh is crowd and after <= self.narrow:
-                fresh, now = noise, now.resampled(_uniform(noise), members)
-            elif now.evenness < self.threshold:
-                now = now.resampled(_uniform(noise))
-            for _ in range(self.corrector.corrections(after)):
-                z = self.corrector(now.z, now.xhat + now.pull, after, noise)
-                now = at(z, after, now.log_weight, now.founder)
-        effective = now.effective
-        if effective < FEW:
+            now = replace(arrived, log_weight=now.log_weight + log_ratio + arrived.log_twist - now.log_twist)
+        effective = min(now.effective, float(members))
+        if effective < min(FEW, members / 2):
             _log.warning(
                 "only %.1f of %d members are effective, so that the shares of the modes are uncertain; take more "
                 "members, or a sampler with more steps",
                 effective,
                 members,
             )
-        return now.resampled(_uniform(noise), members).z, min(effective, float(members))
+        return now.resampled(uniform(), members).z, effective
 
 
-def _uniform(noise: Noise) -> float:
-    """A number between 0 and 1 from the stream of the first member, so that the draw needs no other random numbers."""
-    return float(torch.special.ndtr(noise().flatten()[0].double()))
+def _uniform(noise: Noise) -> Callable[[], float]:
+    """Numbers between 0 and 1 from a stream of normal noise."""
+    return lambda: float(torch.special.ndtr(noise().flatten()[0].double()))

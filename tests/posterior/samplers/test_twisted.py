@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from sampled import draws
 from scenarios import CHAIN, LENGTH, exact_gamma, matrix_observation, scenario
 
 from sdaxr.posterior.covariance.variance import Matrix
@@ -18,7 +19,8 @@ from sdaxr.posterior.samplers.base import refuse_together
 from sdaxr.posterior.samplers.dpm import SDEDPMSolver
 from sdaxr.posterior.samplers.langevin import LangevinCorrector
 from sdaxr.posterior.samplers.levels import log_snr_levels
-from sdaxr.posterior.samplers.predictor_corrector import PredictorCorrector
+from sdaxr.posterior.samplers.particles import Particles
+from sdaxr.posterior.samplers.predictor_corrector import Noise, PredictorCorrector, Streams
 from sdaxr.posterior.samplers.twisted import Twisted, TwistedParticles
 from sdaxr.schema import OptionError
 
@@ -80,11 +82,38 @@ def softer(r: float) -> float:
     return (1 + r) ** -1.5
 
 
-def test_modes_have_their_shares_where_the_default_gives_them_others() -> None:
+def particles(
+    levels: tuple[float, ...] = LEVELS, corrections: int = 1, candidates: int = 1, narrow: float = 0.5, **options: Any
+) -> TwistedParticles:
+    corrector = LangevinCorrector(corrections, 0.5, 0.1, 1.0)
+    return TwistedParticles(
+        PredictorCorrector(levels, SDEDPMSolver().predictor(), corrector), candidates, narrow, **options
+    )
+
+
+def draw(
+    sampler: TwistedParticles, guided: GuidedDenoiser, members: int, seed: int, *, chunk: int | None = None, **how: Any
+) -> tuple[torch.Tensor, float]:
+    """Members, and their effective number."""
+    tick = how.get("tick", lambda _: None)
+    states, about = sampler.members(
+        guided, range(members), streams(seed), attempt=0, chunk=chunk or 10**6, tick=tick
+    )  # fmt: skip
+    return states, about["effective_members"]
+
+
+def streams(seed: int, shape: tuple[int, ...] = (1, 2)) -> Streams:
+    def stream(numbers: Sequence[int], key: int) -> Noise:
+        own = [torch.Generator().manual_seed(10**6 * seed + 10**7 * key + n) for n in numbers]
+        return lambda: torch.stack([torch.randn(*shape, generator=g, dtype=torch.float64) for g in own])
+
+    return stream
+
+
+@pytest.mark.parametrize("candidates", [4, 8])
+def test_modes_have_their_shares_where_the_default_gives_them_others(candidates: int) -> None:
     members, exact = 4000, share_of_the_first()
-    corrector = LangevinCorrector(1, 0.5, 0.1, 1.0)
-    sampler = TwistedParticles(LEVELS, corrector, power=softer)
-    states, effective = sampler.draw(two_modes(), noise(members, 1), noise(members, 2))
+    states, effective = draw(particles(candidates=candidates, narrow=0.02, power=softer), two_modes(), members, 1)
     share = float((states[:, 0, 0] > 0).double().mean())
     error = math.sqrt(exact * (1 - exact) / effective)
     assert abs(share - exact) < 3 * error and error < 0.02
@@ -102,12 +131,8 @@ def test_modes_have_their_shares_where_the_default_gives_them_others() -> None:
 
 def test_few_members_are_effective_where_observations_count_as_independent() -> None:
     """The same value seen often: the likelihood of z counts its uncertainty once for each observation."""
-    members = 2000
     effective = [
-        TwistedParticles(LEVELS, LangevinCorrector(), power=power).draw(
-            two_modes(), noise(members, 3), noise(members, 4)
-        )[1]
-        for power in (softer, lambda r: 1.0)
+        draw(particles(narrow=0.02, power=power), two_modes(), 2000, 3)[1] for power in (softer, lambda r: 1.0)
     ]
     assert effective[0] > 5 * effective[1]
 
@@ -117,11 +142,12 @@ def test_a_gaussian_posterior_stays_exact(candidates: int) -> None:
     matrix, y, error, (mean, covariance) = scenario("partial")
     observed = matrix_observation(matrix, y, error)
     guided = SDA(variance=Matrix(exact_gamma(matrix, observed.scale.numpy()))).guide(CHAIN.denoise, [observed])
-    sampler = TwistedParticles(log_snr_levels(128, 80.0, 0.01), LangevinCorrector(), candidates, narrow=1.0)
+    sampler = particles(log_snr_levels(128, 80.0, 0.01), 0, candidates, narrow=1.0)
     members = 1500
-    states, effective = sampler.draw(
-        guided, draws(1, candidates * members, LENGTH), draws(2, members, LENGTH), chunk=1000
+    states, about = sampler.members(
+        guided, range(members), streams(1, (LENGTH, 2)), attempt=0, chunk=1000, tick=lambda _: None
     )
+    effective = about["effective_members"]
     assert states.shape == (members, LENGTH, 2)
     # The exact twisting function leaves nothing to the weights, but for the length of the steps.
     assert effective > 0.7 * members
@@ -132,27 +158,55 @@ def test_a_gaussian_posterior_stays_exact(candidates: int) -> None:
 
 
 def test_members_are_the_same_again_and_in_any_chunk() -> None:
-    sampler = TwistedParticles(LEVELS, LangevinCorrector(1, 0.5, 0.1, 1.0), candidates=2)
-
-    def draw(seed: int, chunk: int | None) -> torch.Tensor:
-        return sampler.draw(two_modes(), noise(20, seed), noise(10, seed + 1), chunk=chunk)[0]
-
-    assert torch.equal(draw(1, None), draw(1, None))
-    torch.testing.assert_close(draw(1, 3), draw(1, None))
-    assert float((draw(5, None) - draw(1, None)).abs().max()) > 0.1
+    sampler = particles(candidates=2)
+    first, _ = draw(sampler, two_modes(), 10, 1)
+    assert torch.equal(draw(sampler, two_modes(), 10, 1)[0], first)
+    torch.testing.assert_close(draw(sampler, two_modes(), 10, 1, chunk=3)[0], first)
+    assert float((draw(sampler, two_modes(), 10, 5)[0] - first).abs().max()) > 0.1
 
 
 def test_evaluations_count_the_candidates() -> None:
     built = Twisted(steps=20, corrections=2, above=0.3, candidates=5, narrow=1.0).build((0.01, 10.0))
     counted: list[int] = []
-    built.draw(two_modes(), noise(50, 1), noise(10, 2), tick=counted.append)
+    draw(built, two_modes(), 10, 1, tick=counted.append)
     assert sum(counted) == 10 * built.evaluations
-    assert max(counted) == 50 and min(counted) == 10
+    assert counted.count(50) == 1 + sum(r > 1 for r in built.levels) and min(counted) == 10
+
+
+@pytest.mark.parametrize("narrow", [0.001, 100.0])
+def test_members_are_chosen_at_the_last_or_the_first_level_at_the_extremes(narrow: float) -> None:
+    sampler = particles(narrow=narrow, candidates=2)
+    assert sampler.chosen_at == (len(LEVELS) - 2 if narrow < 1 else 0)
+    assert bool(draw(sampler, two_modes(), 10, 1)[0].isfinite().all())
+
+
+def test_a_budget_takes_candidates_first() -> None:
+    sampler, levels = Twisted(), {"levels": (0.01, 10.0)}
+    whole = sampler.build(**levels).evaluations
+    assert sampler.within(whole, **levels) == sampler
+    for share in (0.9, 0.3, 0.05):
+        found = sampler.within(share * whole, **levels)
+        assert found.build(**levels).evaluations <= share * whole
+        assert found.candidates < 24 and (found.steps == 32) == (share > 0.2)
 
 
 def test_few_effective_members_are_told(caplog: pytest.LogCaptureFixture) -> None:
-    TwistedParticles(LEVELS, LangevinCorrector()).draw(two_modes(), noise(6, 1), noise(6, 2))
-    assert "of 6 members are effective" in caplog.text
+    draw(particles(), two_modes(), 40, 1)
+    assert "of 40 members are effective" in caplog.text
+
+
+def test_sorted_particles_keep_the_shares_of_their_groups() -> None:
+    """However the particles lie, and whatever the number from 0 to 1, each group has its share to one particle."""
+    random = torch.Generator().manual_seed(0)
+    right = torch.rand(60, generator=random) < 0.3
+    xhat = torch.where(right, 2.0, -2.0)[:, None] + 0.3 * torch.randn(60, 3, generator=random)
+    weight = torch.rand(60, generator=random)
+    crowd = Particles(xhat, xhat, xhat, weight, weight.log(), torch.arange(60))
+    share = float(weight[right].sum() / weight.sum())
+    for uniform in (0.0, 0.3, 0.99):
+        chosen = crowd.resampled(uniform, 20)
+        assert abs(float((chosen.xhat.mean(1) > 0).sum()) - 20 * share) < 1
+        assert len(chosen.z) == 20 and not chosen.log_weight.any()
 
 
 def test_impossible_options_are_refused() -> None:

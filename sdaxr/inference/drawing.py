@@ -1,0 +1,200 @@
+"""Members of a posterior ensemble: drawn in batches, and drawn again, together, where they disagree about the mode.
+
+The first `sdaxr.posterior.modes.ENOUGH` members are drawn and tested before the others. Where the test fails, all
+members are drawn by `sdaxr.samplers.Twisted`. Both draws take at most three times the evaluations of the sampler that
+was asked for.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from tqdm.auto import tqdm
+
+from sdaxr.archives.archive import Archive
+from sdaxr.archives.ensemble import Ensemble
+from sdaxr.archives.workers import active_client, map_units, send
+from sdaxr.inference.problem import Problem
+from sdaxr.posterior.execution import batch_size, sample_batch
+from sdaxr.posterior.linear import Likelihood
+from sdaxr.posterior.modes import ENOUGH, Agreement, agreement, stray
+from sdaxr.posterior.samplers.registry import describe_sampler
+from sdaxr.schema import MEMBER
+from sdaxr.states.isolation import isolated
+from sdaxr.states.parameters import warn_of_residuals
+
+_log = logging.getLogger(__name__)
+
+# Seed, archive, and the arguments chunk and most of `draw_batch`.
+_How = tuple[int, Archive | None, int, int | None]
+# Cost of both draws, over that of the first one.
+_MOST = 3.0
+# Attribute of a result whose members have been drawn again, and of its unfinished archive.
+_AGAIN = "mixing_sampler"
+
+
+def draw(
+    problem: Problem,
+    attrs: dict[str, Any],
+    *,
+    members: int,
+    seed: int,
+    store: str | Path | None,
+    batch: int | None,
+    overwrite: bool,
+    progress: bool,
+) -> xr.Dataset:
+    """Sample members, into memory or into an archive.
+
+    Batches run on the workers of the active client, or in this process where there is none.
+    """
+    template = problem.layout.template(problem.times, {MEMBER: np.arange(members)})[problem.opened.states]
+    finite, found = problem.layout.mask is None, dict[str, Any]()
+    if problem.factors is not None:
+        # No part of what an archive is identified by: on another machine the last digits may differ.
+        found["variance_factors"] = " ".join(f"{factor:.4g}" for factor in problem.factors.tolist())
+    ensemble = Ensemble.create(template, attrs, store=store, overwrite=overwrite, finite=finite)
+    if not ensemble.complete:
+        found |= _Drawing(problem, ensemble, members, seed, batch, progress).run()
+    return ensemble.dataset(found)
+
+
+@dataclass(frozen=True)
+class _Drawing:
+    """What all draws of an ensemble have in common."""
+
+    problem: Problem
+    ensemble: Ensemble
+    members: int
+    seed: int
+    batch: int | None
+    progress: bool
+
+    def run(self) -> dict[str, Any]:
+        """Draw all members that are not there yet; attributes of the result."""
+        everyone = range(self.members)
+        if not self.problem.mixes:
+            return self._sample(self.problem, everyone)
+        first, found = everyone[:ENOUGH], dict[str, Any]()
+        if _AGAIN not in self.ensemble.notes:
+            # Where many are far from the observations, all are drawn together instead.
+            found = self._sample(self.problem, first, stray(len(first)))
+            tested = self._tested(first)
+            found["mode_test"] = str(tested)
+            if tested.holds:
+                return found | self._sample(self.problem, everyone[len(first) :])
+        cost = self.problem.cost * len(first) / self.members
+        together = self.problem.mixed(_MOST * self.problem.cost - cost)
+        again = {f"mixing_{key}": value for key, value in describe_sampler(together.sampler).items()}
+        if _AGAIN not in self.ensemble.notes:
+            _log.info("members disagree about the mode (%s), so all are drawn again, together", tested)
+            self.ensemble.restart(found | again)
+        found |= self._sample(together, everyone) | again
+        tested = self._tested(first)
+        if not tested.agree_with_observations:
+            _log.warning(
+                "members disagree about the mode even where they are drawn together (%s); take more members or a "
+                "sampler with more steps, or observe something more",
+                tested,
+            )
+        return found | {"evaluations_per_member": round(cost + together.cost, 1)}
+
+    def _tested(self, numbers: Sequence[int]) -> Agreement:
+        states = self.problem.normalised(self.ensemble.members(numbers))
+        return agreement(Likelihood(self.problem.observations), states)
+
+    def _sample(self, problem: Problem, numbers: range, most: int | None = None) -> dict[str, Any]:
+        """Sample those of some members that are not there yet; attributes of the result."""
+        client = active_client()
+        size = self.batch or batch_size(problem.guided, problem.shape, self.members, problem.target)
+        if client is not None and self.batch is None:
+            size = min(size, math.ceil(self.members / max(1, len(client.nthreads()))))
+        # A resumed run has the same batches as the first run, because rounding depends on the size of a batch.
+        step = len(numbers) if problem.sampler.together else size
+        batches = [numbers[i : i + step] for i in range(0, len(numbers), max(1, step))]
+        batches = [b for b in batches if self.ensemble.waiting.intersection(b)]
+        found = dict[str, Any]()
+        run = self._in_process if client is None else partial(self._on_workers, client)
+        for drawn in run(problem, batches, (self.seed, self.ensemble.archive, size, most)):
+            for member, fields in drawn.fields.items():
+                self.ensemble.write(member, fields)
+            found |= drawn.about
+        self.ensemble.waiting.difference_update(numbers)
+        return found
+
+    def _in_process(self, problem: Problem, batches: list[range], how: _How) -> Iterator[Drawn]:
+        total = sum(map(len, batches)) * problem.algorithm.evaluations
+        with tqdm(total=total, disable=not self.progress or not batches, desc="assimilating", unit="evaluation") as bar:
+            for number in range(len(batches)):
+                yield draw_batch(number, problem, batches, *how, bar.update)
+
+    def _on_workers(self, client: Any, problem: Problem, batches: list[range], how: _How) -> Iterator[Drawn]:
+        # The problem is sent once; as a plain argument, the observations would be sent with every batch.
+        sent = send(client, problem.loaded())
+        drawn = map_units(
+            draw_batch, range(len(batches)), sent, batches, *how,
+            progress=self.progress, description="assimilating", resource="GPU",
+        )  # fmt: skip
+        with closing(drawn):  # Pending batches are cancelled at once on an error, while the client still exists.
+            for _, outcome in drawn:
+                if isinstance(outcome, Exception):
+                    raise outcome
+                yield outcome
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """The members of one batch.
+
+    Attributes
+    ----------
+    fields
+        {member: {variable: (time, ...)}}; empty where the members are in an archive already.
+    about
+        Attributes of the result that the sampling found.
+    """
+
+    fields: dict[int, dict[str, np.ndarray]]
+    about: dict[str, float]
+
+
+@isolated()
+def draw_batch(
+    number: int,
+    problem: Problem,
+    batches: Sequence[Sequence[int]],
+    seed: int,
+    archive: Archive | None,
+    chunk: int,
+    most: int | None = None,
+    tick: Callable[[int], Any] = lambda _: None,
+) -> Drawn:
+    """Sample the members of one batch, and write each member into its region of the archive.
+
+    Without an archive, the fields of the members are returned. Members that depend on each other are one batch, of
+    which ``chunk`` are evaluated at once. ``most`` is as in `sample_batch`.
+    """
+    members, sampler = batches[number], problem.sampler
+    states, about = sample_batch(
+        problem.guided, problem.algorithm, members, problem.shape, seed=seed, device=problem.target,
+        attempts=1 if sampler.together else sampler.attempts, most=most, chunk=chunk, tick=tick,
+    )  # fmt: skip
+    layout, augmentation = problem.layout, problem.opened.augmentation
+    warn_of_residuals(layout, states.numpy())
+    pairs = zip(members, states.numpy(), strict=True)
+    fields = {m: augmentation.without(layout.to_physical(state, problem.times)) for m, state in pairs}
+    if archive is None:
+        return Drawn(fields, about)
+    for member, values in fields.items():
+        if not archive.is_complete(member):
+            archive.write(member, values)
+    return Drawn({}, about)

@@ -1,0 +1,136 @@
+"""Members that disagree about the mode are drawn again, together; the case is a chain of which a distance is seen."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import distributed
+import numpy as np
+import pytest
+import xarray as xr
+from assimilated import CHAIN
+
+import sdaxr
+from sdaxr import operators as op
+from sdaxr.archives.archive import Archive
+from sdaxr.inference.assimilate import assimilate
+from sdaxr.inference.drawing import draw_batch
+from sdaxr.observations.observe import observe
+from sdaxr.posterior.modes import Agreement
+from sdaxr.prior.files import Prior
+
+DISTANCE = op.select("a") >> op.function(lambda fields: {"a": (fields["a"] - 280).abs()})
+TIMES = CHAIN.truth(1).time
+OPTIONS: dict[str, Any] = {
+    "times": TIMES,
+    "operator": DISTANCE,
+    "progress": False,
+    "sampler": {"steps": 20, "corrections": 1},
+}
+
+
+@pytest.fixture(scope="module")
+def distances() -> xr.Dataset:
+    """The distance of the first component from its mean in the middle of the window, three standard deviations."""
+    truth = CHAIN.truth(1)
+    return observe(truth.assign(a=286 + 0 * truth.a), DISTANCE, error=0.4, seed=3).isel(time=[4])
+
+
+def share(posterior: xr.Dataset) -> float:
+    return float((posterior.a.isel(time=4) > 280).mean())
+
+
+def test_members_in_two_modes_are_drawn_again_together(
+    prior: Prior, distances: xr.Dataset, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    alone = assimilate(distances, prior, members=200, **OPTIONS | {"sampler": OPTIONS["sampler"] | {"mixing": False}})
+    assert "mode_test" not in alone.attrs and "effective_members" not in alone.attrs
+    found = assimilate(distances, prior, members=200, **OPTIONS)
+    attrs = found.attrs
+    assert attrs["sampler"] == "sde-dpm++" and attrs["mixing_sampler"] == "twisted"
+    assert "gap of" in attrs["mode_test"] and "drawn again, together" in caplog.text
+    assert 10 < attrs["effective_members"] <= 200
+    assert alone.attrs["evaluations_per_member"] < attrs["evaluations_per_member"]
+    assert attrs["evaluations_per_member"] <= 3 * alone.attrs["evaluations_per_member"]
+    # By symmetry each mode has one half.
+    assert share(found) == pytest.approx(0.5, abs=3 * np.sqrt(0.25 / attrs["effective_members"]))
+    assert float(abs(abs(found.a.isel(time=4) - 280) - 6).max()) < 2.0
+
+
+@pytest.mark.parametrize("seen", [op.identity(), op.select("a")], ids=["all", "one"])
+def test_members_in_one_mode_are_left_as_they_are(prior: Prior, seen: op.Operator) -> None:
+    observations = observe(CHAIN.truth(1), seen, every=2, error=0.4, seed=3)
+    how = {"members": 100, "sampler": {"steps": 12, "corrections": 0}, "progress": False}
+    found = assimilate(observations, prior, **how)
+    alone = assimilate(observations, prior, **how | {"sampler": how["sampler"] | {"mixing": False}})
+    assert found.attrs["mode_test"].startswith("0 of 64 members without weight")
+    assert "mixing_sampler" not in found.attrs
+    assert found.attrs["evaluations_per_member"] == alone.attrs["evaluations_per_member"]
+    # The batches are others, which changes rounding.
+    np.testing.assert_allclose(found.a, alone.a, rtol=0, atol=1e-3)
+
+
+@pytest.mark.parametrize("killed_at", [10, 64 + 10], ids=["before the test", "after the test"])
+@pytest.mark.parametrize("ending", ["zarr", "nc"])
+def test_a_killed_run_resumes_to_the_identical_result(
+    prior: Prior, distances: xr.Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, killed_at: int, ending: str
+) -> None:
+    options = OPTIONS | {"members": 80, "batch": 32, "seed": 2, "store": tmp_path / f"p.{ending}"}
+    whole = assimilate(distances, prior, **options | {"store": None})
+    original, written = Archive.write, []
+
+    def write(self: Archive, index: int, arrays: dict) -> None:
+        if len(written) == killed_at:
+            raise KeyboardInterrupt
+        original(self, index, arrays)
+        written.append(index)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Archive, "write", write)
+        with pytest.raises(KeyboardInterrupt):
+            assimilate(distances, prior, **options)
+    drawn = []
+    monkeypatch.setattr("sdaxr.inference.drawing.draw_batch", lambda *a: (drawn.append(a[0]), draw_batch(*a))[1])
+    resumed = assimilate(distances, prior, **options)
+    # The members that were tested are not drawn once more after the test.
+    assert len(drawn) == (3 if killed_at < 64 else 1)
+    xr.testing.assert_identical(
+        resumed.drop_vars("status", errors="ignore").drop_attrs(deep=False).load(), whole.drop_attrs(deep=False)
+    )
+    for key in ("mode_test", "mixing_sampler", "mixing_sampler_options", "effective_members", "evaluations_per_member"):
+        assert resumed.attrs[key] == whole.attrs[key]
+    assert assimilate(distances, prior, **options).identical(resumed) and len(drawn) <= 3
+
+
+def test_workers_draw_the_same(tmp_path: Path) -> None:
+    """The third component of Lorenz 1963 does not tell the sign of the others."""
+    chain = sdaxr.generate("lorenz63", tmp_path / "t.zarr", trajectories=1, steps=9, split=(0, 0, 1), progress=False)
+    seen = sdaxr.observe(chain.isel(trajectory=0).load(), op.select("c"), every=2, error=0.5, seed=1)
+    options = {"members": 70, "batch": 32, "sampler": {"steps": 8, "corrections": 1}, "progress": False}
+    here = assimilate(seen, "lorenz63", **options)
+    with (
+        distributed.LocalCluster(
+            n_workers=1, threads_per_worker=1, host="127.0.0.1", dashboard_address=":0"
+        ) as cluster,
+        distributed.Client(cluster),
+    ):
+        there = assimilate(seen, "lorenz63", store=tmp_path / "p.zarr", **options)
+    assert here.attrs["mixing_sampler"] == "twisted"
+    assert {key: there.attrs[key] for key in here.attrs} == here.attrs
+    np.testing.assert_allclose(there.a, here.a, rtol=0, atol=1e-3)
+
+
+def test_members_that_still_disagree_are_told(
+    prior: Prior, distances: xr.Dataset, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("sdaxr.inference.drawing.agreement", lambda *_: Agreement(20, 15, 0.0))
+    found = assimilate(distances, prior, members=20, **OPTIONS)
+    assert found.attrs["mode_test"].startswith("15 of 20 members without weight")
+    assert "members disagree about the mode even where they are drawn together" in caplog.text
+
+
+def test_a_method_without_a_likelihood_is_not_tested(prior: Prior, distances: xr.Dataset) -> None:
+    found = assimilate(distances, prior, members=20, method="dps", **OPTIONS)
+    assert "mode_test" not in found.attrs
