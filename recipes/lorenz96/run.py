@@ -52,7 +52,8 @@ HALF = 1.82 * 4
 class Setting:
     """A system, what is observed of it, and the methods that were tried on it.
 
-    ``every`` states are a cycle. ``spread`` is the standard deviation of the first ensemble about the first state.
+    ``every`` states are a cycle. ``spread`` is the standard deviation of the first ensemble about the first state. The
+    truth is a trajectory of ``nature``; None: of the system, which is then without error.
     """
 
     system: System
@@ -63,6 +64,7 @@ class Setting:
     burn_in: int
     cycles: int
     runs: tuple[Run, ...] = ()
+    nature: System | None = None
 
 
 @dataclass(frozen=True)
@@ -124,6 +126,15 @@ SETTINGS = {
             Run(EnKS(filter=ETKF(inflation=1.013, rotation=True), lag=20), 24),
             Run(EnKS(filter=LETKF(inflation=1.04, localisation=HALF, rotation=True), lag=10), 7),
             Run(IEnKS(lag=20, finite_size=2.0), 24),
+        ),
+    ),
+    "forcing": replace(
+        LORENZ_96,
+        nature=Lorenz96(forcing=8.5),
+        runs=(
+            Run(LETKF(inflation=1.04, localisation=HALF, rotation=True), 7),
+            Run(LETKF(inflation=1.1, localisation=HALF, rotation=True), 7),
+            Run(LETKF(adaptive=0.1, localisation=HALF, rotation=True), 7),
         ),
     ),
     "bocquet2013": replace(
@@ -188,7 +199,7 @@ def experiment(setting: Setting, seed: int) -> tuple[np.ndarray, StateSpaceModel
     """A truth at the observed times, (cycle, n), and the model with observations of it."""
     system, count = setting.system, setting.every * (setting.burn_in + setting.cycles)
     template = system.template()
-    fields = system.trajectory(count + 1, seed)
+    fields = (setting.nature or system).trajectory(count + 1, seed)
     axis = xr.DataArray(np.arange(count + 1) * system.step, dims="time", name="time", attrs=system.time_attrs)
     data = {n: (("time", *v.dims), fields[n], v.attrs) for n, v in template.data_vars.items()}
     truth = xr.Dataset(data, dict(template.coords) | {"time": axis})
