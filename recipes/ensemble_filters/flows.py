@@ -231,7 +231,7 @@ def draw_members(flow: Flow, run: Run, climate: Climate, number: int) -> tuple[x
         system = flow.models[run.model]
         first = climate.ensemble(system, run.members, number)
         factor = system.template().sizes["x"] // CELLS
-        seeing = flow.operator if factor == 1 else op.coarsen(factor) >> flow.operator
+        seeing = flow.operator if factor == 1 else op.coarsen(factor, ("y", "x")) >> flow.operator
         how |= {"system": system, "method": run.method, "background": first, "operator": seeing}
         states = system.to_vectors({str(n): v.values for n, v in first.items()})
         system.advance_ensemble(states, 1, np.random.default_rng(0))

@@ -81,7 +81,7 @@ class PVInversion(Operator):
         check_variable("pv_inversion", self.variable, template)
         q = template.variables[self.variable]
         y, x = self._plane(template)
-        layers = [d for d in q.dims if d not in (y, x) and template.sizes[d] == 2]
+        layers = [d for d in q.dims if d not in (schema.TIME, y, x) and template.sizes[d] == 2]
         if len(layers) != 1:
             raise OperatorError(
                 f"pv_inversion: '{self.variable}' has the dimensions { {d: template.sizes[d] for d in q.dims} }, "

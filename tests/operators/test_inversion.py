@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+import xarray as xr
 from layers import CELLS, DELTA, RD, SIDE, labelled, reference, turbulence, wave
 
 from sdaxr import operators as op
@@ -48,6 +49,15 @@ def test_inversion_has_labels_and_units_and_keeps_the_order_of_dimensions():
     turned = op.pv_inversion().apply(data.transpose("x", "layer", "y"))
     assert turned.u.dims == ("x", "layer", "y")
     np.testing.assert_allclose(turned.u.transpose(*found.u.dims), found.u, rtol=1e-4, atol=1e-6)
+
+
+def test_two_times_are_not_layers():
+    one = labelled(turbulence())
+    pair = xr.concat([one, 2 * one], "time").assign_coords(time=[0.0, 1.0])
+    found, alone = (op.pv_inversion("u").apply(data).u for data in (pair, one))
+    for number in (0, 1):
+        expected = (1 + number) * alone.values
+        np.testing.assert_allclose(found.isel(time=number), expected, atol=1e-5 * np.abs(expected).max())
 
 
 def test_inversion_is_linear_and_written_down():
