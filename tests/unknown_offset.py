@@ -8,6 +8,7 @@ import numpy as np
 import torch
 import xarray as xr
 
+from sdaxr.prior.constants import as_numbers
 from sdaxr.prior.files import Prior
 from sdaxr.states.coordinates import Coordinate
 from sdaxr.states.fields import StateLayout
@@ -55,6 +56,12 @@ class OffsetSeries:
         """Shape of a trajectory, (time, channel, [site])."""
         return (self.length, 2) if self.sites is None else (self.length, 2, self.sites)
 
+    @property
+    def joint(self) -> np.ndarray:
+        """Covariance of the normalised x and of theta, which is last, (time points + 1, time points + 1)."""
+        one = np.full((self.size, 1), self.coupling)
+        return np.block([[self.noise + self.coupling**2, one], [one.T, np.ones((1, 1))]])
+
     def denoise(self, z: torch.Tensor, r: float | torch.Tensor) -> torch.Tensor:
         """E[x | z] = C (C + r^2 I)^-1 z, for z (batch, *shape)."""
         vectors, values = (torch.as_tensor(a, dtype=z.dtype) for a in (self.vectors, self.values))
@@ -83,13 +90,7 @@ class OffsetSeries:
         known
             Value and error of an observation of theta.
         """
-        one = np.ones(self.size)
-        covariance = np.block(
-            [
-                [self.noise + self.coupling**2, self.coupling * one[:, None]],
-                [self.coupling * one[None], np.ones((1, 1))],
-            ]
-        )
+        covariance = self.joint
         h = np.eye(self.size + 1)[rows if known is None else [*rows, self.size]]
         y = y if known is None else np.append(y, known[0])
         e = np.broadcast_to(error, len(rows))
@@ -110,11 +111,12 @@ class OffsetSeries:
             ("x", "forcing"), attrs, (), None, space, coords, sizes, time, mean, std, parameters=("forcing",)
         )
 
-    def prior(self, samples: int = 64) -> Prior:
-        """A prior with the exact network."""
+    def prior(self, samples: int = 64, *, shared: bool = False) -> Prior:
+        """A prior with the exact network, with independent noise in the channel of theta, or shared noise."""
         context = np.ones((1, self.length, 2, self.sites) if self.sites else (1, self.length, 1), np.float32)
         about = {"window": self.length, "name": "offset", "network": {"name": "exact"}}
-        return Prior(self.layout(), ExactNetwork(self), (self.draw(samples, 0).astype(np.float32), context), about)
+        network = SharedNetwork(self) if shared else ExactNetwork(self)
+        return Prior(self.layout(), network, (self.draw(samples, 0).astype(np.float32), context), about)
 
     def trajectories(self, number: int, seed: int) -> xr.Dataset:
         """Trajectories in physical units: x (trajectory, time, [site]), forcing (trajectory)."""
@@ -147,3 +149,21 @@ class ExactNetwork(torch.nn.Module):
         if length not in self._known:
             self._known[length] = OffsetSeries(length, like.sites, like.damping, like.coupling)
         return self._known[length].denoise(z, r)
+
+
+class SharedNetwork(ExactNetwork):
+    """The exact denoiser of states and a single number, the first value of its channel (`sdaxr.prior.constants`)."""
+
+    constants = (1,)
+
+    def forward(self, z: torch.Tensor, r: torch.Tensor, context: torch.Tensor) -> torch.Tensor:
+        length, like = z.shape[1], self._like
+        if length not in self._known:
+            self._known[length] = OffsetSeries(length, like.sites, like.damping, like.coupling)
+        series, level = self._known[length], torch.as_tensor(r, dtype=z.dtype).reshape(-1, 1)
+        values, vectors = (torch.as_tensor(a, dtype=z.dtype) for a in np.linalg.eigh(series.joint))
+        z = as_numbers(z, self.constants)
+        both = torch.cat([z[:, :, 0].flatten(1), z[:, :1, 1].flatten(1)[:, :1]], 1)
+        both = (both @ vectors) * (values / (values + level**2)) @ vectors.T
+        x, theta = both[:, :-1].reshape(z[:, :, 0].shape), both[:, -1].reshape(-1, *[1] * (z.ndim - 2))
+        return torch.stack([x, theta.expand_as(x)], dim=2)

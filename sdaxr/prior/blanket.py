@@ -24,6 +24,7 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from sdaxr.prior.constants import as_means, shared
 from sdaxr.prior.preconditioning import DenoisingNetwork
 from sdaxr.schema import DataError, OptionError
 
@@ -74,6 +75,7 @@ class TrajectoryDenoiser:
         self.network = network
         self.context = context
         self.mask = mask
+        self.constants: tuple[int, ...] = getattr(network, "constants", ())
         window = network.window
         if window is not None and len(context) < window:
             raise DataError(
@@ -103,8 +105,12 @@ class TrajectoryDenoiser:
         """
         level = torch.as_tensor(r, dtype=z.dtype, device=z.device).expand(len(z))
         z = z if self.mask is None else z * self.mask
+        if self.constants:
+            # Here, too, since the network may see the trajectory in pieces.
+            z = shared(z, self.constants)
         with torch.autocast(z.device.type, torch.bfloat16, enabled=self.half):
             xhat = self._convolved(z, level) if self.window is None else self._unfolded(z, level)
+        xhat = as_means(xhat, self.constants) if self.constants else xhat
         return xhat if self.mask is None else xhat * self.mask
 
     def _convolved(self, z: Tensor, r: Tensor) -> Tensor:

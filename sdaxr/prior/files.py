@@ -189,7 +189,8 @@ class Prior:
     def with_parameters(self, *names: str) -> Prior:
         """A copy whose variables ``names`` are parameters, constants of a trajectory (`sdaxr.states.parameters`).
 
-        For a prior that was trained on fields which are the same at all times and points of a trajectory.
+        For a prior that was trained on fields which are the same at all times and points of a trajectory. Its noise is
+        that of each value, with which posteriors know less of the parameter (`sdaxr.prior.constants`).
 
         Raises
         ------
@@ -342,7 +343,8 @@ def assemble(layout: StateLayout, about: Mapping[str, Any]) -> DenoisingNetwork:
     context = layout.context_channels + (layout.channels if modes is not None and modes.shown else 0)
     network = choose_network(about["network"], gridded=bool(layout.space))
     module = network.module(Inputs(layout.channels, context, window, layout.periodic))
-    found = DenoisingNetwork(module, kind, (low, high), modes)
+    constants = tuple(layout.parameter_channels.values()) if about.get("shared_noise") else ()
+    found = DenoisingNetwork(module, kind, (low, high), modes, constants)
     found.share = tuple(about["share"]) if "share" in about else None
     return found
 

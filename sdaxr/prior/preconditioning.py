@@ -36,6 +36,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from sdaxr.prior.constants import as_means, as_numbers
 from sdaxr.prior.eofs import Eofs
 from sdaxr.prior.modes import Modes
 
@@ -62,6 +63,8 @@ class DenoisingNetwork(nn.Module):
         Smallest and largest noise level r of the training. Levels beyond them are clipped for the network.
     modes
         Modes of the states and their variances; None for the other parameterisations.
+    constants
+        Numbers of the channels that are one number each (`sdaxr.prior.constants`).
 
     Attributes
     ----------
@@ -72,13 +75,19 @@ class DenoisingNetwork(nn.Module):
     """
 
     def __init__(
-        self, network: nn.Module, parameterisation: str, levels: tuple[float, float], modes: Modes | Eofs | None = None
+        self,
+        network: nn.Module,
+        parameterisation: str,
+        levels: tuple[float, float],
+        modes: Modes | Eofs | None = None,
+        constants: tuple[int, ...] = (),
     ) -> None:
         super().__init__()
         self.network: Any = network
         self.parameterisation = parameterisation
         self.levels = levels
         self.modes = modes
+        self.constants = constants
         self.share: tuple[float, ...] | None = None
 
     def with_modes(self, modes: Eofs) -> DenoisingNetwork:
@@ -121,6 +130,11 @@ class DenoisingNetwork(nn.Module):
         Tensor
             The shape of z.
         """
+        if not self.constants:
+            return self._estimate(z, r, context)
+        return as_means(self._estimate(as_numbers(z, self.constants), r, context), self.constants)
+
+    def _estimate(self, z: Tensor, r: Tensor, context: Tensor) -> Tensor:
         if self.modes is not None:
             share = None if self.share is None else self._share(r, self.share)
             # What does not count is not computed. In the training all counts, and nothing waits for the device.

@@ -232,7 +232,10 @@ class Settings:
         """
         whole = all(layout.periodic) and layout.mask is None and not layout.gappy
         alike = bool(self.statistics.homogeneous) or self.network.windowed or states < LEAST
-        chosen = ("spectral" if whole or alike else "eof") if self.parameterisation == "auto" else self.parameterisation
+        modal = "spectral" if whole or alike else "eof"
+        # Modes have independent noise, a parameter has not.
+        usual = "edm" if layout.parameters else modal
+        chosen = usual if self.parameterisation == "auto" else self.parameterisation
         if self.steps == 0 and chosen not in WITH_MODES:
             raise OptionError(
                 f"steps=0 with parameterisation={chosen!r}, expected {', '.join(map(repr, WITH_MODES))}, which are "

@@ -31,7 +31,7 @@ from sdaxr.prior.hardware import choose_device
 from sdaxr.prior.localisation import measured_eofs
 from sdaxr.prior.modes import Modes
 from sdaxr.prior.networks.base import Network
-from sdaxr.prior.preconditioning import DenoisingNetwork
+from sdaxr.prior.preconditioning import WITH_MODES, DenoisingNetwork
 from sdaxr.prior.run import TrainingRun
 from sdaxr.prior.settings import Optimisation, Settings, Statistics
 from sdaxr.prior.sizes import Sizes
@@ -107,8 +107,9 @@ def train(
         widths and patch fit the grid, the number of states and the device (`sdaxr.prior.sizes`) unless they are given.
     parameterisation
         ``"spectral"`` (default for fields on periodic domains), ``"eof"`` (default for other fields), ``"space-time"``,
-        ``"edm"`` (default for state vectors) or ``"epsilon"``; see `sdaxr.prior.preconditioning`. ``"space-time"`` is
-        for states that change little from one to the next, and makes a prior of windows of one length.
+        ``"edm"`` (default for state vectors, and beside parameters) or ``"epsilon"``; see
+        `sdaxr.prior.preconditioning`. ``"space-time"`` is for states that change little from one to the next, and makes
+        a prior of windows of one length.
     start
         Name or path of a prior whose weights the training begins with. Variables, context, statistics, observed
         quantities, normalisation, window, network and parameterisation are those of the prior, and are left out here.
@@ -191,6 +192,8 @@ def train(
     settings = settings.for_layout(layout, parts[0][moving[0]].size // max(1, int(np.prod(layout.shape))), target)
     windows, held_out = _windows(parts, layout, settings, target)
     about = settings.to_dict() | {"augment": augmentation.to_file(), "data": fingerprint(data, layout)}
+    if layout.parameters and settings.parameterisation not in WITH_MODES and layout.mask is None:
+        about["shared_noise"] = True if before is None else before.metadata.get("shared_noise", False)
     if before is not None:
         about["start"] = {"name": before.name, "sha256": before.sha256}
     alike = [windows] if parts[0] is parts[1] else [windows, held_out]

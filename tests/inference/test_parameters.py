@@ -37,14 +37,15 @@ def closed_form(
     return series.posterior(rows, y, 0.6 / DEVIATION["x"], known)
 
 
+@pytest.mark.parametrize("shared", [False, True], ids=["independent noise", "shared noise"])
 @pytest.mark.parametrize("known", [False, True], ids=["unknown", "measured"])
 @pytest.mark.parametrize("sites", [None, 3])
-def test_state_and_parameter_have_the_gaussian_posterior(sites: int | None, known: bool) -> None:
+def test_state_and_parameter_have_the_gaussian_posterior(sites: int | None, known: bool, shared: bool) -> None:
     series = OffsetSeries(7, sites)
     truth, observations = observed(series, seed=1)
     networks = {"x": observations, "known": KNOWN} if known else observations
     posterior = sdaxr.assimilate(
-        networks, series.prior(), times=truth.time, members=500, method=METHODS[sites],
+        networks, series.prior(shared=shared), times=truth.time, members=500, method=METHODS[3 if shared else sites],
         sampler={"steps": 100, "corrections": 0}, **EXACT,
     )  # fmt: skip
     measured = ((8.6 - MEAN["forcing"]) / DEVIATION["forcing"], 0.1 / DEVIATION["forcing"]) if known else None

@@ -215,7 +215,6 @@ def test_trajectories_beyond_what_the_network_was_shown(
 
 
 def test_a_channel_that_is_constant_becomes_a_parameter_by_the_metadata_alone(tmp_path: Path) -> None:
-    """A prior that was trained on fields of the parameter is the one that is trained on the parameter."""
     data = OffsetSeries(8, 4).trajectories(12, seed=0)
     data = data.assign_coords(split=("trajectory", np.array(["train"] * 10 + ["valid"] * 2, object)))
     fields = data.assign(forcing=data.forcing.broadcast_like(data.x).assign_attrs(data.forcing.attrs))
@@ -223,11 +222,17 @@ def test_a_channel_that_is_constant_becomes_a_parameter_by_the_metadata_alone(tm
     by_hand = trained(fields, tmp_path / "h.safetensors", **options)
     assert by_hand.layout.variables == ("x", "forcing") and not by_hand.layout.parameters
     prior = open_prior(by_hand.with_parameters("forcing").save(tmp_path / "p.safetensors"))
-    own = trained(data, tmp_path / "o.safetensors", variables=["x", "forcing"], **options)
     assert prior.layout.parameters == ("forcing",)
-    for one, other in zip(prior.network.state_dict().values(), own.network.state_dict().values(), strict=True):
-        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
-    np.testing.assert_allclose(prior.layout.to_array(data), own.layout.to_array(data), rtol=1e-4, atol=1e-5)
+    assert all(torch.equal(a, b) for a, b in zip(weights_of(prior), weights_of(by_hand), strict=True))
+    np.testing.assert_allclose(prior.layout.to_array(data), by_hand.layout.to_array(fields), rtol=1e-5, atol=1e-6)
+    # Each value has noise of its own, as in the training; where the parameter is trained as one, it is one number.
+    own = trained(data, tmp_path / "o.safetensors", variables=["x", "forcing"], **options)
+    assert prior.network.constants == () and own.network.constants == (1,)
+    assert open_prior(tmp_path / "o.safetensors").metadata["shared_noise"] is True
+
+
+def weights_of(prior: Prior) -> list[torch.Tensor]:
+    return list(prior.network.state_dict().values())
 
 
 @pytest.mark.parametrize(

@@ -331,13 +331,15 @@ def test_a_variable_without_time_is_a_parameter(tmp_path: Path) -> None:
     data = OffsetSeries(8, 4).trajectories(12, seed=0)
     data = data.assign_coords(split=("trajectory", np.array(["train"] * 10 + ["valid"] * 2, object)))
     store, options = tmp_path / "p.safetensors", {"parameterisation": "edm", "network": "auto", "window": 5}
-    prior = trained(data, store, variables=["x", "forcing"], **options)
+    # The parameterisation that has shared noise is the default beside parameters.
+    prior = trained(data, store, variables=["x", "forcing"], **(options | {"parameterisation": "auto"}))
     assert prior.layout.parameters == ("forcing",) and prior.states == ["x", "forcing"]
     # In the windows of the training, too, the channel is the same at all times and points.
     states = prior.reference[0]
     assert states.shape[1:] == (5, 2, 4) and float(np.ptp(states[:, :, 1], axis=(1, 2)).max()) == 0
     np.testing.assert_allclose(prior.layout.std[1].item(), data.forcing[:10].std(), rtol=1e-5)
+    assert prior.network.constants == (1,) and prior.metadata["parameterisation"] == "edm"
     again = trained(data, tmp_path / "q.safetensors", start=prior, window=None, network="auto")
-    assert again.layout.parameters == ("forcing",)
+    assert again.layout.parameters == ("forcing",) and again.network.constants == (1,)
     # Without its name it is left out.
     assert trained(data, tmp_path / "r.safetensors", **options).layout.variables == ("x",)
