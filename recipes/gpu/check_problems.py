@@ -24,7 +24,10 @@ from sdaxr.prior.files import Prior
 
 CPU = torch.device("cpu")
 # States of a trajectory; the truth is a held-out window of the prior, which has no fewer.
-LENGTHS = {"lorenz63": 32, "kolmogorov": 8, "quasigeostrophic": 9, "quasigeostrophic-augmented": 9}
+LENGTHS = {
+    "lorenz63": 32, "lorenz96": 16, "lorenz96-forcing": 16, "kolmogorov": 8, "quasigeostrophic": 9,
+    "quasigeostrophic-augmented": 9,
+}  # fmt: skip
 
 Method = Any
 Case = tuple[str, Method, dict[str, Any]]
@@ -58,6 +61,8 @@ def observing(prior: str) -> dict[str, Any]:
     """What is observed of the states of a prior: operator, times and errors."""
     if prior == "lorenz63":
         return {"operator": op.select("a"), "every": 8, "error": 0.5}
+    if prior.startswith("lorenz96"):
+        return {"operator": op.select("x") >> op.subsample(2), "every": 4, "error": 1.0}
     if prior == "kolmogorov":
         return {"operator": op.coarsen(8), "every": 4, "error": 0.1}
     if prior == "quasigeostrophic":
