@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import time
 
-import numpy as np
 import torch
 import xarray as xr
 from phase import Phase
@@ -25,9 +24,9 @@ LEVELS = (0.01, 0.03, 0.1, 0.275, 1.0, 3.0)
 def run(phase: Phase) -> None:
     """Simulate, train, and look at the denoisers."""
     recipe = neighbour("lorenz96", "prior")
-    options = recipe.design(width=16) if phase.tenth else recipe.design()
-    optimisation = options.pop("optimisation")
     for name, forcing in (("lorenz96", (8.0, 8.0)), ("lorenz96-forcing", FORCINGS)):
+        options = recipe.design(width=16 if phase.tenth else 96, unknown=forcing[0] < forcing[1])
+        optimisation = options.pop("optimisation")
         sizes = {"count": 64, "validation": 8, "states": 96} if phase.tenth else {}
         begin = time.monotonic()
         data = recipe.trajectories(forcing, **sizes)
@@ -42,9 +41,8 @@ def run(phase: Phase) -> None:
 
 def denoised(phase: Phase, prior: sdaxr.Prior, test: xr.Dataset) -> None:
     """Root mean square error of x by noise level, over all states and in the middle quarter of the windows."""
-    names = prior.states
-    x = np.stack([test[name].values for name in names], axis=2)
-    x = torch.as_tensor((x - prior.layout.mean) / prior.layout.std, dtype=torch.float32, device=phase.device)
+    states = prior.layout.to_array(test)
+    x = torch.as_tensor(states, dtype=torch.float32, device=phase.device)
     noise = torch.randn(x.shape, generator=torch.Generator().manual_seed(0)).to(phase.device)
     denoiser = prior.denoiser(test.time, phase.device, precision="float32")
     for r in LEVELS:

@@ -28,12 +28,19 @@ LEVELS = (5e-3, 30.0)
 SAMPLER = {"name": "sde-dpm++", "steps": 64, "corrections": 6, "above": 0.3, "below": 10.0}
 
 
-def design(width: int = 96, blocks: int = 10, temporal: int = 7, window: int = 96, batch: int = 64) -> dict[str, Any]:
-    """Options of `sdaxr.train`. The network reaches ``blocks * (temporal // 2)`` states to each side."""
+def design(
+    width: int = 96, blocks: int = 10, temporal: int = 7, window: int = 96, batch: int = 64, *, unknown: bool = False
+) -> dict[str, Any]:
+    """Options of `sdaxr.train`, with an ``unknown`` forcing or not.
+
+    The network reaches ``blocks * (temporal // 2)`` states to each side.
+    """
     return {
+        "variables": ["x", "forcing"] if unknown else ["x"],
         "window": window,
         "network": sdaxr.networks.SpaceTimeUNet(widths=(width,), blocks=blocks, temporal=temporal, patch=1),
-        "parameterisation": "spectral",
+        # A parameter is one number of the diffusion without modes only.
+        "parameterisation": "edm" if unknown else "spectral",
         "statistics": sdaxr.Statistics(homogeneous=("site",)),
         "optimisation": sdaxr.Optimisation(
             batch=batch,
@@ -73,8 +80,7 @@ def trajectories(
     )
     if forcing[0] < forcing[1]:
         attrs = {"units": "1", "long_name": "forcing"}
-        field = np.broadcast_to(each[:, :, None].astype(np.float32), x.shape)
-        found["forcing"] = (("trajectory", "time", "site"), field, attrs)
+        found["forcing"] = ("trajectory", each[:, 0].astype(np.float32), attrs)
     return found
 
 
@@ -89,8 +95,8 @@ def main(prior: str, forcing: tuple[float, float], minutes: float, width: int, b
     """Simulate and train."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     trained = sdaxr.train(
-        trajectories(forcing), prior, **design(width, batch=batch), minutes=minutes, device=device, progress=False,
-        overwrite=True,
+        trajectories(forcing), prior, **design(width, batch=batch, unknown=forcing[0] < forcing[1]), minutes=minutes,
+        device=device, progress=False, overwrite=True,
     )  # fmt: skip
     trained.with_sampling(sampler=SAMPLER).save(prior, dtype=torch.float16)
 
