@@ -192,7 +192,7 @@ def assimilate(quiet: bool, option: dict[str, Any], **values: Any) -> None:
         "Default: that of --prior.",
     ),
     option,
-    click.option("--inflation", type=factor, help="Factor on the spread of the forecast, or `adaptive`."),
+    click.option("--inflation", type=factor, help="Factor on the deviations of the forecast; `adaptive`: by itself."),
     members,
     seed,
     background,
