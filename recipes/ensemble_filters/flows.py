@@ -101,7 +101,7 @@ FLOWS = {
             "the truth's": QUASIGEOSTROPHIC,
             "wrong": replace(QUASIGEOSTROPHIC, rek=2 * QUASIGEOSTROPHIC.rek),
         },
-        runs=runs(1e5, 16, 1e-6, {"sda": 4, "letkf": 12, "enks": 12, "ensf": 8}),
+        runs=runs(4e4, 16, 1e-6, {"sda": 4, "letkf": 28, "enks": 28, "ensf": 8}),
     ),
 }
 

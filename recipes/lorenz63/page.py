@@ -9,11 +9,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import click
 import pandas as pd
 
 HERE = Path(__file__).parent
 
 
+@click.command()
 def main() -> None:
     """Write the page."""
     page = (HERE / "README.md").read_text()
