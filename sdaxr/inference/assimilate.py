@@ -146,7 +146,8 @@ def assimilate(
     ``observations_failed_background_check``. ``variance_factors`` are the factors by which the observations change the
     variances of a prior with EOFs: of the mean of the window, of 1, 2-3, 4-7, ... half cycles in time, and what they
     add to that of the constant level of each channel (`sdaxr.posterior.covariance.adaptation`). ``mode_test`` says how
-    far the first members agree about the mode, and ``mixing_sampler`` by which sampler all members were drawn again.
+    far the first members agree about the mode, and ``mixing_sampler`` by which sampler all members were drawn again;
+    ``mixing_failed`` says that this left a single particle, so that the members are those of ``sampler`` after all.
     ``effective_members`` is, with the sampler ``"twisted"``, the number of independent draws to which the shares of
     modes correspond, at most (`sdaxr.posterior.samplers.twisted`).
 

@@ -2,7 +2,8 @@
 
 The first `sdaxr.posterior.modes.ENOUGH` members are drawn and tested before the others. Where the test fails, all
 members are drawn by `sdaxr.samplers.Twisted`. Both draws take at most three times the evaluations of the sampler that
-was asked for.
+was asked for. In large states the weights of particles may leave a single one; its members are worse than those that
+were drawn independently, which are then drawn after all.
 """
 
 from __future__ import annotations
@@ -38,8 +39,11 @@ _log = logging.getLogger(__name__)
 _How = tuple[int, Archive | None, int, int | None]
 # Cost of both draws, over that of the first one.
 _MOST = 3.0
-# Attribute of a result whose members have been drawn again, and of its unfinished archive.
-_AGAIN = "mixing_sampler"
+# Attributes of a result whose members have been drawn again, and of its unfinished archive: the sampler, and why its
+# members were not kept.
+_AGAIN, _FAILED = "mixing_sampler", "mixing_failed"
+# Below this effective number all members descend from one particle, whose mode is a matter of chance.
+_ONE = 2.0
 
 
 def draw(
@@ -98,7 +102,26 @@ class _Drawing:
         if _AGAIN not in self.ensemble.notes:
             _log.info("members disagree about the mode (%s), so all are drawn again, together", tested)
             self.ensemble.restart(found | again)
-        found |= self._sample(together, everyone) | again
+        if _FAILED not in self.ensemble.notes:
+            found |= self._sample(together, everyone) | again
+            effective = float(found.get("effective_members", self.members))
+            if effective >= _ONE or self.members < _ONE:
+                return self._mixed(found, first, cost + together.cost)
+            why = f"{effective:.1f} of {self.members} members effective"
+            _log.warning(
+                "members disagree about the mode, and drawing them together leaves one of them (%s), so they are drawn "
+                "independently: the shares of modes are uncertain; take a sampler with more steps and corrections, or "
+                "observe something more",
+                why,
+            )
+            del found["effective_members"]
+            found |= {_FAILED: why}
+            self.ensemble.restart(found)
+        found |= self._sample(self.problem, everyone)
+        return found | {"evaluations_per_member": round(cost + together.cost + self.problem.cost, 1)}
+
+    def _mixed(self, found: dict[str, Any], first: range, cost: float) -> dict[str, Any]:
+        """Attributes of the result of members that were drawn together."""
         tested = self._tested(first)
         if not tested.agree_with_observations:
             _log.warning(
@@ -106,7 +129,7 @@ class _Drawing:
                 "sampler with more steps, or observe something more",
                 tested,
             )
-        return found | {"evaluations_per_member": round(cost + together.cost, 1)}
+        return found | {"evaluations_per_member": round(cost, 1)}
 
     def _tested(self, numbers: Sequence[int]) -> Agreement:
         states = self.problem.normalised(self.ensemble.members(numbers))

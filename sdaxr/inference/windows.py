@@ -103,7 +103,7 @@ def named(model: System) -> str:
 
 
 # Attributes of one assimilation, which differ between the windows.
-OF_A_DRAW = {"mode_test", "mixing_sampler", "mixing_sampler_options", "effective_members"}
+OF_A_DRAW = {"mode_test", "mixing_sampler", "mixing_sampler_options", "mixing_failed", "effective_members"}
 
 
 def joined(
@@ -117,7 +117,9 @@ def joined(
     found = found.drop_vars(STATUS, errors="ignore")
     found.attrs = {k: v for k, v in analyses[0].attrs.items() if k not in BOOKKEEPING | OF_A_DRAW} | dict(attrs)
     if any("mode_test" in analysis.attrs for analysis in analyses):
-        found.attrs["windows_mixed"] = sum("mixing_sampler" in analysis.attrs for analysis in analyses)
+        found.attrs["windows_mixed"] = sum(
+            "mixing_sampler" in analysis.attrs and "mixing_failed" not in analysis.attrs for analysis in analyses
+        )
         found.attrs["evaluations_per_member"] = np.mean([a.attrs["evaluations_per_member"] for a in analyses]).item()
     found.attrs |= sum_counts(list(networks), [analysis.attrs for analysis in analyses])
     if place.store is None or place.folder is None:

@@ -15,7 +15,7 @@ import sdaxr
 from sdaxr import operators as op
 from sdaxr.archives.archive import Archive
 from sdaxr.inference.assimilate import assimilate
-from sdaxr.inference.drawing import draw_batch
+from sdaxr.inference.drawing import Drawn, draw_batch
 from sdaxr.observations.observe import observe
 from sdaxr.posterior.modes import Agreement
 from sdaxr.prior.files import Prior
@@ -129,6 +129,27 @@ def test_members_that_still_disagree_are_told(
     found = assimilate(distances, prior, members=20, **OPTIONS)
     assert found.attrs["mode_test"].startswith("15 of 20 members without weight")
     assert "members disagree about the mode even where they are drawn together" in caplog.text
+
+
+@pytest.mark.parametrize("ending", [None, "zarr"])
+def test_members_of_one_particle_are_not_kept(
+    prior: Prior, distances: xr.Dataset, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture,
+    tmp_path: Path, ending: str | None,
+) -> None:  # fmt: skip
+    """In large states the weights may leave a single particle: its members are no better than a guess."""
+
+    def collapsed(*how: Any) -> Drawn:
+        drawn = draw_batch(*how)
+        return Drawn(drawn.fields, {"effective_members": 1.0}) if how[1].sampler.together else drawn
+
+    monkeypatch.setattr("sdaxr.inference.drawing.draw_batch", collapsed)
+    options = OPTIONS | {"members": 80, "store": ending and tmp_path / f"p.{ending}"}
+    found = assimilate(distances, prior, **options)
+    alone = assimilate(distances, prior, members=80, **OPTIONS | {"sampler": OPTIONS["sampler"] | {"mixing": False}})
+    np.testing.assert_allclose(found.a, alone.a, rtol=0, atol=1e-3)
+    assert found.attrs["mixing_failed"] == "1.0 of 80 members effective" and "effective_members" not in found.attrs
+    assert found.attrs["evaluations_per_member"] > 3 * alone.attrs["evaluations_per_member"]
+    assert "drawing them together leaves one of them" in caplog.text
 
 
 def test_a_method_without_a_likelihood_is_not_tested(prior: Prior, distances: xr.Dataset) -> None:
