@@ -1,7 +1,6 @@
 """A prior that is cycled: each window has a forecast by the model as background, and knows all the past.
 
-    python recipes/lorenz96/forecasts.py --scenario sakov2008 --windows 10       # 20 minutes of one core
-    python recipes/lorenz96/forecasts.py --scenario spantini2019 --windows 8     # 30 minutes
+    python recipes/lorenz96/forecasts.py --scenario sakov2008 --windows 6       # ten minutes of one core
 
 Observations and scores are those of windows.py, of one long series. With a lag, each state also knows what is observed
 so many states after its window. forecasts.csv has a row for each window; the first one has no past.
@@ -33,7 +32,7 @@ SAMPLER = {"steps": 64, "corrections": 6, "above": 0.1, "below": 3.0}
 @click.command()
 @click.option("--scenario", "scenarios", multiple=True, type=click.Choice(list(LENGTHS)), default=["sakov2008"])
 @click.option("--prior", default="lorenz96", show_default=True)
-@click.option("--windows", default=10, show_default=True)
+@click.option("--windows", default=6, show_default=True)
 @click.option("--members", default=8, show_default=True)
 @click.option("--seed", default=0, show_default=True, help="Of truth, observations and samples.")
 @click.option("--output", type=Path, default=HERE / "forecasts.csv", show_default=True)

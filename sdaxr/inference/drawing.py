@@ -103,6 +103,9 @@ class _Drawing:
             _log.info("members disagree about the mode (%s), so all are drawn again, together", tested)
             self.ensemble.restart(found | again)
         if _FAILED not in self.ensemble.notes:
+            if not self.ensemble.waiting:
+                # A run that was killed after its last member has not told how many of them are effective.
+                self.ensemble.restart({})
             found |= self._sample(together, everyone) | again
             effective = float(found.get("effective_members", self.members))
             if effective >= _ONE or self.members < _ONE:
