@@ -14,8 +14,8 @@ from pathlib import Path
 
 import click
 import numpy as np
-import pandas as pd
 import torch
+from rows import save
 from run import batch_means, score
 from windows import SCENARIOS
 
@@ -56,19 +56,10 @@ def main(scenarios: tuple[str, ...], prior: str, windows: int, members: int, see
         for number in range(windows):
             scores = {key: float(values[number].mean()) for key, values in per_window.items()}
             key = {"scenario": scenario, "seed": seed, "members": members, "window": number}
-            _save(key | scores | {"cycles": per_window["rmse"].shape[1], "seconds": seconds}, output)
+            save(key | scores | {"cycles": per_window["rmse"].shape[1], "seconds": seconds}, list(key), output)
         for key, values in per_window.items():
             mean, error = batch_means([np.ravel(values[1:])])
             print(f"{scenario}: {key} {mean:.3f} ± {error:.3f}, {seconds:.0f} s a window", flush=True)
-
-
-def _save(row: dict[str, object], output: Path) -> None:
-    new = pd.DataFrame([row])
-    if output.exists():
-        old = pd.read_csv(output)
-        keys = ["scenario", "seed", "members", "window"]
-        new = pd.concat([old[~(old[keys] == new[keys].iloc[0]).all(axis=1)], new], ignore_index=True)
-    new.to_csv(output, index=False, float_format="%.4g")
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ import click
 import numpy as np
 import pandas as pd
 import xarray as xr
+from rows import save
 from run import HALF, HALF_OBSERVED, LORENZ_96, Setting, score, text
 
 import sdaxr
@@ -72,7 +73,7 @@ def main(
             found = [estimate(c, method, count, opened, system, window, levels) for c in cases]
             options = text(method) if opened is None else f"levels={levels or 'own'}"
             keys = (name, states, window or states, method.name, options, count)
-            save(dict(zip(KEYS, keys, strict=True)) | summary(found), output)
+            save(dict(zip(KEYS, keys, strict=True)) | summary(found), KEYS, output)
 
 
 def with_forcing(prior: Prior) -> Prior:
@@ -135,17 +136,6 @@ def summary(found: list[dict[str, float]]) -> dict[str, float]:
         "crps": table.crps.mean(), "deviation": table.truth.std(ddof=0), "rmse_state": table.rmse_state.mean(),
         "seconds": table.seconds.mean(),
     }  # fmt: skip
-
-
-def save(row: dict[str, Any], output: Path) -> None:
-    """Write a row in the place of the one with the same keys, or at the end."""
-    new = pd.DataFrame([row])
-    if output.exists():
-        old = pd.read_csv(output)
-        same = (old[KEYS].astype(str) == new[KEYS].astype(str).iloc[0]).all(axis=1)
-        new = pd.concat([old[~same], new], ignore_index=True)
-    new.to_csv(output, index=False, float_format="%.4g")
-    print(new.iloc[-1].to_dict(), flush=True)
 
 
 if __name__ == "__main__":

@@ -14,12 +14,12 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import click
 import numpy as np
 import pandas as pd
 import xarray as xr
+from rows import save
 
 from sdaxr import operators as op
 from sdaxr.filters.binding import build_model
@@ -188,7 +188,8 @@ def main(names: tuple[str, ...], methods: tuple[str, ...], truths: int, cycles: 
         for run in runs:
             found = measure(setting, run, series)
             row = {"setting": name, "method": run.method.name, "options": text(run.method), "members": run.members}
-            save(row | found | {"published": run.published}, output)
+            found = {name: found.get(name) for name in NUMBERS} | {"published": run.published}
+            save(row | found, KEYS, output)
     if output == HERE / "results.csv":
         page = HERE / "README.md"
         page.write_text(with_tables(page.read_text(), pd.read_csv(output, keep_default_na=False, na_values=NUMBERS)))
@@ -271,17 +272,6 @@ def text(method: EnsembleMethod) -> str:
         elif value != type(method)().to_dict()[key]:
             parts.append(f"{key}={value:g}" if isinstance(value, float) else f"{key}={value}")
     return ", ".join(parts)
-
-
-def save(row: dict[str, Any], output: Path) -> None:
-    """Write a row in the place of the one with the same keys, or at the end."""
-    new = pd.DataFrame([row]).reindex(columns=[*KEYS, *NUMBERS])
-    if output.exists():
-        old = pd.read_csv(output, keep_default_na=False, na_values=NUMBERS)
-        same = (old[KEYS].astype(str) == new[KEYS].astype(str).iloc[0]).all(axis=1)
-        new = pd.concat([old[~same], new], ignore_index=True)
-    new.to_csv(output, index=False, float_format="%.4g")
-    print(new.iloc[-1].to_dict(), flush=True)
 
 
 def label(method: EnsembleMethod) -> str:

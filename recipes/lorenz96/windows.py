@@ -23,6 +23,7 @@ import numpy as np
 import pandas as pd
 import torch
 import xarray as xr
+from rows import save
 from run import HALF, score
 
 import sdaxr
@@ -149,7 +150,7 @@ def main(
     """Measure, and print the means with their standard errors."""
     for line in map(json.loads, take.read_text().splitlines()) if take else ():
         if line.pop("what") == "window":
-            save({key: value for key, value in line.items() if key != "at"}, output)
+            save({key: value for key, value in line.items() if key != "at"}, KEYS, output)
     torch.set_num_threads(1)
     for scenario in scenarios or SCENARIOS:
         for name, (draw, count) in methods(prior, unknown).items():
@@ -157,18 +158,8 @@ def main(
                 continue
             for number in range(windows):
                 key = {"scenario": scenario, "method": name, "members": members or count, "window": number}
-                save(key | row(scenario, number, draw, members or count, device), output)
+                save(key | row(scenario, number, draw, members or count, device), KEYS, output)
     print(summary(pd.read_csv(output)).to_string())
-
-
-def save(found: dict[str, Any], output: Path) -> None:
-    """Write a row in the place of the one with the same keys, or at the end."""
-    new = pd.DataFrame([found])
-    if output.exists():
-        old = pd.read_csv(output)
-        same = (old[KEYS].astype(str) == new[KEYS].astype(str).iloc[0]).all(axis=1)
-        new = pd.concat([old[~same], new], ignore_index=True)
-    new.to_csv(output, index=False, float_format="%.4g")
 
 
 def summary(rows: pd.DataFrame) -> pd.DataFrame:

@@ -73,7 +73,7 @@ def test_a_row_is_measured_and_replaced(recipe, tmp_path: Path) -> None:
     assert row["options"] == "etkf(inflation=1.02), lag=3"
     other = row | {"members": 41}
     for each in (row, other, row | {"published": 0.1}):
-        recipe.save(each | found, tmp_path / "r.csv")
+        recipe.save(each | found, recipe.KEYS, tmp_path / "r.csv")
     table = pd.read_csv(tmp_path / "r.csv")
     assert table.members.tolist() == [41, 40] and table.published.iloc[1] == 0.1
     assert {"rmse_filter", "rmse_filter_se", "seconds", "seconds_se", "crps_se", "spread_se"} <= set(table.columns)
@@ -110,7 +110,7 @@ def test_a_window_is_smoothed_and_its_row_replaced(windows, tmp_path: Path) -> N
     assert found["rmse"] < 0.5 < 1 and found["cycles"] == 64 and found["spread"] > 0
     key = {"scenario": "sakov2008", "method": "enks", "members": 60}
     for number, rmse in ((0, 1.0), (1, 2.0), (0, 3.0)):
-        windows.save(key | {"window": number} | found | {"rmse": rmse}, tmp_path / "w.csv")
+        windows.save(key | {"window": number} | found | {"rmse": rmse}, windows.KEYS, tmp_path / "w.csv")
     table = windows.summary(pd.read_csv(tmp_path / "w.csv"))
     assert table.rmse.tolist() == [2.5] and table.rmse_se.tolist() == [0.5] and table.windows.tolist() == [2]
 

@@ -67,6 +67,6 @@ def test_an_ensemble_and_a_prior_estimate_the_forcing(recipe, tmp_path: Path) ->
 def test_a_row_replaces_the_one_with_the_same_keys(recipe, tmp_path: Path) -> None:
     keys = dict(zip(recipe.KEYS, ("sakov2008", 64, 64, "sda", "levels=own", 32), strict=True))
     for value in (1.0, 2.0):
-        recipe.save(keys | {"rmse": value}, tmp_path / "p.csv")
-    recipe.save(keys | {"members": 16, "rmse": 3.0}, tmp_path / "p.csv")
+        recipe.save(keys | {"rmse": value}, recipe.KEYS, tmp_path / "p.csv")
+    recipe.save(keys | {"members": 16, "rmse": 3.0}, recipe.KEYS, tmp_path / "p.csv")
     assert pd.read_csv(tmp_path / "p.csv").rmse.tolist() == [2.0, 3.0]
