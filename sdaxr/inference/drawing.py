@@ -2,8 +2,8 @@
 
 The first `sdaxr.posterior.modes.ENOUGH` members are drawn and tested before the others. Where the test fails, all
 members are drawn by `sdaxr.samplers.Twisted`. Both draws take at most three times the evaluations of the sampler that
-was asked for. In large states the weights of particles may leave a single one; its members are worse than those that
-were drawn independently, which are then drawn after all.
+was asked for. In large states the weights of particles may leave a single one, whose members are worse than those that
+were drawn independently. Then members are drawn independently after all, at the cost of one draw more.
 """
 
 from __future__ import annotations
@@ -110,18 +110,22 @@ class _Drawing:
             effective = float(found.get("effective_members", self.members))
             if effective >= _ONE or self.members < _ONE:
                 return self._mixed(found, first, cost + together.cost)
-            why = f"{effective:.1f} of {self.members} members effective"
-            _log.warning(
-                "members disagree about the mode, and drawing them together leaves one of them (%s), so they are drawn "
-                "independently: the shares of modes are uncertain; take a sampler with more steps and corrections, or "
-                "observe something more",
-                why,
-            )
             del found["effective_members"]
-            found |= {_FAILED: why}
+            found[_FAILED] = self._refused(effective)
             self.ensemble.restart(found)
         found |= self._sample(self.problem, everyone)
         return found | {"evaluations_per_member": round(cost + together.cost + self.problem.cost, 1)}
+
+    def _refused(self, effective: float) -> str:
+        """Warn that members that were drawn together are not kept; the reason."""
+        why = f"{effective:.1f} of {self.members} members effective"
+        _log.warning(
+            "members disagree about the mode, and drawing them together leaves one of them (%s), so they are drawn "
+            "independently: the shares of modes are uncertain; take a sampler with more steps and corrections, or "
+            "observe something more",
+            why,
+        )
+        return why
 
     def _mixed(self, found: dict[str, Any], first: range, cost: float) -> dict[str, Any]:
         """Attributes of the result of members that were drawn together."""

@@ -104,6 +104,23 @@ def test_a_killed_run_resumes_to_the_identical_result(
     assert assimilate(distances, prior, **options).identical(resumed) and len(drawn) <= 3
 
 
+def test_a_run_that_was_killed_after_its_last_member_tells_how_many_are_effective(
+    prior: Prior, distances: xr.Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    options = OPTIONS | {"members": 20, "seed": 2, "store": tmp_path / "p.zarr"}
+    with monkeypatch.context() as patch:
+        patch.setattr(Archive, "finalise", stop)
+        with pytest.raises(KeyboardInterrupt):
+            assimilate(distances, prior, **options)
+    resumed = assimilate(distances, prior, **options)
+    whole = assimilate(distances, prior, **options | {"store": None})
+    assert resumed.attrs["effective_members"] == whole.attrs["effective_members"]
+    np.testing.assert_array_equal(resumed.a, whole.a)
+
+
 def test_workers_draw_the_same(tmp_path: Path) -> None:
     """The third component of Lorenz 1963 does not tell the sign of the others."""
     chain = sdaxr.generate("lorenz63", tmp_path / "t.zarr", trajectories=1, steps=9, split=(0, 0, 1), progress=False)
