@@ -1,4 +1,4 @@
-"""Phase `lorenz96`: the prior of Lorenz 1996 with F = 8, and one whose forcing is unknown.
+"""Phase `lorenz96`: the prior of Lorenz 1996 with F = 8.
 
 Trajectories and network are those of `recipes/lorenz96/prior.py`. What is recorded of a denoiser is its error on
 trajectories that it has not seen, by noise level; `recipes/lorenz96/denoiser.py` has the smallest possible ones.
@@ -15,28 +15,28 @@ from priors import Design, neighbour, trained
 
 import sdaxr
 
-# Forcings of the second prior, and the part of the training that it gets.
-FORCINGS, SECOND = (6.0, 10.0), 0.38
 # In standard deviations of a site; an error of 1 is 0.275.
 LEVELS = (0.01, 0.03, 0.1, 0.275, 1.0, 3.0)
 
 
 def run(phase: Phase) -> None:
-    """Simulate, train, and look at the denoisers."""
+    """Simulate, train, and look at the denoiser."""
+    trained_with(phase, "lorenz96", (8.0, 8.0))
+
+
+def trained_with(phase: Phase, name: str, forcing: tuple[float, float]) -> None:
+    """A prior of trajectories whose forcings are drawn from an interval."""
     recipe = neighbour("lorenz96", "prior")
-    for name, forcing in (("lorenz96", (8.0, 8.0)), ("lorenz96-forcing", FORCINGS)):
-        options = recipe.design(width=16 if phase.tenth else 96, unknown=forcing[0] < forcing[1])
-        optimisation = options.pop("optimisation")
-        sizes = {"count": 64, "validation": 8, "states": 96} if phase.tenth else {}
-        begin = time.monotonic()
-        data = recipe.trajectories(forcing, **sizes)
-        seconds = time.monotonic() - begin
-        phase.record("trajectories", prior=name, sizes=dict(data.sizes), seconds=round(seconds, 1))
-        design = Design(name, options, optimisation, recipe.SAMPLER, batch=optimisation.batch)
-        last = name != "lorenz96"
-        prior = trained(phase, data, design, phase.left - 10 if last else (1 - SECOND) * phase.left)
-        test = recipe.trajectories(forcing, count=0, validation=32, states=options["window"], seed=1)
-        denoised(phase, prior, test)
+    options = recipe.design(width=16 if phase.tenth else 96, unknown=forcing[0] < forcing[1])
+    optimisation = options.pop("optimisation")
+    sizes = {"count": 64, "validation": 8, "states": 96} if phase.tenth else {}
+    begin = time.monotonic()
+    data = recipe.trajectories(forcing, **sizes)
+    phase.record("trajectories", prior=name, sizes=dict(data.sizes), seconds=round(time.monotonic() - begin, 1))
+    design = Design(name, options, optimisation, recipe.SAMPLER, batch=optimisation.batch)
+    prior = trained(phase, data, design, phase.left - 10)
+    test = recipe.trajectories(forcing, count=0, validation=32, states=options["window"], seed=1)
+    denoised(phase, prior, test)
 
 
 def denoised(phase: Phase, prior: sdaxr.Prior, test: xr.Dataset) -> None:

@@ -1,7 +1,8 @@
 """The forcing of Lorenz 1996 as an unknown constant, estimated with the trajectory: a prior beside ensemble smoothers.
 
     python recipes/lorenz96/parameters.py                                    # ensemble methods, which know the model
-    python recipes/lorenz96/parameters.py --prior l96-forcing.safetensors --method sda --method mmps
+    python recipes/lorenz96/parameters.py --prior lorenz96-forcing --method sda --method mmps
+    python recipes/lorenz96/parameters.py --take recipes/gpu/h200/parameters.jsonl   # from a GPU
 
 Each truth has a forcing of its own, drawn from a range. The prior has the variables ``x`` and ``forcing``, and was
 trained on trajectories with forcings of this range; a prior of fields of the forcing is taken as one of the parameter.
@@ -10,6 +11,7 @@ Each row of parameters.csv is one method in one setting; a row that is computed 
 
 from __future__ import annotations
 
+import json
 import time
 from pathlib import Path
 from typing import Any
@@ -35,6 +37,8 @@ from sdaxr.verification.uniformity import inside, ranks_among
 HERE = Path(__file__).parent
 KEYS = ["setting", "states", "window", "method", "options", "members"]
 LEVEL = 0.9
+# Forcings of the truths.
+RANGE = (5.0, 11.0)
 SETTINGS: dict[str, Setting] = {"sakov2008": LORENZ_96, "bocquet2010": HALF_OBSERVED}
 # The options of run.py, with more inflation: the forcing is not inflated by the model.
 ENSEMBLES: tuple[tuple[EnsembleMethod, int], ...] = (
@@ -44,7 +48,7 @@ ENSEMBLES: tuple[tuple[EnsembleMethod, int], ...] = (
 
 
 @click.command(context_settings={"show_default": True})
-@click.option("--prior", type=click.Path(exists=True, dir_okay=False), help="Prior of x and forcing; else ensembles.")
+@click.option("--prior", help="Prior of x and forcing, a file or the name of a shipped one; else ensembles.")
 @click.option(
     "--method", "methods", multiple=True, default=("sda", "mmps"), help="Method of the prior; repeat for more."
 )
@@ -54,15 +58,19 @@ ENSEMBLES: tuple[tuple[EnsembleMethod, int], ...] = (
 @click.option("--truths", default=32)
 @click.option("--members", default=32, help="Members of the prior.")
 @click.option("--levels", type=int, help="Noise levels of the sampler; else those of the prior's file.")
-@click.option("--low", default=5.0, help="Least forcing of the truths.")
-@click.option("--high", default=11.0, help="Largest forcing of the truths.")
+@click.option("--low", default=RANGE[0], help="Least forcing of the truths.")
+@click.option("--high", default=RANGE[1], help="Largest forcing of the truths.")
 @click.option("--seed", default=0)
+@click.option("--take", type=click.Path(exists=True, path_type=Path), help="Only take the truths of a GPU run.")
 @click.option("--output", type=click.Path(path_type=Path), default=HERE / "parameters.csv")
 def main(
     prior: str | None, methods: tuple[str, ...], settings: tuple[str, ...], states: int, window: int | None,
-    truths: int, members: int, levels: int | None, low: float, high: float, seed: int, output: Path,
+    truths: int, members: int, levels: int | None, low: float, high: float, seed: int, take: Path | None, output: Path,
 ) -> None:  # fmt: skip
     """Estimate the forcing of many truths, and write one row for each method."""
+    if take is not None:
+        taken(take, output)
+        return
     opened = None if prior is None else with_forcing(sdaxr.open_prior(prior))
     for name in settings:
         setting = SETTINGS[name]
@@ -74,6 +82,28 @@ def main(
             options = text(method) if opened is None else f"levels={levels or 'own'}"
             keys = (name, states, window or states, method.name, options, count)
             save(dict(zip(KEYS, keys, strict=True)) | summary(found), KEYS, output)
+
+
+def taken(path: Path, output: Path) -> None:
+    """Write the rows of truths that were estimated on a GPU, by the phase `parameters` of `recipes/gpu`."""
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    truths = pd.DataFrame([line for line in lines if line["what"] == "truth"])
+    for (setting, states, method, levels, members), rows in truths.groupby(
+        ["setting", "states", "method", "levels", "members"], sort=False
+    ):
+        keys = (setting, states, states, method, f"levels={levels}", members)
+        save(dict(zip(KEYS, keys, strict=True)) | summary(rows.to_dict("records")), KEYS, output)
+
+
+def estimate_one(
+    prior: str, setting: str, states: int, method: str, levels: int, members: int, seed: int
+) -> dict[str, float]:
+    """Scores of one truth with a prior, on the device that there is; ``states`` are smoothed at once."""
+    system = open_system("lorenz96", forcing=RANGE)
+    found = case(SETTINGS[setting], system, states, seed)
+    return estimate(
+        found, build_method(method, "sda"), members, with_forcing(sdaxr.open_prior(prior)), system, None, levels
+    )
 
 
 def with_forcing(prior: Prior) -> Prior:
@@ -104,11 +134,11 @@ def estimate(
         given["system"] = system
     else:
         given |= {"prior": prior, "sampler": {} if levels is None else {"steps": levels}}
-    begun = time.process_time()
+    begun = time.perf_counter()
     found = sdaxr.assimilate(observations, **given) if window is None else sdaxr.cycle(
         observations, window=window, **given
     )  # fmt: skip
-    spent = time.process_time() - begun
+    spent = time.perf_counter() - begun
     forcing = found.forcing.isel(time=-1) if "time" in found.forcing.dims else found.forcing
     error = np.sqrt(float(((found.x.mean("member") - truth.x) ** 2).mean()))
     return scores_of(forcing.values.astype(float), float(truth.forcing)) | {"rmse_state": error, "seconds": spent}

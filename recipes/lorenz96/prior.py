@@ -1,7 +1,7 @@
 """The shipped prior `lorenz96`, and the same with an unknown forcing: data and training.
 
     python recipes/lorenz96/prior.py --prior lorenz96.safetensors                   # F = 8
-    python recipes/lorenz96/prior.py --prior lorenz96-forcing.safetensors --forcing 6 10
+    python recipes/lorenz96/prior.py --prior lorenz96-forcing.safetensors --forcing 5 11
     python recipes/lorenz96/prior.py --prior small.safetensors --width 32 --minutes 20  # what a CPU can do
 
 The first two need a GPU for some minutes. How far the network reaches in time is what limits it: see README.md.
