@@ -20,9 +20,9 @@ MEMBERS = 16
 # Methods of `windows.py`, the scenarios, and the numbers of windows. Of each the first windows come first: a budget
 # that ends early has some of all.
 TASKS = (
-    ("sda, unknown forcing", "forcing", 12), ("mmps, unknown forcing", "forcing", 12), ("sda", "spantini2019", 12),
-    ("sda, unknown forcing", "sparse-forcing", 12), ("mmps, unknown forcing", "sparse-forcing", 12),
-    ("sda, 32 levels", "forcing", 12), ("sda, 32 levels", "sparse-forcing", 12),
+    ("sda, unknown forcing", "forcing", 8), ("sda, unknown forcing", "sparse-forcing", 8),
+    ("mmps, unknown forcing", "forcing", 4), ("mmps, unknown forcing", "sparse-forcing", 4),
+    ("sda", "spantini2019", 8), ("sda, 32 levels", "sparse-forcing", 8), ("sda, 32 levels", "forcing", 8),
     ("sda, 32 levels", "sakov2008", 16), ("sda", "half-observed", 16), ("sda", "spantini2019", 77),
 )  # fmt: skip
 

@@ -133,7 +133,7 @@ def estimate(
     if prior is None:
         given["system"] = system
     else:
-        given |= {"prior": prior, "sampler": {} if levels is None else {"steps": levels}}
+        given |= {"prior": prior, "sampler": {"mixing": False} | ({} if levels is None else {"steps": levels})}
     begun = time.perf_counter()
     found = sdaxr.assimilate(observations, **given) if window is None else sdaxr.cycle(
         observations, window=window, **given

@@ -49,6 +49,8 @@ def design(
             weighting="relative",
             validate_every=200,
             compile=True,
+            # The estimate of a parameter is a mean over the window: it is to be right in windows of any length.
+            shortest=24 if unknown else None,
         ),
     }
 

@@ -38,7 +38,7 @@ HERE = Path(__file__).parent
 # Factors of the ensembles of the smoothers; a wrong model needs more.
 INFLATIONS = (1.0, 1.05, 1.1, 1.2)
 # The defaults of the package, a third of the evaluations of what the file of the prior records.
-QUICK = {"name": "sde-dpm++", "steps": 32, "corrections": 3, "above": 0.1, "below": 3.0}
+QUICK = {"mixing": False, "name": "sde-dpm++", "steps": 32, "corrections": 3, "above": 0.1, "below": 3.0}
 KEYS = ["scenario", "method", "members", "window"]
 
 
@@ -102,7 +102,7 @@ def with_model(method: Any) -> Callable[..., xr.Dataset]:
 def methods(prior: str, unknown: str) -> dict[str, tuple[Callable[..., xr.Dataset], int]]:
     """Each method with its number of members; ``unknown`` is the prior whose forcing is unknown."""
     found = {
-        "sda": (with_prior(prior), 8),
+        "sda": (with_prior(prior, sampler={"mixing": False}), 16),
         "sda, 32 levels": (with_prior(prior, sampler=QUICK), 16),
         "sda, unknown forcing": (with_prior(unknown, method="sda", sampler=QUICK), 16),
         "mmps, unknown forcing": (with_prior(unknown, method="mmps", sampler=QUICK), 16),
