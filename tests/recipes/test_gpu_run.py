@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -24,7 +25,9 @@ from sdaxr.states.infer import infer_layout
 
 @pytest.fixture(scope="module")
 def gpu() -> Iterator[SimpleNamespace]:
-    with recipe_modules("gpu", ["run", "phase", "priors", "flow", "geostrophic", "rates", "adopt"]) as modules:
+    with recipe_modules(
+        "gpu", ["run", "phase", "priors", "flow", "geostrophic", "rates", "adopt", "together"]
+    ) as modules:
         yield modules
 
 
@@ -32,6 +35,17 @@ def gpu() -> Iterator[SimpleNamespace]:
 def phase(gpu: SimpleNamespace, tmp_path: Path) -> Any:
     (tmp_path / "out").mkdir()
     return gpu.phase.Phase("flow", torch.device("cpu"), 60.0, True, tmp_path / "out", tmp_path)
+
+
+def test_tasks_side_by_side_are_recorded_once(gpu, phase, monkeypatch):
+    monkeypatch.setattr(gpu.together, "ProcessPoolExecutor", lambda n, mp_context: ThreadPoolExecutor(n))
+    phase.record("sum", number=1, total=-1)
+    tasks = [{"number": n} for n in range(3)]
+    gpu.together.together(phase, "sum", tasks, lambda *, number, device: {"total": 10 * number, "device": device})
+    found = {line["number"]: (line["total"], line.get("device")) for line in phase.records("sum")}
+    assert found == {0: (0, "cpu"), 1: (-1, None), 2: (20, "cpu")}
+    with pytest.raises(ZeroDivisionError):
+        gpu.together.together(phase, "ratio", tasks, lambda *, number, device: {"ratio": 1 / number, "device": device})
 
 
 def test_a_phase_that_fails_takes_no_time_from_the_next(gpu, monkeypatch, tmp_path):
@@ -70,7 +84,7 @@ def test_a_phase_that_fails_takes_no_time_from_the_next(gpu, monkeypatch, tmp_pa
     [
         (
             ["--phases", "check,speed"],
-            "found speed, expected some of check, rates, flow, geostrophic, long, lorenz96, smoothing",
+            "found speed, expected some of check, rates, flow",
             2,
         ),
         (["--minutes", "0.1"], "check: left out, no time is left", 0),

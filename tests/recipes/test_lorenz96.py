@@ -135,7 +135,7 @@ def test_rows_of_a_gpu_are_taken_over(windows, tmp_path: Path) -> None:
         ("| EnKS of the LETKF | 100 |", "enks of letkf"),
         ("| iEnKS, lag 8 | 60 |", "ienks"),
         ("| prior, 32 levels and 3 corrections | 16 |", "sda, 32 levels"),
-        ("| prior, the sampler of its file | 8 |", "sda"),
+        ("| prior, the sampler of its file | 16 |", "sda"),
     ],
 )
 def test_the_page_has_the_figures_of_the_results(windows, line: str, methods: str) -> None:
