@@ -16,6 +16,7 @@ from sdaxr.operators.template import Template, VariableTemplate
 from sdaxr.schema import TIME, OperatorError
 from sdaxr.states.coordinates import TOLERANCE, spacing_of, wrapped
 
+_HORIZONTAL = 2  # most horizontal dimensions of a variable
 _Bound = Any  # a number, a date, or a date as text
 
 
@@ -199,6 +200,15 @@ def _plan(operator: str, dims: tuple[str, ...] | None, template: Template) -> di
             f"{operator}: found the dimensions {list(template.sizes)}, expected a horizontal one; name the "
             "dimensions along which the operator acts with dims=..."
         )
+    for name, along in plan.items():
+        labels = [d for d in along if d in template.coords and template.coords[d].values.dtype.kind in "OSU"]
+        if len(along) > _HORIZONTAL or labels:
+            raise OperatorError(
+                f"{operator}: found the dimensions {list(along)} of '{name}'"
+                + (f", of which {labels} have labels that are no numbers" if labels else "")
+                + ", expected at most two horizontal ones; name the dimensions along which the operator acts with "
+                "dims=..."
+            )
     return plan
 
 

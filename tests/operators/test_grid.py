@@ -45,6 +45,19 @@ def test_a_state_vector_has_no_horizontal_dimension():
     assert float(op.time_difference().apply(state)["a"]) == 3
 
 
+@pytest.mark.parametrize("operator", [op.coarsen, op.subsample])
+def test_dimensions_that_may_not_be_horizontal_are_to_be_named(operator):
+    data = plane()
+    species = xr.concat([data, data, data, data], dim="species")
+    with pytest.raises(OperatorError, match=r"\['species', 'y', 'x'\] of 'u', expected at most two"):
+        operator(2).apply(species)
+    assert operator(2, dims=("y", "x")).apply(species).sizes["species"] == 4
+    named = species.isel(y=0).assign_coords(species=["oak", "pine", "fir", "elm"])
+    with pytest.raises(OperatorError, match=r"of which \['species'\] have labels that are no numbers"):
+        operator(2).apply(named)
+    assert operator(2, dims="x").apply(named).sizes["species"] == 4
+
+
 def test_subsample_takes_points_and_knows_when_the_period_breaks():
     data = plane()
     xr.testing.assert_identical(op.subsample(2, 1).apply(data), data.isel(x=slice(1, None, 2), y=slice(1, None, 2)))
