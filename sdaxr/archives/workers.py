@@ -13,7 +13,7 @@ from typing import Any
 
 from sdaxr.schema import ArchiveError, PriorError
 
-__all__ = ["active_client", "map_units", "send"]
+__all__ = ["active_client", "free_on_workers", "map_units", "send"]
 
 
 def active_client() -> Any | None:
@@ -26,6 +26,14 @@ def active_client() -> Any | None:
     except ValueError:
         return None
     return client if client.status == "running" else None
+
+
+def free_on_workers(client: Any) -> float | None:
+    """Bytes that each of the tasks at once may take on the worker where fewest are free; None without limits."""
+    workers = client.scheduler_info(n_workers=-1)["workers"].values()
+    limited = [worker for worker in workers if worker.get("memory_limit")]
+    free = [(w["memory_limit"] - w["metrics"]["memory"]) / max(1, w["nthreads"]) for w in limited]
+    return max(0.0, min(free)) if free else None
 
 
 def send(client: Any, value: Any) -> Any:

@@ -23,7 +23,7 @@ from tqdm.auto import tqdm
 
 from sdaxr.archives.archive import Archive
 from sdaxr.archives.ensemble import Ensemble
-from sdaxr.archives.workers import active_client, map_units, send
+from sdaxr.archives.workers import active_client, free_on_workers, map_units, send
 from sdaxr.inference.problem import Problem
 from sdaxr.posterior.execution import batch_size, sample_batch
 from sdaxr.posterior.linear import Likelihood
@@ -145,7 +145,7 @@ class _Drawing:
     def _sample(self, problem: Problem, numbers: range, most: int | None = None) -> dict[str, Any]:
         """Sample those of some members that are not there yet; attributes of the result."""
         client = active_client()
-        size = self.batch or batch_size(problem.guided, problem.shape, self.members, problem.target)
+        size = self.batch or self._batch_size(client)
         if client is not None and self.batch is None:
             size = min(size, math.ceil(self.members / max(1, len(client.nthreads()))))
         # A resumed run has the same batches as the first run, because rounding depends on the size of a batch.
@@ -160,6 +160,11 @@ class _Drawing:
             found |= drawn.about
         self.ensemble.waiting.difference_update(numbers)
         return found
+
+    def _batch_size(self, client: Any | None) -> int:
+        problem = self.problem
+        free = None if client is None or problem.target.type == "cuda" else free_on_workers(client)
+        return batch_size(problem.guided, problem.shape, self.members, problem.target, free=free)
 
     def _in_process(self, problem: Problem, batches: list[range], how: _How) -> Iterator[Drawn]:
         total = sum(map(len, batches)) * problem.algorithm.evaluations

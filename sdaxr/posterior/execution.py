@@ -12,7 +12,8 @@ from torch import Tensor
 from sdaxr.posterior.memory import peak_bytes
 from sdaxr.posterior.samplers.noise import member_noise
 from sdaxr.posterior.samplers.predictor_corrector import Algorithm, Noise
-from sdaxr.schema import DivergenceError
+from sdaxr.prior.hardware import free_bytes
+from sdaxr.schema import DivergenceError, OptionError
 
 _log = logging.getLogger(__name__)
 
@@ -120,25 +121,42 @@ def sample_batch(
     return states, about
 
 
-def batch_size(guided: Guided, shape: Sequence[int], members: int, device: torch.device) -> int:
-    """Number of members that fit in memory at once, from the memory of one evaluation for one member."""
-    if members == 1:
-        return 1
+def batch_size(
+    guided: Guided, shape: Sequence[int], members: int, device: torch.device, *, free: float | None = None
+) -> int:
+    """Number of members that fit in memory at once, from the memory of one evaluation for one member.
+
+    Parameters
+    ----------
+    guided
+        Denoiser of the posterior.
+    shape
+        Shape of one trajectory, (time, channel, *space).
+    members
+        Most members of a batch.
+    device
+        Device of the computation.
+    free
+        Free bytes where the batches are computed. Default: those of this process
+        (`sdaxr.prior.hardware.free_bytes`).
+
+    Raises
+    ------
+    OptionError
+        If not even one member fits.
+    """
     one = guided.select(torch.tensor([0]))
     one(torch.zeros(1, *shape, device=device), 1.0)  # What is computed once is not counted.
-    # Half as much again for the work space of convolutions and the gaps between tensors, which the peak leaves out.
-    each = 1.5 * max(peak_bytes(lambda: one(torch.zeros(1, *shape, device=device), 1.0)), 1)
-    size = max(1, min(members, int(_budget(device) // each)))
-    _log.info("%d members a batch, about %.2f GB", size, size * each / 1e9)
+    each = max(peak_bytes(lambda: one(torch.zeros(1, *shape, device=device), 1.0)), 1)
+    free = free_bytes(device) if free is None else free
+    if each > free:
+        raise OptionError(
+            f"one member of {shape[0]} states takes {each / 1e9:.2g} GB, found {free / 1e9:.2g} GB free on {device}, "
+            "expected as much; take fewer states at once (cycle), a smaller network, or a machine with more memory"
+        )
+    # Half as much again for the work space of convolutions and the gaps between tensors, which the peak leaves out;
+    # and a part of the free memory, because other processes need some of it, too.
+    room = 0.6 * free if device.type == "cuda" else min(CPU_BUDGET, 0.5 * free)
+    size = max(1, min(members, int(room // (1.5 * each))))
+    _log.info("%d members a batch, about %.2f GB; %.2f GB are free", size, 1.5 * size * each / 1e9, free / 1e9)
     return size
-
-
-def _budget(device: torch.device) -> float:
-    """Bytes that a batch may take: a part of the free memory, because other processes need some of it, too."""
-    if device.type == "cuda":
-        # What torch keeps for its own next tensors is free as well.
-        kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-        return 0.6 * float(torch.cuda.mem_get_info(device)[0] + kept)
-    import psutil
-
-    return min(CPU_BUDGET, 0.5 * float(psutil.virtual_memory().available))

@@ -1,4 +1,4 @@
-"""Which device, and in which precision."""
+"""Which device, in which precision, and with how much memory."""
 
 from __future__ import annotations
 
@@ -43,3 +43,16 @@ def choose_precision(precision: str, device: torch.device, *, fields: bool) -> s
     fast = device.type == "cuda" or bool(able.get("avx512_bf16") or able.get("amx_bf16"))
     # Networks on state vectors are small, and conversions take time of their own.
     return "bfloat16" if fields and fast else "float32"
+
+
+def free_bytes(device: torch.device) -> float:
+    """Bytes that this process may still take on a device; on a CPU within the limits of its container (cgroups)."""
+    if device.type == "cuda":
+        # What torch keeps for its own next tensors is free as well.
+        kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return float(torch.cuda.mem_get_info(device)[0] + kept)
+    import psutil
+    from distributed import system
+
+    allowed = system.memory_limit() - psutil.Process().memory_info().rss
+    return float(max(0, min(psutil.virtual_memory().available, allowed)))

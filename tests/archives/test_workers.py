@@ -7,10 +7,12 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
-from sdaxr.archives.workers import active_client, map_units, send
+from sdaxr.archives.workers import active_client, free_on_workers, map_units, send
 from sdaxr.schema import ArchiveError
 
 
@@ -23,7 +25,7 @@ def client():
     distributed = pytest.importorskip("distributed")
     with (
         distributed.LocalCluster(
-            n_workers=2, processes=False, protocol="tcp", host="127.0.0.1", dashboard_address=":0"
+            n_workers=2, processes=False, protocol="tcp", host="127.0.0.1", dashboard_address=":0", memory_limit="64GiB"
         ) as cluster,
         distributed.Client(cluster) as client,
     ):
@@ -80,6 +82,23 @@ def test_stopping_early_leaves_nothing_running(client):
     assert not client.futures
 
 
+def test_memory_of_workers_is_that_of_the_smallest():
+    def client(*workers: tuple[int, int, int]) -> Any:
+        found = {
+            str(i): {"memory_limit": limit, "metrics": {"memory": taken}, "nthreads": threads}
+            for i, (limit, taken, threads) in enumerate(workers)
+        }
+        return SimpleNamespace(scheduler_info=lambda n_workers: {"workers": found})
+
+    assert free_on_workers(client((100, 20, 1), (90, 10, 2))) == 40
+    assert free_on_workers(client((100, 120, 1))) == 0
+    assert free_on_workers(client((0, 20, 1))) is None
+
+
+def test_workers_of_a_cluster_tell_their_memory(client):
+    assert 0 < free_on_workers(client) < 2**36
+
+
 def test_progress_bar_counts_units(capsys):
     list(map_units(reciprocal, [1, 2], 8, description="dividing"))
     error = capsys.readouterr().err
@@ -90,7 +109,7 @@ def test_progress_bar_counts_units(capsys):
 
 def test_distributed_is_not_imported_for_local_work():
     code = (
-        "import sys; from sdaxr.archives.workers import active_client, map_units; "
+        "import sys; from sdaxr.archives.workers import active_client, free_on_workers, map_units; "
         "assert active_client() is None; assert dict(map_units(abs, [-1], progress=False)) == {-1: 1}; "
         "assert 'distributed' not in sys.modules, 'distributed was imported'"
     )

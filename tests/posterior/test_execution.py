@@ -16,7 +16,7 @@ from sdaxr.posterior.samplers.langevin import LangevinCorrector
 from sdaxr.posterior.samplers.levels import karras_levels
 from sdaxr.posterior.samplers.noise import member_noise
 from sdaxr.posterior.samplers.predictor_corrector import Independent, Noise, PredictorCorrector
-from sdaxr.schema import DivergenceError
+from sdaxr.schema import DivergenceError, OptionError
 
 CPU = torch.device("cpu")
 
@@ -108,3 +108,12 @@ def test_batches_fit_in_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     assert batch_size(guided, (LENGTH, 2), 10, CPU) == 10
     monkeypatch.setattr("sdaxr.posterior.execution.CPU_BUDGET", 1.0)
     assert batch_size(guided, (LENGTH, 2), 10, CPU) == 1
+    with pytest.raises(OptionError, match=r"takes .* GB, found 1e-09 GB free on cpu, expected as much; take fewer"):
+        batch_size(guided, (LENGTH, 2), 10, CPU, free=1.0)
+
+
+def test_half_of_what_is_free_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    matrix, y, error, _ = scenario("full")
+    guided = SDA(variance=0.1).guide(CHAIN.denoise, [single_precision(matrix_observation(matrix, y, error))])
+    monkeypatch.setattr("sdaxr.posterior.execution.peak_bytes", lambda compute: 100)
+    assert [batch_size(guided, (LENGTH, 2), 10, CPU, free=free) for free in (100.0, 900.0, 1200.0)] == [1, 3, 4]

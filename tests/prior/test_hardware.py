@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import psutil
 import pytest
 import torch
 
-from sdaxr.prior.hardware import PRECISIONS, choose_device, choose_precision
+from sdaxr.prior.hardware import PRECISIONS, choose_device, choose_precision, free_bytes
 from sdaxr.schema import OptionError
 
 CPU = torch.device("cpu")
@@ -47,3 +48,12 @@ def test_an_unknown_precision_is_refused() -> None:
 def test_a_device_that_is_unknown_or_not_there_is_refused(device: str) -> None:
     with pytest.raises(OptionError, match=f"device='{device}', expected auto, cpu or another device that torch has"):
         choose_device(device)
+
+
+def test_a_container_has_less_memory_than_its_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    taken, available = psutil.Process().memory_info().rss, psutil.virtual_memory().available
+    assert 0.5 * available < free_bytes(CPU) < 1.5 * available
+    monkeypatch.setattr("distributed.system.memory_limit", lambda: taken + 10**8)
+    assert 0 < free_bytes(CPU) < 2 * 10**8
+    monkeypatch.setattr("distributed.system.memory_limit", lambda: taken // 2)
+    assert free_bytes(CPU) == 0
