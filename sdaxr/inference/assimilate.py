@@ -238,8 +238,7 @@ def _provenance(prior: Prior, method: ScoreMethod, seed: int) -> dict[str, Any]:
     return provenance_attrs(
         f"posterior ensemble, {method.name} with the prior {prior.name!r}",
         "score-based data assimilation",
-        prior=prior.name,
-        prior_sha256=prior.sha256,
+        **prior.provenance,
         **describe_method(method),
         seed=seed,
     )

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 import xarray as xr
 from tqdm.auto import tqdm
 
@@ -140,7 +141,7 @@ class _Drawing:
 
     def _tested(self, numbers: Sequence[int]) -> Agreement:
         states = self.problem.normalised(self.ensemble.members(numbers))
-        return agreement(Likelihood(self.problem.observations), states)
+        return agreement(Likelihood(self.problem.observations), states, self.problem.orbits)
 
     def _sample(self, problem: Problem, numbers: range, most: int | None = None) -> dict[str, Any]:
         """Sample those of some members that are not there yet; attributes of the result."""
@@ -218,6 +219,8 @@ def draw_batch(
         problem.guided, problem.algorithm, members, problem.shape, seed=seed, device=problem.target,
         attempts=1 if sampler.together else sampler.attempts, most=most, chunk=chunk, tick=tick,
     )  # fmt: skip
+    likelihood = problem.guided.select(torch.tensor(list(members))).likelihood
+    states = problem.orbits.moved(likelihood, states.to(problem.target), members, seed).cpu()
     layout, augmentation = problem.layout, problem.opened.augmentation
     warn_of_residuals(layout, states.numpy())
     pairs = zip(members, states.numpy(), strict=True)
