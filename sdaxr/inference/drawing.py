@@ -4,6 +4,9 @@ The first `sdaxr.posterior.modes.ENOUGH` members are drawn and tested before the
 members are drawn by `sdaxr.samplers.Twisted`. Both draws take at most three times the evaluations of the sampler that
 was asked for. In large states the weights of particles may leave a single one, whose members are worse than those that
 were drawn independently. Then members are drawn independently after all, at the cost of one draw more.
+
+However they are drawn, members are moved among their images under the symmetries of the prior
+(`sdaxr.posterior.orbits`).
 """
 
 from __future__ import annotations
@@ -220,7 +223,8 @@ def draw_batch(
         attempts=1 if sampler.together else sampler.attempts, most=most, chunk=chunk, tick=tick,
     )  # fmt: skip
     likelihood = problem.guided.select(torch.tensor(list(members))).likelihood
-    states = problem.orbits.moved(likelihood, states.to(problem.target), members, seed).cpu()
+    drawn = states.to(problem.target)
+    states = problem.orbits.moved(likelihood, drawn, members, seed, together=sampler.together).cpu()
     layout, augmentation = problem.layout, problem.opened.augmentation
     warn_of_residuals(layout, states.numpy())
     pairs = zip(members, states.numpy(), strict=True)

@@ -12,8 +12,9 @@ samples of any other distribution nearer to it, and makes the shares of images e
 operator only. All observations count, and with them what a background tells of the first state. Several symmetries
 follow one another, each a step of its own.
 
-The images of a sample are ordered by their part along a fixed direction, in which most samples of one mode are on the
-same side. The member m chooses with the fractional part of :math:`u + m \alpha`, where u is uniform, and
+The images of a sample are ordered by their part along a direction, which is the same for all members: members that are
+drawn together take the first of them for it, others a fixed one. Most samples of one mode are on the same side. The
+member m chooses with the fractional part of :math:`u + m \alpha`, where u is uniform, and
 :math:`\alpha_s = 2^{s / (S + 1)}` for the symmetry s of S (Niederreiter 1978). These numbers fill the interval evenly,
 so that shares vary less than those of independent choices, and each member depends on the seed and its own number only.
 
@@ -27,7 +28,7 @@ References
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -54,7 +55,9 @@ class Orbits:
 
     symmetries: Sequence[Symmetry] = ()
 
-    def moved(self, likelihood: Likelihood, x: Tensor, members: Sequence[int], seed: int) -> Tensor:
+    def moved(
+        self, likelihood: Likelihood, x: Tensor, members: Sequence[int], seed: int, *, together: bool = False
+    ) -> Tensor:
         """An image of each sample, drawn with the likelihood of the images.
 
         Parameters
@@ -67,31 +70,30 @@ class Orbits:
             Their numbers.
         seed
             Seed of the random numbers.
+        together
+            Whether these are all members. Otherwise, a member does not depend on the others.
         """
+        direction = x[0] if together else torch.randn(x.shape[1:], generator=torch.Generator().manual_seed(0))
         random, count = np.random.default_rng([unit_seed(seed, _STREAM)]), len(self.symmetries)
         for number, symmetry in enumerate(self.symmetries, start=1):
             even = (random.random() + np.asarray(members) * 2 ** (number / (count + 1))) % 1
             places = torch.as_tensor(even, device=x.device)
-            powers = range(symmetry.order)
-            images = [self._image(x, symmetry, np.full(len(x), k)) for k in powers]
-            parts = torch.stack([_along(image) for image in images])
-            logs = torch.stack([likelihood.log_density(image).double() for image in images])
-            chosen = _choice(logs, parts, places).cpu().numpy()
-            x = self._image(x, symmetry, chosen)
+            scores = [(likelihood.log_density(i).double(), _along(i, direction)) for i in _images(x, symmetry)]
+            logs, parts = (torch.stack(each) for each in zip(*scores, strict=True))
+            x = transform(x, [(symmetry, _choice(logs, parts, places).cpu().numpy())])
         return x
 
     def folded(self, x: Tensor, near: Tensor) -> Tensor:
         """The image of each state that is nearest to ``near``, (time, channel, *space)."""
         for symmetry in self.symmetries:
-            powers = range(symmetry.order)
-            images = (self._image(x, symmetry, np.full(len(x), k)) for k in powers)
-            distances = torch.stack([(image - near).flatten(1).norm(dim=1) for image in images])
-            x = self._image(x, symmetry, distances.argmin(0).cpu().numpy())
+            distances = torch.stack([(i - near).flatten(1).norm(dim=1) for i in _images(x, symmetry)])
+            x = transform(x, [(symmetry, distances.argmin(0).cpu().numpy())])
         return x
 
-    @staticmethod
-    def _image(x: Tensor, symmetry: Symmetry, times: np.ndarray) -> Tensor:
-        return transform(x, [(symmetry, times)])
+
+def _images(x: Tensor, symmetry: Symmetry) -> Iterator[Tensor]:
+    """Each state after 0, 1, ... applications of a symmetry."""
+    return (transform(x, [(symmetry, np.full(len(x), k))]) for k in range(symmetry.order))
 
 
 def _choice(logs: Tensor, parts: Tensor, places: Tensor) -> Tensor:
@@ -105,7 +107,6 @@ def _choice(logs: Tensor, parts: Tensor, places: Tensor) -> Tensor:
     return order.gather(0, position[None])[0]
 
 
-def _along(x: Tensor) -> Tensor:
-    """Part of states along a direction that is the same for all states of this shape, (batch,)."""
-    direction = torch.randn(x.shape[1:], generator=torch.Generator().manual_seed(0))
+def _along(x: Tensor, direction: Tensor) -> Tensor:
+    """Part of states along a direction, (batch,)."""
     return x.flatten(1).double() @ direction.flatten().to(x.device).double()

@@ -84,6 +84,16 @@ def test_a_member_depends_on_the_seed_and_its_number_only() -> None:
     assert not torch.equal(orbits.moved(likelihood, x, MEMBERS, 5), moved)
 
 
+def test_samples_of_all_members_are_ordered_along_the_first_one() -> None:
+    """Modes that the fixed direction does not tell apart: their difference is at a right angle to it."""
+    fixed = torch.randn(SHAPE, generator=torch.Generator().manual_seed(0))
+    x = torch.zeros(SHAPE)
+    x[0, 0], x[1, 0] = 1.0, -fixed[0, 0] / fixed[1, 0]
+    x = x * modes(0.3)[:, :1, :1].sign() + 0.05 * modes(0.0)
+    moved = Orbits([BOTH]).moved(Likelihood([SQUARE]), x, MEMBERS, 4, together=True)
+    assert float((first(moved) < 0).float().mean()) == pytest.approx(0.5, abs=0.003)
+
+
 def test_two_symmetries_have_four_images() -> None:
     x = torch.ones(len(MEMBERS), *SHAPE)
     moved = Orbits([BOTH, FIRST]).moved(Likelihood([SQUARE]), x, MEMBERS, 0)
