@@ -80,6 +80,28 @@ def test_modes_that_are_images_have_their_shares(symmetric: Prior, weak: float |
     np.testing.assert_allclose(fewer.a, found.a[:70], rtol=0, atol=1e-3)
 
 
+@pytest.mark.parametrize("ensemble", [False, True])
+def test_what_a_background_tells_of_the_sign_counts(symmetric: Prior, ensemble: bool) -> None:
+    """An image has another sign at the first time, which the background excludes."""
+    networks, operators = sizes(None)
+    random = np.random.default_rng(0)
+    background = CHAIN.truth(1).isel(time=[0])
+    values = {"a": -4.0, "b": 1.0}
+    if ensemble:
+        attrs = {"units": "K"}
+        background = xr.Dataset(
+            {v: (("member", "time"), x + 0.5 * random.normal(size=(40, 1)), attrs) for v, x in values.items()},
+            {"time": background.time},
+        )
+    else:
+        for v, x in values.items():
+            background[v] = (0 * background[v] + x).assign_attrs(units="K")
+            background[f"{v}_error"] = (0 * background[v] + 0.5).assign_attrs(units="K")
+    options = OPTIONS | {"operator": operators, "sampler": OPTIONS["sampler"] | {"mixing": False}}
+    found = assimilate(networks, symmetric, members=60, background=background, **options)
+    assert float((found.a.isel(time=0) < 0).mean()) == 1.0
+
+
 def share(posterior: xr.Dataset, middle: float = 280.0) -> float:
     return float((posterior.a.isel(time=4) > middle).mean())
 
