@@ -16,7 +16,8 @@ The images of a sample are ordered by their part along a direction, which is the
 drawn together take the first of them for it, others a fixed one. Most samples of one mode are on the same side. The
 member m chooses with the fractional part of :math:`u + m \alpha`, where u is uniform, and
 :math:`\alpha_s = 2^{s / (S + 1)}` for the symmetry s of S (Niederreiter 1978). These numbers fill the interval evenly,
-so that shares vary less than those of independent choices, and each member depends on the seed and its own number only.
+so that shares vary less than those of independent choices, and the choice of a member that is drawn by itself depends
+on the seed and its own number only.
 
 References
 ----------
