@@ -324,6 +324,8 @@ FILES: dict[str, Call] = {
     "a prior whose window is a text": lambda: prior_with({"window": "x"}),
     "a prior whose window is negative": lambda: prior_with({"window": -3}),
     "a prior without a layout": lambda: prior_with({"layout": None}),
+    "a prior with a symmetry of another variable": lambda: prior_with({"symmetries": [{"negate": ["z"]}]}),
+    "a symmetry that is a text": lambda: sdaxr.open_prior("lorenz63").with_symmetries("ab"),
     "a prior with an empty layout": lambda: prior_with({"layout": {}}),
     "a prior without an optimisation": lambda: prior_with({"optimisation": {}}),
     "a prior whose optimisation is a text": lambda: prior_with({"optimisation": "x"}),

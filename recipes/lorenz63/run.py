@@ -73,7 +73,8 @@ def train(store: str, prior: str, network: str, steps: int) -> None:
         # See README.md for other numbers of levels and corrections. Corrections reach up to where the modes part.
         levels = {"grid": "log-snr", "steps": 40, "largest": 10.0, "smallest": 0.003}
         corrections = {"corrections": 5, "above": 0.3, "below": 10.0}
-        trained.with_sampling(sampler={"name": "sde-dpm++", "eta": 1.0} | levels | corrections).save(prior)
+        tuned = trained.with_sampling(sampler={"name": "sde-dpm++", "eta": 1.0} | levels | corrections)
+        tuned.with_symmetries(*sdaxr.systems.open_system("lorenz63").symmetries).save(prior)
 
 
 @main.command()

@@ -149,7 +149,8 @@ def assimilate(
     far the first members agree about the mode, and ``mixing_sampler`` by which sampler all members were drawn again;
     ``mixing_failed`` says that this left a single particle, so that the members are those of ``sampler`` after all.
     ``effective_members`` is, with the sampler ``"twisted"``, the number of independent draws to which the shares of
-    modes correspond, at most (`sdaxr.posterior.samplers.twisted`).
+    modes correspond, at most (`sdaxr.posterior.samplers.twisted`). ``prior_symmetries`` are those of the prior, among
+    whose images members are moved (`sdaxr.posterior.orbits`).
 
     Raises
     ------
@@ -238,8 +239,7 @@ def _provenance(prior: Prior, method: ScoreMethod, seed: int) -> dict[str, Any]:
     return provenance_attrs(
         f"posterior ensemble, {method.name} with the prior {prior.name!r}",
         "score-based data assimilation",
-        prior=prior.name,
-        prior_sha256=prior.sha256,
+        **prior.provenance,
         **describe_method(method),
         seed=seed,
     )

@@ -195,7 +195,7 @@ def cycle(
         networks, axis, options["operator"], background, window=window, lag=lag, members=members, carry=_named(model),
         inflation=inflation if adaptive else float(inflation),
     )  # fmt: skip
-    about |= {"prior_sha256": opened.sha256, "seed": seed, "screening": how.to_json()}
+    about |= opened.provenance | {"seed": seed, "screening": how.to_json()}
     about |= {key: options[key] for key in ("precision", "outside", "units")}
     about |= describe_method(guidance) | describe_sampler(sampler)
     place = Place.open(store, about, overwrite)

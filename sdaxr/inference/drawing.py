@@ -4,6 +4,9 @@ The first `sdaxr.posterior.modes.ENOUGH` members are drawn and tested before the
 members are drawn by `sdaxr.samplers.Twisted`. Both draws take at most three times the evaluations of the sampler that
 was asked for. In large states the weights of particles may leave a single one, whose members are worse than those that
 were drawn independently. Then members are drawn independently after all, at the cost of one draw more.
+
+However they are drawn, members are moved among their images under the symmetries of the prior
+(`sdaxr.posterior.orbits`).
 """
 
 from __future__ import annotations
@@ -18,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 import xarray as xr
 from tqdm.auto import tqdm
 
@@ -140,7 +144,7 @@ class _Drawing:
 
     def _tested(self, numbers: Sequence[int]) -> Agreement:
         states = self.problem.normalised(self.ensemble.members(numbers))
-        return agreement(Likelihood(self.problem.observations), states)
+        return agreement(Likelihood(self.problem.observations), states, self.problem.orbits)
 
     def _sample(self, problem: Problem, numbers: range, most: int | None = None) -> dict[str, Any]:
         """Sample those of some members that are not there yet; attributes of the result."""
@@ -223,6 +227,9 @@ def draw_batch(
         problem.guided, problem.algorithm, members, problem.shape, seed=seed, device=problem.target,
         attempts=1 if sampler.together else sampler.attempts, most=most, chunk=chunk, tick=tick,
     )  # fmt: skip
+    likelihood = problem.guided.select(torch.tensor(list(members))).likelihood
+    drawn = states.to(problem.target)
+    states = problem.orbits.moved(likelihood, drawn, members, seed, together=sampler.together).cpu()
     layout, augmentation = problem.layout, problem.opened.augmentation
     warn_of_residuals(layout, states.numpy())
     pairs = zip(members, states.numpy(), strict=True)

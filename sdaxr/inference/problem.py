@@ -23,6 +23,7 @@ from sdaxr.posterior.covariance.variance import Variance
 from sdaxr.posterior.guidance.base import GuidedDenoiser, ScoreMethod
 from sdaxr.posterior.likelihood import GaussianObservation
 from sdaxr.posterior.linear import Likelihood
+from sdaxr.posterior.orbits import Orbits
 from sdaxr.posterior.samplers.base import Power, Sampler, always
 from sdaxr.posterior.samplers.predictor_corrector import Algorithm
 from sdaxr.posterior.samplers.registry import resolve_sampler
@@ -104,6 +105,11 @@ class Problem:
     def shape(self) -> tuple[int, ...]:
         """Shape of one trajectory, (time, channel, *space)."""
         return (self.times.size, self.layout.channels, *self.layout.shape)
+
+    @cached_property
+    def orbits(self) -> Orbits:
+        """The images of states under the symmetries of the prior."""
+        return Orbits(self.opened.symmetries)
 
     @cached_property
     def factors(self) -> torch.Tensor | None:

@@ -137,6 +137,12 @@ class Likelihood:
         with torch.no_grad():
             return torch.stack([o.deviance(x) for o in self.networks]).sum(0)
 
+    def log_density(self, x: Tensor) -> Tensor:
+        """log p(y | x) up to a constant, (batch,)."""
+        with torch.no_grad():
+            logs = [o.log_likelihood(o.innovation(x), torch.zeros_like(o.scale)) for o in self.networks]
+            return torch.stack(logs).sum(0)
+
     def linear(self, like: Tensor) -> tuple[bool, ...]:
         """Whether the operator of each network is affine (linear up to a constant)."""
         return self.once("linear", lambda: tuple(is_linear(o, like) for o in self.networks))

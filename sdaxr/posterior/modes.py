@@ -11,7 +11,9 @@ the observations exclude, or in several modes in wrong proportions. Two signs of
 - **Clusters.** Along one of the three leading EOFs of the members, two groups of at least three members are further
   apart than :math:`6 / \sqrt{m}` times the standard deviation within them, for m members in the smaller group. Two sets
   in a hundred of draws of a normal distribution are, of 16 members, and fewer of more. This sign is looked for with at
-  least 16 members. Modes that differ in many places, each independently of the others, give no such groups.
+  least 16 members. Modes that differ in many places, each independently of the others, give no such groups. Modes that
+  are images of each other under a symmetry of the prior count as one: their shares are exact
+  (`sdaxr.posterior.orbits`).
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ import torch
 from torch import Tensor
 
 from sdaxr.posterior.linear import Likelihood
+from sdaxr.posterior.orbits import Orbits
 
 # Members that are enough for the test.
 ENOUGH = 64
@@ -29,6 +32,8 @@ ENOUGH = 64
 _STRAY = 1 / 8
 _DEVIATIONS = 7.0
 _GAP, _FEWEST, _GROUP = 6.0, 16, 3
+# A prior without symmetries.
+NOWHERE = Orbits()
 # Leading EOFs, each with at least this share of the variance.
 _EOFS, _LEAST = 3, 0.05
 
@@ -71,15 +76,16 @@ def stray(members: int) -> int:
     return max(1, int(_STRAY * members))
 
 
-def agreement(likelihood: Likelihood, x: Tensor) -> Agreement:
-    """Test normalised members x, (member, time, channel, *space)."""
+def agreement(likelihood: Likelihood, x: Tensor, orbits: Orbits = NOWHERE) -> Agreement:
+    """Test normalised members x, (member, time, channel, *space); their images under symmetries count as one."""
     count = sum(o.values.shape[-1] for o in likelihood.networks)
     deviance = likelihood.deviance(x).double()
     best = float(deviance.min())
+    folded = orbits.folded(x, x[deviance.argmin()])
     misfit = likelihood.misfit(x)
     explained = (misfit <= 1) | (misfit.min() > 1)
     kept = explained & (deviance - best <= _DEVIATIONS * (2 * count + 4 * best) ** 0.5)
-    return Agreement(len(x), int((~kept).sum()), widest_gap(x[kept].flatten(1).double()))
+    return Agreement(len(x), int((~kept).sum()), widest_gap(folded[kept].flatten(1).double()))
 
 
 def widest_gap(x: Tensor) -> float:

@@ -32,6 +32,7 @@ from sdaxr.prior.held_out import HeldOut
 from sdaxr.prior.modes import Modes
 from sdaxr.prior.networks.base import Inputs, choose_network
 from sdaxr.prior.preconditioning import PARAMETERISATIONS, DenoisingNetwork
+from sdaxr.prior.symmetries import Symmetry, bind_symmetries
 from sdaxr.schema import OptionError, PriorError, SdaxrError, check_least, nearest
 from sdaxr.states.fields import StateLayout
 from sdaxr.states.isolation import isolated
@@ -87,6 +88,15 @@ class Prior:
         return list(self.augmentation.without(dict.fromkeys(self.layout.variables)))
 
     @property
+    def symmetries(self) -> list[Symmetry]:
+        """Transformations that leave the density of its states as it is: recorded ones, or those of the training."""
+        return bind_symmetries(self.layout, self._recorded)
+
+    @property
+    def _recorded(self) -> list[Mapping[str, Any]]:
+        return list(self.metadata.get("symmetries", self.metadata.get("statistics", {}).get("symmetries", ())))
+
+    @property
     def name(self) -> str:
         """Name of the prior in the provenance of posteriors and forecasts."""
         return str(self.metadata.get("name", "unnamed"))
@@ -98,6 +108,12 @@ class Prior:
         for tensor in self.network.state_dict().values():
             digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
         return digest.hexdigest()
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """Attributes of a result that tell the prior from others: its name and hash, and its symmetries, if any."""
+        known = {"prior_symmetries": json.dumps(self._recorded)} if self._recorded else {}
+        return {"prior": self.name, "prior_sha256": self.sha256, **known}
 
     def held_out(self, device: torch.device) -> HeldOut:
         """The reference windows after denoising; computed once for each device."""
@@ -185,6 +201,24 @@ class Prior:
         given = {"method": method, "sampler": sampler}
         sampling = self.metadata.get("sampling", {}) | {k: dict(v) for k, v in given.items() if v is not None}
         return replace(self, metadata=self.metadata | {"sampling": sampling})
+
+    def with_symmetries(self, *symmetries: Mapping[str, Any]) -> Prior:
+        """A copy that records symmetries of the law of its states, in the place of those of its training.
+
+        Posterior samples are moved among their images under the symmetries (`sdaxr.posterior.orbits`).
+
+        Parameters
+        ----------
+        symmetries
+            Each a mapping such as ``{"negate": ["a", "b"]}``, see `sdaxr.prior.symmetries.bind_symmetries`.
+
+        Raises
+        ------
+        OptionError
+            If the states cannot have such a symmetry.
+        """
+        bind_symmetries(self.layout, symmetries)
+        return replace(self, metadata=self.metadata | {"symmetries": [dict(each) for each in symmetries]})
 
     def with_parameters(self, *names: str) -> Prior:
         """A copy whose variables ``names`` are parameters, constants of a trajectory (`sdaxr.states.parameters`).
@@ -297,7 +331,7 @@ def _assembled(tensors: Mapping[str, torch.Tensor], about: dict[str, Any]) -> Pr
         network.modes.orthonormalise()
     states, context = (tensors[key].float().numpy() for key in _REFERENCE)
     prior = Prior(layout, network.eval().requires_grad_(False), (states, context), about)
-    _ = prior.augmentation  # read, so that what cannot be read is known here
+    _ = prior.augmentation, prior.symmetries  # read, so that what cannot be read is known here
     return prior
 
 

@@ -138,6 +138,8 @@ def _parsed(layout: StateLayout, symmetry: Mapping[str, Any]) -> Symmetry:
 
 
 def _check_names(layout: StateLayout, symmetry: Mapping[str, Any]) -> None:
+    if not isinstance(symmetry, Mapping):
+        raise OptionError(f"found the symmetry {symmetry!r}, expected a mapping such as {{'negate': ['u']}}")
     for key in symmetry:
         if key not in _PARTS:
             raise OptionError(f"part of a symmetry: {nearest(key, _PARTS)}")

@@ -38,11 +38,15 @@ class System(abc.ABC):
         Sources, for the attributes of its trajectories.
     parameters
         Options that may be unknown, one value for each trajectory (`sdaxr.systems.augmented`), with their units.
+    symmetries
+        Transformations that leave the law of the trajectories as it is, in the form of
+        `sdaxr.prior.symmetries.bind_symmetries`; for `Prior.with_symmetries`.
     """
 
     name: ClassVar[str] = ""
     references: ClassVar[str] = ""
     parameters: ClassVar[Mapping[str, str]] = {}
+    symmetries: ClassVar[tuple[Mapping[str, Any], ...]] = ()
 
     step: float = 1.0
 

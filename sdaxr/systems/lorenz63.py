@@ -6,7 +6,8 @@ r"""Lorenz's convection model of 1963 as a Markov chain with Gaussian noise.
 .. math::
     x_{i+1} = \mathrm{rk4}(x_i, \Delta) + \varepsilon_i, \qquad \varepsilon_i \sim N(0, q \Delta I)
 
-with the noise variance q per unit of time and the time step :math:`\Delta`. The transition density is known exactly:
+with the noise variance q per unit of time and the time step :math:`\Delta`. The law of the trajectories does not change
+where a and b change their signs. The transition density is known exactly:
 posteriors have a log-prior, and can be compared with those of particle methods. The defaults are the settings of Rozet
 & Louppe (2023). All quantities are dimensionless.
 
@@ -57,6 +58,7 @@ class Lorenz63(MarkovChain):
     name: ClassVar[str] = "lorenz63"
     references: ClassVar[str] = "doi:10.1175/1520-0469(1963)020<0130:DNF>2.0.CO;2; arXiv:2306.10574"
     parameters: ClassVar[Mapping[str, str]] = {"sigma": "1", "rho": "1", "beta": "1"}
+    symmetries: ClassVar[tuple[Mapping[str, Any], ...]] = ({"negate": ["a", "b"]},)
 
     step: float = 0.025
     sigma: float = 10.0

@@ -252,7 +252,7 @@ def _model(
         return layout, layout.variables, None, about
     assert prior is not None
     opened = open_prior(prior)
-    about = {"prior": opened.name, "prior_sha256": opened.sha256} | describe_method(score_method(opened, method))
+    about = opened.provenance | describe_method(score_method(opened, method))
     return opened.layout, tuple(opened.states), opened, about | describe_sampler(resolve_sampler(opened, sampler))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from sdaxr.inference.assimilate import assimilate
 from sdaxr.inference.drawing import Drawn, draw_batch
 from sdaxr.observations.observe import observe
 from sdaxr.posterior.modes import Agreement
-from sdaxr.prior.files import Prior
+from sdaxr.prior.files import Prior, open_prior
 
 DISTANCE = op.select("a") >> op.function(lambda fields: {"a": (fields["a"] - 280).abs()})
 TIMES = CHAIN.truth(1).time
@@ -37,8 +38,72 @@ def distances() -> xr.Dataset:
     return observe(truth.assign(a=286 + 0 * truth.a), DISTANCE, error=0.4, seed=3).isel(time=[4])
 
 
-def share(posterior: xr.Dataset) -> float:
-    return float((posterior.a.isel(time=4) > 280).mean())
+@pytest.fixture(scope="module")
+def symmetric(prior: Prior) -> Prior:
+    """The chain around zero, which knows that the sign of all its values is a matter of chance."""
+    centred = replace(prior, layout=replace(prior.layout, mean=0 * prior.layout.mean))
+    return centred.with_symmetries({"negate": ["a", "b"]})
+
+
+def sizes(weak: float | None) -> tuple[dict[str, xr.Dataset], dict[str, op.Operator]]:
+    """The size of the first component in the middle, and with a large error ``weak`` the component itself."""
+    truth = CHAIN.truth(1)
+    middle = truth.assign(a=6 + 0 * truth.a)
+    size = op.select("a") >> op.function(lambda fields: {"a": fields["a"].abs()})
+    networks = {"size": observe(middle, size, error=0.4, seed=3).isel(time=[4])}
+    operators = {"size": size}
+    if weak is not None:
+        seen = observe(middle, op.select("a"), error=weak, seed=3).isel(time=[4])
+        networks["itself"] = seen.assign(a=(0 * seen.a + 2).assign_attrs(seen.a.attrs))
+        operators["itself"] = op.select("a")
+    return networks, operators
+
+
+@pytest.mark.parametrize("weak", [None, 4.0])
+@pytest.mark.parametrize("mixing", [True, False])
+def test_modes_that_are_images_have_their_shares(symmetric: Prior, weak: float | None, mixing: bool) -> None:
+    """The shares are integrals over the one component that is seen, of variance 4."""
+    networks, operators = sizes(weak)
+    options = OPTIONS | {"operator": operators, "sampler": OPTIONS["sampler"] | {"mixing": mixing}}
+    found = assimilate(networks, symmetric, members=400, **options)
+    assert found.attrs["prior_symmetries"] == '[{"negate": ["a", "b"]}]'
+    assert "mixing_sampler" not in found.attrs
+    a, y = np.linspace(-20, 20, 40_001), float(networks["size"].a.squeeze())
+    log = -(a**2) / 8 - (np.abs(a) - y) ** 2 / (2 * 0.4**2)
+    log -= 0 if weak is None else (a - 2.0) ** 2 / (2 * weak**2)
+    density = np.exp(log - log.max())
+    expected = density[a > 0].sum() / density.sum()
+    error = np.sqrt(expected * (1 - expected) / found.sizes["member"])
+    assert share(found, 0.0) == pytest.approx(expected, abs=3 * error)
+    # A member is the same among fewer, and in other batches.
+    fewer = assimilate(networks, symmetric, members=70, batch=16, **options)
+    np.testing.assert_allclose(fewer.a, found.a[:70], rtol=0, atol=1e-3)
+
+
+@pytest.mark.parametrize("ensemble", [False, True])
+def test_what_a_background_tells_of_the_sign_counts(symmetric: Prior, ensemble: bool) -> None:
+    """An image has another sign at the first time, which the background excludes."""
+    networks, operators = sizes(None)
+    random = np.random.default_rng(0)
+    background = CHAIN.truth(1).isel(time=[0])
+    values = {"a": -4.0, "b": 1.0}
+    if ensemble:
+        attrs = {"units": "K"}
+        background = xr.Dataset(
+            {v: (("member", "time"), x + 0.5 * random.normal(size=(40, 1)), attrs) for v, x in values.items()},
+            {"time": background.time},
+        )
+    else:
+        for v, x in values.items():
+            background[v] = (0 * background[v] + x).assign_attrs(units="K")
+            background[f"{v}_error"] = (0 * background[v] + 0.5).assign_attrs(units="K")
+    options = OPTIONS | {"operator": operators, "sampler": OPTIONS["sampler"] | {"mixing": False}}
+    found = assimilate(networks, symmetric, members=60, background=background, **options)
+    assert float((found.a.isel(time=0) < 0).mean()) == 1.0
+
+
+def share(posterior: xr.Dataset, middle: float = 280.0) -> float:
+    return float((posterior.a.isel(time=4) > middle).mean())
 
 
 def test_members_in_two_modes_are_drawn_again_together(
@@ -125,15 +190,16 @@ def test_workers_draw_the_same(tmp_path: Path) -> None:
     """The third component of Lorenz 1963 does not tell the sign of the others."""
     chain = sdaxr.generate("lorenz63", tmp_path / "t.zarr", trajectories=1, steps=9, split=(0, 0, 1), progress=False)
     seen = sdaxr.observe(chain.isel(trajectory=0).load(), op.select("c"), every=2, error=0.5, seed=1)
+    unaware = open_prior("lorenz63").with_symmetries().save(tmp_path / "lorenz63.safetensors")
     options = {"members": 70, "batch": 32, "sampler": {"steps": 8, "corrections": 1}, "progress": False}
-    here = assimilate(seen, "lorenz63", **options)
+    here = assimilate(seen, unaware, **options)
     with (
         distributed.LocalCluster(
             n_workers=1, threads_per_worker=1, host="127.0.0.1", dashboard_address=":0"
         ) as cluster,
         distributed.Client(cluster),
     ):
-        there = assimilate(seen, "lorenz63", store=tmp_path / "p.zarr", **options)
+        there = assimilate(seen, unaware, store=tmp_path / "p.zarr", **options)
     assert here.attrs["mixing_sampler"] == "twisted"
     assert {key: there.attrs[key] for key in here.attrs} == here.attrs
     np.testing.assert_allclose(there.a, here.a, rtol=0, atol=1e-3)

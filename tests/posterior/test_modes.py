@@ -10,6 +10,8 @@ from torch import Tensor
 from sdaxr.posterior.likelihood import GaussianObservation
 from sdaxr.posterior.linear import Likelihood
 from sdaxr.posterior.modes import agreement, widest_gap
+from sdaxr.posterior.orbits import Orbits
+from sdaxr.prior.symmetries import Symmetry
 
 COUNT = 20
 
@@ -31,6 +33,17 @@ def test_draws_of_one_mode_agree(members: int) -> None:
     assert sum(not each.holds for each in found) <= (1 if members == 16 else 0)
     assert all(each.weightless == 0 for each in found)
     assert str(found[0]).startswith(f"0 of {members} members without weight, gap of ")
+
+
+def test_modes_that_are_images_of_each_other_count_as_one() -> None:
+    """Draws near 1 and near -1 of what is not observed."""
+    signs = np.array([-1.0], np.float32)
+    orbits = Orbits([Symmetry((), {}, signs, 0 * signs, 2)])
+    x = draws(64, 1)
+    x[:, COUNT:] += torch.where(torch.arange(64) % 3 == 0, -1.0, 1.0)[:, None, None]
+    assert not agreement(observed(), x).holds and agreement(observed(), x, orbits).holds
+    x[:20, COUNT:] *= 3
+    assert not agreement(observed(), x, orbits).holds
 
 
 @pytest.mark.parametrize(("members", "many", "holds"), [(64, 20, False), (64, 8, True), (64, 9, False), (4, 2, False)])

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 import xarray as xr
+from gaussian import GaussianChain
 from safetensors import safe_open
 from safetensors.torch import save_file
 from small_training import trained
@@ -20,6 +21,7 @@ from sdaxr.prior.files import Prior, assemble, open_prior, priors
 from sdaxr.prior.training import train
 from sdaxr.schema import ArchiveError, OptionError, PriorError
 from sdaxr.states.infer import infer_layout
+from sdaxr.systems.lorenz63 import Lorenz63
 
 
 @pytest.fixture
@@ -117,6 +119,35 @@ def test_sampling_settings_are_kept(prior: Prior, tmp_path: Path) -> None:
     tuned = prior.with_sampling(method=method)
     assert tuned.metadata["sampling"] == recorded | {"method": method} and prior.metadata["sampling"] == recorded
     assert open_prior(tuned.save(tmp_path / "p.safetensors")).metadata["sampling"] == recorded | {"method": method}
+
+
+def test_symmetries_are_those_of_the_training_until_others_are_recorded(tmp_path: Path) -> None:
+    chain = GaussianChain(5).prior()
+    assert chain.symmetries == [] and "prior_symmetries" not in chain.provenance
+    centred = replace(chain, layout=replace(chain.layout, mean=0 * chain.layout.mean))
+    of_training = replace(centred, metadata=centred.metadata | {"statistics": {"symmetries": [{"negate": ["a"]}]}})
+    assert [s.signs.tolist() for s in of_training.symmetries] == [[-1.0, 1.0]]
+    recorded = of_training.with_symmetries({"negate": ["a", "b"]})
+    assert [s.signs.tolist() for s in recorded.symmetries] == [[-1.0, -1.0]]
+    assert recorded.provenance["prior_symmetries"] == '[{"negate": ["a", "b"]}]'
+    assert recorded.sha256 == chain.sha256
+    assert of_training.with_symmetries().symmetries == []
+
+
+def test_the_shipped_prior_of_lorenz63_has_the_symmetry_of_its_system(tmp_path: Path) -> None:
+    prior = open_prior("lorenz63")
+    again = open_prior(prior.with_symmetries().save(tmp_path / "p.safetensors"))
+    assert again.symmetries == [] and again.sha256 == prior.sha256
+    assert prior.metadata["symmetries"] == [dict(each) for each in Lorenz63.symmetries]
+
+
+@pytest.mark.parametrize(
+    ("symmetry", "expected"),
+    [({"negate": ["d"]}, "'d'; expected one of a, b"), ({"negate": ["a"]}, "negates a variable whose mean is 1.4e")],
+)
+def test_impossible_symmetries_are_refused(symmetry: dict[str, list[str]], expected: str) -> None:
+    with pytest.raises(OptionError, match=expected):
+        GaussianChain(5).prior().with_symmetries(symmetry)
 
 
 def test_an_open_prior_is_returned_as_it_is(prior: Prior) -> None:

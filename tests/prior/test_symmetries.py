@@ -97,6 +97,7 @@ def test_windows_are_transformed_in_every_way() -> None:
     ("symmetry", "message"),
     [
         ({"turn": ["x"]}, r"part of a symmetry: 'turn'; expected one of flip, negate, shift"),
+        ("negate", r"found the symmetry 'negate', expected a mapping such as"),
         ({"flip": ["z"]}, r"'z'; expected one of x, y"),
         ({"shift": {"z": 1}}, r"'z'; expected one of x, y"),
         ({"negate": ["w"]}, r"'w'; expected one of force, u, v"),

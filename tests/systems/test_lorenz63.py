@@ -78,3 +78,16 @@ def test_lorenz63_starts_from_its_prior():
     first = np.array([[v[0] for v in system.trajectory(1, seed).values()] for seed in range(2000)])
     np.testing.assert_allclose(first.mean(0), system.prior_mean, atol=4 * 9 / math.sqrt(2000))
     np.testing.assert_allclose(np.cov(first.T), system.prior_covariance, atol=12)
+
+
+def test_lorenz63_has_the_symmetries_that_it_declares() -> None:
+    """The image of a state goes to the image of the next state; first states and noise have the same law."""
+    system = Lorenz63()
+    (symmetry,) = system.symmetries
+    signs = np.array([-1.0 if name in symmetry["negate"] else 1.0 for name in "abc"])
+    assert not (signs == 1).all()
+    x = np.random.default_rng(0).normal([0, 0, 25], 8, (5, 3))
+    np.testing.assert_allclose(system.transition_mean(signs * x), signs * system.transition_mean(x))
+    np.testing.assert_array_equal(signs * system.prior_mean, system.prior_mean)
+    for covariance in (system.prior_covariance, system.noise_covariance):
+        np.testing.assert_array_equal(signs[:, None] * covariance * signs, covariance)
