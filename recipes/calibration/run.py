@@ -6,7 +6,7 @@
 
 Truths are trajectories of the systems, which are also what the shipped priors have learnt. Results of methods lie in
 the folder and are not computed again: a killed run goes on, and a run with more truths computes the others. `report`
-writes results.csv and two figures.
+writes results.csv, coverage.png, and the table in README.md.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ SAMPLERS: dict[str, dict[str, Any]] = {
     "kolmogorov": {"steps": 16, "corrections": 1, "mixing": False},
 }
 APART = {"sampler": SAMPLERS["lorenz63"] | {"mixing": False}}
-# An evaluation of Lorenz 1996 costs as much as a hundred of Lorenz 1963.
+# An evaluation of Lorenz 1996 costs some thirty times as much as one of Lorenz 1963.
 MEMBERS = {"lorenz63": 19, "lorenz96": 9, "kolmogorov": 19}
 # Ensembles of the model estimate their covariance from the members, so that they have more.
 ENSEMBLE = {"members": 99}
@@ -54,11 +54,11 @@ LOCAL = methods.LETKF(localisation=1.82 * 4, rotation=True)
 # The method of each case, how it is called, and its truths by scenario. Iterative smoothers are for systems without
 # noise. 4D-Var moves each member to a mode: its members have no ranks.
 CASES: dict[str, tuple[Any, dict[str, Any], dict[str, int]]] = {
-    "sda": ("sda", {}, {"linear": 96, "nonlinear": 96, "dense": 96, "sites": 12, "flow": 12}),
+    "sda": ("sda", {}, {"linear": 96, "nonlinear": 96, "dense": 96, "sites": 6, "flow": 10}),
     "sda, apart": ("sda", APART, {"linear": 96, "dense": 96}),
     "sda, covariance": (methods.SDA(variance="covariance"), {}, {"linear": 48, "nonlinear": 48, "dense": 48}),
     "mmps": (
-        methods.MMPS(iterations=2), {}, {"linear": 48, "nonlinear": 48, "dense": 48, "sites": 6, "flow": 12},
+        methods.MMPS(iterations=2), {}, {"linear": 48, "nonlinear": 48, "dense": 48, "sites": 6, "flow": 10},
     ),
     "soad": (methods.SOAD(variance="bounded"), {}, {"linear": 48, "dense": 48}),
     "jacobian_free": ("jacobian_free", {}, {"linear": 48, "nonlinear": 48}),
@@ -72,7 +72,7 @@ CASES: dict[str, tuple[Any, dict[str, Any], dict[str, int]]] = {
         methods.EnKS(filter=methods.ETKF(rotation=True)), ENSEMBLE,
         {"linear": 48, "nonlinear": 48, "dense": 48, "sites": 48},
     ),
-    "pff": ("pff", ENSEMBLE, {"linear": 48, "nonlinear": 48, "dense": 48}),
+    "pff": ("pff", ENSEMBLE, {"linear": 48, "nonlinear": 16, "dense": 48}),
     "ensf": ("ensf", ENSEMBLE, {"linear": 48, "nonlinear": 48, "dense": 48}),
     "enff": ("enff", ENSEMBLE, {"linear": 48, "nonlinear": 48, "dense": 48}),
     "letkf": (LOCAL, ENSEMBLE, {"sites": 48}),
@@ -123,7 +123,7 @@ def model_of(method: Any, scenario: str) -> dict[str, Any]:
 @click.option("--folder", type=Path, default=Path("calibration"))
 @click.option("--output", type=Path, default=HERE)
 def report(folder: Path, output: Path) -> None:
-    """Write results.csv and coverage.png from the results in the folder."""
+    """Write results.csv, the table of README.md and figures from the results in the folder."""
     found = {
         (name, scenario): sdaxr.open_archive(path(folder, name, scenario)).load()
         for scenario in SCENARIOS
@@ -141,9 +141,8 @@ def report(folder: Path, output: Path) -> None:
     table = pd.DataFrame(rows)
     table.to_csv(output / "results.csv", index=False, float_format="%.4g")
     print(table.to_string(index=False, float_format="%.3g"))
+    fill(output / "README.md", markdown(table))
     picture(table, output / "coverage.png")
-    if ("sda, covariance", "linear") in found:
-        sdaxr.plot(found["sda, covariance", "linear"], path=output / "covariance.png").clear()
 
 
 def row(result: xr.Dataset) -> dict[str, Any]:
@@ -169,6 +168,29 @@ def beside(result: xr.Dataset, exact: xr.Dataset) -> dict[str, float]:
     each = (result["covered"] - exact["covered"]).mean("variable").sel(level=0.9).isel(truth=slice(count))
     error = float(each.std(ddof=1)) / np.sqrt(count)
     return {"in 90%, minus ffbs": float(each.mean()), "standard error": error}
+
+
+def markdown(table: pd.DataFrame) -> str:
+    """The table of the page."""
+    heads = "observed, method, truths, in 50 %, in 90 % (95 % interval), minus ffbs, spread/error, verdict"
+    lines = [f"| {heads.replace(', ', ' | ')} |", "|" + "---|" * len(heads.split(", "))]
+    for row in table.to_dict("records"):
+        cover = f"{row['in 90%']:.1%} ({row['in 90%, from']:.0%} to {row['in 90%, to']:.0%})"
+        difference, error = row["in 90%, minus ffbs"], row["standard error"]
+        paired = "" if np.isnan(difference) or row["method"] == "ffbs" else f"{difference:+.1%} ± {error:.1%}"
+        cells = [row["observed"], row["method"], str(row["truths"]), f"{row['in 50%']:.0%}", cover, paired]
+        cells += [f"{row['spread/error']:.2f}", row["verdict"].split(" (")[0]]
+        lines.append(f"| {' | '.join(cells)} |".replace("%", " %"))
+    return "\n".join(lines)
+
+
+def fill(page: Path, table: str) -> None:
+    """Put the table between the marks of a page."""
+    begin, end = "<!-- results: begin -->", "<!-- results: end -->"
+    if not page.exists():
+        return
+    before, rest = page.read_text().split(begin)
+    page.write_text(f"{before}{begin}\n\n{table}\n\n{end}{rest.split(end)[1]}")
 
 
 def picture(table: pd.DataFrame, file: Path) -> None:
