@@ -48,10 +48,6 @@ def error_at_the_end(predictor: Predictor, steps: int, corrector: LangevinCorrec
     return float(np.abs(variances(cov) / (CHAIN.values + levels[-1] ** 2) - 1).max())
 
 
-# Of what a correction of tau = 0.5 forgets: as much variance may be missing where many follow each other.
-HALF = (1 - math.exp(-0.5)) / 2
-
-
 def built(name: str, steps: int, corrections: int = 0, **options) -> PredictorCorrector:
     """A sampler as users get it, from level 80 to 0.01."""
     given = {"name": name, "steps": steps, "corrections": corrections, "largest": 80.0, "smallest": 0.01}

@@ -32,8 +32,7 @@ def draw_prior(
     steps
         Number of states, from time 0, or from the first of January 2000 where times are dates.
     sampler
-        The sampler. Its corrections are left out: without observations they only narrow the samples
-        (``recipes/samplers``).
+        The sampler. Its corrections are left out: without observations they cost evaluations and improve nothing.
     seed
         Seed of the noise.
     device, precision

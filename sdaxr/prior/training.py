@@ -212,7 +212,7 @@ def train(
     if run.averaged.share is not None:
         about["share"] = run.averaged.share
     if settings.parameterisation == "eof" or run.averaged.silent:
-        # Predictors alone sample a Gaussian process exactly; the steps of Langevin corrections narrow it.
+        # Predictors alone sample a Gaussian process exactly; corrections cost evaluations.
         about["sampling"] = {"sampler": {"corrections": 0}}
     about = json.loads(json.dumps(about, default=np.generic.item))  # as the file holds it
     Prior(layout, run.averaged.cpu().eval().requires_grad_(False), held_out.reference(), about).save(store)

@@ -41,7 +41,7 @@ from sdaxr.states.fields import StateLayout
 from sdaxr.systems.base import System
 from sdaxr.systems.layout import system_layout
 from sdaxr.systems.registry import open_system
-from sdaxr.verification.quantities import Quantities
+from sdaxr.verification.quantities import KINDS, OF_ONE_TIME, Quantities
 from sdaxr.verification.trials import TRUTH, Trials
 from sdaxr.verification.truths import Drawn, truths_of
 from sdaxr.verification.verdict import evaluated
@@ -107,7 +107,8 @@ def calibrate(
     members
         Number M of members. With 19, 39, 59, ... two members bound the central interval of 90 %.
     quantities
-        Some of ``state, mean, energy, observed, log_likelihood`` (`sdaxr.verification.quantities`). Default: all.
+        Some of ``state, mean, energy, observed, log_likelihood`` (`sdaxr.verification.quantities`). Default: all; of a
+        filter, whose members are trajectories of no distribution, ``state`` and ``observed``.
     points
         Number of random times and places of each state variable and of each observed variable; or the positions of the
         states, indices along each dimension, such as ``{"time": [0, 16, 32]}``.
@@ -117,7 +118,8 @@ def calibrate(
         Seed of all random numbers. A truth depends on ``seed`` and its own number only.
     store
         Path of the result, ``.zarr`` or ``.nc``. The truths are units of an archive in ``<store>.windows`` until all
-        are there. A killed run resumes when it is run again.
+        are there. A killed run resumes when it is run again. A result of fewer truths is extended: only the others are
+        computed. (Windows of trajectories lie elsewhere where there are more of them, and cannot be extended.)
     overwrite
         Replace an existing result when the new one is complete.
     progress
@@ -154,6 +156,7 @@ def calibrate(
     observing, drawing = _sorted_options(options)
     target = None if store is None else store_path(store)
     layout, names, opened, about = _model(prior, system, method, sampler)
+    quantities = _kinds(quantities, method) if opened is None else quantities
 
     def drawn(length: int) -> Drawn:
         assert opened is not None
@@ -200,18 +203,37 @@ def _stored(
     The attributes of the template hold the configuration, by which a run is resumed and a result is known.
     """
     config = json.loads(template.attrs[CONFIG])
-    if target.exists() and not overwrite:
-        return _finished(target, config)
-    check_free(target, overwrite)
+    earlier = _earlier(target, config) if target.exists() and not overwrite else None
+    there = 0 if earlier is None else earlier.sizes[TRUTH]
+    if earlier is not None and there == config["truths"]:
+        return earlier
+    check_free(target, overwrite or there > 0)
     folder = windows_of(target)
     archive = Archive.create(folder / "truths.zarr", template, TRUTH, config, overwrite=overwrite, finite=False)
+    for number in archive.pending():
+        if earlier is not None and number < there:
+            archive.write(number, {str(name): earlier[name].values[number] for name in template.data_vars})
     for number in bar(archive.pending()):
         archive.write(number, run(number))
     complete = open_archive(archive.finalise()).load().drop_vars(STATUS)
     complete = complete.drop_attrs(deep=False).assign_attrs(template.attrs)
-    save(evaluated(complete, config["members"]), target, overwrite=overwrite)
+    save(evaluated(complete, config["members"]), target, overwrite=overwrite or there > 0)
     remove(folder)
     return open_archive(target).load()
+
+
+def _kinds(quantities: Sequence[str] | None, method: str | Method | Mapping[str, Any] | None) -> Sequence[str] | None:
+    """The kinds of quantities that may be asked of a method with a system."""
+    built = build_method(method, "ffbs")
+    if getattr(built, "distribution", None) != "filtering":
+        return quantities
+    joint = [kind for kind in quantities or () if kind in KINDS and kind not in OF_ONE_TIME]
+    if joint:
+        raise OptionError(
+            f"found quantities={joint} of the filter {built.name!r}, expected {', '.join(OF_ONE_TIME)}: its members "
+            "know the observations until each time, and are no trajectories; or take a smoother, such as method='enks'"
+        )
+    return quantities or OF_ONE_TIME
 
 
 def _levels(levels: Sequence[float]) -> list[float]:
@@ -256,10 +278,13 @@ def _model(
     return opened.layout, tuple(opened.states), opened, about | describe_sampler(resolve_sampler(opened, sampler))
 
 
-def _finished(target: Path, config: Mapping[str, Any]) -> xr.Dataset:
-    """The result of an earlier call; an error if its configuration was another one."""
+def _earlier(target: Path, config: Mapping[str, Any]) -> xr.Dataset:
+    """The result of an earlier call, of as many or of fewer truths; an error if something else was different."""
     found = open_archive(target).load()
-    changes = difference(json.loads(found.attrs.get(CONFIG, "{}")), config)
+    there = dict(json.loads(found.attrs.get(CONFIG, "{}")))
+    if there.get("truths", config["truths"]) < config["truths"]:
+        there["truths"] = config["truths"]
+    changes = difference(there, config)
     if changes:
         raise ArchiveError(
             f"'{target}' was made with another configuration (there -> in this run): {changes}. Choose another store, "

@@ -28,6 +28,8 @@ from sdaxr.schema import MEMBER, TIME, DataError, OptionError, check_least, near
 from sdaxr.verification.densities import log_likelihood
 
 KINDS = ("state", "mean", "energy", "observed", "log_likelihood")
+# Members of a filter are draws at each time, but no trajectories: only these are theirs.
+OF_ONE_TIME = ("state", "observed")
 Points = int | Mapping[str, Sequence[int]]
 _Where = Mapping[str, np.ndarray]
 

@@ -139,6 +139,27 @@ def test_a_killed_run_goes_on(tmp_path, monkeypatch, suffix: str) -> None:
         sdaxr.calibrate("linear", store=store, **FEW | {"members": 4})
 
 
+def test_a_result_of_fewer_truths_is_extended(tmp_path, monkeypatch) -> None:
+    expected = sdaxr.calibrate("linear", **FEW | {"truths": 6})
+    store, ran, whole = tmp_path / "c.nc", [], trials.Trials.run
+    sdaxr.calibrate("linear", store=store, **FEW)
+    monkeypatch.setattr(trials.Trials, "run", lambda self, n, quantities: ran.append(n) or whole(self, n, quantities))
+    found = sdaxr.calibrate("linear", store=store, **FEW | {"truths": 6})
+    assert ran == [4, 5] and [p.name for p in tmp_path.iterdir()] == [store.name]
+    xr.testing.assert_allclose(found.drop_attrs(), expected.drop_attrs())
+    assert found.attrs["truths"] == 6 and found.attrs["verdict"] == expected.attrs["verdict"]
+    for change, message in ({"truths": 4}, "truths: 6 -> 4"), ({"truths": 8, "members": 4}, "members: 3 -> 4"):
+        with pytest.raises(ArchiveError, match=message):
+            sdaxr.calibrate("linear", store=store, **FEW | change)
+
+
+def test_a_filter_is_asked_for_quantities_of_one_time() -> None:
+    found = sdaxr.calibrate("linear", **FEW | {"method": "enkf"})
+    assert set(found["quantity_kind"].values) == {"state", "observed"}
+    whole = sdaxr.calibrate("linear", **FEW | {"method": "enks"})
+    assert set(whole["quantity_kind"].values) == {"state", "mean", "energy", "observed", "log_likelihood"}
+
+
 def test_a_result_is_replaced_where_this_is_asked_for(tmp_path) -> None:
     store = tmp_path / "c.nc"
     sdaxr.calibrate("linear", store=store, **FEW)
@@ -170,6 +191,11 @@ WRONG: dict[str, tuple[dict[str, Any], type[SdaxrError], str]] = {
     "a level of 1": ({"levels": [0.5, 1.0]}, OptionError, "expected numbers between 0 and 1"),
     "no level": ({"levels": []}, OptionError, "expected numbers between 0 and 1"),
     "an unknown quantity": ({"quantities": ["rank"]}, OptionError, "unknown quantity 'rank'"),
+    "trajectories of a filter": (
+        {"method": "enkf", "quantities": ["state", "energy"]},
+        OptionError,
+        "filter 'enkf', expected state, observed",
+    ),
     "an unknown option": ({"evry": 2}, OptionError, "unknown option of calibrate: 'evry'.*Did you mean 'every'"),
     "a background": ({"background": None}, OptionError, "unknown option of calibrate: 'background'"),
     "neither prior nor system": ({"system": None}, OptionError, "neither prior nor system=, expected one"),

@@ -51,8 +51,13 @@ class Corrector(Protocol):
         """Number of corrections at the noise level ``r``."""
         ...
 
-    def __call__(self, z: Tensor, xhat: Tensor, r: float, noise: Noise) -> Tensor:
-        """Another z at the noise level ``r``, after one correction."""
+    def __call__(
+        self, z: Tensor, xhat: Tensor, r: float, noise: Noise, added: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Another z at the noise level ``r``, after one correction; and the noise that it added last.
+
+        ``added`` is this noise of the correction before, at the same level; None for the first one.
+        """
         ...
 
 
@@ -171,7 +176,7 @@ class PredictorCorrector(Independent):
                 break
             arrived, slope = z, None
             z = z if pin is None else pin(z, r, noise)
-            corrections = self.corrector.corrections(r) if i else 0
+            corrections, added = self.corrector.corrections(r) if i else 0, None
             for k in range(corrections + (i < last)):
                 check_size(z, r)
                 xhat = self._plausible(z, denoiser(z, r), r)
@@ -180,7 +185,7 @@ class PredictorCorrector(Independent):
                 if k == 0 and departure is not None and z is arrived:
                     slope = (xhat - departure[1]) / math.log(departure[0] / r)
                 if k < corrections:
-                    z = self.corrector(z, xhat, r, noise)
+                    z, added = self.corrector(z, xhat, r, noise, added)
             if i < last:
                 z = self.predictor(z, xhat, slope, r, self.levels[i + 1], noise)
                 departure = r, xhat

@@ -42,7 +42,7 @@ def test_noise_is_drawn_below_its_largest_level_only() -> None:
 
 @pytest.mark.parametrize("name", ["dpm++", "sde-dpm++"])
 def test_corrections_after_a_multistep_predictor_leave_the_density_where_it_is(name: str) -> None:
-    """What remains with many levels is what each correction makes of it, half of what it forgets at most."""
-    for count, tau in ((1, 0.2), (2, 0.02)):
+    """What remains with many levels is the excess of noise of the first correction, which the others remove."""
+    for count, tau, most in ((1, 0.2, 0.03), (3, 0.5, 0.005)):
         corrector = LangevinCorrector(count, tau, below=math.inf)
-        assert error_at_the_end(PREDICTORS[name], 100, corrector) < -count * math.expm1(-tau) / 2
+        assert error_at_the_end(PREDICTORS[name], 100, corrector) < most

@@ -16,13 +16,26 @@ from sdaxr.posterior.samplers.predictor_corrector import PredictorCorrector
 
 
 @pytest.mark.parametrize("tau", [0.1, 0.5, 2.0])
-def test_langevin_corrections_keep_the_density_but_for_half_of_what_they_forget(tau: float) -> None:
-    """Their stationary variance is V (2 - c) / (2 - c r^2 / V), V = v + r^2 in each direction, c = 1 - exp(-tau)."""
+def test_many_langevin_corrections_have_the_density_exactly(tau: float) -> None:
+    """Their stationary variance is right in each direction, known or not, whatever their length."""
     r = 2.0
     sampler = PredictorCorrector((4.0, r), lambda z, *_: z, LangevinCorrector(250, tau, below=math.inf))
     _, cov = affine_moments(sampler, CHAIN.denoise, SHAPE)
-    right, c = CHAIN.values + r**2, 1 - math.exp(-tau)
-    np.testing.assert_allclose(variances(cov), right * (2 - c) / (2 - c * r**2 / right), rtol=1e-6)
+    np.testing.assert_allclose(variances(cov), CHAIN.values + r**2, rtol=1e-6)
+
+
+@pytest.mark.parametrize("count", [1, 2, 5])
+def test_few_langevin_corrections_leave_too_much_noise_by_a_quarter_of_a_square(count: int) -> None:
+    """From V = v + r^2 the first one makes V + r^2 (c r / 2)^2 / V, c = 1 - exp(-tau); others shrink the excess."""
+    r, c = 0.5, 1 - math.exp(-0.5)
+    right = CHAIN.values + r**2
+    root = torch.as_tensor((CHAIN.vectors * np.sqrt(right)) @ CHAIN.vectors.T)
+    start = lambda z, *_: (z.flatten(1) / r @ root).reshape(z.shape)  # noqa: E731
+    sampler = PredictorCorrector((r, r), start, LangevinCorrector(count, 0.5, below=math.inf))
+    _, cov = affine_moments(sampler, CHAIN.denoise, SHAPE)
+    kept = 1 - c * r**2 / right
+    expected = right + r**4 * c**2 / 4 / right * kept ** (2 * (count - 1))
+    np.testing.assert_allclose(variances(cov), expected, rtol=1e-6)
 
 
 @pytest.mark.parametrize("tau", [0.5, 5.0])
@@ -50,7 +63,7 @@ def test_the_papers_corrections_inflate_the_covariance_by_two_over_the_dimension
     z = (noise().flatten(1) @ spread.T).reshape(members, length, 2)
     corrector = ScoreLangevinCorrector(1, 0.02)
     for _ in range(300):
-        z = corrector(z, chain.denoise(z, r), r, noise)
+        z, _ = corrector(z, chain.denoise(z, r), r, noise)
     white = torch.linalg.solve_triangular(spread, z.flatten(1).T, upper=False)
     assert float(white.square().mean()) == pytest.approx(1 + 2 / n, rel=0.1 if n < 10 else 0.035)
 
