@@ -37,10 +37,12 @@ from sdaxr.states.inputs import as_dataset
 from sdaxr.states.isolation import isolated
 from sdaxr.states.names import auxiliary, named_time
 from sdaxr.states.time import onto_times
+from sdaxr.states.validation import options_checked
 
 WINDOW = "window"
 
 
+@options_checked
 @isolated()
 def observe(
     truth: xr.Dataset,
