@@ -62,7 +62,8 @@ def read_metadata(path: Path) -> dict[str, Any]:
         found = json.loads((path / "zarr.json").read_text())
     except (OSError, ValueError):
         return {}
-    return found if isinstance(found, dict) else {}
+    known = isinstance(found, dict) and isinstance(found.get("attributes", {}), dict)
+    return found if known else {}
 
 
 def is_netcdf(path: Path) -> bool:
