@@ -108,4 +108,4 @@ def typed(key: str, value: Any, kind: Any) -> Any:
     OptionError
         If the value is of another type.
     """
-    return checked(key, value, plain(kind), strict=True)
+    return checked(key, value, plain(kind), strict=True, sign=": ")

@@ -68,6 +68,7 @@ def checked(
     infinite: bool = False,
     example: Any = None,
     strict: bool = False,
+    sign: str = "=",
 ) -> Any:
     """``value`` in the declared type ``kind``.
 
@@ -81,6 +82,8 @@ def checked(
         A value that fits, for the message.
     strict
         Whether a text is never a number, nor a list of one, as in YAML, where texts and numbers are told apart.
+    sign
+        What stands between name and value in the message.
 
     Raises
     ------
@@ -94,7 +97,6 @@ def checked(
     except (msgspec.ValidationError, ValueError, OverflowError) as error:
         of = f" for {owner}" if owner else ""
         such = "" if example is None else f" such as {example}"
-        sign = "=" if owner or not strict else ": "
         raise OptionError(f"found {name}{sign}{shown(value)}{of}, expected {words(kind)}{such}") from error
 
 
@@ -124,9 +126,10 @@ def fields_of(cls: type) -> dict[str, Any]:
 def plain(kind: Any) -> Any:
     """The type of a value from JSON or YAML for a parameter of this type; `Any` where that is not known."""
     members = _members(kind)
-    known = [each for each in members if _is_plain(each)]
-    # What has objects of sdaxr, and no names for them, is read elsewhere.
-    if Any in members or (len(known) < len(members) and str not in known):
+    mappings = [dict for each in members if typing.get_origin(each) is Mapping and not _is_plain(each)]
+    known = [each for each in members if _is_plain(each)] + mappings
+    # What has objects of sdaxr, and neither numbers nor names for them, is read elsewhere.
+    if Any in members or (len(known) < len(members) and not {int, float, bool, str} & set(known)):
         return Any
     return _comparable(functools.reduce(lambda a, b: a | b, known))
 
@@ -144,7 +147,7 @@ def options_checked(function: Callable[P, T]) -> Callable[P, T]:
     def check_first(*args: P.args, **kwargs: P.kwargs) -> T:
         kinds = parameters_of(function)
         for name in names & set(kwargs):
-            kwargs[name] = checked(name, kwargs[name], _comparable(kinds[name]), owner=function.__name__, strict=True)
+            kwargs[name] = checked(name, kwargs[name], _comparable(kinds[name]), strict=True)
         return function(*args, **kwargs)
 
     return check_first

@@ -41,7 +41,7 @@ def test_keys_that_cannot_be_kept_are_yaml_errors(text: str) -> None:
         (float, [3, 0.5], [math.inf, math.nan, "0.5", None, True]),
         (bool, [True], [1, "true"]),
         (str | None, ["a", None], [5, ["a"], {"a": 1}]),
-        (float | Mapping[str, float | xr.DataArray] | xr.DataArray, [0.5, {"u": 0.5}], []),
+        (float | Mapping[str, float | xr.DataArray] | xr.DataArray, [0.5, {"u": 0.5}], ["0.5", [0.5]]),
         (str | Method | Mapping[str, Any] | None, ["sda", {"name": "sda"}, None], [5, ["sda"]]),
         (str | Iterable[str], ["a", ["a", "b"]], [[5], 5]),
         (int | Sequence[Any], [4, [1, "a"]], ["4", {"a": 1}]),
