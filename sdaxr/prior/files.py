@@ -1,7 +1,7 @@
 """Priors and their files.
 
-A prior is one ``.safetensors`` file: weights and arrays of the layout as tensors, everything else as JSON metadata. No
-code runs when the file is opened.
+A prior is one ``.safetensors`` file: weights and arrays of the layout as tensors, everything else as JSON metadata
+(`sdaxr.prior.header`), with a checksum of the tensors. No code runs when the file is opened.
 """
 
 from __future__ import annotations
@@ -266,7 +266,8 @@ def open_prior(prior: str | Path | Prior) -> Prior:
     Raises
     ------
     PriorError
-        If there is no such prior, or the file is truncated or was not written by sdaxr.
+        If there is no such prior; if the file is truncated, was not written by sdaxr, or has been altered: its header
+        and its tensors do not describe a prior, or the tensors do not have the checksum that the file declares.
     """
     if isinstance(prior, Prior):
         return prior
