@@ -7,7 +7,7 @@ that are raised on bad input. A message says what was found, what was expected a
 from __future__ import annotations
 
 import difflib
-import math
+import sys
 from collections.abc import Iterable
 from numbers import Integral, Real
 
@@ -22,6 +22,11 @@ VALID_TIME = "valid_time"
 WINDOW_BOUND = "bound"
 
 _OBSERVED, _CONVERT = "the observations", ', or pass units="convert"'
+
+# Whole numbers are written, and computed with, in 64 bits.
+_BITS = 1 << 64
+# Characters of a value in a message.
+_LONGEST = 160
 
 SPLITS = ("train", "valid", "test")
 
@@ -65,9 +70,19 @@ class DivergenceError(SdaxrError, ArithmeticError):
 def nearest(name: str, choices: Iterable[str]) -> str:
     """Text for an error message: ``name``, the allowed choices, and the nearest of them."""
     options = sorted(map(str, choices))
-    close = difflib.get_close_matches(str(name), options, n=1)
+    close = difflib.get_close_matches(str(name)[:_LONGEST], options, n=1)
     hint = f" Did you mean {close[0]!r}?" if close else ""
-    return f"{name!r}; expected one of {', '.join(options)}.{hint}"
+    return f"{shown(name)}; expected one of {', '.join(options)}.{hint}"
+
+
+def shown(value: object) -> str:
+    """Text for an error message: how ``value`` is written, cut where it is long."""
+    try:
+        text = repr(value)
+    except Exception:  # such as a number of more digits than Python writes
+        text = f"<{type(value).__name__}>"
+    text = " ".join(text.split())
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST // 2]}...{text[-_LONGEST // 4 :]}"
 
 
 def others(count: int) -> str:
@@ -77,14 +92,16 @@ def others(count: int) -> str:
 
 def check_least(name: str, value: object, least: int) -> None:
     """Raise `OptionError` unless the option ``name`` is a whole number of at least ``least``."""
-    if isinstance(value, bool) or not isinstance(value, Integral) or value < least:
-        raise OptionError(f"found {name}={value!r}, expected a whole number of at least {least}")
+    if isinstance(value, bool) or not isinstance(value, Integral) or not least <= int(value) < _BITS:
+        raise OptionError(f"found {name}={shown(value)}, expected a whole number of at least {least}")
 
 
 def check_positive(name: str, value: object, unit: str = "") -> None:
     """Raise `OptionError` unless the option ``name`` is a finite number above 0; ``unit`` ends the message."""
-    if isinstance(value, bool) or not isinstance(value, Real) or not 0 < float(value) < math.inf:
-        raise OptionError(f"found {name}={value!r}, expected a positive number{unit}")
+    # The largest float, not infinity: a whole number can be larger, and has no float.
+    positive = isinstance(value, Real) and bool(0 < value <= sys.float_info.max)  # type: ignore[operator]
+    if isinstance(value, bool) or not positive:
+        raise OptionError(f"found {name}={shown(value)}, expected a positive number{unit}")
 
 
 def check_units(name: str, found: object, expected: object, where: str = _OBSERVED) -> None:

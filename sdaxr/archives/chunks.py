@@ -44,8 +44,12 @@ def chunk_counts(path: Path) -> dict[str, tuple[int, ...]]:
     """
     counts = {}
     for name, about in _arrays(path).items():
-        grid = about["chunk_grid"]["configuration"]["chunk_shape"]
-        counts[name] = tuple(math.ceil(size / width) for size, width in zip(about["shape"], grid, strict=True))
+        try:
+            grid = about["chunk_grid"]["configuration"]["chunk_shape"]
+            counts[name] = tuple(math.ceil(size / width) for size, width in zip(about["shape"], grid, strict=True))
+        except (KeyError, TypeError, ValueError, ZeroDivisionError, OverflowError) as error:
+            reason = f"{type(error).__name__}: {error}"
+            raise ArchiveError(f"the metadata of '{name}' in {str(path)!r} are damaged ({reason}); copy it") from error
     if own_attrs(path) is not None:
         counts.pop(STATUS, None)
     return counts

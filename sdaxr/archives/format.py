@@ -46,10 +46,14 @@ def open_group(path: Path, mode: str = "r") -> Any:
 
 def status_of(path: Path) -> np.ndarray:
     """Status of every unit, int8 ``(unit,)``."""
-    if path.is_file():
-        with xr.open_dataset(path, decode_cf=False) as data:
-            return np.asarray(data[STATUS].values)
-    return np.asarray(open_group(path)[STATUS][:])
+    try:
+        if path.is_file():
+            with xr.open_dataset(path, decode_cf=False) as data:
+                return np.asarray(data[STATUS].values)
+        return np.asarray(open_group(path)[STATUS][:])
+    except (KeyError, ValueError, TypeError) as error:  # of chunks that do not have their checksum, or no array
+        reason = " ".join(str(error).split())
+        raise ArchiveError(f"the status of the units in {str(path)!r} is damaged ({reason}); copy it again") from error
 
 
 def read_metadata(path: Path) -> dict[str, Any]:
@@ -58,7 +62,8 @@ def read_metadata(path: Path) -> dict[str, Any]:
         found = json.loads((path / "zarr.json").read_text())
     except (OSError, ValueError):
         return {}
-    return found if isinstance(found, dict) else {}
+    known = isinstance(found, dict) and isinstance(found.get("attributes", {}), dict)
+    return found if known else {}
 
 
 def is_netcdf(path: Path) -> bool:

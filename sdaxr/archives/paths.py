@@ -35,9 +35,13 @@ def local_path(path: object) -> Path:
     if _URL.match(text):
         raise ArchiveError(f"found the URL '{text}', expected a path; copy the file to this machine, or mount it")
     try:
-        return Path(text).expanduser()
+        path = Path(text).expanduser()
     except RuntimeError as error:
         raise ArchiveError(f"cannot expand the path '{text}': {error}; give the path from the root") from error
+    # Reading a pipe would wait for its writer, a device has no end.
+    if path.is_fifo() or path.is_char_device() or path.is_block_device() or path.is_socket():
+        raise ArchiveError(f"'{text}' is a pipe or a device, expected a file or a folder")
+    return path
 
 
 def store_path(store: object, suffixes: tuple[str, ...] = SUFFIXES) -> Path:

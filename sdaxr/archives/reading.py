@@ -54,7 +54,7 @@ def open_archive(path: str | PathLike[str], *, allow_incomplete: bool = False) -
     if final.is_file() and not is_unfinished(final):
         if zipfile.is_zipfile(final):
             raise ArchiveError(f"{str(final)!r} is a zip file, expected a Zarr directory or a NetCDF file; unpack it")
-        return _ready(_opened(final, _open_netcdf, "a NetCDF file"))
+        return _opened(final, _open_netcdf, "a NetCDF file")
     where = _find(final)
     if not (where / "zarr.json").exists() and not (where / ".zgroup").exists():
         raise ArchiveError(f"{str(where)!r} is a directory without Zarr metadata; expected a Zarr archive")
@@ -68,12 +68,12 @@ def open_archive(path: str | PathLike[str], *, allow_incomplete: bool = False) -
             raise ArchiveError(f"{shortfall(where)}, or pass allow_incomplete=True")
         return open_units(where, own[UNIT], allow_incomplete=True)
     if not holds_every_chunk(where):
-        return _ready(_opened(where, _open_zarr, "a Zarr archive"))
+        return _opened(where, _open_zarr, "a Zarr archive")
     if own is not None:
         return open_units(where, own[UNIT], allow_incomplete=allow_incomplete)
     for name, index in missing_chunks(where, chunk_counts(where)):
         raise missing_error(where, name, index)
-    return _ready(_opened(where, _open_checked, "a Zarr archive"))
+    return _opened(where, _open_checked, "a Zarr archive")
 
 
 def _find(final: Path) -> Path:
@@ -107,7 +107,7 @@ def open_units(path: Path, unit: str, *, allow_incomplete: bool = False) -> xr.D
     with warnings.catch_warnings():
         # The reasons of failed units lie beside the arrays.
         warnings.filterwarnings("ignore", message=".*not recognized as a component")
-        data = _ready(_opened(path, _open_checked, "a Zarr archive"))
+        data = _opened(path, _open_checked, "a Zarr archive")
     done = complete_units(path, data[STATUS].values)
     if len(done) == data.sizes[unit]:
         return data
@@ -158,7 +158,7 @@ def _open_checked(path: Path) -> xr.Dataset:
 
 def _opened(path: Path, opener: Callable[[Path], xr.Dataset], kind: str) -> xr.Dataset:
     try:
-        data = opener(path)
+        data = _ready(opener(path))
         groups = [] if data.variables else _groups(path)
     except ArchiveError:
         raise

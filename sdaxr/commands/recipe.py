@@ -23,8 +23,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 import sdaxr
 from sdaxr.archives.configuration import difference
 from sdaxr.archives.finished import partial_of, windows_of
@@ -32,9 +30,9 @@ from sdaxr.archives.paths import local_path
 from sdaxr.archives.stores import written_whole
 from sdaxr.commands import checks, steps
 from sdaxr.commands.inputs import check_reading, read_operator
-from sdaxr.commands.values import Loader, typed
+from sdaxr.commands.values import load, typed
 from sdaxr.observations import masks
-from sdaxr.schema import ArchiveError, OptionError, SdaxrError, nearest
+from sdaxr.schema import ArchiveError, OptionError, SdaxrError, nearest, shown
 
 _log = logging.getLogger(__name__)
 
@@ -163,12 +161,7 @@ def _has_output(step: Step) -> bool:
 
 
 def _entries(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    try:
-        content = yaml.load(path.read_text(), Loader)
-    except OSError as error:
-        raise OptionError(f"cannot read the recipe '{path}': {error.strerror}") from error
-    except yaml.YAMLError as error:
-        raise OptionError(f"'{path}' is not valid YAML: {' '.join(str(error).split())}") from error
+    content = load(path)
     entries = content if isinstance(content, list) else [content]
     if not entries or not all(isinstance(entry, dict) and entry for entry in entries):
         raise OptionError(f"'{path}' holds {type(content).__name__}, expected a mapping of commands to parameters")
@@ -177,16 +170,13 @@ def _entries(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
             if name not in steps.STEPS:
                 raise OptionError(f"{path.name}: found the step {nearest(name, steps.STEPS)}")
             if not isinstance(given, dict):
-                raise OptionError(f"{path.name}: '{name}' holds {given!r}, expected its parameters as a mapping")
+                raise OptionError(f"{path.name}: '{name}' holds {shown(given)}, expected its parameters as a mapping")
             yield name, given
 
 
 def _step(name: str, given: dict[str, Any], base: Path, before: list[Step]) -> Step:
-    accepted = steps.parameters(name)
-    values = {
-        key: typed(key, value, str(accepted[key].annotation)) if key in accepted else value
-        for key, value in given.items()
-    }
+    accepted, kinds = steps.parameters(name), steps.types(name)
+    values = {key: typed(key, value, kinds.get(key, Any)) if key in accepted else value for key, value in given.items()}
     _check_names(name, values, set(accepted))
     missing = [key for key, p in accepted.items() if p.default is p.empty and key not in values]
     if missing:
@@ -251,7 +241,7 @@ def _resolve(values: dict[str, Any], base: Path) -> dict[str, Path]:
             values[key] = str(files[key])
         elif key == "method" and isinstance(value, dict):
             given = {k: value[k] for k in checks.files_of_method(values) if value.get(k) is not None}
-            named = {k: base / local_path(typed(f"{key}.{k}", text, "str")) for k, text in given.items()}
+            named = {k: base / local_path(typed(f"{key}.{k}", text, str)) for k, text in given.items()}
             files |= {f"{key}.{k}": file for k, file in named.items()}
             values[key] = value | {k: str(file) for k, file in named.items()}
     models = {*sdaxr.systems.systems(), *sdaxr.priors()}

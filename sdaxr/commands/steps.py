@@ -31,6 +31,7 @@ from sdaxr.commands.inputs import (
     read_operator,
 )
 from sdaxr.schema import OptionError, nearest
+from sdaxr.states.validation import parameters_of
 
 _log = logging.getLogger(__name__)
 
@@ -294,6 +295,15 @@ def parameters(name: str) -> dict[str, inspect.Parameter]:
 
         behind |= {n: p for step, passed in PASSED_ON.items() for n, p in _keywords(step).items() if n in passed}
     return own | {n: p for n, p in behind.items() if n not in own}
+
+
+def types(name: str) -> dict[str, Any]:
+    """The declared types of `parameters`."""
+    from sdaxr.verification.calibrate import PASSED_ON
+
+    behind = {"cycle": ("assimilate",), "calibrate": tuple(PASSED_ON)}.get(name, ())
+    functions = [*(getattr(sdaxr, each) for each in behind), getattr(sdaxr, name), STEPS[name]]
+    return {key: kind for function in functions for key, kind in parameters_of(function).items()}
 
 
 def _keywords(name: str) -> dict[str, inspect.Parameter]:

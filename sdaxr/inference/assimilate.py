@@ -35,9 +35,11 @@ from sdaxr.posterior.samplers.registry import describe_sampler, resolve_sampler
 from sdaxr.prior.files import Prior, open_prior, priors
 from sdaxr.schema import OptionError, check_least
 from sdaxr.states.isolation import isolated
+from sdaxr.states.validation import options_checked
 from sdaxr.systems.base import System
 
 
+@options_checked
 @isolated()
 def assimilate(
     observations: Observations,

@@ -54,6 +54,7 @@ from sdaxr.schema import (
     check_positive,
     nearest,
 )
+from sdaxr.states.validation import options_checked
 from sdaxr.systems.base import System
 
 _log = logging.getLogger(__name__)
@@ -65,6 +66,7 @@ _PASSED_ON = {
 }
 
 
+@options_checked
 def cycle(
     observations: Observations,
     prior: str | Path | Prior | None = None,

@@ -65,12 +65,14 @@ from sdaxr.states.inputs import as_dataset
 from sdaxr.states.isolation import isolated
 from sdaxr.states.names import named_time
 from sdaxr.states.parameters import warn_of_residuals
+from sdaxr.states.validation import options_checked
 
 ROUTES = ("posterior", "langevin")
 # Values of the fields in one batch, where no batch is given: a few hundred megabytes in the network.
 _ELEMENTS = 2**20
 
 
+@options_checked
 @isolated()
 def denoise(
     noisy: xr.Dataset,

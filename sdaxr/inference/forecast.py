@@ -40,6 +40,7 @@ from sdaxr.states.coordinates import coordinate_of, onto_grid
 from sdaxr.states.inputs import as_dataset
 from sdaxr.states.isolation import isolated
 from sdaxr.states.time import TimeAxis, time_kind
+from sdaxr.states.validation import options_checked
 from sdaxr.systems.augmented import Augmented
 from sdaxr.systems.base import System
 from sdaxr.systems.registry import open_system, systems
@@ -56,6 +57,7 @@ _SECONDS = {
 }  # fmt: skip
 
 
+@options_checked
 @isolated()
 def forecast(
     ensemble: xr.Dataset,

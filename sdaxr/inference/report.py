@@ -27,8 +27,10 @@ from sdaxr.observations.window import (
     window_times,
 )
 from sdaxr.prior.files import Prior, open_prior
+from sdaxr.states.validation import options_checked
 
 
+@options_checked
 def report(
     observations: Observations,
     prior: str | Path | Prior,

@@ -37,10 +37,12 @@ from sdaxr.states.inputs import as_dataset
 from sdaxr.states.isolation import isolated
 from sdaxr.states.names import auxiliary, named_time
 from sdaxr.states.time import onto_times
+from sdaxr.states.validation import options_checked
 
 WINDOW = "window"
 
 
+@options_checked
 @isolated()
 def observe(
     truth: xr.Dataset,
@@ -243,7 +245,10 @@ def _errors(error: Any, clean: xr.Dataset) -> dict[str, xr.DataArray]:
 
 
 def _error_of(name: str, error: Any, value: xr.DataArray) -> xr.DataArray:
-    array = error.load() if isinstance(error, xr.DataArray) else xr.DataArray(np.asarray(error, float))
+    values = error.load() if isinstance(error, xr.DataArray) else np.asarray(error)
+    if values.dtype.kind not in "fiu":
+        raise DataError(f"the error of '{name}' is {schema.shown(error)}, expected a number")
+    array = xr.DataArray(values).astype(float)
     units = value.attrs.get("units")
     schema.check_units(f"{name}{ERROR}", array.attrs.get("units") or units, units, "error=")
     strange = [d for d in array.dims if d not in value.dims]

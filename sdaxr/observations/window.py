@@ -162,6 +162,10 @@ class _Span:
             check_times(times, of)
             times = xr.DataArray(times.values.reshape(-1), dims=TIME, name=key)
             check_kind(times, layout.time.kind, of=of, like=model, calendar=layout.time.calendar)
+            if key == WINDOW and times.values[0] > times.values[-1]:
+                raise DataError(
+                    f"{of} begins at {times.values[0]} and ends at {times.values[-1]}, expected its first and last time"
+                )
         return cls(name, times, points)
 
     def steps(self, origin: Any, axis: TimeAxis, screening: Screening, model: str) -> np.ndarray:

@@ -23,8 +23,9 @@ from torch import Tensor
 
 from sdaxr import schema
 from sdaxr.operators.template import Template
-from sdaxr.schema import OperatorError
+from sdaxr.schema import OperatorError, OptionError
 from sdaxr.states.axes import ensemble_dimension
+from sdaxr.states.validation import checked, fields_of
 
 Fields = dict[str, Tensor]
 
@@ -161,7 +162,11 @@ class Operator(ABC):
                 f"operator '{cls.name}' lacks the parameter '{missing[0]}'; found {sorted(parameters)}, "
                 f"expected {list(fields)}"
             )
-        return cls(**parameters)
+        kinds = fields_of(cls)
+        try:
+            return cls(**{k: checked(k, v, kinds[k], owner=f"operator '{cls.name}'") for k, v in parameters.items()})
+        except OptionError as error:
+            raise OperatorError(str(error)) from error
 
     def __rshift__(self, other: Operator) -> Operator:
         if not isinstance(other, Operator):
@@ -267,7 +272,9 @@ def operator_from_dict(description: object) -> Operator:
         If the name or a parameter is unknown, or a parameter is missing or impossible.
     """
     if not isinstance(description, Mapping) or "op" not in description:
-        raise OperatorError(f'found {description!r}, expected an operator such as {{"op": "coarsen", "factor": 8}}')
+        raise OperatorError(
+            f'found {schema.shown(description)}, expected an operator such as {{"op": "coarsen", "factor": 8}}'
+        )
     name = description["op"]
     if not isinstance(name, str) or name not in REGISTRY:
         raise OperatorError(f"there is no operator {schema.nearest(str(name), REGISTRY)}")
@@ -283,12 +290,26 @@ def from_json(text: str) -> Operator:
         If the text is not JSON, names an unknown operator or parameter, or describes a Python function.
     """
     try:
-        description = json.loads(text)
-    except (TypeError, json.JSONDecodeError) as error:
+        description = json.loads(text, object_pairs_hook=_once, parse_constant=_no_number)
+    # A number of too many digits is a ValueError.
+    except (TypeError, ValueError, RecursionError) as error:
         raise OperatorError(
-            f'found {text!r}, which is not JSON ({error}); expected for example {{"op": "coarsen", "factor": 8}}'
+            f"found {schema.shown(text)}, which is not JSON ({error}); expected for example "
+            '{"op": "coarsen", "factor": 8}'
         ) from error
     return operator_from_dict(description)
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of JSON, in which no key stands twice."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError(f"found a key twice in {[key for key, _ in pairs]}")
+    return found
+
+
+def _no_number(text: str) -> float:
+    raise ValueError(f"{text} is no number")
 
 
 class Constant:

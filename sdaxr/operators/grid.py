@@ -13,7 +13,7 @@ from torch import Tensor
 
 from sdaxr.operators.base import Bound, Constant, Fields, Operator, axis_of, check_dimensions, register
 from sdaxr.operators.template import Template, VariableTemplate
-from sdaxr.schema import TIME, OperatorError
+from sdaxr.schema import TIME, OperatorError, shown
 from sdaxr.states.coordinates import TOLERANCE, spacing_of, wrapped
 
 _HORIZONTAL = 2  # most horizontal dimensions of a variable
@@ -177,9 +177,10 @@ def whole(operator: str, parameter: str, value: object, least: int) -> int:
     OperatorError
         If ``value`` is not a whole number, or is smaller than ``least``.
     """
-    if isinstance(value, bool) or not isinstance(value, SupportsIndex) or int(value) < least:
-        raise OperatorError(f"{operator}: {parameter} is {value!r}, expected a whole number of at least {least}")
-    return int(value)
+    whole_number = isinstance(value, SupportsIndex) and not isinstance(value, bool)
+    if not whole_number or not least <= int(value) < 1 << 63:  # type: ignore[call-overload]
+        raise OperatorError(f"{operator}: {parameter} is {shown(value)}, expected a whole number of at least {least}")
+    return int(value)  # type: ignore[call-overload,no-any-return]
 
 
 def names(dims: str | Iterable[object] | None) -> tuple[str, ...] | None:

@@ -193,7 +193,7 @@ def positions(operator: str, coords: object, *, finite: bool = True) -> dict[str
         raise OperatorError(f"{operator}: found coords={coords!r}, expected {{dimension: positions}}")
     try:
         out = {str(d): tuple(map(float, np.ravel(np.asarray(v, float)))) for d, v in coords.items()}
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise OperatorError(f"{operator}: the positions are not numbers ({error})") from error
     lengths = {d: len(v) for d, v in out.items()}
     if len(set(lengths.values())) > 1 or 0 in lengths.values():

@@ -43,9 +43,14 @@ def parse(text: str) -> Operator:
         return from_json(text)
     try:
         tree = ast.parse(text.strip(), mode="eval").body
-    except (SyntaxError, ValueError) as error:
-        raise OperatorError(f"found the operator {text!r}, which cannot be read ({error}); {_EXPECTED}") from error
-    return _operator(tree, text)
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        raise OperatorError(
+            f"found the operator {schema.shown(text)}, which cannot be read ({error}); {_EXPECTED}"
+        ) from error
+    try:
+        return _operator(tree, text)
+    except RecursionError as error:
+        raise OperatorError(f"found the operator {schema.shown(text)} of too many parts; {_EXPECTED}") from error
 
 
 _EXPECTED = 'expected for example \'coarsen(8)\', \'vorticity() >> coarsen(4)\' or {"op": "coarsen", "factor": 8}'
@@ -70,15 +75,16 @@ def _name(node: ast.expr, text: str) -> str:
         return node.id
     if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in ("op", "operators"):
         return node.attr
-    raise OperatorError(f"found the operator {text!r}; {_EXPECTED}")
+    raise OperatorError(f"found the operator {schema.shown(text)}; {_EXPECTED}")
 
 
 def _literal(node: ast.expr, text: str) -> object:
     try:
         return ast.literal_eval(node)
-    except ValueError as error:
+    except (ValueError, TypeError, SyntaxError, MemoryError) as error:
         raise OperatorError(
-            f"found {ast.unparse(node)!r} in the operator {text!r}, expected a number, a text, a list or a dict"
+            f"found {schema.shown(ast.unparse(node))} in the operator {schema.shown(text)}, expected a number, a text, "
+            "a list or a dict"
         ) from error
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from abc import abstractmethod
 from dataclasses import dataclass, replace
 from typing import ClassVar
@@ -13,7 +12,8 @@ from torch import Tensor
 from sdaxr import schema
 from sdaxr.operators.base import Bound, Fields, Operator, register
 from sdaxr.operators.template import Template, VariableTemplate
-from sdaxr.schema import OperatorError
+from sdaxr.schema import OperatorError, OptionError
+from sdaxr.states.validation import Number, checked
 
 
 def identity() -> Operator:
@@ -210,12 +210,9 @@ def number(operator: str, parameter: str, value: object) -> float:
         If ``value`` is not a finite number.
     """
     try:
-        result = float(value)  # type: ignore[arg-type]  # values that are not numbers raise
-    except (TypeError, ValueError):
-        result = math.nan
-    if not math.isfinite(result):
-        raise OperatorError(f"{operator}: {parameter} is {value!r}, expected a finite number")
-    return result
+        return float(checked(parameter, value, Number))
+    except OptionError as error:
+        raise OperatorError(f"{operator}: {parameter} is {schema.shown(value)}, expected a finite number") from error
 
 
 def check_variable(operator: str, name: str, template: Template) -> None:

@@ -1,7 +1,7 @@
 """Priors and their files.
 
-A prior is one ``.safetensors`` file: weights and arrays of the layout as tensors, everything else as JSON metadata. No
-code runs when the file is opened.
+A prior is one ``.safetensors`` file: weights and arrays of the layout as tensors, everything else as JSON metadata
+(`sdaxr.prior.header`), with a checksum of the tensors. No code runs when the file is opened.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from importlib import resources
@@ -28,12 +27,21 @@ from sdaxr.prior.augmentation import Augmentation
 from sdaxr.prior.blanket import TrajectoryDenoiser, beyond_window
 from sdaxr.prior.eofs import Eofs
 from sdaxr.prior.hardware import choose_precision
+from sdaxr.prior.header import (
+    NETWORK,
+    REFERENCE,
+    check_finite,
+    check_header,
+    check_reference,
+    check_weights,
+    checksum,
+)
 from sdaxr.prior.held_out import HeldOut
 from sdaxr.prior.modes import Modes
 from sdaxr.prior.networks.base import Inputs, choose_network
-from sdaxr.prior.preconditioning import PARAMETERISATIONS, DenoisingNetwork
+from sdaxr.prior.preconditioning import DenoisingNetwork
 from sdaxr.prior.symmetries import Symmetry, bind_symmetries
-from sdaxr.schema import OptionError, PriorError, SdaxrError, check_least, nearest
+from sdaxr.schema import OptionError, PriorError, SdaxrError, nearest
 from sdaxr.states.fields import StateLayout
 from sdaxr.states.isolation import isolated
 
@@ -41,10 +49,10 @@ _log = logging.getLogger(__name__)
 
 FORMAT = "sdaxr prior 2"
 _VECTORS = "modes.vectors"
+_CHECKSUM = "tensors_sha256"
 # What Python and torch raise on metadata that are not those of a prior.
-_ALTERED = (KeyError, TypeError, ValueError, AttributeError, IndexError, RuntimeError, SdaxrError)
+_ALTERED = (KeyError, TypeError, ValueError, AttributeError, IndexError, RuntimeError, RecursionError, SdaxrError)
 _LONGEST = 200
-_REFERENCE = ("reference.states", "reference.context")
 
 
 @dataclass(frozen=True)
@@ -261,11 +269,13 @@ class Prior:
             weights[_VECTORS] = weights[_VECTORS][modes.present.flatten().cpu() > 0].half()
         tensors = {f"network.{k}": v for k, v in weights.items()}
         tensors |= {k: torch.as_tensor(np.array(a)) for k, a in arrays.items()}
-        tensors |= {k: torch.as_tensor(np.array(a)).half() for k, a in zip(_REFERENCE, self.reference, strict=True)}
+        tensors |= {k: torch.as_tensor(np.array(a)).half() for k, a in zip(REFERENCE, self.reference, strict=True)}
+        tensors = {k: t.contiguous() for k, t in tensors.items()}
         metadata = {"sdaxr": FORMAT, "about": json.dumps(self.metadata | {"layout": layout})}
+        metadata[_CHECKSUM] = checksum(tensors)
         with written_whole(path, overwrite=True) as unfinished:
             # Not by save_file, whose files nobody else may read.
-            unfinished.write_bytes(to_bytes({k: t.contiguous() for k, t in tensors.items()}, metadata))
+            unfinished.write_bytes(to_bytes(tensors, metadata))
         return path
 
     def __repr__(self) -> str:
@@ -290,7 +300,8 @@ def open_prior(prior: str | Path | Prior) -> Prior:
     Raises
     ------
     PriorError
-        If there is no such prior, or the file is truncated or was not written by sdaxr.
+        If there is no such prior; if the file is truncated, was not written by sdaxr, or has been altered: its header
+        and its tensors do not describe a prior, or the tensors do not have the checksum that the file declares.
     """
     if isinstance(prior, Prior):
         return prior
@@ -305,6 +316,12 @@ def open_prior(prior: str | Path | Prior) -> Prior:
             "copy it again, or train anew with sdaxr.train"
         ) from error
     _check_format(path, metadata.get("sdaxr"))
+    # A file without a checksum is taken as it is.
+    if metadata.get(_CHECKSUM) not in (None, checksum(tensors)):
+        raise PriorError(
+            f"'{path}' has weights that are not those which were saved, by their checksum: it is damaged or has been "
+            "altered; copy the file again, or train anew with sdaxr.train"
+        )
     try:
         return _assembled(tensors, json.loads(metadata["about"]))
     except _ALTERED as error:
@@ -317,11 +334,18 @@ def open_prior(prior: str | Path | Prior) -> Prior:
 
 def _assembled(tensors: Mapping[str, torch.Tensor], about: dict[str, Any]) -> Prior:
     """The prior that the tensors and the metadata of a file describe."""
-    _check_about(about)
+    check_header(about)
     arrays = {k: t.numpy() for k, t in tensors.items() if k.startswith("layout.")}
     layout = StateLayout.from_file(arrays, about.pop("layout"))
+    check_reference(layout, tensors)
+    weights = {k.removeprefix(NETWORK): t for k, t in tensors.items() if k.startswith(NETWORK)}
+    if len(weights) + len(arrays) + len(REFERENCE) != len(tensors):
+        raise PriorError("found tensors that are those of no part of a prior")
+    with torch.device("meta"):
+        # Nothing is allocated of what the file does not have.
+        check_weights(weights, assemble(layout, about).state_dict(), _VECTORS if "modes" in about else None)
+    check_finite(tensors)
     network = assemble(layout, about)
-    weights = {k.removeprefix("network."): t for k, t in tensors.items() if k.startswith("network.")}
     if isinstance(network.modes, Eofs):
         vectors = torch.zeros_like(network.modes.vectors, dtype=weights[_VECTORS].dtype)
         vectors[weights["modes.present"].flatten() > 0] = weights[_VECTORS]
@@ -329,20 +353,10 @@ def _assembled(tensors: Mapping[str, torch.Tensor], about: dict[str, Any]) -> Pr
     network.load_state_dict(weights)
     if network.modes is not None and weights[_VECTORS].dtype != torch.float32:
         network.modes.orthonormalise()
-    states, context = (tensors[key].float().numpy() for key in _REFERENCE)
+    states, context = (tensors[key].float().numpy() for key in REFERENCE)
     prior = Prior(layout, network.eval().requires_grad_(False), (states, context), about)
     _ = prior.augmentation, prior.symmetries  # read, so that what cannot be read is known here
     return prior
-
-
-def _check_about(about: Mapping[str, Any]) -> None:
-    """Raise `PriorError` if metadata are impossible of which the network would make something else without a word."""
-    check_least("window", about["window"], 1)
-    low, high = about["optimisation"]["levels"]
-    if not 0 < low < high < math.inf:
-        raise PriorError(f"found the noise levels {low} to {high}, expected positive numbers that rise")
-    if about["parameterisation"] not in PARAMETERISATIONS:
-        raise PriorError(f"found the parameterisation {nearest(str(about['parameterisation']), PARAMETERISATIONS)}")
 
 
 def prior_path(prior: str | Path) -> Path:
@@ -354,6 +368,8 @@ def prior_path(prior: str | Path) -> Path:
         If there is neither.
     """
     path = _shipped().get(str(prior)) or local_path(prior)
+    if path.exists() and not path.is_file():
+        raise PriorError(f"'{path}' cannot be read as a prior: it is a folder or a device, expected a file")
     if not path.exists():
         raise PriorError(f"found neither a file nor a shipped prior named {nearest(str(prior), _shipped())}")
     return path

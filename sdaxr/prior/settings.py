@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from msgspec import Meta
 
 from sdaxr.prior.eofs import LEAST
 from sdaxr.prior.hardware import PRECISIONS, choose_precision
@@ -19,6 +20,7 @@ from sdaxr.states.fields import StateLayout
 from sdaxr.states.infer import MISSING, NORMALISATIONS
 from sdaxr.states.registry import Options
 from sdaxr.states.time import CYCLES
+from sdaxr.states.validation import Count, Natural, NotNegative, Positive, Share, Width, checked
 
 # These are chosen for what a run costs: a run goes on with others, and a prior's file leaves them out.
 _OPERATIONAL = ("compile", "memory", "validate_every", "checkpoint_minutes")
@@ -64,7 +66,7 @@ class Statistics(Options):
     homogeneous: tuple[str, ...] = ()
     symmetries: tuple[Mapping[str, Any], ...] = ()
     missing: str = "error"
-    taper: float | None = None
+    taper: Positive | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -128,27 +130,22 @@ class Optimisation(Options):
     arXiv:2206.00364; Karras et al. (2024), relative errors, arXiv:2312.02696.
     """
 
-    batch: int | None = None
-    shortest: int | None = None
-    learning_rate: float = 1e-3
-    weight_decay: float = 1e-3
-    ema: float = 0.999
-    levels: tuple[float, float] = (5e-3, 100.0)
+    batch: Width | None = None
+    shortest: Count | None = None
+    learning_rate: Positive = 1e-3
+    weight_decay: NotNegative = 1e-3
+    ema: Share = 0.999
+    levels: tuple[Positive, Positive] = (5e-3, 100.0)
     weighting: str = "uniform"
     precision: str = "auto"
     compile: bool = False
-    memory: float = 4e9
-    validate_every: int = 500
-    checkpoint_minutes: float = 1.0
+    memory: Positive = 4e9
+    validate_every: Annotated[int, Meta(ge=1)] = 500
+    checkpoint_minutes: Positive = 1.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.expect("batch", self.batch is None or self.batch > 0, "a positive number")
-        for name in ("learning_rate", "memory", "validate_every", "checkpoint_minutes"):
-            self.expect(name, getattr(self, name) > 0, "a positive number")
-        self.expect("weight_decay", self.weight_decay >= 0, "no negative number")
-        self.expect("ema", 0 <= self.ema <= 1, "a number from 0 to 1")
-        self.expect("levels", 0 < self.levels[0] < self.levels[1], "two positive numbers, the smaller one first")
+        self.expect("levels", self.levels[0] < self.levels[1], "two positive numbers, the smaller one first")
         if self.weighting not in WEIGHTINGS:
             raise OptionError(f"weighting={nearest(self.weighting, WEIGHTINGS)}")
         if self.precision not in (*PRECISIONS, "auto"):
@@ -196,6 +193,8 @@ class Settings:
             If a setting is unknown or impossible.
         """
         gridded, optimisation = bool(sizes.shape), Optimisation.of(optimisation)
+        window, steps = checked("window", window, Count | None), checked("steps", steps, Natural | None)
+        minutes, seed = checked("minutes", minutes, Positive | None), checked("seed", seed, Natural)
         network = {} if network == "auto" else network
         if isinstance(network, Mapping) and network.get("name", "auto") == "auto":
             network = sizes.network(device) | dict(network)
@@ -284,9 +283,3 @@ class Settings:
         if shortest is None or not 1 <= shortest <= window or (windowed and shortest < window):
             expected = "the window itself for a prior of windows of one length" if windowed else "1 to the window"
             raise OptionError(f"shortest={shortest}, expected {expected} ({window})")
-        if self.seed < 0:
-            raise OptionError(f"seed={self.seed}, expected zero or a positive number")
-        for key in ("steps", "minutes"):
-            value = getattr(self, key)
-            if value is not None and (value < 0 or (value == 0 and key == "minutes")):
-                raise OptionError(f"{key}={value}, expected a positive number")

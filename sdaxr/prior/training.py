@@ -43,10 +43,12 @@ from sdaxr.states.infer import infer_layout, state_variables
 from sdaxr.states.inputs import as_dataset
 from sdaxr.states.isolation import isolated
 from sdaxr.states.names import named_time
+from sdaxr.states.validation import options_checked
 
 _log = logging.getLogger(__name__)
 
 
+@options_checked
 @isolated()
 def train(
     trajectories: xr.Dataset | str | Path,

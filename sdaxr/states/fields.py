@@ -23,7 +23,7 @@ from sdaxr.states.coordinates import Coordinate, onto_grid
 from sdaxr.states.names import recognised
 from sdaxr.states.parameters import channel_mean, check_parameter, constant_channel
 from sdaxr.states.places import Places, check_places
-from sdaxr.states.storage import from_file, to_file
+from sdaxr.states.storage import check_arrays, from_file, to_file
 from sdaxr.states.time import TimeAxis, check_kind, phase
 from sdaxr.states.units import check_values
 
@@ -342,5 +342,13 @@ class StateLayout:
 
     @classmethod
     def from_file(cls, arrays: Mapping[str, np.ndarray], metadata: Mapping[str, Any]) -> StateLayout:
-        """The layout that `to_file` took apart."""
-        return cls(**from_file(arrays, metadata))
+        """The layout that `to_file` took apart.
+
+        Raises
+        ------
+        PriorError
+            If the arrays are not those of the layout.
+        """
+        found = cls(**from_file(arrays, metadata))
+        check_arrays(found, arrays)
+        return found

@@ -174,7 +174,7 @@ def state_variables(data: xr.Dataset, variables: Sequence[str] | None = None) ->
     Raises
     ------
     DataError
-        If a name is unknown, or there is no such variable.
+        If a name is unknown or stands twice, or there is no such variable.
     """
     aside = auxiliary(data)
     moving = [str(v) for v in data.data_vars if TIME in data[v].dims and v not in aside]
@@ -182,6 +182,8 @@ def state_variables(data: xr.Dataset, variables: Sequence[str] | None = None) ->
     for name in names:
         if name not in data.data_vars:
             raise DataError(f"variable {schema.nearest(name, map(str, data.data_vars))}")
+    if len(set(names)) < len(names):
+        raise DataError(f"found the variables {names}, expected none of them twice")
     if not names:
         raise DataError(f"found no variable with a 'time' dimension among {list(data.data_vars)}; rename it to 'time'")
     return names

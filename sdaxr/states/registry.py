@@ -13,11 +13,13 @@ A value is converted to the type of its field: ``64``, ``64.0`` and ``"64"`` are
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Mapping
 from dataclasses import MISSING, Field, dataclass, fields
 from typing import Any, Generic, TypeVar
 
-from sdaxr.schema import OptionError, nearest
+from sdaxr.schema import OptionError, nearest, shown
+from sdaxr.states.validation import checked, fields_of
 
 T = TypeVar("T")
 O = TypeVar("O", bound="Options")  # noqa: E741 (options of one class)
@@ -27,14 +29,15 @@ O = TypeVar("O", bound="Options")  # noqa: E741 (options of one class)
 class Options:
     """Base of frozen dataclasses that hold options. A value is converted to the type of its field.
 
-    Fields are annotated with ``int``, ``float``, ``bool``, ``str``, tuples of these, and ``| None``. A value of another
-    type is not converted. A field with ``metadata={"registry": REGISTRY}`` holds an object of this
-    registry; a name or a mapping is replaced by the object that it describes.
+    Fields are annotated with ``int``, ``float``, ``bool``, ``str``, the numbers with bounds of
+    `sdaxr.states.validation`, tuples of these, and ``| None``. A value of another type is not converted. A field with
+    ``metadata={"registry": REGISTRY}`` holds an object of this registry; a name or a mapping is replaced by the object
+    that it describes.
     """
 
     def __post_init__(self) -> None:
         for field in fields(self):
-            value = _converted(field, getattr(self, field.name), type(self).__name__)
+            value = _converted(type(self), field, getattr(self, field.name), type(self).__name__)
             object.__setattr__(self, field.name, value)
 
     @classmethod
@@ -50,12 +53,14 @@ class Options:
             return value
         if value is None or isinstance(value, Mapping):
             return cls(**_checked(cls, value or {}, cls.__name__))
-        raise OptionError(f"found {value!r}, expected {cls.__name__}(...) or a mapping of its options")
+        raise OptionError(f"found {shown(value)}, expected {cls.__name__}(...) or a mapping of its options")
 
     def expect(self, name: str, holds: bool, expected: str) -> None:
         """Raise `OptionError` for the option ``name`` unless ``holds``; ``expected`` describes its values."""
         if not holds:
-            raise OptionError(f"found {name}={getattr(self, name)!r} for {type(self).__name__}, expected {expected}")
+            raise OptionError(
+                f"found {name}={shown(getattr(self, name))} for {type(self).__name__}, expected {expected}"
+            )
 
     def to_dict(self) -> dict[str, Any]:
         """All options in the types of JSON; the inverse of `of`."""
@@ -140,8 +145,8 @@ class Registry(Generic[T]):
         given = {"name": value} if isinstance(value, str) else value
         if not isinstance(given, Mapping) or not isinstance(given.get("name"), str):
             raise OptionError(
-                f"found {value!r} for the {self.what}, expected one of {', '.join(self.names())}, a mapping with a "
-                f"'name' and options, or a {self.what} object"
+                f"found {shown(value)} for the {self.what}, expected one of {', '.join(self.names())}, a mapping "
+                f"with a 'name' and options, or a {self.what} object"
             )
         name = given["name"]
         kind = self.kind(name)
@@ -176,7 +181,7 @@ def _checked(kind: type[Any], options: Mapping[str, Any], owner: str) -> dict[st
     missing = [name for name, field in known.items() if name not in options and _is_required(field)]
     if missing:
         raise OptionError(f"{owner} needs the option {', '.join(missing)}")
-    return {key: _converted(known[key], value, owner) for key, value in options.items()}
+    return {key: _converted(kind, known[key], value, owner) for key, value in options.items()}
 
 
 def _is_required(field: Field[Any]) -> bool:
@@ -195,86 +200,13 @@ def _listed(value: Any) -> Any:
     return {key: _listed(each) for key, each in value.items()} if isinstance(value, Mapping) else value
 
 
-def _converted(field: Field[Any], value: Any, owner: str) -> Any:
-    """``value`` in the type of the field; unchanged where the type is none that is converted."""
+def _converted(cls: type[Any], field: Field[Any], value: Any, owner: str) -> Any:
+    """``value`` in the type of the field, within its bounds."""
     registry = field.metadata.get("registry")
     if registry is not None:
         return registry.build(value) if isinstance(value, str | Mapping) else value
-    annotation = field.type if isinstance(field.type, str) else getattr(field.type, "__name__", str(field.type))
-    kinds = [kind.strip() for kind in annotation.split("|")]
-    if value is None and "None" in kinds:
-        return None
-    readers = [_reader(kind) for kind in kinds if kind != "None"]
-    for reader in readers:
-        if reader is None:  # a type that is not converted: the class checks it
-            return value
-        try:
-            return reader[0](value)
-        except (TypeError, ValueError, OverflowError):
-            continue
-    expected = " or ".join(reader[1] for reader in readers if reader is not None)
-    example = "" if field.default is MISSING or field.default is None else f" such as {_listed(field.default)}"
-    raise OptionError(f"found {field.name}={value!r} for {owner}, expected {expected}{example}")
-
-
-def _reader(kind: str) -> tuple[Callable[[Any], Any], str] | None:
-    """A function that converts a value to this type or raises, and words for the type; None if there is none."""
-    if kind in _READERS:
-        return _READERS[kind]
-    head, bracket, inside = kind.removesuffix("]").partition("[")
-    if head not in ("tuple", "Sequence", "list") or not bracket:
-        return None
-    inner = inside.removesuffix(", ...")
-    if head != "tuple" or inner != inside:
-        reader = _reader(inner)
-        return (lambda value: _sequence(value, reader, inner), f"a list of {reader[1] if reader else inner}")
-    parts = [part.strip() for part in inside.split(",")]
-    reader = _reader(parts[0])
-    return (lambda value: _sequence(value, reader, inner, len(parts)), f"{len(parts)} values of {parts[0]}")
-
-
-def _sequence(
-    value: Any, reader: tuple[Callable[[Any], Any], str] | None, inner: str, length: int | None = None
-) -> tuple[Any, ...]:
-    # In Python a text is a sequence of characters; here it is one name.
-    if isinstance(value, str | Mapping):
-        value = [value]
-    found = tuple(value if reader is None else map(reader[0], value))
-    if length not in (None, len(found)):
-        raise ValueError(inner)
-    return found
-
-
-def _whole(value: Any) -> int:
-    number = _number(value)
-    if number != int(number):
-        raise ValueError(value)
-    return int(value) if isinstance(value, int) else int(number)
-
-
-def _number(value: Any) -> float:
-    number = float(value)
-    if number != number or isinstance(value, bool):
-        raise ValueError(value)
-    return number
-
-
-def _truth(value: Any) -> bool:
-    truths = {"true": True, "false": False}
-    if str(value).lower() not in truths:
-        raise ValueError(value)
-    return truths[str(value).lower()]
-
-
-def _text(value: Any) -> str:
-    if not isinstance(value, str):
-        raise TypeError(value)
-    return value
-
-
-_READERS: dict[str, tuple[Callable[[Any], Any], str]] = {
-    "int": (_whole, "a whole number"),
-    "float": (_number, "a number"),
-    "bool": (_truth, "true or false"),
-    "str": (_text, "a text"),
-}
+    default = None if field.default is MISSING else field.default
+    kind = fields_of(cls).get(field.name, Any)
+    example = None if default is None else _listed(default)
+    # Only what is infinite where nothing is given can be.
+    return checked(field.name, value, kind, owner=owner, infinite=default == math.inf, example=example)

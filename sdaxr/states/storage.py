@@ -2,18 +2,123 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
+import msgspec
 import numpy as np
+from msgspec import Meta
 
+from sdaxr.schema import PriorError
 from sdaxr.states.climatology import Climatology
 from sdaxr.states.coordinates import Coordinate
+from sdaxr.states.months import ANCHORS
 from sdaxr.states.places import Places
-from sdaxr.states.time import TimeAxis
+from sdaxr.states.time import CYCLES, TimeAxis
+from sdaxr.states.validation import Count, Natural, Number, Positive
 
 if TYPE_CHECKING:
     from sdaxr.states.fields import StateLayout
+
+
+Name = Annotated[str, Meta(min_length=1, max_length=256, pattern=r"^[^\x00-\x1f]+$")]
+"""The name of a variable or a dimension."""
+
+
+class TimeHeader(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What a header says of a time axis (`TimeAxis`)."""
+
+    kind: Literal["float", "timedelta", "datetime", "cftime"]
+    step: Positive
+    units: str
+    calendar: str = ""
+    phase: Number = 0.0
+    months: Natural = 0
+    anchor: str = ""
+
+
+class PlaceHeader(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What a header says of latitudes or longitudes (`Places`)."""
+
+    dims: list[Name]
+    attrs: dict[str, Any]
+
+
+class LayoutHeader(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What a header says of a layout."""
+
+    variables: Annotated[list[Name], Meta(min_length=1)]
+    attrs: dict[str, dict[str, Any]]
+    layered: list[Name]
+    layer: Name | None
+    space: Annotated[list[Name], Meta(max_length=2)]
+    sizes: dict[str, Count]
+    cycles: list[str]
+    time: TimeHeader
+    coord_attrs: dict[str, dict[str, Any]]
+    coord_names: dict[str, list[Any]]
+    gappy: bool = False
+    parameters: list[Name] = []
+    places: dict[str, PlaceHeader] = {}
+    climatology: dict[str, Any] | None = None
+
+    def check(self) -> None:
+        """Raise `PriorError` if two entries contradict each other."""
+        dims = [*([] if self.layer is None else [self.layer]), *self.space]
+        calendar = self.time.kind in ("datetime", "cftime")
+        for name, holds in {
+            "variables": len(set(self.variables)) == len(self.variables),
+            "attrs": set(self.attrs) == set(self.variables),
+            "layered": set(self.layered) <= set(self.variables) and bool(self.layered) == (self.layer is not None),
+            "sizes": set(self.sizes) == set(dims) and len(set(dims)) == len(dims),
+            "coord_attrs": set(self.coord_attrs) <= set(dims),
+            "coord_names": set(self.coord_names) <= set(self.coord_attrs),
+            "cycles": set(self.cycles) <= set(CYCLES) and (calendar or not self.cycles),
+            "parameters": set(self.parameters) <= set(self.variables),
+            "places": all(set(p.dims) <= set(self.space) for p in self.places.values()),
+            "time.calendar": bool(self.time.calendar) == calendar,
+            "time.anchor": self.time.anchor in ("", *ANCHORS),
+        }.items():
+            if not holds:
+                raise PriorError(f"found the entry layout.{name}, which does not go with the other entries")
+
+
+def check_arrays(layout: StateLayout, arrays: Mapping[str, np.ndarray]) -> None:
+    """Raise `PriorError` unless the arrays of a layout have the shapes of its sizes, and values that can be meant.
+
+    Where the mask has no data, there is no mean and no standard deviation.
+    """
+    whole = (layout.channels, *layout.shape)
+    present = np.ones(whole, bool) if layout.mask is None else layout.mask
+    expected = {"layout.mean": (whole,), "layout.std": (whole,), "layout.mask": (whole,)}
+    expected |= {f"layout.coord.{d}": ((layout.sizes[d],),) for d in layout.coords}
+    expected |= {f"layout.context.{name}": (layout.shape,) for name in layout.context}
+    expected |= {f"layout.place.{n}": (tuple(layout.sizes[d] for d in p.dims),) for n, p in layout.places.items()}
+    for name, array in arrays.items():
+        if name.startswith("layout.climatology.") and layout.climatology is not None:
+            shapes: tuple[tuple[int, ...], ...] = tuple((len(array), *s) for s in _broadcast(whole))
+        elif name not in expected:
+            raise PriorError(f"found the tensor '{name}', which does not belong to the layout")
+        else:
+            shapes = tuple(_broadcast(whole)) if name in ("layout.mean", "layout.std") else expected[name]
+        if array.shape not in shapes:
+            raise PriorError(f"found the tensor '{name}' of shape {array.shape}, expected {shapes[-1]}")
+        # A grid point that a model does not have has no latitude.
+        alike = array.shape[-len(whole) :] if name in ("layout.mean", "layout.std") else None
+        values = np.broadcast_to(array, whole)[present] if alike else array
+        if not name.startswith(("layout.place", "layout.climatology")) and not np.isfinite(values).all():
+            raise PriorError(f"found values that are not finite in the tensor '{name}', expected none")
+        if name == "layout.std" and not (values > 0).all():
+            raise PriorError("found standard deviations that are not positive in the tensor 'layout.std'")
+    for name, coordinate in layout.coords.items():
+        if coordinate.values.shape != (layout.sizes[name],):
+            raise PriorError(f"found {coordinate.values.size} labels of '{name}', expected {layout.sizes[name]}")
+
+
+def _broadcast(shape: tuple[int, ...]) -> list[tuple[int, ...]]:
+    """The shapes of as many dimensions that broadcast to ``shape``, itself last."""
+    return list(itertools.product(*((1, size) for size in shape)))
 
 
 def to_file(layout: StateLayout) -> tuple[dict[str, np.ndarray], dict[str, Any]]:

@@ -18,6 +18,8 @@ from sdaxr.states.months import ANYWHERE, month_labels, months_after, months_bet
 CYCLES = ("hour_of_day", "day_of_year")
 # A series in which more of the steps are gaps has no step.
 _MOST_GAPS = 0.2
+# Times of a trajectory: three years of seconds.
+_MOST = 100_000_000
 
 _Labelled = TypeVar("_Labelled", xr.Dataset, xr.DataArray)
 
@@ -77,7 +79,17 @@ class TimeAxis:
         return later
 
     def after(self, start: Any, count: int) -> np.ndarray:
-        """``count`` times from ``start`` on, shape (count,)."""
+        """``count`` times from ``start`` on, shape (count,).
+
+        Raises
+        ------
+        DataError
+            If these are more than any computer holds the states of.
+        """
+        if count > _MOST:
+            raise DataError(
+                f"found a window of {count:.3g} steps of {self}, expected at most {_MOST:,}; look for a wrong time"
+            )
         return self.at(start, np.arange(count))
 
     def places(self, times: xr.DataArray, origin: Any) -> np.ndarray:

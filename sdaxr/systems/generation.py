@@ -17,6 +17,7 @@ from sdaxr.archives.reading import open_archive
 from sdaxr.archives.seeds import unit_seed
 from sdaxr.archives.workers import map_units
 from sdaxr.schema import SPLITS, TIME, TRAJECTORY, VERSION, ArchiveError, DivergenceError, OptionError, check_least
+from sdaxr.states.validation import options_checked
 from sdaxr.systems.base import System
 from sdaxr.systems.registry import open_system
 
@@ -25,6 +26,7 @@ __all__ = ["generate"]
 _log = logging.getLogger(__name__)
 
 
+@options_checked
 def generate(
     system: str | System,
     store: str | os.PathLike[str],

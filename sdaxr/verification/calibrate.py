@@ -38,6 +38,7 @@ from sdaxr.posterior.samplers.registry import describe_sampler, resolve_sampler
 from sdaxr.prior.files import Prior, open_prior
 from sdaxr.schema import ArchiveError, OptionError, check_least, nearest
 from sdaxr.states.fields import StateLayout
+from sdaxr.states.validation import options_checked
 from sdaxr.systems.base import System
 from sdaxr.systems.layout import system_layout
 from sdaxr.systems.registry import open_system
@@ -53,6 +54,7 @@ PASSED_ON = {
 """Parameters of these functions that `calibrate` passes on."""
 
 
+@options_checked
 def calibrate(
     truth: xr.Dataset | str | System,
     operator: Operator,

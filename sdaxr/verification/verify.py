@@ -32,6 +32,7 @@ from sdaxr.archives.provenance import provenance_attrs
 from sdaxr.schema import GridError, OptionError, nearest
 from sdaxr.states.axes import ensemble_dimension, is_latitude, space_dimensions
 from sdaxr.states.inputs import as_dataset
+from sdaxr.states.validation import options_checked
 from sdaxr.verification import observed
 from sdaxr.verification.alignment import align, time_dimensions
 
@@ -54,6 +55,7 @@ _NAMES = {
 }
 
 
+@options_checked
 def verify(posterior: xr.Dataset, truth: xr.Dataset, *, metrics: Sequence[str] | None = None) -> xr.Dataset:
     """Scores of ``posterior`` against ``truth``, for each variable and time, or against observations.
 

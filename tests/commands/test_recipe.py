@@ -167,7 +167,7 @@ def test_a_training_is_checked_before_anything_runs_and_has_its_options(tmp_path
     for change, message in [
         ({"network": "convolutionl"}, "step 2 .train.*Did you mean 'convolutional'"),
         ({"network": {"name": "mlp", "widht": 8}}, "Did you mean 'width'"),
-        ({"optimisation": {"batch": 0}}, "batch=0 for Optimisation, expected a positive number"),
+        ({"optimisation": {"batch": 0}}, "batch=0 for Optimisation, expected a whole number of at least 1"),
         ({"statistics": {"normalise": "pont"}}, "Did you mean 'point'"),
     ]:
         with pytest.raises(OptionError, match=message):

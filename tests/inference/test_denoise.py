@@ -165,7 +165,7 @@ def test_any_length_at_least_the_window():
     [
         ({}, {"method": "posteriour"}, OptionError, "Did you mean 'posterior'"),
         ({}, {"error": 0.0}, OptionError, "expected a positive number in the units of the data"),
-        ({}, {"error": float("nan")}, OptionError, "expected a positive number"),
+        ({}, {"error": float("nan")}, OptionError, "expected a number"),
         ({}, {"error": {"a": 1.0}}, OptionError, r"no value for \['b'\]"),
         ({}, {"error": {"a": 1.0, "c": 1.0}}, OptionError, "error for the variable 'c'"),
         ({}, {"members": 0}, OptionError, "members=0"),

@@ -140,7 +140,7 @@ def test_layers_pass_through():
         ('{"op": "coarsen", "factr": 2}', "no parameter 'factr'.*Did you mean 'factor'"),
         ('{"op": "coarsen"}', "lacks the parameter 'factor'"),
         ('{"op": "compose", "steps": []}', "'steps', a list of operators"),
-        ('{"op": "scale", "factor": null}', "factor is None, expected a finite number"),
+        ('{"op": "scale", "factor": null}', "factor=None for operator .scale., expected a number"),
     ],
 )
 def test_bad_json_is_explained(text, message):

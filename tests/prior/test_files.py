@@ -87,7 +87,7 @@ def test_the_many_vectors_of_an_augmented_prior_are_rounded_and_stay_orthonormal
     network = assemble(prior.layout, about)
     assert network.modes is not None
     network.modes.measure([torch.randn(500, 2, 8, 8, generator=torch.Generator().manual_seed(0))])
-    operator = {"operator": op.sin().to_dict(), "stored": {"u": "sin_u"}}
+    operator = {"operator": op.sin().to_dict(), "stored": {"u": "v"}}
     augmented = Prior(prior.layout, network, prior.reference, about | {"augment": {"sin": operator}})
     again = open_prior(augmented.save(tmp_path / "p.safetensors", dtype=torch.float16)).network.modes
     assert again is not None

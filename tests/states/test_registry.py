@@ -89,7 +89,7 @@ def test_objects_names_and_mappings(value: Any, expected: Shape) -> None:
         ({"name": "polygon", "corners": [1.5]}, "expected a list of a whole number"),
         ({"name": "polygon", "corners": 4}, "corners=4 for polygon, expected a list"),
         ({"name": "polygon", "corners": [], "filled": 2}, "expected true or false such as False"),
-        ({"name": "polygon", "corners": [], "limits": [1, 2, 3]}, "expected 2 values of float"),
+        ({"name": "polygon", "corners": [], "limits": [1, 2, 3]}, "expected 2 values, a number each"),
         ({"name": "polygon", "corners": [], "names": [1]}, "expected a list of a text"),
         ({"name": "polygon", "corners": [], "seed": float("inf")}, "expected a whole number"),
         ({"radius": 1}, "expected one of circle, missing, polygon, a mapping with a 'name'"),

@@ -24,6 +24,8 @@ from sdaxr.schema import TIME, ArchiveError, DataError
 
 TEXT = (".csv", ".tsv", ".txt", ".dat")
 PARQUET = (".parquet", ".pq")
+# Characters of a line of a table, of which the longest have some thousands.
+_LONGEST = 1 << 20
 _COMPRESSED: dict[str, Callable[..., Any]] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
 
 
@@ -90,7 +92,9 @@ def _header(path: Path) -> tuple[int, str]:
     """Number of lines with comments, and the line of the header."""
     # Without the byte order mark that spreadsheets write.
     with _COMPRESSED.get(path.suffix.lower(), open)(path, "rt", encoding="utf-8-sig") as file:
-        for number, line in enumerate(file):
+        for number, line in enumerate(iter(lambda: file.readline(_LONGEST), "")):
+            if len(line) == _LONGEST or "\0" in line:
+                raise ValueError(f"its line {number + 1} is no text, or has {_LONGEST:,} characters and more")
             if line.strip() and not line.startswith("#"):
                 return number, line.strip()
     raise ArchiveError(f"'{path}' is empty, expected a line with the names of the columns")

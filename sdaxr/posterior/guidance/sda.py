@@ -25,6 +25,7 @@ from sdaxr.posterior.covariance.registry import UNCERTAINTIES
 from sdaxr.posterior.covariance.variance import Measured, Scalar
 from sdaxr.posterior.guidance.base import GuidedDenoiser, ScoreMethod, pulled_back, through_network
 from sdaxr.schema import OptionError
+from sdaxr.states.validation import Number, checked
 
 if TYPE_CHECKING:
     from sdaxr.prior.files import Prior
@@ -51,7 +52,7 @@ class SDA(ScoreMethod):
 
     def __post_init__(self) -> None:
         if isinstance(self.variance, Real) and not isinstance(self.variance, bool):
-            object.__setattr__(self, "variance", Scalar(float(self.variance)))
+            object.__setattr__(self, "variance", Scalar(checked("variance", self.variance, Number)))
         super().__post_init__()
         if not isinstance(self.variance, Uncertainty):
             raise OptionError(

@@ -12,6 +12,7 @@ from sdaxr.posterior.samplers.levels import GRIDS
 from sdaxr.posterior.samplers.predictor_corrector import Algorithm, Corrector, Predictor, PredictorCorrector
 from sdaxr.schema import OptionError, nearest
 from sdaxr.states.registry import Options
+from sdaxr.states.validation import Count, Few, NotNegative, Width
 
 # Noise level at which sampling begins: noise of 80 standard deviations hides the states.
 LARGEST = 80.0
@@ -62,17 +63,17 @@ class Sampler(Options, ABC):
         Rozet & Louppe (2023). With the length of the window, no state is evaluated twice. See `sdaxr.prior.blanket`.
     """
 
-    steps: int = 32
+    steps: Width = 32
     grid: str = "log-snr"
-    corrections: int = 3
-    tau: float = 0.5
+    corrections: Few = 3
+    tau: NotNegative = 0.5
     above: float = 0.1
     below: float = 3.0
-    largest: float | None = None
-    smallest: float = 0.0
-    attempts: int = 3
+    largest: NotNegative | None = None
+    smallest: NotNegative = 0.0
+    attempts: Few = 3
     mixing: bool = True
-    stride: int = 1
+    stride: Count = 1
 
     name: ClassVar[str] = ""
     # Whether the members of an ensemble depend on each other.
@@ -87,10 +88,7 @@ class Sampler(Options, ABC):
         super().__post_init__()
         if self.grid not in GRIDS:
             raise OptionError(f"grid={nearest(self.grid, GRIDS)}")
-        least = {"steps": 1, "corrections": 0, "tau": 0, "attempts": 1, "stride": 1, "largest": 0, "smallest": 0}
-        for key, bound in least.items():
-            if getattr(self, key) is not None and getattr(self, key) < bound:
-                raise OptionError(f"{key}={getattr(self, key)}, expected at least {bound}")
+        self.expect("attempts", self.attempts > 0, "at least one")
         if self.above > self.below:
             raise OptionError(f"above={self.above} and below={self.below}, expected above to be the smaller level")
 

@@ -20,6 +20,7 @@ from torch import Tensor
 from sdaxr.posterior.samplers.base import Sampler
 from sdaxr.posterior.samplers.predictor_corrector import Noise, Predictor
 from sdaxr.schema import OptionError
+from sdaxr.states.validation import Few
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,7 @@ class Ancestral(Sampler):
     """
 
     grid: str = "karras"
-    corrections: int = 1
+    corrections: Few = 1
 
     name: ClassVar[str] = "ancestral"
 

@@ -18,6 +18,7 @@ from sdaxr.posterior.samplers.base import Sampler
 from sdaxr.posterior.samplers.ddim import DDIMStep
 from sdaxr.posterior.samplers.langevin import ScoreLangevinCorrector
 from sdaxr.posterior.samplers.predictor_corrector import Corrector, Predictor
+from sdaxr.states.validation import Few, Width
 
 
 @dataclass(frozen=True)
@@ -36,12 +37,12 @@ class Exponential(Sampler):
         As in `Sampler`; ``tau`` is the :math:`\tau` of the formula.
     """
 
-    steps: int = 256
+    steps: Width = 256
     grid: str = "uniform"
-    corrections: int = 1
+    corrections: Few = 1
     above: float = 0.0
     below: float = math.inf
-    attempts: int = 1
+    attempts: Few = 1
     mixing: bool = False
 
     name: ClassVar[str] = "exponential"

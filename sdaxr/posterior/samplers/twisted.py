@@ -68,6 +68,7 @@ from sdaxr.posterior.samplers.predictor_corrector import (
     Tick,
     check_size,
 )
+from sdaxr.states.validation import Few, Positive, Share, Width
 
 _log = logging.getLogger(__name__)
 
@@ -103,14 +104,14 @@ class Twisted(Sampler):
         Particles are resampled where their effective number is below this fraction of all, from 0 (never) to 1.
     """
 
-    steps: int = 32
-    corrections: int = 5
+    steps: Width = 32
+    corrections: Few = 5
     above: float = 0.3
     below: float = 10.0
-    attempts: int = 1
-    candidates: int = 24
-    narrow: float = 0.5
-    threshold: float = 0.3
+    attempts: Few = 1
+    candidates: Few = 24
+    narrow: Positive = 0.5
+    threshold: Share = 0.3
 
     name: ClassVar[str] = "twisted"
     together: ClassVar[bool] = True
@@ -118,9 +119,7 @@ class Twisted(Sampler):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.expect("threshold", 0 <= self.threshold <= 1, "a fraction from 0 to 1")
         self.expect("candidates", self.candidates >= 1, "at least 1")
-        self.expect("narrow", self.narrow > 0, "a noise level above 0")
 
     def build(
         self, levels: tuple[float, float], *, hidden: float = 0.0, power: Callable[[], Power] = lambda: always
@@ -166,7 +165,7 @@ class TwistedParticles:
     """
 
     alone: PredictorCorrector
-    candidates: int = 1
+    candidates: Few = 1
     narrow: float = 0.5
     threshold: float = 0.3
     power: Power = always

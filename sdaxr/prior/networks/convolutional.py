@@ -16,6 +16,10 @@ from torch import Tensor, nn
 
 from sdaxr.prior.networks.base import Inputs, Network, NetworkModule
 from sdaxr.prior.networks.embedding import NoiseEmbedding
+from sdaxr.states.validation import Few, Width
+
+# States from one tap of the widest kernel to the next: more than any trajectory has.
+_FARTHEST = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -45,17 +49,16 @@ class TemporalConvolution(Network):
 
     gridded: ClassVar[bool] = False
 
-    width: int = 64
-    blocks: int = 4
-    kernel: int = 5
-    dilation: int = 1
+    width: Width = 64
+    blocks: Few = 4
+    kernel: Width = 5
+    dilation: Width = 1
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.expect("width", self.width > 0, "at least one channel")
-        self.expect("blocks", self.blocks >= 0, "no negative number")
-        self.expect("kernel", self.kernel > 0 and self.kernel % 2 == 1, "an odd number of states")
-        self.expect("dilation", self.dilation > 0, "1 or more")
+        self.expect("kernel", self.kernel % 2 == 1, "an odd number of states")
+        widest = self.dilation ** max(0, self.blocks - 1)
+        self.expect("dilation", widest <= _FARTHEST, f"one whose power is at most {_FARTHEST:,} in the last block")
 
     def module(self, inputs: Inputs) -> NetworkModule:
         return _TemporalConvolution(self, inputs)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from sdaxr.prior.networks.base import Inputs, Network, NetworkModule
 from sdaxr.prior.networks.embedding import NoiseEmbedding
+from sdaxr.states.validation import Few, Width
 
 
 @dataclass(frozen=True)
@@ -33,13 +34,8 @@ class ResidualMLP(Network):
     gridded: ClassVar[bool] = False
     windowed: ClassVar[bool] = True
 
-    width: int = 256
-    blocks: int = 5
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.expect("width", self.width > 0, "at least one unit")
-        self.expect("blocks", self.blocks >= 0, "no negative number")
+    width: Width = 256
+    blocks: Few = 5
 
     def module(self, inputs: Inputs) -> NetworkModule:
         return _ResidualMLP(self, inputs)

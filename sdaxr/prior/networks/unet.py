@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from sdaxr.prior.networks.base import Inputs, Network, NetworkModule
 from sdaxr.prior.networks.embedding import NoiseEmbedding
 from sdaxr.prior.networks.layers import Block, Coarser, Finer, SpaceConvolution, from_patches, to_patches
+from sdaxr.states.validation import Few, Width, Widths
 
 
 @dataclass(frozen=True)
@@ -55,19 +56,18 @@ class SpaceTimeUNet(Network):
 
     gridded: ClassVar[bool] = True
 
-    widths: tuple[int, ...] = (32, 64, 128)
-    blocks: int = 2
-    deepest: int | None = None
-    kernel: int = 3
-    temporal: int = 3
-    patch: int = 2
-    refine: int = 0
+    widths: Widths = (32, 64, 128)
+    blocks: Few = 2
+    deepest: Few | None = None
+    kernel: Width = 3
+    temporal: Few = 3
+    patch: Width = 2
+    refine: Few = 0
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _check_sizes(self)
-        self.expect("temporal", self.temporal == 0 or (self.temporal > 0 and self.temporal % 2 == 1), "odd, or 0")
-        self.expect("refine", self.refine >= 0, "no negative number of channels")
+        _check_kernel(self)
+        self.expect("temporal", self.temporal == 0 or self.temporal % 2 == 1, "an odd number of states, or 0")
 
     def module(self, inputs: Inputs) -> NetworkModule:
         return _SpaceTimeUNet(self, inputs)
@@ -96,26 +96,22 @@ class WindowUNet(Network):
     gridded: ClassVar[bool] = True
     windowed: ClassVar[bool] = True
 
-    widths: tuple[int, ...] = (96, 192, 384)
-    blocks: int = 3
-    deepest: int | None = None
-    kernel: int = 3
-    patch: int = 1
+    widths: Widths = (96, 192, 384)
+    blocks: Few = 3
+    deepest: Few | None = None
+    kernel: Width = 3
+    patch: Width = 1
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _check_sizes(self)
+        _check_kernel(self)
 
     def module(self, inputs: Inputs) -> NetworkModule:
         return _WindowUNet(self, inputs)
 
 
-def _check_sizes(options: SpaceTimeUNet | WindowUNet) -> None:
-    options.expect("widths", bool(options.widths) and min(options.widths) > 0, "the channels of at least one level")
-    options.expect("blocks", options.blocks >= 0, "no negative number")
-    options.expect("deepest", options.deepest is None or options.deepest >= 0, "no negative number")
-    options.expect("kernel", options.kernel > 0 and options.kernel % 2 == 1, "an odd number of grid points")
-    options.expect("patch", options.patch > 0, "at least one grid point")
+def _check_kernel(options: SpaceTimeUNet | WindowUNet) -> None:
+    options.expect("kernel", options.kernel % 2 == 1, "an odd number of grid points")
 
 
 class _SpaceTimeUNet(NetworkModule):
