@@ -64,6 +64,7 @@ class Header(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     augment: dict[str, Augment] = {}
     modes: Modes | None = None
     share: list[Share] | None = None
+    symmetries: list[dict[str, Any]] | None = None
     shared_noise: bool = False
     sampling: Sampling = Sampling()
     name: str = "unnamed"
