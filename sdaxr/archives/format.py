@@ -13,6 +13,7 @@ import numpy as np
 import xarray as xr
 
 from sdaxr.archives.configuration import CONFIG, HASH
+from sdaxr.archives.remote import Remote
 from sdaxr.schema import ArchiveError
 
 PENDING, COMPLETE, FAILED = 0, 1, 2
@@ -61,7 +62,7 @@ def read_metadata(path: Path) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def is_netcdf(path: Path) -> bool:
+def is_netcdf(path: Path | Remote) -> bool:
     """Whether a file of this name is NetCDF."""
     return path.suffix == ".nc"
 

@@ -21,7 +21,7 @@ import numpy as np
 import xarray as xr
 from tqdm.auto import tqdm
 
-from sdaxr.archives.archive import Archive
+from sdaxr.archives.creation import UnitArchive
 from sdaxr.archives.ensemble import Ensemble
 from sdaxr.archives.workers import active_client, map_units, send
 from sdaxr.inference.problem import Problem
@@ -36,7 +36,7 @@ from sdaxr.states.parameters import warn_of_residuals
 _log = logging.getLogger(__name__)
 
 # Seed, archive, and the arguments chunk and most of `draw_batch`.
-_How = tuple[int, Archive | None, int, int | None]
+_How = tuple[int, UnitArchive | None, int, int | None]
 # Cost of both draws, over that of the first one.
 _MOST = 3.0
 # Attributes of a result whose members have been drawn again, and of its unfinished archive: the sampler, and why its
@@ -203,7 +203,7 @@ def draw_batch(
     problem: Problem,
     batches: Sequence[Sequence[int]],
     seed: int,
-    archive: Archive | None,
+    archive: UnitArchive | None,
     chunk: int,
     most: int | None = None,
     tick: Callable[[int], Any] = lambda _: None,
