@@ -33,7 +33,7 @@ from typing import TypeVar
 from sdaxr.archives.remote import Remote
 from sdaxr.schema import ArchiveError
 
-PlaceT = TypeVar("PlaceT", Path, Remote)
+PlaceT = TypeVar("PlaceT", Path, Remote, Path | Remote)
 
 PARTIAL = ".partial"
 _WORKSPACE = re.compile(rf"\.(?P<name>.+)\.[0-9a-f]{{32}}{re.escape(PARTIAL)}")

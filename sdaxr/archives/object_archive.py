@@ -33,7 +33,7 @@ from sdaxr.archives.configuration import CONFIG, HASH, config_attrs, difference
 from sdaxr.archives.finished import partial_of
 from sdaxr.archives.format import COMPLETE, STATUS, STORED, UNIT, VARIABLES, is_netcdf, whole_netcdf_attrs
 from sdaxr.archives.netcdf import to_netcdf
-from sdaxr.archives.objects import ROOT, UNFINISHED, Objects, UnfinishedStore
+from sdaxr.archives.objects import ROOT, UNFINISHED, WRITER, Objects, UnfinishedStore
 from sdaxr.archives.remote import Remote, local_copy
 from sdaxr.archives.remote_reading import (
     FAILED_UNITS,
@@ -245,7 +245,12 @@ class ObjectArchive:
             found = Found(self._netcdf_metadata(), found.unfinished)
         attrs = own_attrs_of(found.current)
         if not attrs:
-            self._check_free(found, overwrite=overwrite)
+            writer = self._objects.get(WRITER)
+            if writer is None:
+                self._check_free(found, overwrite=overwrite)
+            if writer is None or writer.decode() == self.digest:
+                # Another process may be about to create the same archive, of the same objects.
+                return False
         elif attrs[HASH] == self.digest and not (overwrite and found.finished):
             return True
         elif not overwrite:
@@ -254,15 +259,12 @@ class ObjectArchive:
                 f"'{self.place}' was made with another configuration (there -> in this run): {changes}. Use the same "
                 "configuration to resume or reuse it, choose another path, or pass overwrite=True"
             )
-        if found.root is not None and not self._netcdf:
-            # First what says that it is complete.
-            self._objects.delete(ROOT)
-        self._objects.clear()
+        self._objects.take(self.digest.encode())
         return False
 
     def _check_free(self, found: Found, *, overwrite: bool) -> None:
-        """Raise `ArchiveError` if something else than leftovers of an archive has the place."""
-        if found.root is not None or (found.unfinished is None and self._objects.keys("")) or self._is_object():
+        """Raise `ArchiveError` if something else has the place."""
+        if found.root is not None or self._objects.keys("") or self._is_object():
             refused = "not overwritten, remove it" if overwrite else "choose another path, or remove it"
             raise ArchiveError(f"'{self.place}' exists and is no archive of sdaxr; {refused}")
 
@@ -280,7 +282,8 @@ class ObjectArchive:
         written = Objects(memory)
         objects = {key: written.get(key) or b"" for key in written.keys("")}
         last = objects.pop(ROOT)
-        self._objects.put(objects)
+        self._objects.put_last(WRITER, self.digest.encode())
+        self._objects.put_kept(objects)
         self._objects.put_last(UNFINISHED_ROOT, last)
 
     def _mark_lost(self) -> None:

@@ -22,8 +22,13 @@ from sdaxr.schema import ArchiveError
 
 ROOT = "zarr.json"
 UNFINISHED = "sdaxr.partial"
+# Who writes here: the first object that is written and the last one that is removed, so that what a killed writer has
+# left is known.
+WRITER = f"{UNFINISHED}/writer"
 # As many objects are written at once.
 _TOGETHER = 16
+# As often is written again what a store has not kept.
+_TRIES = 3
 
 
 class GuardedStore(WrapperStore[Store]):
@@ -164,6 +169,23 @@ class Objects:
         """Write objects, several at once."""
         _run(_written(self.store, objects))
 
+    def put_kept(self, objects: Mapping[str, bytes]) -> None:
+        """Write objects, and see that the store keeps them.
+
+        Raises
+        ------
+        ArchiveError
+            If the store cannot be written, or does not keep what is written.
+        """
+        waiting = dict(objects)
+        for _ in range(_TRIES):
+            self.put(waiting)
+            there = self.keys("")
+            waiting = {key: data for key, data in waiting.items() if key not in there}
+            if not waiting:
+                return
+        raise ArchiveError(f"cannot write {', '.join(map(repr, waiting))}: {LOST}; run the same job again")
+
     def put_last(self, key: str, data: bytes) -> None:
         """Write the object that says that the others are there, and see that the store keeps it.
 
@@ -172,7 +194,7 @@ class Objects:
         ArchiveError
             If the store cannot be written, or does not keep what is written.
         """
-        for _ in range(3):
+        for _ in range(_TRIES):
             self.put({key: data})
             if self.get(key) == data:
                 return
@@ -185,6 +207,12 @@ class Objects:
     def clear(self, prefix: str = "") -> None:
         """Remove all objects beneath ``prefix``, one by one: a bucket stays where the prefix is all of it."""
         _run(_removed(self.store, self.keys(prefix)))
+
+    def take(self, writer: bytes) -> None:
+        """Remove what is there, for a writer of this name; at any moment of it nobody finds a group."""
+        self.put_last(WRITER, writer)
+        self.delete(ROOT)
+        _run(_removed(self.store, self.keys("") - {WRITER}))
 
 
 def _run(coroutine: Any) -> Any:

@@ -68,6 +68,15 @@ def located(path: object, storage_options: Mapping[str, Any] | None = None) -> L
     return local_path(path)
 
 
+def with_storage(given: Any, storage_options: Mapping[str, Any] | None) -> Any:
+    """``given`` with options of its file system where it is a URL; anything else, such as a name, as it is."""
+    if isinstance(given, Remote) or (isinstance(given, str | os.PathLike) and _URL.match(str(given))):
+        return located(given, storage_options)
+    if storage_options is not None:
+        located("unused", storage_options)
+    return given
+
+
 def local_path(path: object) -> Path:
     """The path of a file on this machine, with ``~`` expanded.
 

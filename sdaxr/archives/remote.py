@@ -209,7 +209,10 @@ class Remote:
 
     def _options(self) -> dict[str, Any]:
         # Listings that fsspec remembers would hide what other writers do. Options of a chain are by protocol.
-        own = {} if len(self._links) > 1 else {"use_listings_cache": False}
+        own: dict[str, Any] = {} if len(self._links) > 1 else {"use_listings_cache": False}
+        if self.scheme in ("s3", "s3a"):
+            # Else s3fs asks for the size of each object before it reads it: chunks are read side by side anyway.
+            own["max_concurrency"] = 1
         return own | dict(self.options)
 
 

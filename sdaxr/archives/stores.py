@@ -21,7 +21,7 @@ from sdaxr.archives.configuration import HASH
 from sdaxr.archives.finished import publish, workspace
 from sdaxr.archives.format import STORED, UNIT, VARIABLES, is_netcdf, open_group, storage_errors
 from sdaxr.archives.netcdf import to_netcdf
-from sdaxr.archives.objects import ROOT, UNFINISHED, Objects, UnfinishedStore
+from sdaxr.archives.objects import ROOT, UNFINISHED, WRITER, Objects, UnfinishedStore
 from sdaxr.archives.paths import Location, located, store_path
 from sdaxr.archives.remote import LOST, Remote
 from sdaxr.archives.remote_reading import UNFINISHED_ROOT, look, own_attrs_of
@@ -29,8 +29,6 @@ from sdaxr.schema import ArchiveError
 from sdaxr.states.attributes import plain
 
 _log = logging.getLogger(__name__)
-
-_WRITER = f"{UNFINISHED}/writer"
 
 
 def check_free(store: str | Location | None, overwrite: bool) -> None:
@@ -42,7 +40,7 @@ def check_free(store: str | Location | None, overwrite: bool) -> None:
         found = look(Objects.of(path))
         # What a killed writer has left of a whole file is no file.
         exists = found.root is not None or bool(own_attrs_of(found.unfinished))
-        other = not exists and found.unfinished is None and path.exists()
+        other = not exists and path.exists() and not Objects.of(path).has(WRITER)
     else:
         exists = path.exists()
         other = path.is_dir() and not (path / ROOT).exists()
@@ -130,6 +128,24 @@ def written_whole(store: str | Location, *, overwrite: bool) -> Iterator[Path]:
         publish(own / final.name, final, own, replace=overwrite)
 
 
+@contextlib.contextmanager
+def written_to(place: Location) -> Iterator[Path]:
+    """A path to write a file to that need not be complete at once: that of ``place`` itself, unless it has a URL.
+
+    Raises
+    ------
+    ArchiveError
+        If the file cannot be written.
+    """
+    if isinstance(place, Remote):
+        with written_whole(place, overwrite=True) as unfinished:
+            yield unfinished
+    else:
+        with storage_errors("write", str(place)):
+            place.parent.stat()  # A folder that is not there is an error before anything is computed.
+            yield place
+
+
 def _to_zarr(data: xr.Dataset, path: Path) -> None:
     _write_zarr(data, path)
     open_group(path, mode="r+").attrs.update(stored_attr(path))
@@ -139,15 +155,13 @@ def _to_zarr(data: xr.Dataset, path: Path) -> None:
 def _to_objects(data: xr.Dataset, place: Remote) -> None:
     """Write a Zarr archive whose metadata come last; what is there is removed first."""
     objects, own = Objects.of(place, read_only=False), uuid.uuid4().hex.encode()
-    objects.delete(ROOT)
-    objects.clear()
-    objects.put({_WRITER: own})
+    objects.take(own)
     unfinished = UnfinishedStore(objects.store)
     _write_zarr(data, unfinished, mode="a")  # beside the note of the writer
     _consolidate(unfinished)
     metadata, keys = objects.metadata(UNFINISHED_ROOT) or {}, objects.keys("")
     counts = counts_of(consolidated_arrays(metadata), own=False)
-    if objects.get(_WRITER) != own:
+    if objects.get(WRITER) != own:
         raise ArchiveError(f"'{place}' is written by another process, too; choose another store, or run one at a time")
     if not metadata or next(missing_chunks(keys, counts), None) is not None:
         raise ArchiveError(f"cannot write '{place}': {LOST}; run the same job again")

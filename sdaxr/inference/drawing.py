@@ -14,7 +14,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,6 +22,7 @@ from tqdm.auto import tqdm
 
 from sdaxr.archives.creation import UnitArchive
 from sdaxr.archives.ensemble import Ensemble
+from sdaxr.archives.paths import Location
 from sdaxr.archives.workers import active_client, map_units, send
 from sdaxr.inference.problem import Problem
 from sdaxr.posterior.execution import batch_size, sample_batch
@@ -52,7 +52,7 @@ def draw(
     *,
     members: int,
     seed: int,
-    store: str | Path | None,
+    store: str | Location | None,
     batch: int | None,
     overwrite: bool,
     progress: bool,

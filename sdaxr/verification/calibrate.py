@@ -12,18 +12,17 @@ import inspect
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import xarray as xr
 from tqdm.auto import tqdm
 
-from sdaxr.archives.archive import Archive
 from sdaxr.archives.configuration import CONFIG, config_attrs, difference
+from sdaxr.archives.creation import create_archive
 from sdaxr.archives.finished import remove, windows_of
 from sdaxr.archives.format import STATUS
-from sdaxr.archives.paths import store_path
+from sdaxr.archives.paths import Location, store_path, with_storage
 from sdaxr.archives.provenance import provenance_attrs
 from sdaxr.archives.reading import open_archive
 from sdaxr.archives.stores import check_free, save
@@ -56,7 +55,7 @@ PASSED_ON = {
 def calibrate(
     truth: xr.Dataset | str | System,
     operator: Operator,
-    prior: str | Path | Prior | None = None,
+    prior: str | Location | Prior | None = None,
     *,
     error: float | Mapping[str, float | xr.DataArray] | xr.DataArray,
     system: str | System | None = None,
@@ -69,8 +68,9 @@ def calibrate(
     points: int | Mapping[str, Sequence[int]] = 3,
     levels: Sequence[float] = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95),
     seed: int = 0,
-    store: str | Path | None = None,
+    store: str | Location | None = None,
     overwrite: bool = False,
+    storage_options: Mapping[str, Any] | None = None,
     progress: bool = True,
     **options: Any,
 ) -> xr.Dataset:
@@ -116,10 +116,12 @@ def calibrate(
     seed
         Seed of all random numbers. A truth depends on ``seed`` and its own number only.
     store
-        Path of the result, ``.zarr`` or ``.nc``. The truths are units of an archive in ``<store>.windows`` until all
-        are there. A killed run resumes when it is run again.
+        Path or URL of the result, ``.zarr`` or ``.nc``. The truths are units of an archive in ``<store>.windows`` until
+        all are there. A killed run resumes when it is run again.
     overwrite
         Replace an existing result when the new one is complete.
+    storage_options
+        Options of the file systems of URLs (fsspec), such as ``{"endpoint_url": "https://s3.example.org"}``.
     progress
         Show a progress bar.
     **options
@@ -152,7 +154,8 @@ def calibrate(
         check_least(key, value, least)
     levels = _levels(levels)
     observing, drawing = _sorted_options(options)
-    target = None if store is None else store_path(store)
+    target = None if store is None else store_path(store, storage_options=storage_options)
+    prior = with_storage(prior, storage_options)
     layout, names, opened, about = _model(prior, system, method, sampler)
 
     def drawn(length: int) -> Drawn:
@@ -188,7 +191,7 @@ def calibrate(
 
 
 def _stored(
-    target: Path,
+    target: Location,
     template: xr.Dataset,
     run: Callable[[int], dict[str, np.ndarray]],
     bar: Callable[[Iterable[int]], Iterable[int]],
@@ -204,7 +207,7 @@ def _stored(
         return _finished(target, config)
     check_free(target, overwrite)
     folder = windows_of(target)
-    archive = Archive.create(folder / "truths.zarr", template, TRUTH, config, overwrite=overwrite, finite=False)
+    archive = create_archive(folder / "truths.zarr", template, TRUTH, config, overwrite=overwrite, finite=False)
     for number in bar(archive.pending()):
         archive.write(number, run(number))
     complete = open_archive(archive.finalise()).load().drop_vars(STATUS)
@@ -233,7 +236,7 @@ def _sorted_options(options: Mapping[str, Any]) -> tuple[dict[str, Any], dict[st
 
 
 def _model(
-    prior: str | Path | Prior | None,
+    prior: str | Location | Prior | None,
     system: str | System | None,
     method: str | Method | Mapping[str, Any] | None,
     sampler: str | Sampler | Mapping[str, Any] | None,
@@ -256,7 +259,7 @@ def _model(
     return opened.layout, tuple(opened.states), opened, about | describe_sampler(resolve_sampler(opened, sampler))
 
 
-def _finished(target: Path, config: Mapping[str, Any]) -> xr.Dataset:
+def _finished(target: Location, config: Mapping[str, Any]) -> xr.Dataset:
     """The result of an earlier call; an error if its configuration was another one."""
     found = open_archive(target).load()
     changes = difference(json.loads(found.attrs.get(CONFIG, "{}")), config)
