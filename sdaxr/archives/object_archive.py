@@ -18,6 +18,7 @@ import json
 import logging
 import warnings
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -52,6 +53,9 @@ from sdaxr.archives.units import check_unit, shortfall_of, without
 from sdaxr.schema import ArchiveError
 
 _log = logging.getLogger(__name__)
+
+# Variables of a unit that are written at once.
+_TOGETHER = 8
 
 
 @dataclass(frozen=True)
@@ -133,8 +137,13 @@ class ObjectArchive:
         if self._mine() is None:
             return
         check_unit(self._group, self.unit, index, arrays, finite=self.finite)
-        for name, array in arrays.items():
-            self._group[name].with_config({"write_empty_chunks": True})[index] = array
+
+        def put(name: str) -> None:
+            self._group[name].with_config({"write_empty_chunks": True})[index] = arrays[name]
+
+        # The store is waited for, variable beside variable.
+        with ThreadPoolExecutor(_TOGETHER) as threads:
+            list(threads.map(put, arrays))
         self._group[STATUS][index] = COMPLETE
 
     def units(self, numbers: Sequence[int]) -> xr.Dataset:

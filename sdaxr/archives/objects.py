@@ -163,7 +163,8 @@ class Objects:
 
     def keys(self, prefix: str) -> set[str]:
         """The keys of all objects beneath ``prefix``."""
-        return set(_run(_collected(self.store.list_prefix(prefix))))
+        # Zip files list their folders, too.
+        return {key for key in _run(_collected(self.store.list_prefix(prefix))) if not key.endswith("/")}
 
     def put(self, objects: Mapping[str, bytes]) -> None:
         """Write objects, several at once."""

@@ -59,7 +59,8 @@ def located(path: object, storage_options: Mapping[str, Any] | None = None) -> L
     if isinstance(path, FsspecStore):
         return _of_file_system(path.fs, path.path)
     if isinstance(path, Store):
-        return Remote(str(path), held=path)
+        text = str(path)
+        return Remote(type(path).__name__ if " object at " in text else text, held=path)
     text = _text(path)
     if _LOCAL.match(text) and "::" not in text:
         return Path(re.sub(_LOCAL, "/", text, count=1))

@@ -17,12 +17,13 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from zarr.abc.store import Store
+from zarr.core.sync import sync
+from zarr.storage import FsspecStore
 
 from sdaxr.schema import ArchiveError, SdaxrError
-
-if TYPE_CHECKING:
-    from zarr.abc.store import Store
 
 # Schemes of which nothing is ever listed or written.
 _READ_ONLY = ("http", "https")
@@ -109,8 +110,6 @@ class Remote:
     def exists(self) -> bool:
         """Whether there is a file or an archive, finished or not."""
         if self.held is not None:
-            from zarr.core.sync import sync
-
             return not sync(self.held.is_empty(""))
         with remote_errors("read", self):
             fs, path = self.fs()
@@ -171,7 +170,14 @@ class Remote:
             fs.rm(path, recursive=True)
 
     def check_writable(self) -> None:
-        """Raise `ArchiveError` if nothing can be written to such a URL."""
+        """Raise `ArchiveError` if nothing can be written to such a URL or store."""
+        if self.held is not None and type(self.held).__module__.startswith("icechunk"):
+            raise ArchiveError(
+                "an Icechunk store can be read, but not written: it takes no objects beside those of Zarr; write to a "
+                "path or a URL, and copy the result with open_archive(...).to_zarr(session.store)"
+            )
+        if self.held is not None and self.held.read_only:
+            raise ArchiveError(f"the store '{self}' can be read, but not written; open it for writing, or give a path")
         if self.held is None and (self.scheme in _READ_ONLY or len(self._links) > 1):
             raise ArchiveError(f"'{self}' can be read, but not written; choose a path, or a URL such as s3://bucket/a")
 
@@ -182,10 +188,12 @@ class Remote:
 
     def store(self, *, read_only: bool) -> Store:
         """The store of Zarr."""
-        from zarr.storage import FsspecStore
-
         if self.held is not None:
-            return self.held.with_read_only(read_only) if self.held.read_only != read_only else self.held
+            held = self.held.with_read_only(read_only) if self.held.read_only != read_only else self.held
+            if not held._is_open:
+                # Stores of zip files do not open by themselves.
+                sync(held._open())
+            return held
         with remote_errors("open", self):
             found = FsspecStore.from_url(self.url, storage_options=self._options())
             return found.with_read_only(read_only)
