@@ -25,7 +25,8 @@ from sdaxr.archives.chunks import (
     stored_of,
 )
 from sdaxr.archives.configuration import CONFIG, HASH
-from sdaxr.archives.format import COMPLETE, FAILED, FAILURES, PENDING, STATUS, STORED, UNIT, VARIABLES
+from sdaxr.archives.finished import partial_of
+from sdaxr.archives.format import COMPLETE, FAILED, FAILURES, PENDING, STATUS, STORED, UNIT, VARIABLES, is_netcdf
 from sdaxr.archives.objects import ROOT, UNFINISHED, GuardedStore, Objects, UnfinishedStore
 from sdaxr.archives.ready import open_netcdf, opened, ready
 from sdaxr.archives.remote import Remote, kept_copy
@@ -104,7 +105,7 @@ def open_remote(place: Remote, *, allow_incomplete: bool = False) -> xr.Dataset:
     found = look(objects)
     metadata = found.current
     if metadata is None:
-        return _open_other(place, objects)
+        return _open_other(place, objects, allow_incomplete)
     own = own_attrs_of(metadata)
     if not found.finished and not own:
         raise ArchiveError(
@@ -205,12 +206,14 @@ def _open_zarr(place: Remote, consolidated: bool) -> xr.Dataset:
     return ready(opened(place, lambda _: xr.open_zarr(store, chunks={}, consolidated=consolidated), "a Zarr archive"))
 
 
-def _open_other(place: Remote, objects: Objects) -> xr.Dataset:
+def _open_other(place: Remote, objects: Objects, allow_incomplete: bool) -> xr.Dataset:
     """What has no metadata of Zarr format 3."""
     if objects.has(".zmetadata") or objects.has(".zgroup"):
         return _open_zarr(place, objects.has(".zmetadata"))
     if place.is_file() and "::" not in place.url:
-        return _open_file(place, allow_incomplete=False)
+        return _open_file(place, allow_incomplete)
+    if is_netcdf(place) and place.held is None and look(Objects.of(partial_of(place))).unfinished is not None:
+        return open_remote(partial_of(place), allow_incomplete=allow_incomplete)
     raise ArchiveError(f"{place.about_nothing()}; expected a Zarr archive or a NetCDF file")
 
 

@@ -36,18 +36,23 @@ def check_free(store: str | Location | None, overwrite: bool) -> None:
     if store is None:
         return
     path = store_path(store)
-    if isinstance(path, Remote) and not is_netcdf(path):
-        found = look(Objects.of(path))
-        # What a killed writer has left of a whole file is no file.
-        exists = found.root is not None or bool(own_attrs_of(found.unfinished))
+    exists = is_there(path)
+    if isinstance(path, Remote):
         other = not exists and path.exists() and not Objects.of(path).has(WRITER)
     else:
-        exists = path.exists()
         other = path.is_dir() and not (path / ROOT).exists()
     if (exists or other) and not overwrite:
         raise ArchiveError(f"'{store}' exists; give another store, or overwrite it (overwrite, --overwrite)")
     if other:
         raise ArchiveError(f"'{store}' is a directory, but no Zarr archive, so it is not overwritten; move it away")
+
+
+def is_there(place: Location) -> bool:
+    """Whether there is a file, or an archive; what a killed writer of a whole file has left in a store is none."""
+    if isinstance(place, Remote) and not is_netcdf(place):
+        found = look(Objects.of(place))
+        return found.root is not None or bool(own_attrs_of(found.unfinished))
+    return place.exists()
 
 
 def save(

@@ -15,7 +15,7 @@ from sdaxr.archives.finished import remove, windows_of
 from sdaxr.archives.format import BOOKKEEPING, STATUS
 from sdaxr.archives.paths import Location, store_path
 from sdaxr.archives.reading import open_archive
-from sdaxr.archives.stores import check_free, save, written_whole
+from sdaxr.archives.stores import check_free, is_there, save, written_whole
 from sdaxr.observations.matching import observed_variables
 from sdaxr.observations.places import OBS
 from sdaxr.observations.provenance import describe_networks, fingerprint, sum_counts
@@ -57,7 +57,7 @@ class Place:
         if store is None:
             return cls(None, None, overwrite)
         path = store_path(store)
-        if path.exists() and not overwrite:
+        if is_there(path) and not overwrite:
             found = open_archive(path)
             check_same(path, found.attrs, about)
             return found

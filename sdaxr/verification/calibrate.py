@@ -25,7 +25,7 @@ from sdaxr.archives.format import STATUS
 from sdaxr.archives.paths import Location, store_path, with_storage
 from sdaxr.archives.provenance import provenance_attrs
 from sdaxr.archives.reading import open_archive
-from sdaxr.archives.stores import check_free, save
+from sdaxr.archives.stores import check_free, is_there, save
 from sdaxr.archives.workers import active_client
 from sdaxr.inference.assimilate import score_method
 from sdaxr.inference.forecast import refuse_beside_a_system
@@ -203,7 +203,7 @@ def _stored(
     The attributes of the template hold the configuration, by which a run is resumed and a result is known.
     """
     config = json.loads(template.attrs[CONFIG])
-    if target.exists() and not overwrite:
+    if is_there(target) and not overwrite:
         return _finished(target, config)
     check_free(target, overwrite)
     folder = windows_of(target)

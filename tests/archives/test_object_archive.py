@@ -212,6 +212,9 @@ def test_netcdf_is_written_when_all_units_are_there(folder):
     place = folder / "a.nc"
     archive = filled_at(place, skip=(1,))
     assert not archive.complete and not place.exists()
+    with pytest.raises(ArchiveError, match="3 of 4 units"):
+        open_archive(place)
+    assert open_archive(place, allow_incomplete=True).sizes["member"] == 3
     archive = filled_at(place)
     archive.finalise({"at": "the end"})
     assert archive.complete and place.is_file() and not (folder / "a.nc.partial").exists()

@@ -15,13 +15,17 @@ import numpy as np
 import pandas as pd
 import pytest
 import xarray as xr
+import yaml
 from toy_archive import filled
 from zarr.storage import FsspecStore, LocalStore, MemoryStore, ZipStore
 
 import sdaxr
+from sdaxr.archives import stores
+from sdaxr.archives.objects import Objects
 from sdaxr.archives.paths import located
 from sdaxr.archives.reading import open_archive
-from sdaxr.archives.stores import save
+from sdaxr.archives.stores import is_there, save
+from sdaxr.commands import recipe
 from sdaxr.schema import ArchiveError
 
 DATA = xr.Dataset({"u": (("time", "x"), np.arange(6.0).reshape(2, 3), {"units": "1"})}, {"time": [0.0, 1.0]})
@@ -133,6 +137,41 @@ def test_a_file_is_saved_whole_and_replaced_only_when_asked():
     store = MemoryStore()
     save(DATA, store)
     xr.testing.assert_equal(open_archive(store).load(), DATA)
+
+
+def test_what_a_killed_writer_has_left_is_no_file():
+    place = located(f"memory://{uuid.uuid4().hex}/a.zarr")
+    left = {"sdaxr.partial/writer": b"somebody", "sdaxr.partial/zarr.json": b"{}", "u/c/9": b"half"}
+    Objects.of(place, read_only=False).put(left)
+    assert place.exists() and not is_there(place)
+    with pytest.raises(ArchiveError, match="is not finished: its writer is still at work, or was killed"):
+        open_archive(place)
+    save(DATA, place)
+    assert is_there(place) and "u/c/9" not in Objects.of(place).keys("")
+
+
+def test_two_writers_of_one_file_do_not_mix(monkeypatch):
+    place = located(f"memory://{uuid.uuid4().hex}/a.zarr")
+    monkeypatch.setattr(stores, "_consolidate", lambda _: Objects.of(place, read_only=False).take(b"another"))
+    with pytest.raises(ArchiveError, match="is written by another process, too"):
+        save(DATA, place)
+    assert not is_there(place)
+
+
+def test_a_recipe_of_urls_runs_once_and_keeps_no_secret(tmp_path):
+    root = f"memory://{uuid.uuid4().hex}"
+    secret = {"token": "secret"}
+    steps = [
+        {"generate": {"system": "lorenz63", "store": f"{root}/t.zarr", "trajectories": 1, "steps": 9}},
+        {"plot": {"data": f"{root}/t.zarr", "path": f"{root}/a.png", "trajectory": 0}},
+    ]
+    for (options,) in map(dict.values, steps):
+        options["storage_options"] = secret
+    path = tmp_path / "r.yaml"
+    path.write_text(yaml.safe_dump(steps))
+    assert len(recipe.run(path, progress=False)) == 2 and recipe.run(path, progress=False) == {}
+    assert located(f"{root}/a.png").read_bytes()[1:4] == b"PNG"
+    assert "secret" not in (tmp_path / "r.state.json").read_text()
 
 
 def test_a_url_that_cannot_be_opened_says_why():
