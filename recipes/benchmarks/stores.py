@@ -2,8 +2,8 @@
 
 python recipes/benchmarks/stores.py
 
-The server is that of moto, a process of its own that shares the cores with the writers. It answers fewer requests per
-second than an object store does, so that the rates are lower bounds.
+The server is that of moto, a process of its own that shares the cores with the writers. Where all cores are busy, a
+rate is that of the processor time, which is measured, too: that of a unit in the writer, and in the server.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from typing import Any
 
 import click
 import numpy as np
+import psutil
 import xarray as xr
 from report import report
 
@@ -34,13 +35,13 @@ CONTEXT = multiprocessing.get_context("spawn")
 @click.command()
 @click.option("--units", default=1000, help="Number of units of the archive whose rate is measured.")
 @click.option("--writers", default=8, help="Number of processes that write at once.")
-@click.option("--work", multiple=True, type=float, default=(0.0, 1.0), help="Seconds that a unit is computed.")
+@click.option("--work", multiple=True, type=float, default=(0.0, 0.25), help="Processor time that a unit takes, s.")
 @click.option("--repeats", default=1, help="Runs of each case, in turns, whose median counts.")
 def main(units: int, writers: int, work: tuple[float, ...], repeats: int) -> None:
     """Write the same units to both kinds of store, and count requests."""
     load = os.getloadavg()[0]
     rows: list[dict[str, Any]] = []
-    with served() as (options, counts), tempfile.TemporaryDirectory() as folder:
+    with served() as (options, counts, server), tempfile.TemporaryDirectory() as folder:
         for seconds in work:
             rates: dict[str, list[float]] = {"local": [], "s3": []}
             for number in range(repeats):
@@ -56,7 +57,7 @@ def main(units: int, writers: int, work: tuple[float, ...], repeats: int) -> Non
                     about | {"units/s": middle, "lowest": min(found), "highest": max(found), "ratio": middle / local}
                 )
                 print(rows[-1], flush=True)
-        rows += requests(options, counts)
+        rows += [*processor(options, server, Path(folder)), *requests(options, counts)]
     report("stores", rows, load)
 
 
@@ -80,13 +81,33 @@ def rate(place: Path | Remote, units: int, writers: int, work: float) -> float:
 
 
 def write(archive: Any, part: range, work: float, ready: Any, start: Any) -> None:
-    """Write units as a process that waits for a device, such as a GPU, for ``work`` seconds before each."""
+    """Write units, each after ``work`` seconds of computing."""
     archive.status()  # The libraries are loaded, and the store is open.
     ready.wait()
     start.wait()
     for index in part:
-        time.sleep(work)
+        began = time.process_time()
+        while time.process_time() - began < work:
+            pass
         archive.write(index, values(index))
+
+
+def processor(options: dict[str, Any], server: psutil.Process, folder: Path) -> list[dict[str, Any]]:
+    """Processor time of a unit that takes none itself: one writer, 100 units."""
+    rows = []
+    for kind, place in (("local", located(folder / "a.zarr")), ("s3", located(f"s3://{BUCKET}/a.zarr", options))):
+        archive, unit = create_archive(place, template(101), "member", {}), values(0)
+        archive.write(0, unit)
+        served, began = sum(server.cpu_times()[:2]), time.process_time()
+        for index in range(1, 101):
+            archive.write(index, unit)
+        taken = {
+            "writer_ms": (time.process_time() - began) * 10,
+            "server_ms": (sum(server.cpu_times()[:2]) - served) * 10,
+        }
+        rows.append({"case": "processor time", "store": kind, "units": 100, "writers": 1} | taken)
+        print(rows[-1], flush=True)
+    return rows
 
 
 def requests(options: dict[str, Any], counts: Any) -> list[dict[str, Any]]:
@@ -132,7 +153,7 @@ def values(index: int) -> dict[str, np.ndarray]:
 
 @contextmanager
 def served() -> Any:
-    """The storage options of a running server, and the number of requests that it has had."""
+    """The storage options of a running server, the number of requests that it has had, and its process."""
     import s3fs
 
     counts, port = CONTEXT.Value("q", 0), CONTEXT.Value("i", 0)
@@ -143,7 +164,7 @@ def served() -> Any:
     options = {"endpoint_url": f"http://127.0.0.1:{port.value}", "key": "any", "secret": "any"}
     s3fs.S3FileSystem(**options).mkdir(BUCKET)
     try:
-        yield options, counts
+        yield options, counts, psutil.Process(process.pid)
     finally:
         process.kill()
 
