@@ -113,7 +113,7 @@ def processor(options: dict[str, Any], server: psutil.Process, folder: Path) -> 
 def requests(options: dict[str, Any], counts: Any) -> list[dict[str, Any]]:
     """Requests of one run, by its number of units: to write them, to ask for their status, to finish and to open."""
     rows = []
-    for units in (100, 300, 1000):
+    for units in (100, 200, 400):
         place = located(f"s3://{BUCKET}/requests-{units}.zarr", options)
         row: dict[str, Any] = {"case": "requests", "store": "s3", "units": units, "writers": 1}
         before = counts.value
