@@ -14,7 +14,6 @@ import importlib
 import types
 from collections.abc import Callable, Mapping, Sequence
 from os import PathLike
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import xarray as xr
@@ -25,6 +24,7 @@ from sdaxr.states.inputs import as_dataset
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+    from sdaxr.archives.paths import Location
     from sdaxr.observations.screening import Screening
     from sdaxr.observations.window import Operators
     from sdaxr.operators import Operator
@@ -93,13 +93,13 @@ class _Accessor:
     @_delegate("sdaxr.inference.assimilate")
     def assimilate(
         self,
-        prior: str | Path | Prior | None = None,
+        prior: str | Location | Prior | None = None,
         *,
         method: str | Method | Mapping[str, Any] | None = None,
         sampler: str | Sampler | Mapping[str, Any] | None = None,
         members: int = 16,
         seed: int = 0,
-        store: str | Path | None = None,
+        store: str | Location | None = None,
         operator: Operators = None,
         times: Any = None,
         background: xr.Dataset | None = None,
@@ -111,25 +111,27 @@ class _Accessor:
         device: str = "auto",
         precision: str = "auto",
         overwrite: bool = False,
+        storage_options: Mapping[str, Any] | None = None,
         progress: bool = True,
     ) -> xr.Dataset: ...
 
     @_delegate("sdaxr.inference.cycle")
     def cycle(
         self,
-        prior: str | Path | Prior | None = None,
+        prior: str | Location | Prior | None = None,
         *,
         system: str | System | None = None,
         window: int | None = None,
         lag: int = 0,
-        carry: str | Path | System | Prior | None = None,
+        carry: str | Location | System | Prior | None = None,
         members: int = 16,
         seed: int = 0,
-        store: str | Path | None = None,
+        store: str | Location | None = None,
         times: Any = None,
         background: xr.Dataset | None = None,
         inflation: float | str = 1.0,
         overwrite: bool = False,
+        storage_options: Mapping[str, Any] | None = None,
         progress: bool = True,
         **options: Any,
     ) -> xr.Dataset: ...
@@ -137,7 +139,7 @@ class _Accessor:
     @_delegate("sdaxr.inference.report")
     def report(
         self,
-        prior: str | Path | Prior,
+        prior: str | Location | Prior,
         *,
         operator: Operators = None,
         times: Any = None,
@@ -154,7 +156,7 @@ class DatasetAccessor(_Accessor):
     @_delegate("sdaxr.prior.training")
     def train(
         self,
-        store: str | Path,
+        store: str | Location,
         *,
         window: int | None = None,
         variables: Sequence[str] | None = None,
@@ -163,7 +165,7 @@ class DatasetAccessor(_Accessor):
         augment: Mapping[str, Operator] | None = None,
         network: str | Mapping[str, Any] | Network = "auto",
         parameterisation: str = "auto",
-        start: str | Path | Prior | None = None,
+        start: str | Location | Prior | None = None,
         steps: int | None = None,
         minutes: float | None = None,
         optimisation: Optimisation | Mapping[str, Any] | None = None,
@@ -171,6 +173,7 @@ class DatasetAccessor(_Accessor):
         seed: int = 0,
         device: str = "auto",
         overwrite: bool = False,
+        storage_options: Mapping[str, Any] | None = None,
         progress: bool = True,
     ) -> Prior: ...
 
@@ -251,11 +254,11 @@ class DatasetAccessor(_Accessor):
     @_delegate("sdaxr.inference.forecast")
     def forecast(
         self,
-        model: str | Path | System | Prior,
+        model: str | Location | System | Prior,
         *,
         steps: int,
         seed: int = 0,
-        store: str | Path | None = None,
+        store: str | Location | None = None,
         context: int | None = None,
         block: int | None = None,
         error: float = 0.03,
@@ -264,6 +267,7 @@ class DatasetAccessor(_Accessor):
         batch: int | None = None,
         device: str = "auto",
         overwrite: bool = False,
+        storage_options: Mapping[str, Any] | None = None,
         progress: bool = True,
         **options: Any,
     ) -> xr.Dataset: ...
@@ -271,7 +275,7 @@ class DatasetAccessor(_Accessor):
     @_delegate("sdaxr.inference.denoise")
     def denoise(
         self,
-        prior: str | Path | Prior,
+        prior: str | Location | Prior,
         *,
         error: float | Mapping[str, float],
         method: str = "posterior",
@@ -297,7 +301,7 @@ class DatasetAccessor(_Accessor):
     def calibrate(
         self,
         operator: Operator,
-        prior: str | Path | Prior | None = None,
+        prior: str | Location | Prior | None = None,
         *,
         error: float | Mapping[str, float | xr.DataArray] | xr.DataArray,
         system: str | System | None = None,
@@ -310,8 +314,9 @@ class DatasetAccessor(_Accessor):
         points: int | Mapping[str, Sequence[int]] = 3,
         levels: Sequence[float] = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95),
         seed: int = 0,
-        store: str | Path | None = None,
+        store: str | Location | None = None,
         overwrite: bool = False,
+        storage_options: Mapping[str, Any] | None = None,
         progress: bool = True,
         **options: Any,
     ) -> xr.Dataset: ...
@@ -337,7 +342,7 @@ class DatasetAccessor(_Accessor):
         observations: xr.Dataset | None = None,
         variable: str | None = None,
         fps: float = 8,
-    ) -> Path: ...
+    ) -> Location: ...
 
     def _facts(self) -> dict[str, dict[str, str]]:
         return {"sdaxr": safe_describe(self._data) | provenance(self._data)}

@@ -128,7 +128,7 @@ GENERATE: dict[str, Call] = {
     "two fractions": lambda: generate(split=(0.5, 0.5)),
     "texts as fractions": lambda: generate(split=("a", "b", "c")),
     "no batch": lambda: generate(batch=0),
-    "a URL as the store": lambda: generate(store="s3://bucket/t.zarr"),
+    "a URL of an unknown protocol": lambda: generate(store="htp://bucket/t.zarr"),
     "a store without suffix": lambda: generate(store="t"),
     "a zip file as the store": lambda: generate(store="t.zarr.zip"),
     "a store in a file": lambda: generate(store=file("a", "") + "/t.zarr"),
@@ -172,7 +172,7 @@ TRAIN: dict[str, Call] = {
     "unknown statistics": lambda: train(states(), statistics={"a": 1}),
     "an unknown device": lambda: train(states(), device="tpu"),
     "a store of another format": lambda: train(states(), "p.zarr"),
-    "a URL as the store": lambda: train(states(), "s3://b/p.safetensors"),
+    "a URL of an unknown protocol": lambda: train(states(), "htp://b/p.safetensors"),
     "a store that is there": lambda: train(states(), file("p.safetensors", "mine")),
     "a context that is not there": lambda: train(states(), context=["mask"]),
 }
@@ -242,8 +242,11 @@ ASSIMILATE: dict[str, Call] = {
     "an unknown precision": lambda: assimilate(seen(), precision="float8"),
     "an unknown treatment of what is outside": lambda: assimilate(seen(), outside="ignore"),
     "an unknown system": lambda: assimilate(seen(), None, system="lorenz64", sampler=None),
-    "a Zarr store object": lambda: assimilate(seen(), store=__import__("zarr").storage.MemoryStore()),
-    "a URL as the store": lambda: assimilate(seen(), store="memory://p.zarr"),
+    "a Zarr store object that is read only": lambda: assimilate(
+        seen(), store=__import__("zarr").storage.MemoryStore(read_only=True)
+    ),
+    "a URL that is read only as the store": lambda: assimilate(seen(), store="https://localhost/p.zarr"),
+    "storage options of another kind": lambda: assimilate(seen(), storage_options="anon"),
     "a store of another format": lambda: assimilate(seen(), store="p.csv"),
     "a background of several states": lambda: assimilate(seen(), background=ensemble()),
     "an array as the background": lambda: assimilate(seen(), background=np.zeros(3)),

@@ -47,9 +47,9 @@ from sdaxr.archives.format import (
     status_of,
     storage_errors,
 )
-from sdaxr.archives.paths import store_path
+from sdaxr.archives.netcdf import to_netcdf
+from sdaxr.archives.paths import local_path, store_path
 from sdaxr.archives.reading import open_archive, open_units
-from sdaxr.archives.stores import to_netcdf
 from sdaxr.archives.template import check_template, write_template
 from sdaxr.archives.units import check_unit, complete_units, shortfall, unit_count
 from sdaxr.schema import ArchiveError
@@ -126,7 +126,7 @@ class Archive:
         """
         check_template(template, unit)
         about = config_attrs(config)
-        archive = cls(os.path.abspath(store_path(path)), unit, about[HASH], finite)
+        archive = cls(os.path.abspath(str(store_path(local_path(path)))), unit, about[HASH], finite)
         with storage_errors("create", archive.path):
             if overwrite or not archive.complete:
                 archive._check_config(about, overwrite=overwrite)
@@ -316,7 +316,7 @@ class Archive:
         variables = (own_attrs(self._final) or {})[VARIABLES]
         labels = {name: count for name, count in chunk_counts(self._final).items() if name not in variables}
         for name, index in missing_chunks(self._final, labels):
-            raise missing_error(self._final, name, index)
+            raise missing_error(self._final, name, index, own=True)
         lost = unit_count(self._final) - len(complete_units(self._final, status_of(self._final)))
         if not lost:
             return

@@ -14,12 +14,12 @@ import itertools
 import json
 import math
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import google_crc32c
-from zarr.abc.store import ByteRequest
+from zarr.abc.store import ByteRequest, Store
 from zarr.codecs import Crc32cCodec, ZstdCodec
 from zarr.core.buffer import Buffer, BufferPrototype
 from zarr.storage import LocalStore, WrapperStore
@@ -37,27 +37,46 @@ def chunk_encoding(names: Iterable[Any]) -> dict[Any, dict[str, Any]]:
     return {name: {"compressors": compressors, "write_empty_chunks": True} for name in names}
 
 
-def chunk_counts(path: Path) -> dict[str, tuple[int, ...]]:
+def counts_of(arrays: Mapping[str, Mapping[str, Any]], *, own: bool) -> dict[str, tuple[int, ...]]:
     """Number of chunks along each dimension of every array that holds all of them.
 
     That is every array except the status of units, whose missing chunks mean pending.
+
+    Parameters
+    ----------
+    arrays
+        Metadata of the arrays, by name.
+    own
+        Whether they are those of an archive in units of work.
     """
     counts = {}
-    for name, about in _arrays(path).items():
+    for name, about in arrays.items():
         try:
             grid = about["chunk_grid"]["configuration"]["chunk_shape"]
             counts[name] = tuple(math.ceil(size / width) for size, width in zip(about["shape"], grid, strict=True))
         except (KeyError, TypeError, ValueError, ZeroDivisionError, OverflowError) as error:
             reason = f"{type(error).__name__}: {error}"
-            raise ArchiveError(f"the metadata of '{name}' in {str(path)!r} are damaged ({reason}); copy it") from error
-    if own_attrs(path) is not None:
+            raise ArchiveError(
+                f"the metadata of the array '{name}' are damaged ({reason}); copy the archive"
+            ) from error
+    if own:
         counts.pop(STATUS, None)
     return counts
 
 
+def chunk_counts(path: Path) -> dict[str, tuple[int, ...]]:
+    """`counts_of` the Zarr directory ``path``."""
+    return counts_of(_arrays(path), own=own_attrs(path) is not None)
+
+
+def stored_of(counts: Mapping[str, tuple[int, ...]]) -> dict[str, str]:
+    """The attribute `STORED` of a file that holds as many chunks."""
+    return {STORED: json.dumps({name: list(count) for name, count in sorted(counts.items())})}
+
+
 def stored_attr(path: Path) -> dict[str, str]:
     """The attribute `STORED` of a file that holds all of its chunks."""
-    return {STORED: json.dumps({name: list(count) for name, count in sorted(chunk_counts(path).items())})}
+    return stored_of(chunk_counts(path))
 
 
 def holds_every_chunk(path: Path) -> bool:
@@ -67,14 +86,14 @@ def holds_every_chunk(path: Path) -> bool:
 
 
 def missing_chunks(
-    path: Path, counts: Mapping[str, tuple[int, ...]], units: Sequence[int] | None = None
+    there: Path | Collection[str], counts: Mapping[str, tuple[int, ...]], units: Sequence[int] | None = None
 ) -> Iterator[tuple[str, tuple[int, ...]]]:
     """Name and index of each chunk that is not there.
 
     Parameters
     ----------
-    path
-        The Zarr directory.
+    there
+        The Zarr directory; or the keys of all chunks that a store has.
     counts
         Number of chunks along each dimension of the arrays that are looked at.
     units
@@ -83,8 +102,9 @@ def missing_chunks(
     for name, count in counts.items():
         ranges: list[Iterable[int]] = [range(size) for size in count]
         for index in itertools.product(*ranges if units is None else [units, *ranges[1:]]):
+            key = _key(name, index)
             # One look at the file system each, without the objects of pathlib, for the sake of 1e5 chunks.
-            if not os.path.exists(os.path.join(path, _key(name, index))):
+            if not (os.path.exists(os.path.join(there, key)) if isinstance(there, Path) else key in there):
                 yield name, index
 
 
@@ -92,28 +112,44 @@ def _key(name: str, index: tuple[int, ...]) -> str:
     return "/".join([name, "c", *map(str, index)])
 
 
-def missing_error(path: Path, name: str, index: tuple[int, ...]) -> ArchiveError:
-    """The error of a chunk that is not there."""
-    return _error(path, _key(name, index), "is missing")
+def missing_error(place: object, name: str, index: tuple[int, ...], *, own: bool) -> ArchiveError:
+    """The error of a chunk that is not there; ``own`` as in `counts_of`."""
+    return _error(place, _key(name, index), "is missing", own=own)
 
 
-class CheckedStore(WrapperStore[LocalStore]):
-    """A Zarr directory for reading, of which a chunk that is missing or damaged is an `ArchiveError`.
+class CheckedStore(WrapperStore[Store]):
+    """A Zarr store for reading, of which a chunk that is missing or damaged is an `ArchiveError`.
 
     Parameters
     ----------
     store
-        The directory.
+        The store.
     names
-        Arrays that hold every chunk, each with a checksum; default: those of `chunk_counts`.
+        Arrays that hold every chunk, each with a checksum.
+    place
+        Its name in errors.
+    own
+        Whether it is an archive in units of work.
+    token
+        What tells the store from another one that has the name later.
     """
 
-    def __init__(self, store: LocalStore, names: frozenset[str] | None = None) -> None:
+    def __init__(self, store: Store, names: frozenset[str], place: str, *, own: bool, token: object) -> None:
         super().__init__(store)
-        self._names = frozenset(chunk_counts(store.root)) if names is None else names
+        self._names, self._place, self._own, self._token = names, place, own, token
 
-    def _with_store(self, store: LocalStore) -> CheckedStore:
-        return CheckedStore(store, self._names)
+    @classmethod
+    def of_directory(cls, path: Path) -> CheckedStore:
+        """The store of a Zarr directory on this machine."""
+        # Another file that gets the name has another inode or time.
+        about = path.stat()
+        token = (str(path), about.st_ino, about.st_mtime_ns)
+        own = own_attrs(path) is not None
+        names = frozenset(chunk_counts(path))
+        return cls(LocalStore(path, read_only=True), names, str(path), own=own, token=token)
+
+    def _with_store(self, store: Store) -> CheckedStore:
+        return CheckedStore(store, self._names, self._place, own=self._own, token=self._token)
 
     async def get(self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None) -> Buffer | None:
         """The bytes of one file, as `zarr.abc.store.Store.get` has them."""
@@ -122,32 +158,35 @@ class CheckedStore(WrapperStore[LocalStore]):
         if name not in self._names or file.partition("/")[0] != "c":
             return found
         if found is None:
-            raise _error(self._store.root, key, "is missing")
+            raise _error(self._place, key, "is missing", own=self._own)
         # Zarr verifies the checksum, too, but its error does not say which chunk it is.
         if byte_range is None and google_crc32c.value(found.as_numpy_array()) != _UNDAMAGED:
-            raise _error(self._store.root, key, "is damaged (its checksum is not that of its bytes)")
+            raise _error(self._place, key, "is damaged (its checksum is not that of its bytes)", own=self._own)
         return found
 
-    def __dask_tokenize__(self) -> tuple[str, str, int, int]:
-        # Another file that gets the name has another inode or time.
-        about = self._store.root.stat()
-        return type(self).__name__, str(self._store.root), about.st_ino, about.st_mtime_ns
+    def __dask_tokenize__(self) -> tuple[str, object]:
+        return type(self).__name__, self._token
 
 
-def _error(path: Path, key: str, problem: str) -> ArchiveError:
+def _error(place: object, key: str, problem: str, *, own: bool) -> ArchiveError:
     name, _, index = key.partition("/c")
     number = f"({index.strip('/').replace('/', ', ')})"
     remedy = "make the file anew (overwrite, --overwrite)"
-    if own_attrs(path) is not None:
+    if own:
         remedy = f"remove '{key}' if it is there and run the same job again, which does its unit anew, or {remedy}"
-    return ArchiveError(f"'{path}': the chunk {number} of '{name}' {problem}; {remedy}")
+    return ArchiveError(f"'{place}': the chunk {number} of '{name}' {problem}; {remedy}")
 
 
 def _arrays(path: Path) -> dict[str, dict[str, Any]]:
     """Metadata of the arrays of a Zarr group of format 3, by name."""
-    consolidated = read_metadata(path).get("consolidated_metadata")
-    if consolidated:
-        found = consolidated["metadata"]
-    else:
-        found = {folder.name: read_metadata(folder) for folder in sorted(path.iterdir()) if folder.is_dir()}
+    metadata = read_metadata(path)
+    if metadata.get("consolidated_metadata"):
+        return consolidated_arrays(metadata)
+    found = {folder.name: read_metadata(folder) for folder in sorted(path.iterdir()) if folder.is_dir()}
+    return {name: about for name, about in found.items() if about.get("node_type") == "array"}
+
+
+def consolidated_arrays(metadata: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Metadata of the arrays of a Zarr group of format 3 that is consolidated, by name; empty if it is not."""
+    found = (metadata.get("consolidated_metadata") or {}).get("metadata", {})
     return {name: about for name, about in found.items() if about.get("node_type") == "array"}

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import xarray as xr
 
-from sdaxr.archives.archive import Archive
+from sdaxr.archives.creation import UnitArchive, create_archive
+from sdaxr.archives.paths import Location
 from sdaxr.archives.reading import open_archive
 from sdaxr.schema import MEMBER, TIME, VALID_TIME
 
@@ -35,7 +35,7 @@ class Ensemble:
     """
 
     template: xr.Dataset
-    archive: Archive | None
+    archive: UnitArchive | None
     waiting: set[int]
     _members: dict[int, dict[str, np.ndarray]] = field(default_factory=dict)
 
@@ -45,7 +45,7 @@ class Ensemble:
         template: xr.Dataset,
         attrs: dict[str, Any],
         *,
-        store: str | Path | None,
+        store: str | Location | None,
         overwrite: bool,
         finite: bool,
         member: str = "posterior sample",
@@ -59,7 +59,7 @@ class Ensemble:
         attrs
             Provenance: what determines the values, but for the labels.
         store
-            Path of the archive, None for memory.
+            Path or URL of the archive, None for memory.
         overwrite
             Make an archive that is there anew.
         finite
@@ -79,7 +79,7 @@ class Ensemble:
             return cls(labelled, None, set(range(members)))
         config = {k: v for k, v in attrs.items() if k != "sdaxr_version"} | {"members": members}
         config |= {"start": str(times.values[0]), "states": times.size}
-        archive = Archive.create(store, labelled, MEMBER, config, attrs, overwrite=overwrite, finite=finite)
+        archive = create_archive(store, labelled, MEMBER, config, attrs, overwrite=overwrite, finite=finite)
         return cls(labelled, archive, set(archive.pending()))
 
     @property

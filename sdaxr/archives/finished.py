@@ -1,4 +1,4 @@
-"""What a finished file is, and how a file or a directory gets its name. Every file of sdaxr passes here.
+"""What a finished file is, and how a file or a directory gets its name. Every file on this machine passes here.
 
 A file that has its final name is finished: it gets the name by one rename after all of it has been written, and
 nothing is written or removed beneath the name afterwards. What is being written lies under a name that ends in
@@ -28,8 +28,12 @@ import shutil
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TypeVar
 
+from sdaxr.archives.remote import Remote
 from sdaxr.schema import ArchiveError
+
+PlaceT = TypeVar("PlaceT", Path, Remote, Path | Remote)
 
 PARTIAL = ".partial"
 _WORKSPACE = re.compile(rf"\.(?P<name>.+)\.[0-9a-f]{{32}}{re.escape(PARTIAL)}")
@@ -38,7 +42,7 @@ _REPLACED = "replaced"
 _ALIVE = ".alive"
 
 
-def partial_of(final: Path) -> Path:
+def partial_of(final: PlaceT) -> PlaceT:
     """Where an archive in units of work lies while it is unfinished."""
     return final.with_name(final.name + PARTIAL)
 
@@ -48,7 +52,7 @@ def is_unfinished(path: Path) -> bool:
     return path.suffix == PARTIAL or _WORKSPACE.fullmatch(path.parent.name) is not None
 
 
-def windows_of(final: Path) -> Path:
+def windows_of(final: PlaceT) -> PlaceT:
     """Where the windows of a cycle, or the truths of a calibration, lie until all are there; archives of their own."""
     return final.with_name(f"{final.name}.windows")
 
@@ -115,9 +119,11 @@ def publish(new: Path, final: Path, own: Path, *, replace: bool) -> None:
         os.replace(new, final)
 
 
-def remove(path: Path) -> None:
-    """Remove a file or a directory, if it is there: never file by file under its own name."""
-    if os.path.lexists(path):
+def remove(path: Path | Remote) -> None:
+    """Remove a file or a directory, if it is there: on this machine never file by file under its own name."""
+    if isinstance(path, Remote):
+        path.remove()
+    elif os.path.lexists(path):
         with workspace(path) as own, contextlib.suppress(FileNotFoundError):
             os.rename(path, own / "removed")
 

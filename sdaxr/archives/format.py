@@ -7,13 +7,16 @@ import errno
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import xarray as xr
 
 from sdaxr.archives.configuration import CONFIG, HASH
 from sdaxr.schema import ArchiveError
+
+if TYPE_CHECKING:
+    from sdaxr.archives.remote import Remote
 
 PENDING, COMPLETE, FAILED = 0, 1, 2
 STATUS_NAMES = {PENDING: "pending", COMPLETE: "complete", FAILED: "failed"}
@@ -66,7 +69,7 @@ def read_metadata(path: Path) -> dict[str, Any]:
     return found if known else {}
 
 
-def is_netcdf(path: Path) -> bool:
+def is_netcdf(path: Path | Remote) -> bool:
     """Whether a file of this name is NetCDF."""
     return path.suffix == ".nc"
 

@@ -4,29 +4,30 @@ from __future__ import annotations
 
 import warnings
 import zipfile
-from collections.abc import Callable
+from collections.abc import Mapping
 from os import PathLike
 from pathlib import Path
+from typing import Any
 
 import xarray as xr
-from zarr.storage import LocalStore
 
 from sdaxr.archives.chunks import CheckedStore, chunk_counts, holds_every_chunk, missing_chunks, missing_error
 from sdaxr.archives.finished import PARTIAL, is_unfinished, partial_of, windows_of
 from sdaxr.archives.format import STATUS, STORED, UNIT, is_consolidated, own_attrs, read_metadata
-from sdaxr.archives.paths import local_path
+from sdaxr.archives.paths import Location, located
+from sdaxr.archives.ready import open_netcdf, opened
+from sdaxr.archives.remote import Remote
+from sdaxr.archives.remote_reading import open_remote, zipped
 from sdaxr.archives.units import complete_units, shortfall
 from sdaxr.schema import ArchiveError
-from sdaxr.states.attributes import with_typed_flags
-
-# What an encoding says about the values; the rest is the layout of one file.
-_ENCODING = ("units", "calendar", "dtype", "scale_factor", "add_offset", "_FillValue", "missing_value")
-
-# Bytes of a NetCDF file that is read as a whole when it is opened.
-_HELD = 32e6
 
 
-def open_archive(path: str | PathLike[str], *, allow_incomplete: bool = False) -> xr.Dataset:
+def open_archive(
+    path: str | PathLike[str] | Location | Any,
+    *,
+    allow_incomplete: bool = False,
+    storage_options: Mapping[str, Any] | None = None,
+) -> xr.Dataset:
     """Open a Zarr archive or a NetCDF file lazily; a NetCDF file of up to 32 MB is read at once.
 
     Chunks of sdaxr's own Zarr files are looked for when the file is opened, and their checksums are verified when they
@@ -35,10 +36,13 @@ def open_archive(path: str | PathLike[str], *, allow_incomplete: bool = False) -
     Parameters
     ----------
     path
-        A Zarr directory, or a NetCDF file. It need not be sdaxr's own.
+        A Zarr directory, a zip file of one, or a NetCDF file; its path or its URL, such as ``s3://bucket/a.zarr``; or a
+        mapping of fsspec or a store of Zarr. It need not be sdaxr's own. A NetCDF file of a URL is copied.
     allow_incomplete
         Open an archive that is still being written, or has lost some of its chunks, too: the units that are complete,
         no others.
+    storage_options
+        Options of the file system of a URL (fsspec), such as ``{"anon": True}``.
 
     Returns
     -------
@@ -50,11 +54,13 @@ def open_archive(path: str | PathLike[str], *, allow_incomplete: bool = False) -
     ArchiveError
         If there is nothing at ``path``, it is neither Zarr nor NetCDF, or it is unfinished or damaged.
     """
-    final = local_path(path)
+    final = located(path, storage_options)
+    if isinstance(final, Remote):
+        return open_remote(final, allow_incomplete=allow_incomplete)
     if final.is_file() and not is_unfinished(final):
         if zipfile.is_zipfile(final):
-            raise ArchiveError(f"{str(final)!r} is a zip file, expected a Zarr directory or a NetCDF file; unpack it")
-        return _opened(final, _open_netcdf, "a NetCDF file")
+            return open_remote(zipped(final.absolute().as_uri()), allow_incomplete=allow_incomplete)
+        return opened(final, open_netcdf, "a NetCDF file")
     where = _find(final)
     if not (where / "zarr.json").exists() and not (where / ".zgroup").exists():
         raise ArchiveError(f"{str(where)!r} is a directory without Zarr metadata; expected a Zarr archive")
@@ -68,12 +74,12 @@ def open_archive(path: str | PathLike[str], *, allow_incomplete: bool = False) -
             raise ArchiveError(f"{shortfall(where)}, or pass allow_incomplete=True")
         return open_units(where, own[UNIT], allow_incomplete=True)
     if not holds_every_chunk(where):
-        return _opened(where, _open_zarr, "a Zarr archive")
+        return opened(where, _open_zarr, "a Zarr archive")
     if own is not None:
         return open_units(where, own[UNIT], allow_incomplete=allow_incomplete)
     for name, index in missing_chunks(where, chunk_counts(where)):
-        raise missing_error(where, name, index)
-    return _opened(where, _open_checked, "a Zarr archive")
+        raise missing_error(where, name, index, own=False)
+    return opened(where, _open_checked, "a Zarr archive")
 
 
 def _find(final: Path) -> Path:
@@ -107,39 +113,13 @@ def open_units(path: Path, unit: str, *, allow_incomplete: bool = False) -> xr.D
     with warnings.catch_warnings():
         # The reasons of failed units lie beside the arrays.
         warnings.filterwarnings("ignore", message=".*not recognized as a component")
-        data = _opened(path, _open_checked, "a Zarr archive")
+        data = opened(path, _open_checked, "a Zarr archive")
     done = complete_units(path, data[STATUS].values)
     if len(done) == data.sizes[unit]:
         return data
     if not allow_incomplete:
         raise ArchiveError(f"{shortfall(path)}, or pass allow_incomplete=True")
     return data.isel({unit: done})
-
-
-def _ready(data: xr.Dataset) -> xr.Dataset:
-    """``data`` as it is worked with.
-
-    Small coordinates are in memory, texts as objects: zarr's own string type is not known everywhere yet. The layout of
-    the file is forgotten, so that the data can be rechunked, and written in another format.
-    """
-    for variable in data.variables.values():
-        variable.encoding = {key: value for key, value in variable.encoding.items() if key in _ENCODING}
-        variable.attrs = with_typed_flags(variable.attrs, variable.dtype)
-    labels = {name: c.variable for name, c in data.coords.items() if c.ndim <= 1 and name not in data.xindexes}
-    loaded = {}
-    for name, variable in labels.items():
-        values = variable.values
-        loaded[name] = variable.copy(data=values.astype(object) if values.dtype.kind in "TU" else values)
-    return data.assign_coords(loaded)
-
-
-def _open_netcdf(path: Path) -> xr.Dataset:
-    # HDF5 2.2 crashes where a file with texts is open twice and one of them is closed: small files are not kept open.
-    if path.is_file() and path.stat().st_size <= _HELD:
-        return xr.load_dataset(path).chunk()
-    data: xr.Dataset = xr.open_dataset(path, chunks={})
-    data.attrs.pop(STORED, None)
-    return data
 
 
 def _open_zarr(path: Path) -> xr.Dataset:
@@ -149,35 +129,8 @@ def _open_zarr(path: Path) -> xr.Dataset:
 
 
 def _open_checked(path: Path) -> xr.Dataset:
-    store = CheckedStore(LocalStore(path, read_only=True))
+    store = CheckedStore.of_directory(path)
     data: xr.Dataset = xr.open_zarr(store, chunks={}, consolidated=is_consolidated(path))
     # It says of the file what is not true of a Dataset that is made of it.
     data.attrs.pop(STORED, None)
     return data
-
-
-def _opened(path: Path, opener: Callable[[Path], xr.Dataset], kind: str) -> xr.Dataset:
-    try:
-        data = _ready(opener(path))
-        groups = [] if data.variables else _groups(path)
-    except ArchiveError:
-        raise
-    except Exception as error:  # the libraries below raise whatever they like on a broken file
-        reason = " ".join(str(error).split())
-        if reason.startswith("did not find a match in any of xarray's"):  # a list of all engines follows
-            reason = "its first bytes are those of no such file"
-        raise ArchiveError(f"{str(path)!r} cannot be read as {kind}: {reason}") from error
-    if groups:
-        raise ArchiveError(
-            f"{str(path)!r} has its variables in the groups {groups}, expected variables outside of groups; write a "
-            f"group to a file of its own, xr.open_dataset(path, group={groups[0]!r}).to_netcdf(...)"
-        )
-    return data
-
-
-def _groups(path: Path) -> list[str]:
-    import zarr
-
-    if path.is_dir():
-        return sorted(zarr.open_group(path, mode="r").group_keys())
-    return sorted(name.strip("/") for name in xr.open_groups(path) if name != "/")

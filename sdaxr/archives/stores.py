@@ -3,37 +3,65 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
 import os
+import tempfile
+import uuid
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import xarray as xr
+from zarr.abc.store import Store
 
-from sdaxr.archives.chunks import chunk_encoding, stored_attr
+from sdaxr.archives.chunks import chunk_encoding, consolidated_arrays, counts_of, missing_chunks, stored_attr, stored_of
 from sdaxr.archives.configuration import HASH
 from sdaxr.archives.finished import publish, workspace
-from sdaxr.archives.format import STORED, UNIT, VARIABLES, is_netcdf, open_group, shapes_attr, storage_errors
-from sdaxr.archives.paths import local_path, store_path
+from sdaxr.archives.format import STORED, UNIT, VARIABLES, is_netcdf, open_group, storage_errors
+from sdaxr.archives.netcdf import to_netcdf
+from sdaxr.archives.objects import ROOT, UNFINISHED, WRITER, Objects, UnfinishedStore
+from sdaxr.archives.paths import Location, located, store_path
+from sdaxr.archives.remote import LOST, Remote
+from sdaxr.archives.remote_reading import UNFINISHED_ROOT, look, own_attrs_of
 from sdaxr.schema import ArchiveError
 from sdaxr.states.attributes import plain
 
 _log = logging.getLogger(__name__)
 
 
-def check_free(store: str | Path | None, overwrite: bool) -> None:
+def check_free(store: str | Location | None, overwrite: bool) -> None:
     """Raise `ArchiveError` if ``store`` exists and may not be replaced, `OptionError` if it has no known suffix."""
     if store is None:
         return
     path = store_path(store)
-    if path.exists() and not overwrite:
+    exists = is_there(path)
+    if isinstance(path, Remote):
+        other = not exists and path.exists() and not Objects.of(path).has(WRITER)
+    else:
+        other = path.is_dir() and not (path / ROOT).exists()
+    if (exists or other) and not overwrite:
         raise ArchiveError(f"'{store}' exists; give another store, or overwrite it (overwrite, --overwrite)")
-    if path.is_dir() and not (path / "zarr.json").exists():
+    if other:
         raise ArchiveError(f"'{store}' is a directory, but no Zarr archive, so it is not overwritten; move it away")
 
 
-def save(data: xr.Dataset, store: str | Path, *, overwrite: bool = False) -> xr.Dataset:
+def is_there(place: Location) -> bool:
+    """Whether there is a file, or an archive; what a killed writer of a whole file has left in a store is none."""
+    if isinstance(place, Remote) and not is_netcdf(place):
+        found = look(Objects.of(place))
+        return found.root is not None or bool(own_attrs_of(found.unfinished))
+    return place.exists()
+
+
+def save(
+    data: xr.Dataset,
+    store: str | Location,
+    *,
+    overwrite: bool = False,
+    storage_options: Mapping[str, Any] | None = None,
+) -> xr.Dataset:
     """Write ``data`` to Zarr or NetCDF by the suffix of ``store``.
 
     Parameters
@@ -41,9 +69,12 @@ def save(data: xr.Dataset, store: str | Path, *, overwrite: bool = False) -> xr.
     data
         The whole Dataset; Dask arrays are computed chunk by chunk.
     store
-        The file. It is there when all of it has been written, and not before.
+        The file, by its path or its URL. It is there when all of it has been written, and not before.
     overwrite
-        Replace a file of this name, which stays until the new one is complete.
+        Replace a file of this name, which stays until the new one is complete. A Zarr archive in an object store is
+        gone at once.
+    storage_options
+        Options of the file system of a URL (fsspec).
 
     Returns
     -------
@@ -54,21 +85,26 @@ def save(data: xr.Dataset, store: str | Path, *, overwrite: bool = False) -> xr.
     ArchiveError
         If the file cannot be written, or another process has written one of this name in the meantime.
     """
-    with written_whole(store, overwrite=overwrite) as unfinished:
-        if is_netcdf(unfinished):
-            to_netcdf(plain(data), unfinished)
-        else:
-            _to_zarr(plain(data), unfinished)
+    place = located(store, storage_options)
+    if isinstance(place, Remote) and not is_netcdf(place):
+        check_free(place, overwrite)
+        _to_objects(plain(data), place)
+    else:
+        with written_whole(place, overwrite=overwrite) as unfinished:
+            if is_netcdf(unfinished):
+                to_netcdf(plain(data), unfinished)
+            else:
+                _to_zarr(plain(data), unfinished)
     _log.info("wrote %s", store)
     return data
 
 
 @contextlib.contextmanager
-def written_whole(store: str | Path, *, overwrite: bool) -> Iterator[Path]:
+def written_whole(store: str | Location, *, overwrite: bool) -> Iterator[Path]:
     """A path of the same suffix to write to; what is there at the end gets the name ``store``, all at once.
 
     Every writer has a path of its own. After an error, nothing is left of it, and a file of the name ``store`` is as it
-    was.
+    was. The file of a URL is written on this machine, and copied when it is complete.
 
     Parameters
     ----------
@@ -82,25 +118,64 @@ def written_whole(store: str | Path, *, overwrite: bool) -> Iterator[Path]:
     ArchiveError
         If the file cannot be written, or there is one of this name that may not be replaced.
     """
-    final = Path(os.path.abspath(local_path(store)))
+    place = located(store)
+    if isinstance(place, Remote):
+        place.check_writable()
+        with storage_errors("write", str(place)), tempfile.TemporaryDirectory(prefix="sdaxr-") as folder:
+            yield Path(folder) / place.name
+            if not overwrite and place.exists():
+                raise ArchiveError(f"'{place}' exists; give another store, or overwrite it (overwrite, --overwrite)")
+            place.put(Path(folder) / place.name)
+        return
+    final = Path(os.path.abspath(place))
     with storage_errors("write", str(store)), workspace(final) as own:
         yield own / final.name
         publish(own / final.name, final, own, replace=overwrite)
 
 
-def to_netcdf(data: xr.Dataset, path: Path, *, whole: bool = False) -> None:
-    """Write a NetCDF file; ``whole`` notes in it that it holds a whole archive in units of work, and which."""
-    bookkeeping = shapes_attr(data) if whole else {}
-    dropped = () if whole else (HASH, UNIT, VARIABLES)
-    data = data.drop_encoding().assign_attrs(bookkeeping)
-    data.attrs = {key: value for key, value in data.attrs.items() if key not in dropped}
-    # xarray marks gaps in all floats; CF has none in coordinates.
-    data.to_netcdf(path, engine="netcdf4", encoding={name: {"_FillValue": None} for name in data.coords})
+@contextlib.contextmanager
+def written_to(place: Location) -> Iterator[Path]:
+    """A path to write a file to that need not be complete at once: that of ``place`` itself, unless it has a URL.
+
+    Raises
+    ------
+    ArchiveError
+        If the file cannot be written.
+    """
+    if isinstance(place, Remote):
+        with written_whole(place, overwrite=True) as unfinished:
+            yield unfinished
+    else:
+        with storage_errors("write", str(place)):
+            place.parent.stat()  # A folder that is not there is an error before anything is computed.
+            yield place
 
 
 def _to_zarr(data: xr.Dataset, path: Path) -> None:
-    import zarr
+    _write_zarr(data, path)
+    open_group(path, mode="r+").attrs.update(stored_attr(path))
+    _consolidate(str(path))
 
+
+def _to_objects(data: xr.Dataset, place: Remote) -> None:
+    """Write a Zarr archive whose metadata come last; what is there is removed first."""
+    objects, own = Objects.of(place, read_only=False), uuid.uuid4().hex.encode()
+    objects.take(own)
+    unfinished = UnfinishedStore(objects.store)
+    _write_zarr(data, unfinished, mode="a")  # beside the note of the writer
+    _consolidate(unfinished)
+    metadata, keys = objects.metadata(UNFINISHED_ROOT) or {}, objects.keys("")
+    counts = counts_of(consolidated_arrays(metadata), own=False)
+    if objects.get(WRITER) != own:
+        raise ArchiveError(f"'{place}' is written by another process, too; choose another store, or run one at a time")
+    if not metadata or next(missing_chunks(keys, counts), None) is not None:
+        raise ArchiveError(f"cannot write '{place}': {LOST}; run the same job again")
+    full = metadata | {"attributes": metadata["attributes"] | stored_of(counts)}
+    objects.put_last(ROOT, json.dumps(full, indent=2).encode())
+    objects.clear(f"{UNFINISHED}/")
+
+
+def _write_zarr(data: xr.Dataset, target: Path | Store, mode: Any = "w-") -> None:
     # Zarr has no stable format for strings of fixed length.
     strings = {name: c.astype(object) for name, c in data.coords.items() if c.dtype.kind == "U"}
     data = data.assign_coords(strings).drop_encoding()
@@ -109,8 +184,13 @@ def _to_zarr(data: xr.Dataset, path: Path) -> None:
     data = data.assign({n: v.chunk({d: max(c) for d, c in v.chunksizes.items()}) for n, v in lazy.items()})
     # A Dataset that comes from an archive in units of work is none itself.
     data.attrs = {key: value for key, value in data.attrs.items() if key not in (HASH, UNIT, VARIABLES, STORED)}
-    data.to_zarr(path, zarr_format=3, consolidated=False, encoding=chunk_encoding(data.variables))
-    open_group(path, mode="r+").attrs.update(stored_attr(path))
+    encoding = chunk_encoding(data.variables)
+    data.to_zarr(target, mode=mode, zarr_format=3, consolidated=False, encoding=encoding)
+
+
+def _consolidate(target: str | Store) -> None:
+    import zarr
+
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Consolidated metadata")
-        zarr.consolidate_metadata(str(path))
+        zarr.consolidate_metadata(target)

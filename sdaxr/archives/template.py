@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
+from zarr.abc.store import Store
 
 from sdaxr.archives.chunks import chunk_encoding
 from sdaxr.archives.format import PENDING, STATUS, STATUS_NAMES
@@ -24,7 +25,7 @@ def check_template(template: xr.Dataset, unit: str) -> None:
             raise DataError(f"'{name}' has the dimensions {variable.dims}, expected {unit!r} to be the first one")
 
 
-def write_template(path: Path, template: xr.Dataset, unit: str, attrs: dict[str, Any]) -> None:
+def write_template(path: Path | Store, template: xr.Dataset, unit: str, attrs: dict[str, Any]) -> None:
     """Write coordinates, attributes and the metadata of the variables; no values of variables."""
     import dask.array
 

@@ -23,6 +23,9 @@ from sdaxr.archives.format import (
 )
 from sdaxr.schema import DataError, DivergenceError
 
+# Names and indices of chunks that are not there.
+Lost = list[tuple[str, tuple[int, ...]]]
+
 # As many failures are listed in a message.
 _LISTED = 5
 
@@ -34,7 +37,7 @@ def unit_count(path: Path) -> int:
 
 def complete_units(path: Path, status: np.ndarray) -> list[int]:
     """Units of the archive at ``path`` that are marked complete in ``status`` and have all of their chunks."""
-    return _without(_lost_chunks(path, status), status)
+    return without(_lost_chunks(path, status), status)
 
 
 def failures(path: Path, status: np.ndarray) -> dict[int, str]:
@@ -48,18 +51,40 @@ def shortfall(path: Path) -> str:
     """What is missing in the archive at ``path``, and what to do about it."""
     unfinished, status = is_unfinished(path), status_of(path)
     name = path.with_suffix("") if unfinished else path
-    lost = _lost_chunks(path, status)
-    count = len(_without(lost, status))
-    text = f"'{name}' is not {'finished' if unfinished else 'complete'}: {count} of {status.size} units "
-    text += f"({(own_attrs(path) or {})[UNIT]}) are complete."
-    failed = failures(path, status)
+    unit = (own_attrs(path) or {})[UNIT]
+    return shortfall_of(name, unit, status, _lost_chunks(path, status), failures(path, status), finished=not unfinished)
+
+
+def shortfall_of(
+    name: object, unit: str, status: np.ndarray, lost: Lost, failed: Mapping[int, str], *, finished: bool
+) -> str:
+    """What is missing in an archive, and what to do about it.
+
+    Parameters
+    ----------
+    name
+        The archive's name.
+    unit
+        Dimension that counts the units.
+    status
+        Status of every unit.
+    lost
+        Chunks of units that are marked complete, but are not there.
+    failed
+        Why units failed, by index.
+    finished
+        Whether the archive says that it is finished.
+    """
+    count = len(without(lost, status))
+    text = f"'{name}' is not {'complete' if finished else 'finished'}: {count} of {status.size} units "
+    text += f"({unit}) are complete."
     if failed:
         listed = "; ".join(f"{index}: {message}" for index, message in list(failed.items())[:_LISTED])
         text += f" {len(failed)} failed ({listed}{'; ...' if len(failed) > _LISTED else ''})."
     if lost:
         variable, index = lost[0]
         text += f" {len(lost)} chunks are missing, the first is {index} of '{variable}'."
-    remedy = "to resume it" if unfinished else "to do the others anew, or overwrite it (overwrite, --overwrite)"
+    remedy = "to do the others anew, or overwrite it (overwrite, --overwrite)" if finished else "to resume it"
     return f"{text} Run the same job again {remedy}"
 
 
@@ -105,13 +130,13 @@ def check_unit(group: Any, unit: str, index: int, arrays: Mapping[str, np.ndarra
             )
 
 
-def _without(lost: list[tuple[str, tuple[int, ...]]], status: np.ndarray) -> list[int]:
+def without(lost: Lost, status: np.ndarray) -> list[int]:
     """Units that are marked complete and have lost no chunk."""
     incomplete = {index for _, (index, *_) in lost}
     return [index for index in np.flatnonzero(status == COMPLETE).tolist() if index not in incomplete]
 
 
-def _lost_chunks(path: Path, status: np.ndarray) -> list[tuple[str, tuple[int, ...]]]:
+def _lost_chunks(path: Path, status: np.ndarray) -> Lost:
     """Chunks of units that are marked complete, but are not there."""
     counts, variables = chunk_counts(path), (own_attrs(path) or {})[VARIABLES]
     marked = np.flatnonzero(status == COMPLETE).tolist()

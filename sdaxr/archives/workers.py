@@ -113,7 +113,7 @@ def _on_worker(function: Callable[..., Any], index: int, *args: Any) -> Any:
         reason = str(error).rstrip(".")
         raise type(error)(
             f"on the worker {get_worker().address}: {reason}; prior and store have to be on a file system that all "
-            "workers share"
+            "workers share, or have URLs"
         ) from error
 
 

@@ -69,7 +69,8 @@ def check_drawing(name: str, options: Mapping[str, Any], made: Collection[str] =
         found = ensemble_method(method) if name == "cycle" else build_method(method, "ffbs")
     else:
         unnamed = any(isinstance(options.get(k), Mapping) and "name" not in options[k] for k in ("method", "sampler"))
-        opened = sdaxr.open_prior(prior) if unnamed and prior and prior not in made else None
+        how = options.get("storage_options")
+        opened = sdaxr.open_prior(prior, storage_options=how) if unnamed and prior and prior not in made else None
         found, needs = _method_with(opened if name != "forecast" else None, options.get("method")), "prior"
         _check_sampler(opened, options.get("sampler"))
     if found.needs != needs:

@@ -23,6 +23,7 @@ from sdaxr.commands.options import (
     members,
     method,
     observing,
+    on_files,
     option,
     overwrite,
     prior,
@@ -64,12 +65,12 @@ def _run(name: str, quiet: bool, values: dict[str, Any], of_system: dict[str, An
     given |= of_system or {}
     if "progress" in steps.parameters(name):
         given["progress"] = not quiet
-    return steps.STEPS[name](**given)
+    return steps.run(name, given)
 
 
 @main.command()
 @click.argument("system")
-@flags(
+@on_files(
     store,
     click.option("--trajectories", type=int, required=True, help="Number of trajectories."),
     click.option("--steps", type=int, required=True, help="Number of states in a trajectory, after the spin-up."),
@@ -90,7 +91,7 @@ def generate(quiet: bool, option: dict[str, Any], **values: Any) -> None:
 
 @main.command()
 @click.argument("trajectories")
-@flags(
+@on_files(
     click.option("--store", "-o", required=True, help="File of the prior, which ends in .safetensors."),
     *training,
     seed,
@@ -108,7 +109,7 @@ def train(quiet: bool, **values: Any) -> None:
 
 @main.command()
 @click.argument("truth")
-@flags(
+@on_files(
     click.option("--operator", required=True, help='Operator as JSON, such as {"op": "coarsen", "factor": 8}.'),
     store,
     *simulating,
@@ -126,7 +127,7 @@ def observe(quiet: bool, **values: Any) -> None:
 
 @main.command()
 @click.argument("observations", nargs=-1, required=True)
-@flags(
+@on_files(
     prior,
     click.option(
         "--store",
@@ -149,7 +150,7 @@ def report(quiet: bool, **values: Any) -> None:
 
 @main.command()
 @click.argument("observations", nargs=-1, required=True)
-@flags(
+@on_files(
     click.option("--prior", help="File of a prior, or name of a shipped one; see `sdaxr priors`."),
     store,
     members,
@@ -174,7 +175,7 @@ def assimilate(quiet: bool, option: dict[str, Any], **values: Any) -> None:
 
 @main.command()
 @click.argument("observations", nargs=-1, required=True)
-@flags(
+@on_files(
     click.option("--prior", help="File of a prior, or name of a shipped one; see `sdaxr priors`."),
     store,
     click.option(
@@ -209,7 +210,7 @@ def cycle(quiet: bool, option: dict[str, Any], **values: Any) -> None:
 
 @main.command()
 @click.argument("ensemble")
-@flags(
+@on_files(
     click.option(
         "--model",
         required=True,
@@ -240,7 +241,7 @@ def forecast(quiet: bool, option: dict[str, Any], **values: Any) -> None:
 
 @main.command()
 @click.argument("noisy")
-@flags(
+@on_files(
     prior,
     store,
     click.option("--error", type=float, required=True, help="Standard deviation of the noise, in units of the data."),
@@ -266,7 +267,7 @@ def denoise(quiet: bool, **values: Any) -> None:
 @main.command()
 @click.argument("posterior")
 @click.argument("truth")
-@flags(
+@on_files(
     trajectory,
     click.option(
         "--metrics",
@@ -288,7 +289,7 @@ def verify(quiet: bool, **values: Any) -> None:
 
 @main.command()
 @click.argument("truth")
-@flags(
+@on_files(
     click.option("--operator", required=True, help='Operator as JSON, such as {"op": "coarsen", "factor": 8}.'),
     store,
     click.option("--prior", help="File of a prior, or name of a shipped one; see `sdaxr priors`."),
@@ -306,7 +307,7 @@ def calibrate(quiet: bool, **values: Any) -> None:
 
 @main.command()
 @click.argument("data")
-@flags(
+@on_files(
     click.option("--path", required=True, help="File of the figure; its ending, such as .png or .pdf, is the format."),
     *drawn,
     click.option("--times", type=int, help="Number of times that are drawn."),
@@ -323,7 +324,7 @@ def plot(quiet: bool, **values: Any) -> None:
 
 @main.command()
 @click.argument("data")
-@flags(
+@on_files(
     click.option("--path", required=True, help="File of the animation, .gif."),
     *drawn,
     click.option("--fps", type=float, help="Frames per second."),
@@ -339,8 +340,8 @@ def animate(quiet: bool, **values: Any) -> None:
 
 @main.command()
 @click.argument("path", metavar="FILE")
-@flags()
-def info(quiet: bool, path: str) -> None:
+@on_files()
+def info(quiet: bool, path: str, storage_options: dict[str, Any]) -> None:
     """Describe a file: kind, provenance, completeness.
 
     FILE is an archive, a NetCDF file, a prior (a file or the name of a shipped one) or a recipe.
@@ -348,7 +349,7 @@ def info(quiet: bool, path: str) -> None:
     from sdaxr.archives.description import format_facts
     from sdaxr.commands import info as module
 
-    click.echo(format_facts(module.info(path)))
+    click.echo(format_facts(module.info(path, storage_options=storage_options or None)))
 
 
 @main.command()

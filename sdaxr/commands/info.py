@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import timeit
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from sdaxr.archives.description import describe, provenance, short
 from sdaxr.archives.finished import partial_of
-from sdaxr.archives.paths import local_path
+from sdaxr.archives.paths import Location, local_path, located
+from sdaxr.archives.remote import Remote
 from sdaxr.schema import ArchiveError
 
 if TYPE_CHECKING:
@@ -20,7 +22,7 @@ if TYPE_CHECKING:
 _OPTIONS = ("network", "statistics", "optimisation", "modes")
 
 
-def info(path: str | Path) -> dict[str, str]:
+def info(path: str | Location, *, storage_options: Mapping[str, Any] | None = None) -> dict[str, str]:
     """Describe the file or archive at ``path``: its kind, its provenance, and whether it is complete.
 
     Parameters
@@ -28,7 +30,9 @@ def info(path: str | Path) -> dict[str, str]:
     path
         Trajectories, observations, posterior or forecast (Zarr or NetCDF, also an unfinished ``.partial`` archive); a
         prior (``.safetensors``, or the name of a shipped one); a recipe (``.yaml``); or a table of observations with
-        units and errors.
+        units and errors; by its path, or, but for a recipe, its URL.
+    storage_options
+        Options of the file system of a URL (fsspec).
 
     Returns
     -------
@@ -44,14 +48,14 @@ def info(path: str | Path) -> dict[str, str]:
     from sdaxr.commands.inputs import is_read
     from sdaxr.observations.read_observations import read_observations
 
-    path = local_path(path)
+    path = located(path, storage_options)
     if path.suffix == ".safetensors" or _is_name(path):
         return _prior_info(path)
     if path.suffix in (".yaml", ".yml"):
         from sdaxr.commands.recipe import status
 
-        return status(path)
-    if is_read(str(path)):
+        return status(local_path(path))
+    if is_read(path):
         data = read_observations(path)
         return {**describe(data), "complete": "yes", "size": _size(path), **provenance(data)}
     try:
@@ -64,12 +68,12 @@ def info(path: str | Path) -> dict[str, str]:
         return {**facts, "complete": complete, "size": _size(path), **provenance(data)}
 
 
-def _is_name(path: Path) -> bool:
+def _is_name(path: Location) -> bool:
     """Whether ``path`` is a word and not a file, and so the name of a shipped prior."""
-    return path.name == str(path) and not path.suffix and not path.exists()
+    return isinstance(path, Path) and path.name == str(path) and not path.suffix and not path.exists()
 
 
-def _prior_info(name: Path) -> dict[str, str]:
+def _prior_info(name: Location) -> dict[str, str]:
     from sdaxr.prior.files import open_prior, prior_path
 
     path = prior_path(name)
@@ -112,8 +116,10 @@ def _cost_of_modes(prior: Prior) -> dict[str, str]:
     }
 
 
-def _size(path: Path) -> str:
+def _size(path: Location) -> str:
     if not path.exists():
         path = partial_of(path)
+    if isinstance(path, Remote):
+        return f"{path.size() / 1e6:.3g} MB"
     files = path.rglob("*") if path.is_dir() else [path]
     return f"{sum(file.stat().st_size for file in files if file.is_file()) / 1e6:.3g} MB"

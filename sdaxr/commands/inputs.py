@@ -11,7 +11,8 @@ from typing import Any
 import xarray as xr
 
 import sdaxr
-from sdaxr.archives.paths import local_path
+from sdaxr.archives.paths import Location, located
+from sdaxr.archives.remote import Remote, local_copy
 from sdaxr.schema import TRAJECTORY, DataError, OperatorError, OptionError, nearest
 
 
@@ -29,30 +30,34 @@ def read_operator(operator: str | Mapping[str, Any]) -> Any:
     return operators.from_json(text)
 
 
-def is_read(path: str) -> bool:
+def is_read(path: str | Location) -> bool:
     """Whether a file is opened by a reader of observations, by its name or its first line."""
     from sdaxr.observations.readers.registry import reader_of
 
-    return reader_of(local_path(path)) is not None
+    place = located(path)
+    if isinstance(place, Remote) and (place.suffix == ".zarr" or not place.is_file()):
+        return False
+    with local_copy(place) as copy:
+        return reader_of(copy) is not None
 
 
 def open_networks(
-    observations: str | Iterable[str], reading: Mapping[str, Any] | None = None
+    observations: str | Location | Iterable[str | Location], reading: Mapping[str, Any] | None = None
 ) -> xr.Dataset | dict[str, xr.Dataset]:
     """The Dataset of one file, or the Datasets of several by the names of their files."""
     paths, options = paths_of(observations), check_reading(reading, observations)
-    networks = {Path(path).stem: read_file(path, options[Path(path).stem]) for path in paths}
+    networks = {located(path).stem: read_file(path, options[located(path).stem]) for path in paths}
     if len(networks) < len(paths):
         raise DataError(f"found several networks of the same file name in {paths}; rename the files")
     return next(iter(networks.values())) if len(paths) == 1 else networks
 
 
-def read_file(path: str, reading: Mapping[str, Any] | None) -> xr.Dataset:
+def read_file(path: str | Location, reading: Mapping[str, Any] | None) -> xr.Dataset:
     """The observations in a file of any format, with the options of `sdaxr.read_observations`."""
-    return sdaxr.read_observations(path, **check_reading(reading, path)[Path(path).stem])
+    return sdaxr.read_observations(path, **check_reading(reading, path)[located(path).stem])
 
 
-def open_file(path: str, trajectory: int | None) -> xr.Dataset:
+def open_file(path: str | Location, trajectory: int | None) -> xr.Dataset:
     """The Dataset in a file, or one of its trajectories, by its index."""
     data = sdaxr.open_archive(path)
     if trajectory is None:
@@ -66,7 +71,7 @@ def open_file(path: str, trajectory: int | None) -> xr.Dataset:
     return data.isel({TRAJECTORY: trajectory})
 
 
-def open_mask(path: str) -> xr.DataArray:
+def open_mask(path: str | Location) -> xr.DataArray:
     """The only variable of a file."""
     data = sdaxr.open_archive(path)
     if len(data.data_vars) != 1:
@@ -95,7 +100,9 @@ def open_for_figure(
     return open_file(data, None if truth is not None else trajectory)
 
 
-def check_reading(reading: Mapping[str, Any] | None, observations: str | Iterable[str]) -> dict[str, Mapping[str, Any]]:
+def check_reading(
+    reading: Mapping[str, Any] | None, observations: str | Location | Iterable[str | Location]
+) -> dict[str, Mapping[str, Any]]:
     """The options of `sdaxr.read_observations` for each file, by the name of the network.
 
     Raises
@@ -103,7 +110,7 @@ def check_reading(reading: Mapping[str, Any] | None, observations: str | Iterabl
     OptionError
         If an option is unknown.
     """
-    names = [Path(path).stem for path in paths_of(observations)]
+    names = [located(path).stem for path in paths_of(observations)]
     given = reading or {}
     each = {n: given.get(n, {}) for n in names} if given and set(given) <= set(names) else dict.fromkeys(names, given)
     known = {n for n, p in inspect.signature(sdaxr.read_observations).parameters.items() if p.kind is p.KEYWORD_ONLY}
@@ -114,6 +121,6 @@ def check_reading(reading: Mapping[str, Any] | None, observations: str | Iterabl
     return each
 
 
-def paths_of(observations: str | Iterable[str]) -> list[str]:
+def paths_of(observations: str | Location | Iterable[str | Location]) -> list[str | Location]:
     """The paths of one file or of several."""
-    return [observations] if isinstance(observations, str | Path) else list(observations)
+    return [observations] if isinstance(observations, str | Path | Remote) else list(observations)

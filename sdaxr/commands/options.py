@@ -110,11 +110,24 @@ def as_settings(ctx: click.Context, parameter: click.Parameter, pairs: tuple[str
     return settings
 
 
-def settings(flag: str, text: str) -> Callable[[Any], Any]:
-    """A flag for options of an object, KEY=VALUE, which may be repeated."""
+def settings(flag: str, text: str, *name: str) -> Callable[[Any], Any]:
+    """A flag for options of an object, KEY=VALUE, which may be repeated; ``name`` is its parameter's."""
     return click.option(
-        flag, multiple=True, callback=as_settings, metavar="KEY=VALUE", help=f"{text}; repeat for several."
+        flag, *name, multiple=True, callback=as_settings, metavar="KEY=VALUE", help=f"{text}; repeat for several."
     )
+
+
+storage = settings(
+    "--storage-option",
+    "Option of the file system of URLs such as s3://bucket/a.zarr (fsspec), such as endpoint_url=https://example.org "
+    "or anon=true; or set them in the environment",
+    "storage_options",
+)
+
+
+def on_files(*options: Callable[[Any], Any]) -> Callable[[Command], Command]:
+    """`flags` of a command whose files may have URLs."""
+    return flags(*options, storage)
 
 
 store = click.option("--store", "-o", required=True, help="File to which the result is written, .zarr or .nc.")
@@ -210,14 +223,7 @@ drawing = (*observing, *method, *sampler, precision, outside, batch, device, ove
 # Flags of the calibration: its trials, what is ranked, and how posteriors are drawn.
 calibrating = (
     click.option("--system", help="System with Gaussian noise, in the place of the prior, as of `sdaxr assimilate`."),
-    click.option(
-        "--system-option",
-        "system_options",
-        multiple=True,
-        callback=as_settings,
-        metavar="KEY=VALUE",
-        help="Option of the systems that are named, such as noise=0.5; repeat for several.",
-    ),
+    settings("--system-option", "Option of the systems that are named, such as noise=0.5", "system_options"),
     click.option("--truths", type=int, help="Number of truths."),
     click.option("--steps", type=int, help="Number of states of a truth. Default: the window of the prior's training."),
     members,

@@ -26,7 +26,7 @@ from typing import Any
 import sdaxr
 from sdaxr.archives.configuration import difference
 from sdaxr.archives.finished import partial_of, windows_of
-from sdaxr.archives.paths import local_path
+from sdaxr.archives.paths import Location, local_path, located
 from sdaxr.archives.stores import written_whole
 from sdaxr.commands import checks, steps
 from sdaxr.commands.inputs import check_reading, read_operator
@@ -65,8 +65,8 @@ class Step:
     name: str
     given: dict[str, Any]
     values: dict[str, Any]
-    inputs: tuple[Path, ...]
-    output: Path | None
+    inputs: tuple[Location, ...]
+    output: Location | None
     digest: str
 
 
@@ -150,7 +150,7 @@ def _run_step(step: Step, *, overwrite: bool, progress: bool) -> Any:
         values.setdefault("progress", progress)
     if overwrite and "overwrite" in accepted:
         values["overwrite"] = True
-    return steps.STEPS[step.name](**values)
+    return steps.run(step.name, values)
 
 
 def _has_output(step: Step) -> bool:
@@ -209,6 +209,8 @@ def _step(name: str, given: dict[str, Any], base: Path, before: list[Step]) -> S
     if name == "calibrate":
         checks.open_systems(values["truth"], values.get("system"), values.get("system_options"))
     upstream = [outputs[file].digest for file in inputs if file in outputs]
+    # How a file is reached does not change it, and may be secret.
+    given = {key: value for key, value in given.items() if key != "storage_options"}
     digest = hashlib.sha256(json.dumps([name, given, upstream], sort_keys=True, default=str).encode()).hexdigest()
     return Step(name, given, values, inputs, output, digest)
 
@@ -227,21 +229,28 @@ def _check_names(name: str, values: Mapping[str, Any], accepted: set[str]) -> No
         sdaxr.open_system(model, **{key: value for key, value in values.items() if key not in accepted})
 
 
-def _resolve(values: dict[str, Any], base: Path) -> dict[str, Path]:
+def _resolve(values: dict[str, Any], base: Path) -> dict[str, Location]:
     """Make the paths in ``values`` absolute, in place; return them by the names of their parameters."""
-    files: dict[str, Path] = {}
+    files: dict[str, Location] = {}
+
+    def placed(path: Any) -> Location:
+        # What has a URL lies beneath no folder.
+        place = located(path, values.get("storage_options"))
+        return base / place if isinstance(place, Path) else place
+
     for key, value in values.items():
         is_name = key == "truth" and value in (*sdaxr.systems.systems(), *checks.SOURCES)
         is_file = key in (*steps.INPUTS, *steps.OUTPUTS) and not is_name
         if is_file and isinstance(value, list):
-            values[key] = [str(base / local_path(item)) for item in value]
-            files |= {f"{key}[{i}]": Path(item) for i, item in enumerate(values[key])}
+            places = [placed(item) for item in value]
+            values[key] = list(map(str, places))
+            files |= {f"{key}[{i}]": place for i, place in enumerate(places)}
         elif isinstance(value, str) and (is_file or value.endswith(".safetensors")):
-            files[key] = base / local_path(value)
+            files[key] = placed(value)
             values[key] = str(files[key])
         elif key == "method" and isinstance(value, dict):
             given = {k: value[k] for k in checks.files_of_method(values) if value.get(k) is not None}
-            named = {k: base / local_path(typed(f"{key}.{k}", text, str)) for k, text in given.items()}
+            named = {k: placed(typed(f"{key}.{k}", text, str)) for k, text in given.items()}
             files |= {f"{key}.{k}": file for k, file in named.items()}
             values[key] = value | {k: str(file) for k, file in named.items()}
     models = {*sdaxr.systems.systems(), *sdaxr.priors()}
@@ -328,6 +337,8 @@ class _State:
         if step.output is None:
             return f"{step.name} {step.digest}"
         base = self.path.parent
+        if not isinstance(step.output, Path):
+            return str(step.output)
         return str(step.output.relative_to(base) if step.output.is_relative_to(base) else step.output)
 
     def _write(self, step: Step, record: dict[str, Any]) -> None:

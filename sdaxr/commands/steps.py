@@ -11,13 +11,12 @@ import inspect
 import json
 import logging
 from collections.abc import Callable, Iterable, Mapping
-from pathlib import Path
 from typing import Any
 
 import xarray as xr
 
 import sdaxr
-from sdaxr.archives.paths import local_path
+from sdaxr.archives.paths import Location, located, with_storage
 from sdaxr.archives.stores import check_free, save, written_whole
 from sdaxr.commands import checks
 from sdaxr.commands.inputs import (
@@ -226,7 +225,7 @@ def plot(
     trajectory: int | None = None,
     reading: Mapping[str, Any] | None = None,
     **options: Any,
-) -> Path:
+) -> Location:
     """Draw the file ``data``; the result is the figure ``path``."""
     opened = open_for_figure(data, truth, observations, trajectory, reading, options)
     with written_whole(path, overwrite=True) as unfinished:
@@ -235,7 +234,7 @@ def plot(
 
     matplotlib.pyplot.close(figure)
     _log.info("wrote %s", path)
-    return local_path(path)
+    return located(path)
 
 
 def animate(
@@ -247,13 +246,13 @@ def animate(
     trajectory: int | None = None,
     reading: Mapping[str, Any] | None = None,
     **options: Any,
-) -> Path:
+) -> Location:
     """Animate the file ``data``; the result is the GIF ``path``."""
     opened = open_for_figure(data, truth, observations, trajectory, reading, options)
     with written_whole(path, overwrite=True) as unfinished:
         sdaxr.animate(opened, unfinished, **options)
     _log.info("wrote %s", path)
-    return local_path(path)
+    return located(path)
 
 
 STEPS: dict[str, Callable[..., Any]] = {
@@ -278,12 +277,38 @@ INPUTS = (
     "trajectories", "truth", "observations", "where", "background", "ensemble", "noisy", "posterior", "data",
 )  # fmt: skip
 OUTPUTS = ("store", "path")
+# Parameters that are names or files.
+_NAMES = ("prior", "model", "carry", "start")
+
+
+def run(name: str, values: Mapping[str, Any]) -> Any:
+    """Run step ``name`` with its parameters; those that are URLs get the ``storage_options`` among them."""
+    given = dict(values)
+    options = given.pop("storage_options", None)
+    for key in (*INPUTS, *OUTPUTS, *_NAMES):
+        if key in given:
+            given[key] = _with_storage(given[key], options)
+    if isinstance(given.get("method"), Mapping):
+        given["method"] = {key: _with_storage(value, options) for key, value in given["method"].items()}
+    return STEPS[name](**given)
+
+
+def _with_storage(value: Any, options: Mapping[str, Any] | None) -> Any:
+    if isinstance(value, list | tuple):
+        return [with_storage(each, options) for each in value]
+    return with_storage(value, options)
+
+
+_STORAGE = inspect.Parameter(
+    "storage_options", inspect.Parameter.KEYWORD_ONLY, default=None, annotation="Mapping[str, Any] | None"
+)
 
 
 def parameters(name: str) -> dict[str, inspect.Parameter]:
     """The parameters of step ``name``: its own, and the keyword-only parameters of the function of the same name.
 
-    `cycle` also has the parameters that it passes on to `assimilate`: all except ``system``; so has `calibrate`.
+    `cycle` also has the parameters that it passes on to `assimilate`: all except ``system``; so has `calibrate`. All
+    have ``storage_options``.
     """
     own = dict(inspect.signature(STEPS[name]).parameters)
     own.pop("options", None)
@@ -294,6 +319,7 @@ def parameters(name: str) -> dict[str, inspect.Parameter]:
         from sdaxr.verification.calibrate import PASSED_ON
 
         behind |= {n: p for step, passed in PASSED_ON.items() for n, p in _keywords(step).items() if n in passed}
+    behind.setdefault("storage_options", _STORAGE)
     return own | {n: p for n, p in behind.items() if n not in own}
 
 
@@ -310,9 +336,9 @@ def _keywords(name: str) -> dict[str, inspect.Parameter]:
     return {n: p for n, p in inspect.signature(getattr(sdaxr, name)).parameters.items() if p.kind is p.KEYWORD_ONLY}
 
 
-def stores_of(values: Mapping[str, Any]) -> dict[str, Path]:
+def stores_of(values: Mapping[str, Any]) -> dict[str, Location]:
     """The file that `report` writes for each network; the names of several networks are added to that of ``store``."""
-    path, names = local_path(values["store"]), [Path(each).stem for each in paths_of(values["observations"])]
+    path, names = located(values["store"]), [located(each).stem for each in paths_of(values["observations"])]
     return {name: path if len(names) == 1 else path.with_stem(f"{path.stem}-{name}") for name in names}
 
 

@@ -25,12 +25,12 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
 import xarray as xr
 
+from sdaxr.archives.paths import Location
 from sdaxr.archives.reading import open_archive
 from sdaxr.filters.base import Drawn
 from sdaxr.filters.bpf import ParticleMethod
@@ -67,7 +67,7 @@ class FourDVar(ParticleMethod):
         members as are drawn; or the path of their archive.
     """
 
-    first_guess: xr.Dataset | str | Path | None = field(default=None, metadata={"file": True})
+    first_guess: xr.Dataset | str | Location | None = field(default=None, metadata={"file": True})
 
     name: ClassVar[str] = "4dvar"
     gaussian: ClassVar[bool] = True

@@ -27,7 +27,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -35,6 +34,7 @@ import torch
 import xarray as xr
 from torch import Tensor
 
+from sdaxr.archives.paths import Location
 from sdaxr.archives.reading import open_archive
 from sdaxr.filters.base import Drawn
 from sdaxr.filters.ensemble import EnsembleFilter, EnsembleMethod, Forecast, Update, first_of, forward
@@ -72,7 +72,7 @@ class Latent(EnsembleMethod):
 
     filter: Any = field(default=ETKF(), metadata={"registry": METHODS})
     modes: int | None = None
-    trajectories: xr.Dataset | str | Path | None = field(default=None, metadata={"file": True})
+    trajectories: xr.Dataset | str | Location | None = field(default=None, metadata={"file": True})
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +11,7 @@ import xarray as xr
 from tqdm.auto import tqdm
 
 from sdaxr.archives.ensemble import Ensemble
+from sdaxr.archives.paths import Location
 from sdaxr.archives.provenance import provenance_attrs
 from sdaxr.filters.base import ModelMethod
 from sdaxr.filters.binding import build_model
@@ -44,7 +44,7 @@ def smooth(
     method: str | Method | Mapping[str, Any] | None = None,
     members: int = 16,
     seed: int = 0,
-    store: str | Path | None = None,
+    store: str | Location | None = None,
     operator: Operators = None,
     times: Any = None,
     background: xr.Dataset | None = None,

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import xarray as xr
 
+from sdaxr.archives.paths import Location, with_storage
 from sdaxr.archives.provenance import provenance_attrs
 from sdaxr.archives.workers import active_client
 from sdaxr.filters.smoothing import smooth
@@ -43,13 +43,13 @@ from sdaxr.systems.base import System
 @isolated()
 def assimilate(
     observations: Observations,
-    prior: str | Path | Prior | None = None,
+    prior: str | Location | Prior | None = None,
     *,
     method: str | Method | Mapping[str, Any] | None = None,
     sampler: str | Sampler | Mapping[str, Any] | None = None,
     members: int = 16,
     seed: int = 0,
-    store: str | Path | None = None,
+    store: str | Location | None = None,
     operator: Operators = None,
     times: Any = None,
     background: xr.Dataset | None = None,
@@ -61,6 +61,7 @@ def assimilate(
     device: str = "auto",
     precision: str = "auto",
     overwrite: bool = False,
+    storage_options: Mapping[str, Any] | None = None,
     progress: bool = True,
 ) -> xr.Dataset:
     r"""Sample whole trajectories x from the posterior given observations y.
@@ -81,7 +82,7 @@ def assimilate(
         (`sdaxr.observations.noise`). All methods use the density of this family, with these exceptions: `DMPS` and
         `DPS` do not use it; `Kalman`, `FourDVar` and ensemble Kalman methods refuse such observations.
     prior
-        Name of a shipped prior, path of a prior file, or a `Prior`; for the methods that need a prior.
+        Name of a shipped prior, path or URL of a prior file, or a `Prior`; for the methods that need a prior.
     method
         The method, which says how observations guide the samples: a name or an object of `sdaxr.methods`, such as
         ``"mmps"`` or ``MMPS(iterations=2)``; or a mapping of its options, ``{"variance": 0.01}``, with or without
@@ -100,8 +101,8 @@ def assimilate(
         or the size of the batches. Members that are drawn together depend on the number of members, too: those of
         `sdaxr.methods` that need a system, of the sampler ``"twisted"``, and of posteriors with several modes.
     store
-        Path of an archive (``.zarr`` or ``.nc``) to which the members are written. A killed run resumes when it is
-        run again.
+        Path or URL of an archive (``.zarr`` or ``.nc``) to which the members are written. A killed run resumes when it
+        is run again.
     operator
         Observation operator, or one for each network. It replaces the operator in the attributes of the observations.
     times
@@ -136,6 +137,8 @@ def assimilate(
         bfloat16 for fields on a GPU or on a processor with instructions for bfloat16.
     overwrite
         Replace an existing archive.
+    storage_options
+        Options of the file systems of URLs (fsspec), such as ``{"endpoint_url": "https://s3.example.org"}``.
     progress
         Show a progress bar.
 
@@ -161,6 +164,7 @@ def assimilate(
     DivergenceError
         If a sample is not finite, or far larger than the states of the prior.
     """
+    store, prior = with_storage(store, storage_options), with_storage(prior, storage_options)
     if system is not None:
         given = {"prior": prior, "sampler": sampler, "batch": batch, "device": device, "precision": precision}
         refuse_beside_a_system(

@@ -16,12 +16,12 @@ import logging
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import xarray as xr
 
+from sdaxr.archives.paths import Location, with_storage
 from sdaxr.archives.seeds import unit_seed
 from sdaxr.archives.workers import active_client
 from sdaxr.inference.adaptive import ADAPTIVE, AdaptiveFactor
@@ -69,19 +69,20 @@ _PASSED_ON = {
 @options_checked
 def cycle(
     observations: Observations,
-    prior: str | Path | Prior | None = None,
+    prior: str | Location | Prior | None = None,
     *,
     system: str | System | None = None,
     window: int | None = None,
     lag: int = 0,
-    carry: str | Path | System | Prior | None = None,
+    carry: str | Location | System | Prior | None = None,
     members: int = 16,
     seed: int = 0,
-    store: str | Path | None = None,
+    store: str | Location | None = None,
     times: Any = None,
     background: xr.Dataset | None = None,
     inflation: float | str = 1.0,
     overwrite: bool = False,
+    storage_options: Mapping[str, Any] | None = None,
     progress: bool = True,
     **options: Any,
 ) -> xr.Dataset:
@@ -116,7 +117,7 @@ def cycle(
     seed
         Seed of the samples. Each window has a seed of its own, which follows from ``seed``.
     store
-        Path of the result, ``.zarr`` or ``.nc``. The windows are archives in ``<store>.windows`` until all windows are
+        Path or URL of the result, ``.zarr`` or ``.nc``. The windows are archives in ``<store>.windows`` until all are
         complete. A killed run resumes when it is run again.
     background
         An estimate of the first state of the first window: one state with its error, or an ensemble.
@@ -129,6 +130,8 @@ def cycle(
     overwrite
         Replace an existing archive when the new archive is complete. Windows that a killed run with the same settings
         has left are kept.
+    storage_options
+        Options of the file systems of URLs (fsspec), such as ``{"endpoint_url": "https://s3.example.org"}``.
     progress
         Show a progress bar for each window.
     **options
@@ -155,6 +158,7 @@ def cycle(
     ArchiveError
         If ``store`` holds something else, such as a cycle with other settings or observations.
     """
+    store, prior, carry = (with_storage(given, storage_options) for given in (store, prior, carry))
     if system is not None:
         given = {"prior": prior, "carry": carry, "inflation": inflation, "lag": lag}
         refuse_beside_a_system(cycle, given, "leave system= out for a cycle with a prior")
@@ -242,7 +246,7 @@ class _Series:
     networks: Mapping[str, xr.Dataset]
     axis: xr.DataArray
     screening: Screening
-    prior: str | Path | Prior
+    prior: str | Location | Prior
     parameters: tuple[str, ...]
     members: int
     place: Place
@@ -284,7 +288,7 @@ def _complete(options: Mapping[str, Any]) -> dict[str, Any]:
     return _PASSED_ON | dict(options)
 
 
-def _carrier(carry: str | Path | System | Prior, prior: Prior, start: Any) -> System | Prior:
+def _carrier(carry: str | Location | System | Prior, prior: Prior, start: Any) -> System | Prior:
     """The model that forecasts the ensemble, checked on the labels of two states of the prior before any sampling."""
     layout = prior.layout
     try:

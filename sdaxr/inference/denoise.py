@@ -35,7 +35,6 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -45,6 +44,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from sdaxr.archives.ensemble import member_attrs
+from sdaxr.archives.paths import Location
 from sdaxr.archives.provenance import provenance_attrs
 from sdaxr.archives.seeds import unit_seed
 from sdaxr.inference.lead_time import check_times
@@ -76,7 +76,7 @@ _ELEMENTS = 2**20
 @isolated()
 def denoise(
     noisy: xr.Dataset,
-    prior: str | Path | Prior,
+    prior: str | Location | Prior,
     *,
     error: float | Mapping[str, float],
     method: str = "posterior",

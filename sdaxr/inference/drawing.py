@@ -17,7 +17,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,8 +24,9 @@ import torch
 import xarray as xr
 from tqdm.auto import tqdm
 
-from sdaxr.archives.archive import Archive
+from sdaxr.archives.creation import UnitArchive
 from sdaxr.archives.ensemble import Ensemble
+from sdaxr.archives.paths import Location
 from sdaxr.archives.workers import active_client, free_on_workers, map_units, send
 from sdaxr.inference.problem import Problem
 from sdaxr.posterior.execution import batch_size, sample_batch
@@ -40,7 +40,7 @@ from sdaxr.states.parameters import warn_of_residuals
 _log = logging.getLogger(__name__)
 
 # Seed, archive, and the arguments chunk and most of `draw_batch`.
-_How = tuple[int, Archive | None, int, int | None]
+_How = tuple[int, UnitArchive | None, int, int | None]
 # Cost of both draws, over that of the first one.
 _MOST = 3.0
 # Attributes of a result whose members have been drawn again, and of its unfinished archive: the sampler, and why its
@@ -56,7 +56,7 @@ def draw(
     *,
     members: int,
     seed: int,
-    store: str | Path | None,
+    store: str | Location | None,
     batch: int | None,
     overwrite: bool,
     progress: bool,
@@ -212,7 +212,7 @@ def draw_batch(
     problem: Problem,
     batches: Sequence[Sequence[int]],
     seed: int,
-    archive: Archive | None,
+    archive: UnitArchive | None,
     chunk: int,
     most: int | None = None,
     tick: Callable[[int], Any] = lambda _: None,

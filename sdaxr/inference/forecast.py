@@ -21,7 +21,7 @@ import xarray as xr
 
 from sdaxr import schema
 from sdaxr.archives.ensemble import Ensemble
-from sdaxr.archives.paths import local_path
+from sdaxr.archives.paths import Location, located, with_storage
 from sdaxr.archives.seeds import unit_seed
 from sdaxr.archives.workers import active_client, map_units, send
 from sdaxr.inference.lead_time import check_times, labels, provenance, with_time
@@ -61,11 +61,11 @@ _SECONDS = {
 @isolated()
 def forecast(
     ensemble: xr.Dataset,
-    model: str | Path | System | Prior,
+    model: str | Location | System | Prior,
     *,
     steps: int,
     seed: int = 0,
-    store: str | Path | None = None,
+    store: str | Location | None = None,
     context: int | None = None,
     block: int | None = None,
     error: float = 0.03,
@@ -74,6 +74,7 @@ def forecast(
     batch: int | None = None,
     device: str = "auto",
     overwrite: bool = False,
+    storage_options: Mapping[str, Any] | None = None,
     progress: bool = True,
     **options: Any,
 ) -> xr.Dataset:
@@ -117,6 +118,8 @@ def forecast(
         For a prior: device of the computation, such as ``"cpu"`` or ``"cuda"``; ``"auto"`` is a GPU where there is one.
     overwrite
         Replace an existing archive when the new archive is complete.
+    storage_options
+        Options of the file systems of URLs (fsspec), such as ``{"endpoint_url": "https://s3.example.org"}``.
     progress
         Show a progress bar.
     **options
@@ -138,6 +141,7 @@ def forecast(
     """
     for key, value, least in (("steps", steps, 1), ("seed", seed, 0), ("batch", 1 if batch is None else batch, 1)):
         check_least(key, value, least)
+    store, model = with_storage(store, storage_options), with_storage(model, storage_options)
     data = with_time(as_dataset(ensemble, "the ensemble"))
     found = _resolve(model, options, data)
     if isinstance(found, System):
@@ -201,7 +205,7 @@ def refuse_beside_a_system(function: Callable[..., Any], given: Mapping[str, Any
             raise OptionError(f"found {key}= beside a system, which does not use it; leave {key}= out, or {otherwise}")
 
 
-def open_model(model: str | Path | System | Prior, ensemble: xr.Dataset) -> System | Prior:
+def open_model(model: str | Location | System | Prior, ensemble: xr.Dataset) -> System | Prior:
     """The system or the prior ``model``, as in `forecast`, after checks that it can forecast this ensemble.
 
     Nothing is integrated or sampled.
@@ -288,7 +292,7 @@ def _resolve(model: Any, options: Mapping[str, Any], data: xr.Dataset) -> System
         return open_system(model, **(recorded | dict(options)))
     from sdaxr.prior.files import open_prior, priors
 
-    if isinstance(model, str) and not local_path(model).exists() and model not in priors() and not Path(model).suffix:
+    if isinstance(model, str) and not located(model).exists() and model not in priors() and not Path(model).suffix:
         raise OptionError(f"model={nearest(model, {*systems(), *priors()})} (or the path of a prior)")
     try:
         return open_prior(model)

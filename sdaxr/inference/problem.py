@@ -11,7 +11,7 @@ from typing import Any
 import torch
 import xarray as xr
 
-from sdaxr.archives.paths import local_path
+from sdaxr.archives.paths import Location, located
 from sdaxr.inference.binding import likelihood_of
 from sdaxr.inference.evidence import Evidence, screen
 from sdaxr.observations.screening import Screening
@@ -63,7 +63,7 @@ class Problem:
 
     networks: Mapping[str, xr.Dataset]
     operators: Mapping[str, Operator]
-    prior: str | Path | Prior
+    prior: str | Location | Prior
     times: xr.DataArray
     method: ScoreMethod
     sampler: Sampler
@@ -74,8 +74,9 @@ class Problem:
 
     def __getstate__(self) -> dict[str, Any]:
         state = {field.name: getattr(self, field.name) for field in fields(self)}
-        if not isinstance(self.prior, Prior) and local_path(self.prior).exists():
-            state["prior"] = local_path(self.prior).resolve()  # A worker may have another working directory.
+        place = None if isinstance(self.prior, Prior) else located(self.prior)
+        if isinstance(place, Path) and place.exists():
+            state["prior"] = place.resolve()  # A worker may have another working directory.
         return state
 
     def loaded(self) -> Problem:

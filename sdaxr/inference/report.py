@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import torch
 import xarray as xr
 
+from sdaxr.archives.paths import Location
 from sdaxr.archives.provenance import CONVENTIONS
 from sdaxr.inference.evidence import Evidence, screen
 from sdaxr.observations.conversion import in_units, places_in_units
@@ -33,7 +33,7 @@ from sdaxr.states.validation import options_checked
 @options_checked
 def report(
     observations: Observations,
-    prior: str | Path | Prior,
+    prior: str | Location | Prior,
     *,
     operator: Operators = None,
     times: Any = None,

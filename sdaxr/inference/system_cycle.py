@@ -11,12 +11,12 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import xarray as xr
 
+from sdaxr.archives.paths import Location
 from sdaxr.archives.seeds import unit_seed
 from sdaxr.filters.ensemble import ADAPTIVE, EnsembleMethod
 from sdaxr.filters.smoothing import smooth
@@ -46,7 +46,7 @@ def cycle_system(
     method: str | Method | Mapping[str, Any] | None = None,
     members: int = 16,
     seed: int = 0,
-    store: str | Path | None = None,
+    store: str | Location | None = None,
     operator: Operators = None,
     times: Any = None,
     background: xr.Dataset | None = None,

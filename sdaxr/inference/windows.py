@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,9 +13,9 @@ import xarray as xr
 from sdaxr.archives.configuration import difference
 from sdaxr.archives.finished import remove, windows_of
 from sdaxr.archives.format import BOOKKEEPING, STATUS
-from sdaxr.archives.paths import store_path
+from sdaxr.archives.paths import Location, store_path
 from sdaxr.archives.reading import open_archive
-from sdaxr.archives.stores import check_free, save, written_whole
+from sdaxr.archives.stores import check_free, is_there, save, written_whole
 from sdaxr.observations.matching import observed_variables
 from sdaxr.observations.places import OBS
 from sdaxr.observations.provenance import describe_networks, fingerprint, sum_counts
@@ -35,19 +34,19 @@ class Place:
     Attributes
     ----------
     store
-        Path of the result; None in memory.
+        Path or URL of the result; None in memory.
     folder
         Folder of the windows that are complete; None in memory.
     overwrite
         Whether the result replaces another archive.
     """
 
-    store: Path | None
-    folder: Path | None
+    store: Location | None
+    folder: Location | None
     overwrite: bool
 
     @classmethod
-    def open(cls, store: str | Path | None, about: dict[str, Any], overwrite: bool) -> Place | xr.Dataset:
+    def open(cls, store: str | Location | None, about: dict[str, Any], overwrite: bool) -> Place | xr.Dataset:
         """The place of a cycle with the settings ``about``; or its result, where it is there already.
 
         Raises
@@ -58,15 +57,15 @@ class Place:
         if store is None:
             return cls(None, None, overwrite)
         path = store_path(store)
-        if path.exists() and not overwrite:
+        if is_there(path) and not overwrite:
             found = open_archive(path)
             check_same(path, found.attrs, about)
             return found
         check_free(path, overwrite)
         return cls(path, windows_folder(path, about, overwrite), overwrite)
 
-    def window(self, name: str) -> Path | None:
-        """Path of the archive of a window; None in memory."""
+    def window(self, name: str) -> Location | None:
+        """Place of the archive of a window; None in memory."""
         return None if self.folder is None else self.folder / f"{name}.zarr"
 
 
@@ -129,9 +128,9 @@ def joined(
     return open_archive(place.store)
 
 
-def windows_folder(store: str | Path, about: dict[str, Any], overwrite: bool) -> Path:
+def windows_folder(store: Location, about: dict[str, Any], overwrite: bool) -> Location:
     """Folder of the windows. The windows of a killed call are kept if the settings are the same."""
-    folder = windows_of(Path(store))
+    folder = windows_of(store)
     note = folder / "cycle.json"
     if note.exists():
         recorded = json.loads(note.read_text())
@@ -145,7 +144,7 @@ def windows_folder(store: str | Path, about: dict[str, Any], overwrite: bool) ->
     return folder
 
 
-def check_same(where: str | Path, recorded: Mapping[Any, Any], about: Mapping[str, Any]) -> None:
+def check_same(where: str | Location, recorded: Mapping[Any, Any], about: Mapping[str, Any]) -> None:
     """Raise `ArchiveError`, with the differences, if settings that are recorded are not those of this call."""
     # Attributes of NetCDF files are numpy scalars.
     known = {key: recorded[key] for key in about if key in recorded}

@@ -8,7 +8,8 @@ from typing import Any
 
 import xarray as xr
 
-from sdaxr.archives.paths import local_path
+from sdaxr.archives.paths import located
+from sdaxr.archives.remote import Remote
 from sdaxr.observations.matching import ERROR
 from sdaxr.observations.readers.point_form import Errors, point_form, with_errors, with_units
 from sdaxr.observations.readers.registry import is_own, opened, reader_of
@@ -24,6 +25,7 @@ def read_observations(
     errors: Errors | None = None,
     units: Mapping[str, str] | None = None,
     bad: str = "error",
+    storage_options: Mapping[str, Any] | None = None,
 ) -> xr.Dataset:
     """Observations from a file or an object, with errors, flags and source.
 
@@ -43,7 +45,7 @@ def read_observations(
     Parameters
     ----------
     source
-        Path of a file or of a Zarr store, a DataFrame, a Dataset or a DataTree.
+        Path or URL of a file or of a Zarr store, a DataFrame, a Dataset or a DataTree.
     columns
         Columns of the source by the name that they get, such as ``{"time": "date", "t2m": "temperature"}``. For long
         tables and observation sequences also entries of the column ``variable``, one or several, such as
@@ -60,6 +62,8 @@ def read_observations(
     bad
         ``"error"``, or ``"drop"`` to leave out rows without a time or a position, or with text in the place of a
         number. The attribute ``rows_dropped`` counts them.
+    storage_options
+        Options of the file system of a URL (fsspec).
 
     Returns
     -------
@@ -79,7 +83,7 @@ def read_observations(
     ArchiveError
         If the file cannot be read.
     """
-    path = local_path(source) if isinstance(source, str | PathLike) else None
+    path = located(source, storage_options) if isinstance(source, str | PathLike | Remote) else None
     data = opened(source if path is None else path)
     reader = reader_of(data)
     if reader is None:

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import xarray as xr
 
-from sdaxr.archives.format import storage_errors
-from sdaxr.archives.paths import local_path
+from sdaxr.archives.paths import Location, located
+from sdaxr.archives.stores import written_to
 from sdaxr.observations.places import OBS
 from sdaxr.plotting import flags, maps, points
 from sdaxr.plotting.calibration import draw_calibration, is_calibration
@@ -91,7 +91,7 @@ def plot(
     OptionError
         If matplotlib does not write files with the ending of ``path``.
     """
-    target = None if path is None else local_path(path)
+    target = None if path is None else located(path)
     if target is not None:
         _check_ending(target)
     check_least("members", members, 1)
@@ -99,8 +99,8 @@ def plot(
         check_least("times", times, 1)
     figure, _ = _draw(data, truth, observations, variable, times, members)
     if target is not None:
-        with storage_errors("write", str(target)):
-            figure.savefig(target, dpi=150)
+        with written_to(target) as file:
+            figure.savefig(file, dpi=150)
     return figure
 
 
@@ -112,7 +112,7 @@ def animate(
     observations: xr.Dataset | None = None,
     variable: str | None = None,
     fps: float = 8,
-) -> Path:
+) -> Location:
     """Write an animated GIF: the panels of `plot` side by side, with one member, over time.
 
     Parameters
@@ -126,30 +126,26 @@ def animate(
 
     Returns
     -------
-    pathlib.Path
-        The file that was written.
+    Path or URL of the file that was written.
 
     Raises
     ------
     DataError
         If ``path`` does not end in ``.gif`` or ``fps`` is not positive; else as `plot`.
     """
-    target = local_path(path)
+    target = located(path)
     if target.suffix.lower() != ".gif":
         raise DataError(f"cannot write an animation to '{target.name}', expected a name that ends in .gif")
     if fps <= 0:
         raise DataError(f"fps is {fps}, expected more than zero frames per second")
-    with storage_errors("write", str(target)):
-        target.parent.stat()  # A folder that is not there is an error before the frames are drawn.
-    figure, update = _draw(data, truth, observations, variable, None, 1, animated=True)
-    frames = update.frames
-    step = -(-frames // _FRAMES)
-    with storage_errors("write", str(target)):
-        _write_gif((_render(figure, update, i) for i in range(0, frames, step)), target, fps)
+    with written_to(target) as file:
+        figure, update = _draw(data, truth, observations, variable, None, 1, animated=True)
+        step = -(-update.frames // _FRAMES)
+        _write_gif((_render(figure, update, i) for i in range(0, update.frames, step)), file, fps)
     return target
 
 
-def _check_ending(path: Path) -> None:
+def _check_ending(path: Location) -> None:
     from matplotlib.backend_bases import FigureCanvasBase
 
     endings = sorted(FigureCanvasBase.get_supported_filetypes())

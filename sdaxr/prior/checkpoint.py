@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_bytes
 
 from sdaxr.archives.configuration import difference
+from sdaxr.archives.paths import Location
+from sdaxr.archives.remote import local_copy
 from sdaxr.archives.stores import written_whole
 from sdaxr.schema import ArchiveError
 
@@ -22,7 +23,7 @@ _MOMENTS = ("exp_avg", "exp_avg_sq", "step")
 _LONGEST = 300
 
 
-def save(path: Path, run: TrainingRun) -> None:
+def save(path: Location, run: TrainingRun) -> None:
     """Write weights, averaged weights, moments of the optimiser, step and history.
 
     Raises
@@ -43,17 +44,17 @@ def save(path: Path, run: TrainingRun) -> None:
         unfinished.write_bytes(to_bytes({k: t.detach().cpu().contiguous() for k, t in tensors.items()}, metadata))
 
 
-def belongs(path: Path, run: TrainingRun) -> bool:
+def belongs(path: Location, run: TrainingRun) -> bool:
     """Whether there is a checkpoint at ``path`` that ``run`` can continue."""
     try:
-        with safe_open(path, framework="pt") as file:
+        with local_copy(path) as copy, safe_open(copy, framework="pt") as file:
             metadata = file.metadata() or {}
     except (OSError, SafetensorError):
         return False
     return "settings" in metadata and not _differing(metadata, run)
 
 
-def load(path: Path, run: TrainingRun) -> bool:
+def load(path: Location, run: TrainingRun) -> bool:
     """Bring ``run`` to the step of the checkpoint; False if there is none.
 
     Raises
@@ -64,7 +65,7 @@ def load(path: Path, run: TrainingRun) -> bool:
     if not path.exists():
         return False
     try:
-        with safe_open(path, framework="pt") as file:
+        with local_copy(path) as copy, safe_open(copy, framework="pt") as file:
             metadata = file.metadata() or {}
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (a safetensors handle)
     except (OSError, SafetensorError) as error:

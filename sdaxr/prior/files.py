@@ -21,7 +21,8 @@ import xarray as xr
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_bytes
 
-from sdaxr.archives.paths import local_path
+from sdaxr.archives.paths import Location, located, with_storage
+from sdaxr.archives.remote import Remote, local_copy
 from sdaxr.archives.stores import written_whole
 from sdaxr.prior.augmentation import Augmentation
 from sdaxr.prior.blanket import TrajectoryDenoiser, beyond_window
@@ -247,15 +248,23 @@ class Prior:
             raise OptionError(f"found the parameters {list(names)} alone, expected another variable beside them")
         return replace(self, layout=replace(layout, parameters=tuple(v for v in layout.variables if v in names)))
 
-    def save(self, path: str | Path, *, dtype: torch.dtype = torch.float32) -> Path:
-        """Write one ``.safetensors`` file; ``dtype=torch.float16`` halves its size.
+    def save(
+        self,
+        path: str | Location,
+        *,
+        dtype: torch.dtype = torch.float32,
+        storage_options: Mapping[str, Any] | None = None,
+    ) -> Location:
+        """Write one ``.safetensors`` file at a path or a URL; ``dtype=torch.float16`` halves its size.
+
+        ``storage_options`` are those of the file system of a URL (fsspec).
 
         Raises
         ------
         ArchiveError
             If the file cannot be written.
         """
-        path = local_path(path)
+        path = located(path, storage_options)
         arrays, layout = self.layout.to_file()
         learned, modes = set(dict(self.network.named_parameters())), self.network.modes
         if self.augmentation.operators:
@@ -289,13 +298,16 @@ class Prior:
 
 
 @isolated()
-def open_prior(prior: str | Path | Prior) -> Prior:
+def open_prior(prior: str | Location | Prior, *, storage_options: Mapping[str, Any] | None = None) -> Prior:
     """Open a prior.
 
     Parameters
     ----------
     prior
-        Name of a shipped prior (see `priors`) or path of a ``.safetensors`` file; a `Prior` is returned as it is.
+        Name of a shipped prior (see `priors`), or path or URL of a ``.safetensors`` file; a `Prior` is returned as it
+        is.
+    storage_options
+        Options of the file system of a URL (fsspec), such as ``{"anon": True}``.
 
     Raises
     ------
@@ -305,9 +317,9 @@ def open_prior(prior: str | Path | Prior) -> Prior:
     """
     if isinstance(prior, Prior):
         return prior
-    path = prior_path(prior)
+    path = prior_path(with_storage(prior, storage_options))
     try:
-        with safe_open(path, framework="pt") as file:
+        with local_copy(path) as copy, safe_open(copy, framework="pt") as file:
             metadata: Mapping[str, str] = file.metadata() or {}
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (a safetensors handle)
     except (OSError, SafetensorError) as error:
@@ -359,7 +371,7 @@ def _assembled(tensors: Mapping[str, torch.Tensor], about: dict[str, Any]) -> Pr
     return prior
 
 
-def prior_path(prior: str | Path) -> Path:
+def prior_path(prior: str | Location) -> Location:
     """The file of a shipped prior of that name, else the path itself.
 
     Raises
@@ -367,8 +379,10 @@ def prior_path(prior: str | Path) -> Path:
     PriorError
         If there is neither.
     """
-    path = _shipped().get(str(prior)) or local_path(prior)
-    if path.exists() and not path.is_file():
+    path = _shipped().get(str(prior)) or located(prior)
+    if isinstance(path, Remote) and not path.exists():
+        raise PriorError(f"{path.about_nothing()}; expected the .safetensors file of a prior")
+    if isinstance(path, Path) and path.exists() and not path.is_file():
         raise PriorError(f"'{path}' cannot be read as a prior: it is a folder or a device, expected a file")
     if not path.exists():
         raise PriorError(f"found neither a file nor a shipped prior named {nearest(str(prior), _shipped())}")
@@ -399,7 +413,7 @@ def assemble(layout: StateLayout, about: Mapping[str, Any]) -> DenoisingNetwork:
     return found
 
 
-def _check_format(path: Path, found: str | None) -> None:
+def _check_format(path: Location, found: str | None) -> None:
     if found == FORMAT:
         return
     if found is not None and found.startswith("sdaxr prior"):

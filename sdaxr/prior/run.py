@@ -7,13 +7,13 @@ import logging
 import math
 import time
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from tqdm.auto import tqdm
 
+from sdaxr.archives.paths import Location
 from sdaxr.archives.seeds import unit_seed
 from sdaxr.prior import checkpoint
 from sdaxr.prior.preconditioning import DenoisingNetwork
@@ -114,7 +114,7 @@ class TrainingRun:
         # Validation loss of the Gaussian process, where the network has modes.
         self.floor: float | None = None
 
-    def go(self, path: Path, progress: bool) -> None:
+    def go(self, path: Location, progress: bool) -> None:
         """Train from the checkpoint at ``path``, where there is one, to the end.
 
         Raises

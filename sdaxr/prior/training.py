@@ -18,7 +18,7 @@ import xarray as xr
 from sdaxr import schema
 from sdaxr.archives.finished import remove, workspace
 from sdaxr.archives.format import storage_errors
-from sdaxr.archives.paths import store_path
+from sdaxr.archives.paths import Location, store_path, with_storage
 from sdaxr.archives.reading import open_archive
 from sdaxr.operators.base import Operator
 from sdaxr.prior.augmentation import Augmentation
@@ -51,8 +51,8 @@ _log = logging.getLogger(__name__)
 @options_checked
 @isolated()
 def train(
-    trajectories: xr.Dataset | str | Path,
-    store: str | Path,
+    trajectories: xr.Dataset | str | Location,
+    store: str | Location,
     *,
     window: int | None = None,
     variables: Sequence[str] | None = None,
@@ -61,7 +61,7 @@ def train(
     augment: Mapping[str, Operator] | None = None,
     network: str | Mapping[str, Any] | Network = "auto",
     parameterisation: str = "auto",
-    start: str | Path | Prior | None = None,
+    start: str | Location | Prior | None = None,
     steps: int | None = None,
     minutes: float | None = None,
     optimisation: Optimisation | Mapping[str, Any] | None = None,
@@ -69,6 +69,7 @@ def train(
     seed: int = 0,
     device: str = "auto",
     overwrite: bool = False,
+    storage_options: Mapping[str, Any] | None = None,
     progress: bool = True,
 ) -> Prior:
     """Train a score-based prior on short windows of trajectories.
@@ -76,13 +77,13 @@ def train(
     Parameters
     ----------
     trajectories
-        Dataset, or path of a Zarr or NetCDF archive, with a ``time`` dimension, zero to two horizontal dimensions, an
-        optional layer dimension and an optional ensemble dimension. A coordinate ``split`` says which trajectories
-        train and which validate (``train``, ``valid``); where none validates, those of the training do, and a warning
-        is logged. Without the coordinate the last tenth of the times validates, or the last window where a tenth is
-        shorter. Windows do not cross gaps in the times; variables that only describe others are no states.
+        Dataset, or path or URL of a Zarr or NetCDF archive, with a ``time`` dimension, zero to two horizontal
+        dimensions, an optional layer dimension and an optional ensemble dimension. A coordinate ``split`` says which
+        trajectories train and which validate (``train``, ``valid``); where none validates, those of the training do,
+        and a warning is logged. Without the coordinate the last tenth of the times validates, or the last window where
+        a tenth is shorter. Windows do not cross gaps in the times; variables that only describe others are no states.
     store
-        Path of the ``.safetensors`` file. A run that was killed continues from ``<store>.checkpoint`` beside it.
+        Path or URL of the ``.safetensors`` file. A run that was killed continues from ``<store>.checkpoint`` beside it.
     window
         Number of states in a window. It is odd for priors of windows of one length: those of the networks ``"mlp"``
         and ``"unet"``, and of the parameterisation ``"space-time"``. Default: 33 for state vectors, 8 for fields on a
@@ -131,6 +132,8 @@ def train(
     overwrite
         Replace a file, or the checkpoint of a run with other settings. Without it both are errors. A checkpoint of the
         same settings is continued in either case.
+    storage_options
+        Options of the file systems of URLs (fsspec), such as ``{"endpoint_url": "https://s3.example.org"}``.
     progress
         Show a progress bar.
 
@@ -164,8 +167,9 @@ def train(
     ...     optimisation=sdaxr.Optimisation(batch=4, weighting="relative"),
     ... )  # doctest: +SKIP
     """
-    began, store = time.monotonic(), store_path(store, (".safetensors",))
-    opened = open_archive(trajectories) if isinstance(trajectories, str | Path) else trajectories
+    began, store = time.monotonic(), store_path(store, (".safetensors",), storage_options)
+    trajectories, start = with_storage(trajectories, storage_options), with_storage(start, storage_options)
+    opened = open_archive(trajectories) if isinstance(trajectories, str | Location) else trajectories
     design: dict[str, Any] = {
         "window": window, "variables": variables, "context": context, "statistics": statistics, "augment": augment,
         "network": network, "parameterisation": parameterisation, "optimisation": optimisation,
@@ -314,10 +318,12 @@ def _layout_of(before: Prior, found: StateLayout) -> StateLayout:
     return layout
 
 
-def _checkpoint_of(store: Path, overwrite: bool) -> Path:
+def _checkpoint_of(store: Location, overwrite: bool) -> Location:
     """The checkpoint's path; raises `ArchiveError` where the store is taken or cannot be written."""
     checkpoint = store.with_name(store.name + ".checkpoint")
     if store.exists() and not overwrite and not checkpoint.exists():
         raise ArchiveError(f"'{store}' exists; pass overwrite=True to train it anew, or choose another store")
-    with storage_errors("write", str(store)), workspace(store):
-        return checkpoint
+    if isinstance(store, Path):
+        with storage_errors("write", str(store)), workspace(store):
+            pass
+    return checkpoint

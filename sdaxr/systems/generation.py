@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 import logging
-import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import xarray as xr
 
-from sdaxr.archives.archive import Archive
+from sdaxr.archives.creation import UnitArchive, create_archive
+from sdaxr.archives.paths import Location, with_storage
 from sdaxr.archives.provenance import provenance_attrs
 from sdaxr.archives.reading import open_archive
 from sdaxr.archives.seeds import unit_seed
@@ -29,7 +29,7 @@ _log = logging.getLogger(__name__)
 @options_checked
 def generate(
     system: str | System,
-    store: str | os.PathLike[str],
+    store: str | Location,
     *,
     trajectories: int,
     steps: int,
@@ -37,6 +37,7 @@ def generate(
     split: Sequence[float] = (0.8, 0.1, 0.1),
     batch: int = 1,
     overwrite: bool = False,
+    storage_options: Mapping[str, Any] | None = None,
     progress: bool = True,
     **options: Any,
 ) -> xr.Dataset:
@@ -52,7 +53,7 @@ def generate(
     system
         Name of a system (`sdaxr.systems.systems()`) or a `System`.
     store
-        Path of the archive, ``.zarr`` or ``.nc``. Its name is ``<store>.partial`` until it is complete.
+        Path or URL of the archive, ``.zarr`` or ``.nc``. A path ends in ``.partial`` until the archive is complete.
     trajectories
         Number of trajectories.
     steps
@@ -69,6 +70,8 @@ def generate(
     overwrite
         Replace an existing archive. The old archive stays until the new one is complete. An unfinished archive of the
         same configuration is resumed.
+    storage_options
+        Options of the file systems of URLs (fsspec), such as ``{"endpoint_url": "https://s3.example.org"}``.
     progress
         Show a progress bar.
     **options
@@ -91,10 +94,11 @@ def generate(
         after all the others are done.
     """
     check_least("batch", batch, 1)
+    store = with_storage(store, storage_options)
     model = open_system(system, **options)
     config = _config(model, trajectories, steps, seed, split)
     template = _template(model, trajectories, steps, split)
-    archive = Archive.create(store, template, TRAJECTORY, config, _provenance(model, config), overwrite=overwrite)
+    archive = create_archive(store, template, TRAJECTORY, config, _provenance(model, config), overwrite=overwrite)
     batches = [range(first, min(first + batch, trajectories)) for first in range(0, trajectories, batch)]
     pending_units = set(archive.pending())
     pending_batches = [number for number, units in enumerate(batches) if pending_units.intersection(units)]
@@ -120,12 +124,11 @@ def generate(
         for index, error in failed.items():
             _log.warning("trajectory %d failed: %s", index, error)
             archive.fail(index, f"{type(error).__name__}: {error}")
-    archive.finalise()
-    return open_archive(store)
+    return open_archive(archive.finalise())
 
 
 def simulate(
-    number: int, batches: Sequence[Sequence[int]], archive: Archive, system: System, steps: int, seed: int
+    number: int, batches: Sequence[Sequence[int]], archive: UnitArchive, system: System, steps: int, seed: int
 ) -> dict[int, Exception]:
     """Simulate batch ``number``, and write the trajectories that are not complete; return the errors, by trajectory."""
     pending = [index for index in batches[number] if not archive.is_complete(index)]

@@ -12,21 +12,20 @@ import inspect
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import xarray as xr
 from tqdm.auto import tqdm
 
-from sdaxr.archives.archive import Archive
 from sdaxr.archives.configuration import CONFIG, config_attrs, difference
+from sdaxr.archives.creation import create_archive
 from sdaxr.archives.finished import remove, windows_of
 from sdaxr.archives.format import STATUS
-from sdaxr.archives.paths import store_path
+from sdaxr.archives.paths import Location, store_path, with_storage
 from sdaxr.archives.provenance import provenance_attrs
 from sdaxr.archives.reading import open_archive
-from sdaxr.archives.stores import check_free, save
+from sdaxr.archives.stores import check_free, is_there, save
 from sdaxr.archives.workers import active_client
 from sdaxr.inference.assimilate import score_method
 from sdaxr.inference.forecast import refuse_beside_a_system
@@ -58,7 +57,7 @@ PASSED_ON = {
 def calibrate(
     truth: xr.Dataset | str | System,
     operator: Operator,
-    prior: str | Path | Prior | None = None,
+    prior: str | Location | Prior | None = None,
     *,
     error: float | Mapping[str, float | xr.DataArray] | xr.DataArray,
     system: str | System | None = None,
@@ -71,8 +70,9 @@ def calibrate(
     points: int | Mapping[str, Sequence[int]] = 3,
     levels: Sequence[float] = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95),
     seed: int = 0,
-    store: str | Path | None = None,
+    store: str | Location | None = None,
     overwrite: bool = False,
+    storage_options: Mapping[str, Any] | None = None,
     progress: bool = True,
     **options: Any,
 ) -> xr.Dataset:
@@ -119,11 +119,13 @@ def calibrate(
     seed
         Seed of all random numbers. A truth depends on ``seed`` and its own number only.
     store
-        Path of the result, ``.zarr`` or ``.nc``. The truths are units of an archive in ``<store>.windows`` until all
-        are there. A killed run resumes when it is run again. A result of fewer truths is extended: only the others are
-        computed. (Windows of trajectories lie elsewhere where there are more of them, and cannot be extended.)
+        Path or URL of the result, ``.zarr`` or ``.nc``. The truths are units of an archive in ``<store>.windows`` until
+        all are there. A killed run resumes when it is run again. A result of fewer truths is extended: only the others
+        are computed. (Windows of trajectories lie elsewhere where there are more of them, and cannot be extended.)
     overwrite
         Replace an existing result when the new one is complete.
+    storage_options
+        Options of the file systems of URLs (fsspec), such as ``{"endpoint_url": "https://s3.example.org"}``.
     progress
         Show a progress bar.
     **options
@@ -156,7 +158,8 @@ def calibrate(
         check_least(key, value, least)
     levels = _levels(levels)
     observing, drawing = _sorted_options(options)
-    target = None if store is None else store_path(store)
+    target = None if store is None else store_path(store, storage_options=storage_options)
+    prior = with_storage(prior, storage_options)
     layout, names, opened, about = _model(prior, system, method, sampler)
     quantities = _kinds(quantities, method) if opened is None else quantities
 
@@ -193,7 +196,7 @@ def calibrate(
 
 
 def _stored(
-    target: Path,
+    target: Location,
     template: xr.Dataset,
     run: Callable[[int], dict[str, np.ndarray]],
     bar: Callable[[Iterable[int]], Iterable[int]],
@@ -205,13 +208,13 @@ def _stored(
     The attributes of the template hold the configuration, by which a run is resumed and a result is known.
     """
     config = json.loads(template.attrs[CONFIG])
-    earlier = _earlier(target, config) if target.exists() and not overwrite else None
+    earlier = _earlier(target, config) if is_there(target) and not overwrite else None
     there = 0 if earlier is None else earlier.sizes[TRUTH]
     if earlier is not None and there == config["truths"]:
         return earlier
     check_free(target, overwrite or there > 0)
     folder = windows_of(target)
-    archive = Archive.create(folder / "truths.zarr", template, TRUTH, config, overwrite=overwrite, finite=False)
+    archive = create_archive(folder / "truths.zarr", template, TRUTH, config, overwrite=overwrite, finite=False)
     for number in archive.pending():
         if earlier is not None and number < there:
             archive.write(number, {str(name): earlier[name].values[number] for name in template.data_vars})
@@ -257,7 +260,7 @@ def _sorted_options(options: Mapping[str, Any]) -> tuple[dict[str, Any], dict[st
 
 
 def _model(
-    prior: str | Path | Prior | None,
+    prior: str | Location | Prior | None,
     system: str | System | None,
     method: str | Method | Mapping[str, Any] | None,
     sampler: str | Sampler | Mapping[str, Any] | None,
@@ -280,7 +283,7 @@ def _model(
     return opened.layout, tuple(opened.states), opened, about | describe_sampler(resolve_sampler(opened, sampler))
 
 
-def _earlier(target: Path, config: Mapping[str, Any]) -> xr.Dataset:
+def _earlier(target: Location, config: Mapping[str, Any]) -> xr.Dataset:
     """The result of an earlier call, of as many or of fewer truths; an error if something else was different."""
     found = open_archive(target).load()
     there = dict(json.loads(found.attrs.get(CONFIG, "{}")))

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 import xarray as xr
 
 from sdaxr.archives.configuration import HASH
+from sdaxr.archives.paths import Location
 from sdaxr.inference.unconditional import draw_prior
 from sdaxr.posterior.samplers.base import Sampler
 from sdaxr.prior.files import Prior, open_prior
@@ -133,7 +133,7 @@ class Simulated:
 class Drawn:
     """Samples of a prior without observations, by its sampler."""
 
-    prior: str | Path | Prior
+    prior: str | Location | Prior
     steps: int
     sampler: Sampler
     device: str

@@ -13,7 +13,7 @@ import xarray as xr
 from zarr.storage import MemoryStore
 
 import sdaxr
-from sdaxr.archives.paths import local_path, store_path
+from sdaxr.archives.paths import local_path, located, store_path
 from sdaxr.archives.stores import check_free, save
 from sdaxr.commands import recipe
 from sdaxr.commands.info import info
@@ -80,14 +80,30 @@ READERS: dict[str, Callable[[str], Any]] = {
 }
 
 
-@pytest.mark.parametrize(
-    "call", [*WRITERS.values(), *READERS.values()], ids=[*WRITERS, *(f"from {r}" for r in READERS)]
-)
-def test_no_url_becomes_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: Callable[[str], Any]) -> None:
+NAMES = {"train": "p.safetensors", "prior": "p.safetensors", "plot": "a.png", "animate": "a.gif"}
+
+
+@pytest.mark.parametrize("name", [name for name in WRITERS if name != "check_free"])
+def test_every_writer_takes_a_url_and_none_makes_a_folder_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
     monkeypatch.chdir(tmp_path)
-    for url in ("s3://bucket/a.zarr", "memory://a.nc"):
-        with pytest.raises(SdaxrError, match="found the URL|expected a name that ends in .gif"):
-            call(url)
+    url = f"memory://{tmp_path.name}/{NAMES.get(name, 'a.zarr')}"
+    WRITERS[name](url)
+    assert located(url).exists() and not list(tmp_path.iterdir())
+    if not name.startswith(("train", "plot", "animate", "prior")):
+        with pytest.raises(ArchiveError, match="overwrite|another configuration"):
+            check_free(url, overwrite=False)
+        assert sdaxr.open_archive(url).sizes["time" if name != "forecast" else "lead_time"] > 0
+
+
+@pytest.mark.parametrize("call", READERS.values(), ids=READERS)
+def test_no_reader_takes_a_url_for_a_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: Callable[[str], Any]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SdaxrError, match="there is nothing at 'memory://|found the URL"):
+        call("memory://nothing/a.zarr")
     assert not list(tmp_path.iterdir())
 
 

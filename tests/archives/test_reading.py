@@ -55,7 +55,11 @@ def test_a_name_that_ends_in_partial_never_opens_as_finished(tmp_path: Path, mak
 @pytest.mark.parametrize(
     ("name", "make", "message"),
     [
-        ("a.zarr.zip", lambda path: zipfile.ZipFile(path, "w").close(), "is a zip file, expected .*; unpack it"),
+        (
+            "a.zarr.zip",
+            lambda path: zipfile.ZipFile(path, "w").close(),
+            "there is nothing at 'zip::file://",
+        ),
         ("a.nc", lambda path: DATA.to_netcdf(path, group="m"), r"groups \['m'\], .*open_dataset\(path, group='m'\)"),
         ("a.zarr", lambda path: DATA.to_zarr(path, group="m", consolidated=False), r"in the groups \['m'\], expected"),
         ("m*.nc", lambda path: None, "there is nothing at .*; a pattern is not expanded"),

@@ -10,6 +10,7 @@ from typing import Any
 import xarray as xr
 
 from sdaxr.archives.reading import open_archive
+from sdaxr.archives.remote import Remote, kept_copy
 from sdaxr.observations.matching import ERROR
 from sdaxr.observations.places import OBS
 from sdaxr.observations.readers.altimetry import is_altimetry, read_altimetry
@@ -70,6 +71,10 @@ def opened(source: Any) -> Any:
     DataError
         If the object is of a kind that no reader takes.
     """
+    if isinstance(source, Remote):
+        if source.suffix == ".zarr" or not source.is_file():
+            return open_archive(source)
+        source = kept_copy(source)
     if isinstance(source, Path):
         return source if reader_of(source) is not None else _opened(source)
     if isinstance(source, xr.DataArray):

@@ -1,0 +1,334 @@
+"""Resumable archives in object stores, which many processes fill without renames and without locks.
+
+The arrays lie where they stay. One unit is checked, its chunks are written, and last the chunk of ``status`` that marks
+it complete; an object is there as a whole or not at all, so that a unit is, too. The archive itself is complete when
+its metadata, ``zarr.json``, are there, which are written when all chunks of all units are; until then they lie in
+``sdaxr.partial`` (`sdaxr.archives.objects`), with the reasons of failures. What a unit costs does not depend on the
+number of units: which are complete is asked of one listing.
+
+Two writers of one configuration write the same objects. A writer whose archive has been replaced by one of another
+configuration finds this out before each unit. There is nothing that holds it back between this look and its writing:
+whoever overwrites an archive ends its writers first. An archive that is overwritten is gone from then on, because its
+objects have the names of those that come.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import warnings
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from zarr.storage import MemoryStore
+
+from sdaxr.archives.chunks import consolidated_arrays, counts_of, missing_chunks, missing_error, stored_of
+from sdaxr.archives.configuration import CONFIG, HASH, config_attrs, difference
+from sdaxr.archives.finished import partial_of
+from sdaxr.archives.format import COMPLETE, STATUS, STORED, UNIT, VARIABLES, is_netcdf, whole_netcdf_attrs
+from sdaxr.archives.netcdf import to_netcdf
+from sdaxr.archives.objects import ROOT, UNFINISHED, WRITER, Objects, UnfinishedStore
+from sdaxr.archives.remote import Remote, local_copy
+from sdaxr.archives.remote_reading import (
+    FAILED_UNITS,
+    UNFINISHED_ROOT,
+    Found,
+    failures_from,
+    look,
+    lost_chunks,
+    open_remote,
+    own_attrs_of,
+    status_from,
+    units_of,
+)
+from sdaxr.archives.template import check_template, write_template
+from sdaxr.archives.units import check_unit, shortfall_of, without
+from sdaxr.schema import ArchiveError
+
+_log = logging.getLogger(__name__)
+
+# Variables of a unit that are written at once.
+_TOGETHER = 8
+
+
+@dataclass(frozen=True)
+class ObjectArchive:
+    """An archive in units of work by URL; small enough to travel to the workers, which open the store themselves.
+
+    Attributes
+    ----------
+    place
+        Where the finished archive will be.
+    unit, digest, finite
+        As of `sdaxr.archives.archive.Archive`, whose methods it has.
+    """
+
+    place: Remote
+    unit: str
+    digest: str
+    finite: bool = True
+
+    @classmethod
+    def create(
+        cls,
+        place: Remote,
+        template: xr.Dataset,
+        unit: str,
+        config: Mapping[str, Any],
+        attrs: Mapping[str, Any] | None = None,
+        *,
+        overwrite: bool = False,
+        finite: bool = True,
+    ) -> ObjectArchive:
+        """Create an archive, or resume one; as `sdaxr.archives.archive.Archive.create`.
+
+        Raises
+        ------
+        ArchiveError
+            If there is something else at ``place``, an archive with another configuration, or no permission to write.
+        DataError
+            If the template cannot be an archive of this unit.
+        """
+        check_template(template, unit)
+        place.check_writable()
+        about = config_attrs(config)
+        archive = cls(place, unit, about[HASH], finite)
+        if archive._resumes(about, overwrite=overwrite):
+            archive._mark_lost()
+        else:
+            own = {**about, UNIT: unit, VARIABLES: list(map(str, template.data_vars))}
+            archive._build(template, dict(attrs or {}) | own)
+        return archive
+
+    @property
+    def path(self) -> str:
+        """The URL."""
+        return str(self.place)
+
+    @property
+    def complete(self) -> bool:
+        """Whether the archive is finished."""
+        if self._netcdf:
+            there = self.place.is_file() and not self._objects.has(UNFINISHED_ROOT)
+            return there and self._digest_of(self._netcdf_metadata()) == self.digest
+        found = look(self._objects)
+        return found.finished and self._digest_of(found.root) == self.digest
+
+    def status(self) -> np.ndarray:
+        """Status of each unit, int8. Raises `ArchiveError` if the archive is gone, or another one has its place."""
+        metadata = self._mine()
+        if metadata is None:
+            return np.asarray(open_remote(self.place)[STATUS].values)
+        return status_from(metadata, self._objects.keys(f"{STATUS}/c/") | self._objects.keys(f"{FAILED_UNITS}/"))
+
+    def pending(self) -> list[int]:
+        """Units that are not complete; a failed unit is tried again. Raises as `status`."""
+        return [] if self.complete else np.flatnonzero(self.status() != COMPLETE).tolist()
+
+    def write(self, index: int, arrays: Mapping[str, np.ndarray]) -> None:
+        """Check one unit, write it and mark it complete; as `sdaxr.archives.archive.Archive.write`."""
+        if self._mine() is None:
+            return
+        check_unit(self._group, self.unit, index, arrays, finite=self.finite)
+
+        def put(name: str) -> None:
+            self._group[name].with_config({"write_empty_chunks": True})[index] = arrays[name]
+
+        # The store is waited for, variable beside variable.
+        with ThreadPoolExecutor(_TOGETHER) as threads:
+            list(threads.map(put, arrays))
+        self._group[STATUS][index] = COMPLETE
+
+    def units(self, numbers: Sequence[int]) -> xr.Dataset:
+        """Units that are complete, given by their numbers."""
+        if self._mine() is None:
+            return open_remote(self.place).isel({self.unit: list(numbers)}).load()
+        data, done = units_of(self._root, self._objects, self._objects.keys(""))
+        return data.isel({self.unit: [done.index(number) for number in numbers]}).load()
+
+    def is_complete(self, index: int) -> bool:
+        """Whether one unit is done, by this process or another one."""
+        return self._objects.has(f"{STATUS}/c/{index}") or (self._netcdf and self.complete)
+
+    def fail(self, index: int, message: str) -> None:
+        """Mark a unit as failed, with the reason; the next run tries it again."""
+        if self._mine() is not None and not self.is_complete(index):
+            self._objects.put({f"{FAILED_UNITS}/{index}": message.encode()})
+
+    def restart(self, attrs: Mapping[str, Any]) -> None:
+        """Mark all units of an unfinished archive as pending, then add attributes that say why (`notes`)."""
+        metadata = self._mine()
+        if metadata is not None:
+            for prefix in (f"{STATUS}/c/", f"{FAILED_UNITS}/"):
+                self._objects.clear(prefix)
+            self._publish(UNFINISHED_ROOT, metadata, attrs)
+
+    def notes(self) -> dict[str, Any]:
+        """Attributes of the unfinished archive; empty where there is none."""
+        return own_attrs_of(self._objects.metadata(UNFINISHED_ROOT))
+
+    def finalise(self, attrs: Mapping[str, Any] | None = None) -> Remote:
+        """Say that the archive is complete, by its metadata; does nothing if that has happened already.
+
+        Raises
+        ------
+        ArchiveError
+            If units are missing or have failed (they are listed), or the archive cannot be written.
+        """
+        metadata = self._mine()
+        if metadata is None:
+            return self.place
+        keys = self._objects.keys("")
+        status, counts = status_from(metadata, keys), counts_of(consolidated_arrays(metadata), own=True)
+        lost = lost_chunks(metadata, keys)
+        if lost or not (status == COMPLETE).all():
+            failed = failures_from(self._objects, status)
+            raise ArchiveError(shortfall_of(self.place, self.unit, status, lost, failed, finished=False))
+        if self._netcdf:
+            self._to_netcdf(dict(attrs or {}))
+        else:
+            self._publish(ROOT, metadata, dict(attrs or {}) | stored_of(counts))
+            if self._digest_of(self._objects.metadata(UNFINISHED_ROOT)) not in (self.digest, None):
+                self._objects.delete(ROOT)
+                raise ArchiveError(f"'{self.place}' is gone or replaced; run the job again to start anew")
+        self._objects.clear("" if self._netcdf else f"{UNFINISHED}/")
+        return self.place
+
+    @property
+    def _netcdf(self) -> bool:
+        return self.place.held is None and is_netcdf(self.place)
+
+    @property
+    def _root(self) -> Remote:
+        """Where the units are."""
+        return partial_of(self.place) if self._netcdf else self.place
+
+    @cached_property
+    def _objects(self) -> Objects:
+        return Objects.of(self._root, read_only=False)
+
+    @cached_property
+    def _group(self) -> Any:
+        """The Zarr group, with the metadata of its arrays, which do not change while it is filled."""
+        import zarr
+
+        return zarr.open_group(UnfinishedStore(self._objects.store), mode="r+", use_consolidated=True)
+
+    def __getstate__(self) -> dict[str, Any]:
+        # No open store travels.
+        return {name: getattr(self, name) for name in ("place", "unit", "digest", "finite")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+
+    def _mine(self) -> dict[str, Any] | None:
+        """Metadata of the unfinished archive; None if it is finished, and an error if it is another one's place."""
+        unfinished = self._objects.metadata(UNFINISHED_ROOT)
+        if self._digest_of(unfinished) == self.digest:
+            return unfinished
+        if not self.complete:
+            raise ArchiveError(f"'{self.place}' is gone or replaced; run the job again to start anew")
+        return None
+
+    @staticmethod
+    def _digest_of(metadata: Mapping[str, Any] | None) -> str | None:
+        return own_attrs_of(metadata).get(HASH)
+
+    def _resumes(self, about: Mapping[str, str], *, overwrite: bool) -> bool:
+        """Whether there is an archive that is resumed or is finished; else there is nothing left of another one.
+
+        Raises
+        ------
+        ArchiveError
+            If there is something that may not be replaced.
+        """
+        found = look(self._objects)
+        if self._netcdf and self.place.is_file():
+            found = Found(self._netcdf_metadata(), found.unfinished)
+        attrs = own_attrs_of(found.current)
+        if not attrs:
+            writer = self._objects.get(WRITER)
+            if writer is None:
+                self._check_free(found, overwrite=overwrite)
+            if writer is None or writer.decode() == self.digest:
+                # Another process may be about to create the same archive, of the same objects.
+                return False
+        elif attrs[HASH] == self.digest and not (overwrite and found.finished):
+            return True
+        elif not overwrite:
+            changes = difference(json.loads(attrs[CONFIG]), json.loads(about[CONFIG]))
+            raise ArchiveError(
+                f"'{self.place}' was made with another configuration (there -> in this run): {changes}. Use the same "
+                "configuration to resume or reuse it, choose another path, or pass overwrite=True"
+            )
+        self._objects.take(self.digest.encode())
+        return False
+
+    def _check_free(self, found: Found, *, overwrite: bool) -> None:
+        """Raise `ArchiveError` if something else has the place."""
+        if found.root is not None or self._objects.keys("") or self._is_object():
+            refused = "not overwritten, remove it" if overwrite else "choose another path, or remove it"
+            raise ArchiveError(f"'{self.place}' exists and is no archive of sdaxr; {refused}")
+
+    def _is_object(self) -> bool:
+        return self.place.held is None and self.place.is_file()
+
+    def _build(self, template: xr.Dataset, attrs: dict[str, Any]) -> None:
+        import zarr
+
+        memory = MemoryStore()
+        write_template(memory, template, self.unit, attrs)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Consolidated metadata")
+            zarr.consolidate_metadata(memory)
+        written = Objects(memory)
+        objects = {key: written.get(key) or b"" for key in written.keys("")}
+        last = objects.pop(ROOT)
+        self._objects.put_last(WRITER, self.digest.encode())
+        self._objects.put_kept(objects)
+        self._objects.put_last(UNFINISHED_ROOT, last)
+
+    def _mark_lost(self) -> None:
+        """Mark units as pending that are marked complete and have lost chunks; take the end from a finished archive."""
+        found = look(self._objects)
+        metadata = found.current
+        if self._netcdf and metadata is None:
+            return
+        assert metadata is not None
+        keys, counts = self._objects.keys(""), counts_of(consolidated_arrays(metadata), own=True)
+        status, variables = status_from(metadata, keys), metadata["attributes"][VARIABLES]
+        for name, index in missing_chunks(keys, {n: c for n, c in counts.items() if n not in variables}):
+            raise missing_error(self.place, name, index, own=True)
+        marked = np.flatnonzero(status == COMPLETE).tolist()
+        lost = list(missing_chunks(keys, {name: counts[name] for name in variables}, marked))
+        done = without(lost, status)
+        if found.finished and len(done) < status.size:
+            lacking = status.size - len(done)
+            _log.warning("'%s' has lost %d units (%s), which are done anew", self.place, lacking, self.unit)
+            kept = {k: v for k, v in metadata["attributes"].items() if k != STORED}
+            self._objects.put_last(UNFINISHED_ROOT, json.dumps(metadata | {"attributes": kept}, indent=2).encode())
+            self._objects.delete(ROOT)
+        for unit in set(marked) - set(done):
+            self._objects.delete(f"{STATUS}/c/{unit}")
+
+    def _publish(self, key: str, metadata: dict[str, Any], attrs: Mapping[str, Any]) -> None:
+        full = metadata | {"attributes": metadata["attributes"] | dict(attrs)}
+        self._objects.put_last(key, json.dumps(full, indent=2).encode())
+
+    def _to_netcdf(self, attrs: dict[str, Any]) -> None:
+        data, _ = units_of(self._root, self._objects, self._objects.keys(""))
+        with TemporaryDirectory(prefix="sdaxr-") as folder:
+            file = Path(folder) / self.place.name
+            to_netcdf(data.assign_attrs(attrs), file, whole=True)
+            self.place.put(file)
+
+    def _netcdf_metadata(self) -> dict[str, Any]:
+        with local_copy(self.place) as file:
+            return {"attributes": whole_netcdf_attrs(file)}
