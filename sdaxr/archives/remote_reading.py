@@ -28,7 +28,7 @@ from sdaxr.archives.configuration import CONFIG, HASH
 from sdaxr.archives.finished import partial_of
 from sdaxr.archives.format import COMPLETE, FAILED, FAILURES, PENDING, STATUS, STORED, UNIT, VARIABLES, is_netcdf
 from sdaxr.archives.objects import ROOT, UNFINISHED, GuardedStore, Objects, UnfinishedStore
-from sdaxr.archives.ready import open_netcdf, opened, ready
+from sdaxr.archives.ready import open_netcdf, opened
 from sdaxr.archives.remote import Remote, kept_copy
 from sdaxr.archives.units import Lost, shortfall_of, without
 from sdaxr.schema import ArchiveError
@@ -121,7 +121,7 @@ def open_remote(place: Remote, *, allow_incomplete: bool = False) -> xr.Dataset:
         return _open_own(place, objects, metadata, keys, found.finished, allow_incomplete)
     for name, index in missing_chunks(keys, counts) if keys is not None else ():
         raise missing_error(place, name, index, own=False)
-    return ready(_checked(place, objects, counts, own=False, finished=True))
+    return _checked(place, objects, counts, own=False, finished=True)
 
 
 def units_of(place: Remote, objects: Objects, keys: Collection[str]) -> tuple[xr.Dataset, list[int]]:
@@ -152,7 +152,7 @@ def _open_own(
     allow_incomplete: bool,
 ) -> xr.Dataset:
     if keys is None:
-        return ready(_checked(place, objects, _counts(metadata), own=True, finished=finished))
+        return _checked(place, objects, _counts(metadata), own=True, finished=finished)
     if not finished and not allow_incomplete:
         raise ArchiveError(f"{_shortfall(place, objects, metadata, keys, finished)}, or pass allow_incomplete=True")
     data, done = _units(place, objects, metadata, keys, finished=finished)
@@ -166,8 +166,7 @@ def _units(
 ) -> tuple[xr.Dataset, list[int]]:
     """The units that are complete, and their numbers. Their status is asked of the keys, not read one by one."""
     unit, status = metadata["attributes"][UNIT], status_from(metadata, keys)
-    data = _checked(place, objects, _counts(metadata), own=True, finished=finished)
-    data = ready(data.assign_coords({STATUS: (unit, status, data[STATUS].attrs)}))
+    data = _checked(place, objects, _counts(metadata), own=True, finished=finished, status=(unit, status))
     done = without(lost_chunks(metadata, keys), status)
     return (data if len(done) == status.size else data.isel({unit: done})), done
 
@@ -188,7 +187,16 @@ def _size(metadata: Mapping[str, Any]) -> int:
     return int(consolidated_arrays(metadata)[STATUS]["shape"][0])
 
 
-def _checked(place: Remote, objects: Objects, names: Collection[str], *, own: bool, finished: bool) -> xr.Dataset:
+def _checked(
+    place: Remote,
+    objects: Objects,
+    names: Collection[str],
+    *,
+    own: bool,
+    finished: bool,
+    status: tuple[str, np.ndarray] | None = None,
+) -> xr.Dataset:
+    """A Zarr group whose chunks are all there; ``status`` is that of the units, along a dimension, if it is known."""
     inner = objects.store if finished else UnfinishedStore(objects.store)
     # The same URL may hold something else later.
     store = CheckedStore(inner, frozenset(names), str(place), own=own, token=uuid.uuid4().hex)
@@ -196,7 +204,7 @@ def _checked(place: Remote, objects: Objects, names: Collection[str], *, own: bo
     def opener(_: Remote) -> xr.Dataset:
         data: xr.Dataset = xr.open_zarr(store, chunks={}, consolidated=True)
         data.attrs.pop(STORED, None)
-        return data
+        return data if status is None else data.assign_coords({STATUS: (*status, data[STATUS].attrs)})
 
     return opened(place, opener, "a Zarr archive")
 

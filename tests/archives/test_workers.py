@@ -126,7 +126,7 @@ def test_an_error_about_a_file_says_on_which_worker(client):
     assert type(error) is ArchiveError
     assert str(error) == (
         f"on the worker {address}: '/here/a.zarr' is gone; prior and store have to be on a file system that all "
-        "workers share"
+        "workers share, or have URLs"
     )
 
 
