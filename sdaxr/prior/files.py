@@ -12,6 +12,7 @@ import logging
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
+from functools import cached_property, partial
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,9 @@ from sdaxr.prior.hardware import choose_precision
 from sdaxr.prior.held_out import HeldOut
 from sdaxr.prior.modes import Modes
 from sdaxr.prior.networks.base import Inputs, choose_network
+from sdaxr.prior.patches import Patches
 from sdaxr.prior.preconditioning import PARAMETERISATIONS, DenoisingNetwork
+from sdaxr.prior.tiles import OVERLAP, PatchDenoiser, mosaic, tiled_axes
 from sdaxr.schema import OptionError, PriorError, SdaxrError, check_least, nearest
 from sdaxr.states.fields import StateLayout
 from sdaxr.states.isolation import isolated
@@ -86,6 +89,11 @@ class Prior:
         """Variables of the states, without the observed quantities."""
         return list(self.augmentation.without(dict.fromkeys(self.layout.variables)))
 
+    @cached_property
+    def patches(self) -> Patches | None:
+        """The patches on which the prior was trained, in its domain; None where it was trained on whole states."""
+        return Patches.of(self.layout, self.metadata.get("statistics", {}).get("patches", {}))
+
     @property
     def name(self) -> str:
         """Name of the prior in the provenance of posteriors and forecasts."""
@@ -99,8 +107,19 @@ class Prior:
             digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
         return digest.hexdigest()
 
+    @cached_property
+    def examples(self) -> np.ndarray:
+        """Held-out windows of the whole domain, (sample, time, channel, *space); of patches, mosaics of these."""
+        states = self.reference[0]
+        return states if self.patches is None else mosaic(self.patches, torch.as_tensor(states)).numpy()
+
+    def modes(self, device: torch.device) -> Modes | Eofs | None:
+        """Modes of the states of the whole domain, on a device; None where there are none, or only those of patches."""
+        found: Modes | Eofs | None = self.network.to(device).modes
+        return found if self.patches is None else None
+
     def held_out(self, device: torch.device) -> HeldOut:
-        """The reference windows after denoising; computed once for each device."""
+        """The reference windows after denoising, on the whole domain; computed once for each device."""
         known: dict[str, HeldOut] = self.__dict__.setdefault("_held_out", {})
         if str(device) not in known:
             states, context = (torch.as_tensor(a, device=device) for a in self.reference)
@@ -112,7 +131,8 @@ class Prior:
                 return xhat
 
             # There is no noise on land, as in the training.
-            known[str(device)] = HeldOut.of(denoise, states, network.levels, present)
+            found = HeldOut.of(denoise, states, network.levels, present)
+            known[str(device)] = found if self.patches is None else found.map(partial(mosaic, self.patches))
         return known[str(device)]
 
     def __getstate__(self) -> dict[str, Any]:
@@ -126,7 +146,7 @@ class Prior:
         *,
         stride: int = 1,
         precision: str = "auto",
-    ) -> TrajectoryDenoiser:
+    ) -> TrajectoryDenoiser | PatchDenoiser:
         """The denoiser of trajectories on ``times``.
 
         Parameters
@@ -142,10 +162,9 @@ class Prior:
 
         Returns
         -------
-        TrajectoryDenoiser
+        TrajectoryDenoiser, or PatchDenoiser of a prior of patches
             Maps z (batch, time, channel, *space) and a noise level r to E[x | z].
         """
-        context = torch.as_tensor(self.layout.context_array(times), device=device)
         mask = self.layout.mask
         present = None if mask is None else torch.as_tensor(mask, device=device).float()
         network, fields = self.network.to(device).eval(), bool(self.layout.space)
@@ -157,7 +176,46 @@ class Prior:
                 "%s, and these have %d states; use cycle, or train the prior %r with a longer window",
                 unseen, len(times), self.name,
             )  # fmt: skip
+        if self.patches is not None:
+            context = torch.as_tensor(self.patches.fields(times), device=device)
+            overlap = self.metadata.get("overlap", OVERLAP)
+            return PatchDenoiser(network, self.patches, context, overlap=overlap, stride=stride, half=half)
+        context = torch.as_tensor(self.layout.context_array(times), device=device)
         return TrajectoryDenoiser(network, context, present, stride=stride, half=half)
+
+    def on(self, domain: xr.Dataset, *, overlap: float = OVERLAP) -> Prior:
+        """The prior on another domain of the same spacing, of any size from that of a patch on.
+
+        Parameters
+        ----------
+        domain
+            Fields or a template on the domain: coordinates of its horizontal dimensions, and the static fields that the
+            network sees.
+        overlap
+            Part of a tile that it shares with the next one, from 0 to below 1. With a larger part, estimates are more
+            exact where the states are correlated over a large part of a patch, and take longer: twice as long with a
+            half as with a quarter, in two dimensions.
+
+        Raises
+        ------
+        OptionError
+            If the prior was trained on whole states, or ``overlap`` is impossible.
+        DataError, GridError, UnitsError
+            If the domain has other dimensions, units or spacing, is smaller than a patch, or lacks a static field.
+
+        Examples
+        --------
+        >>> observations.sda.assimilate(prior.on(domain))  # doctest: +SKIP
+        """
+        if self.patches is None:
+            raise OptionError(
+                f"the prior {self.name!r} was trained on whole states, expected one of patches; train with "
+                f"statistics={{'patches': {{{', '.join(f'{d!r}: 64' for d in self.layout.space)}}}}}"
+            )
+        layout = self.patches.on(domain, self.metadata.get("context", {}))
+        found = replace(self, layout=layout, metadata=self.metadata | {"overlap": overlap})
+        tiled_axes(self.patches, overlap)
+        return found
 
     def noise_levels(self, length: int) -> dict[str, Any]:
         """Noise levels of sampling for trajectories of ``length`` states, arguments of `Sampler.build`.
@@ -332,6 +390,8 @@ def priors() -> list[str]:
 
 def assemble(layout: StateLayout, about: Mapping[str, Any]) -> DenoisingNetwork:
     """The untrained network that the metadata of a prior describe."""
+    patches = Patches.of(layout, about.get("statistics", {}).get("patches", {}))
+    layout = layout if patches is None else patches.tile
     low, high = about["optimisation"]["levels"]
     kind, window = about["parameterisation"], about["window"]
     modes: Modes | Eofs | None = None

@@ -84,7 +84,7 @@ class ModalCovariance(StateCovariance):
     @classmethod
     def of_prior(cls, prior: Prior, device: torch.device) -> ModalCovariance | None:
         """The covariance of a prior; None where the prior does not know the modes of its states."""
-        modes = prior.network.to(device).modes
+        modes = prior.modes(device)
         if not isinstance(modes, Modes):
             return None
         kind = cls if modes.window is None else WindowCovariance

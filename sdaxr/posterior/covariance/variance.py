@@ -135,7 +135,7 @@ class Measured(Variance):
     def resolve(self, prior: Prior, times: xr.DataArray, device: torch.device) -> Uncertainty:
         """The modal covariance where the prior knows the modes of its fields; else this object."""
         del times
-        modes = prior.network.to(device).modes
+        modes = prior.modes(device)
         return EofCovariance(modes) if isinstance(modes, Eofs) else ModalCovariance.of_prior(prior, device) or self
 
     def at(self, network: GaussianObservation, r: float) -> Tensor:
