@@ -140,25 +140,26 @@ class PatchDenoiser:
             Noise level, one or (batch,).
         """
         level = torch.as_tensor(r, dtype=z.dtype, device=z.device).expand(len(z))
-        number = round(1e4 * math.log(max(float(level[0]), 1e-30)))
-        phases = [number * step % 1 for step in _STEPS]
-        return self._blend(z, self.context, level, list(self.axes.items()), phases)
+        return self._blend(z, self.context, level, list(self.starts(float(level[0])).items()))
 
-    def _blend(
-        self, z: Tensor, context: Tensor, r: Tensor, axes: list[tuple[int, TiledAxis]], phases: list[float]
-    ) -> Tensor:
+    def starts(self, r: float) -> dict[int, list[int]]:
+        """First points of the tiles at the noise level r, by the number of the axis, counted from the end."""
+        number = round(1e4 * math.log(max(r, 1e-30)))
+        pairs = zip(self.axes.items(), _STEPS, strict=False)
+        return {axis: tiled.starts(number * step % 1) for (axis, tiled), step in pairs}
+
+    def _blend(self, z: Tensor, context: Tensor, r: Tensor, axes: list[tuple[int, list[int]]]) -> Tensor:
         """The weighted mean of tiles along ``axes``, band by band: the gradient of a tile is as large as its band."""
         if not axes:
             tile = self._tile_of(context)
             found: Tensor = checkpoint(tile, z, r, use_reentrant=False, preserve_rng_state=False)
             return found
-        (axis, tiled), rest = axes[0], axes[1:]
-        starts = tiled.starts(phases[0])
+        (axis, starts), tiled = axes[0], self.axes[axes[0][0]]
         out = torch.zeros_like(z)
         for start, weights in zip(starts, tiled.weights(starts), strict=True):
             points = tiled.points(start).to(z.device)
             parts = z.index_select(axis, points), context.index_select(axis, points)
-            out.index_add_(axis, points, _along(weights, axis).to(z) * self._blend(*parts, r, rest, phases[1:]))
+            out.index_add_(axis, points, _along(weights, axis).to(z) * self._blend(*parts, r, axes[1:]))
         return out
 
     def _tile_of(self, context: Tensor) -> TrajectoryDenoiser:
