@@ -94,11 +94,12 @@ def assimilate(prior: str, extent: int, members: int, count: int, steps: int, re
         error = np.sqrt(np.mean([float(((mean[v] - truth[v]) ** 2).mean()) for v in ("u", "v")]))
         size = np.sqrt(np.mean([float(truth[v].var()) for v in ("u", "v")]))
         row = {
-            "prior": model.name, "points": f"{64 * extent} x {64 * extent}", "seed": seed, "members": members, "steps": steps,
+            "prior": model.name, "points": f"{64 * extent} x {64 * extent}", "seed": seed, "members": members,
+            "steps": steps,
             "rmse": error, "rmse_over_sd": error / size,
             "spread": float(np.sqrt(np.mean([float(posterior[v].var("member", ddof=1).mean()) for v in ("u", "v")])))
             if members > 1 else np.nan,
-            "residual": float(np.sqrt(np.mean([float((d**2).mean()) for d in residuals(posterior, observations)]))),
+            "residual": residual(posterior, observations),
             "seams": seams(domain, posterior, sampler), "seams_of_truth": seams(domain, truth, sampler),
             "seconds_per_member": seconds,
             # Of the whole process, the truth and the observations included.
@@ -141,10 +142,10 @@ def true_states(extent: int, seed: int) -> xr.Dataset:
     return with_forcing(sdaxr.open_archive(store).isel(trajectory=0, drop=True).load())
 
 
-def residuals(posterior: xr.Dataset, observations: xr.Dataset) -> list[xr.DataArray]:
-    """Innovations of the members, in standard deviations of the errors."""
+def residual(posterior: xr.Dataset, observations: xr.Dataset) -> float:
+    """Root mean square of the members' innovations, in standard deviations of the errors."""
     found = sdaxr.innovations(posterior, observations)
-    return [found[v] / observations[f"{v}_error"] for v in ("u", "v")]
+    return float(np.mean([float(found[f"{v}_normalised_rms"].mean()) for v in ("u", "v")]))
 
 
 def seams(prior: Prior, states: xr.Dataset, sampler: dict[str, Any]) -> float:

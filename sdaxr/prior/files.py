@@ -25,13 +25,13 @@ from safetensors.torch import save as to_bytes
 
 from sdaxr.archives.paths import local_path
 from sdaxr.archives.stores import written_whole
+from sdaxr.prior.assembly import assemble
 from sdaxr.prior.augmentation import Augmentation
 from sdaxr.prior.blanket import TrajectoryDenoiser, beyond_window
 from sdaxr.prior.eofs import Eofs
 from sdaxr.prior.hardware import choose_precision
 from sdaxr.prior.held_out import HeldOut
 from sdaxr.prior.modes import Modes
-from sdaxr.prior.networks.base import Inputs, choose_network
 from sdaxr.prior.patches import Patches
 from sdaxr.prior.preconditioning import PARAMETERISATIONS, DenoisingNetwork
 from sdaxr.prior.tiles import OVERLAP, PatchDenoiser, mosaic, tiled_axes
@@ -122,18 +122,22 @@ class Prior:
         """The reference windows after denoising, on the whole domain; computed once for each device."""
         known: dict[str, HeldOut] = self.__dict__.setdefault("_held_out", {})
         if str(device) not in known:
-            states, context = (torch.as_tensor(a, device=device) for a in self.reference)
-            network, mask = self.network.to(device).eval(), self.layout.mask
-            present = 1.0 if mask is None else torch.as_tensor(mask, device=device).float()
-
-            def denoise(z: torch.Tensor, r: float) -> torch.Tensor:
-                xhat: torch.Tensor = network(z, torch.full((len(z),), r, device=device), context)
-                return xhat
-
-            # There is no noise on land, as in the training.
-            found = HeldOut.of(denoise, states, network.levels, present)
+            found = self.held_out_windows(device)
             known[str(device)] = found if self.patches is None else found.map(partial(mosaic, self.patches))
         return known[str(device)]
+
+    def held_out_windows(self, device: torch.device) -> HeldOut:
+        """The reference windows after denoising: those of `held_out`, or of patches."""
+        states, context = (torch.as_tensor(a, device=device) for a in self.reference)
+        network, mask = self.network.to(device).eval(), self.layout.mask
+        present = 1.0 if mask is None else torch.as_tensor(mask, device=device).float()
+
+        def denoise(z: torch.Tensor, r: float) -> torch.Tensor:
+            xhat: torch.Tensor = network(z, torch.full((len(z),), r, device=device), context)
+            return xhat
+
+        # There is no noise on land, as in the training.
+        return HeldOut.of(denoise, states, network.levels, present)
 
     def __getstate__(self) -> dict[str, Any]:
         # Without cached results, which are computed again where they are needed.
@@ -192,9 +196,8 @@ class Prior:
             Fields or a template on the domain: coordinates of its horizontal dimensions, and the static fields that the
             network sees.
         overlap
-            Part of a tile that it shares with the next one, from 0 to below 1. With a larger part, estimates are more
-            exact where the states are correlated over a large part of a patch, and take longer: twice as long with a
-            half as with a quarter, in two dimensions.
+            Part of a tile that it shares with the next one, from 0 to below 1. A larger part makes estimates more exact
+            where states are correlated over much of a patch; a half takes twice the time of a quarter (2-D).
 
         Raises
         ------
@@ -202,10 +205,6 @@ class Prior:
             If the prior was trained on whole states, or ``overlap`` is impossible.
         DataError, GridError, UnitsError
             If the domain has other dimensions, units or spacing, is smaller than a patch, or lacks a static field.
-
-        Examples
-        --------
-        >>> observations.sda.assimilate(prior.on(domain))  # doctest: +SKIP
         """
         if self.patches is None:
             raise OptionError(
@@ -386,27 +385,6 @@ def prior_path(prior: str | Path) -> Path:
 def priors() -> list[str]:
     """Names of the shipped priors."""
     return sorted(_shipped())
-
-
-def assemble(layout: StateLayout, about: Mapping[str, Any]) -> DenoisingNetwork:
-    """The untrained network that the metadata of a prior describe."""
-    patches = Patches.of(layout, about.get("statistics", {}).get("patches", {}))
-    layout = layout if patches is None else patches.tile
-    low, high = about["optimisation"]["levels"]
-    kind, window = about["parameterisation"], about["window"]
-    modes: Modes | Eofs | None = None
-    if kind in ("spectral", "space-time"):
-        modes = Modes(layout.channels, layout.shape, layout.periodic, window if kind == "space-time" else None)
-    elif kind == "eof":
-        modes = Eofs(layout.channels, layout.shape, about["modes"]["rank"], about["modes"]["length"])
-    # The network may also see the filtered states, as more context.
-    context = layout.context_channels + (layout.channels if modes is not None and modes.shown else 0)
-    network = choose_network(about["network"], gridded=bool(layout.space))
-    module = network.module(Inputs(layout.channels, context, window, layout.periodic))
-    constants = tuple(layout.parameter_channels.values()) if about.get("shared_noise") else ()
-    found = DenoisingNetwork(module, kind, (low, high), modes, constants)
-    found.share = tuple(about["share"]) if "share" in about else None
-    return found
 
 
 def _check_format(path: Path, found: str | None) -> None:

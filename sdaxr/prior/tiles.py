@@ -159,7 +159,7 @@ class PatchDenoiser:
         for start, weights in zip(starts, tiled.weights(starts), strict=True):
             points = tiled.points(start).to(z.device)
             parts = z.index_select(axis, points), context.index_select(axis, points)
-            out.index_add_(axis, points, _along(weights, axis).to(z) * self._blend(*parts, r, axes[1:]))
+            out.index_add_(axis, points, along(weights, axis).to(z) * self._blend(*parts, r, axes[1:]))
         return out
 
     def _tile_of(self, context: Tensor) -> TrajectoryDenoiser:
@@ -208,13 +208,13 @@ def mosaic(patches: Patches, windows: Tensor) -> Tensor:
         shape[axis] = tiled.size
         out = windows.new_zeros(shape)
         for start, weights, part in zip(starts, tiled.weights(starts), parts, strict=True):
-            out.index_add_(axis, tiled.points(start).to(out.device), _along(weights.sqrt(), axis).to(out) * part)
+            out.index_add_(axis, tiled.points(start).to(out.device), along(weights.sqrt(), axis).to(out) * part)
         return out
 
     numbers = np.arange(count * tiles) % len(windows)
     return laid(numbers.reshape(count, *[len(tiled.starts()) for _, tiled in axes]), axes)
 
 
-def _along(weights: Tensor, axis: int) -> Tensor:
+def along(weights: Tensor, axis: int) -> Tensor:
     """Weights (n,) along an axis that is counted from the end."""
     return weights.reshape(-1, *[1] * (-axis - 1))

@@ -21,11 +21,12 @@ from sdaxr.archives.format import storage_errors
 from sdaxr.archives.paths import store_path
 from sdaxr.archives.reading import open_archive
 from sdaxr.operators.base import Operator
+from sdaxr.prior.assembly import assemble
 from sdaxr.prior.augmentation import Augmentation
 from sdaxr.prior.blanket import beyond_window
 from sdaxr.prior.checkpoint import belongs
 from sdaxr.prior.eofs import Eofs
-from sdaxr.prior.files import Prior, assemble, open_prior
+from sdaxr.prior.files import Prior, open_prior
 from sdaxr.prior.gaps import filled
 from sdaxr.prior.hardware import choose_device
 from sdaxr.prior.localisation import measured_eofs

@@ -16,7 +16,8 @@ from small_training import trained
 from unknown_offset import OffsetSeries
 
 from sdaxr import operators as op
-from sdaxr.prior.files import Prior, assemble, open_prior, priors
+from sdaxr.prior.assembly import assemble
+from sdaxr.prior.files import Prior, open_prior, priors
 from sdaxr.prior.training import train
 from sdaxr.schema import ArchiveError, OptionError, PriorError
 from sdaxr.states.infer import infer_layout
