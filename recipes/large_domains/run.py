@@ -4,7 +4,7 @@
     python recipes/large_domains/run.py train
     python recipes/large_domains/run.py assimilate --extent 1 --count 3
     python recipes/large_domains/run.py assimilate --extent 4
-    python recipes/large_domains/run.py assimilate --extent 8 --members 1
+    python recipes/large_domains/run.py assimilate --extent 8
     python recipes/large_domains/run.py report
 
 Every step can be killed and run again. A domain of ``--extent n`` has 64 n x 64 n points.
