@@ -84,7 +84,8 @@ if TYPE_CHECKING:
     from sdaxr.posterior import methods
     from sdaxr.posterior.samplers import registry as samplers
     from sdaxr.prior import networks
-    from sdaxr.prior.files import Prior, open_prior, priors
+    from sdaxr.prior.catalogue import priors
+    from sdaxr.prior.files import Prior, open_prior
     from sdaxr.prior.settings import Optimisation, Statistics
     from sdaxr.prior.training import train
     from sdaxr.systems.generation import generate

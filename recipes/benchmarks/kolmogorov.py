@@ -28,7 +28,8 @@ from report import report
 import sdaxr
 from sdaxr import operators as op
 from sdaxr.posterior.likelihood import GaussianObservation
-from sdaxr.prior.files import Prior, assemble
+from sdaxr.prior.assembly import assemble
+from sdaxr.prior.files import Prior
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "kolmogorov"))
 from merits import of_split, open_trajectories, residual, scores

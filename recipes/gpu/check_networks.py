@@ -12,7 +12,8 @@ from check_agreement import LOSS, NETWORK, Checks, agreement, significant, tf32
 from torch import Tensor, nn
 
 import sdaxr
-from sdaxr.prior.files import Prior, assemble
+from sdaxr.prior.assembly import assemble
+from sdaxr.prior.files import Prior
 from sdaxr.prior.networks.base import NETWORKS
 from sdaxr.prior.preconditioning import PARAMETERISATIONS, DenoisingNetwork
 from sdaxr.states.isolation import isolated

@@ -22,7 +22,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import sdaxr
 from sdaxr import operators as op
-from sdaxr.prior.files import Prior, assemble
+from sdaxr.prior.assembly import assemble
+from sdaxr.prior.files import Prior
 from sdaxr.prior.run import TrainingRun
 from sdaxr.prior.settings import Settings
 from sdaxr.prior.sizes import Sizes

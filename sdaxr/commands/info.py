@@ -74,7 +74,8 @@ def _is_name(path: Location) -> bool:
 
 
 def _prior_info(name: Location) -> dict[str, str]:
-    from sdaxr.prior.files import open_prior, prior_path
+    from sdaxr.prior.catalogue import prior_path
+    from sdaxr.prior.files import open_prior
 
     path = prior_path(name)
     prior = open_prior(path)

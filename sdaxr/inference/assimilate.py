@@ -32,7 +32,8 @@ from sdaxr.posterior.guidance.base import ScoreMethod
 from sdaxr.posterior.methods import Method, build_method, describe_method, names, resolve_method
 from sdaxr.posterior.samplers.base import Sampler
 from sdaxr.posterior.samplers.registry import describe_sampler, resolve_sampler
-from sdaxr.prior.files import Prior, open_prior, priors
+from sdaxr.prior.catalogue import priors
+from sdaxr.prior.files import Prior, open_prior
 from sdaxr.schema import OptionError, check_least
 from sdaxr.states.isolation import isolated
 from sdaxr.states.validation import options_checked

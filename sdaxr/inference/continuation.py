@@ -22,9 +22,9 @@ from sdaxr.posterior.execution import batch_size
 from sdaxr.posterior.guidance.base import ScoreMethod
 from sdaxr.posterior.methods import Method, build_method, describe_method
 from sdaxr.posterior.samplers.base import Sampler, refuse_together
+from sdaxr.posterior.samplers.predictor_corrector import Denoiser
 from sdaxr.posterior.samplers.registry import describe_sampler, resolve_sampler
 from sdaxr.posterior.states import blocks, channel_variance, extend, observe_states
-from sdaxr.prior.blanket import TrajectoryDenoiser
 from sdaxr.prior.files import Prior
 from sdaxr.prior.hardware import choose_device
 from sdaxr.schema import TIME, OptionError, check_positive
@@ -146,7 +146,7 @@ class PriorForecast:
         """Numbers of the channels of parameters."""
         return list(self.prior.layout.parameter_channels.values())
 
-    def _denoiser_at(self, first: int, count: int) -> TrajectoryDenoiser:
+    def _denoiser_at(self, first: int, count: int) -> Denoiser:
         times = self.times[first : first + count]
         return self.prior.denoiser(times, self.known.device, stride=self.sampler.stride)
 

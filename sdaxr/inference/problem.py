@@ -115,7 +115,7 @@ class Problem:
     @cached_property
     def factors(self) -> torch.Tensor | None:
         """Factors of the variances of a prior with EOFs that follow the observations, by group; None without."""
-        modes = self.opened.network.to(self.target).modes
+        modes = self.opened.modes(self.target)
         if not (self.method.adapt and isinstance(modes, Eofs)):
             return None
         like = torch.zeros(1, *self.shape, device=self.target)

@@ -230,7 +230,7 @@ class Projection:
 
     def draw(self, length: int, draws: int) -> Tensor:
         """Normalised trajectories (draws, length, channel, *space) of held-out states that are drawn at random."""
-        states = torch.as_tensor(self.prior.reference[0], device=self.device).flatten(0, 1)
+        states = torch.as_tensor(self.prior.examples, device=self.device).flatten(0, 1)
         pick = torch.as_tensor(np.random.default_rng(0).integers(len(states), size=(draws, length)))
         return states[pick]
 

@@ -77,7 +77,7 @@ class Climate:
     @classmethod
     def of(cls, prior: Prior, length: int, device: torch.device) -> Climate:
         """Those of the first of ``length`` states: modes; principal components of state vectors; or the values."""
-        modes, states = prior.network.to(device).modes, torch.as_tensor(prior.reference[0], device=device)
+        modes, states = prior.modes(device), torch.as_tensor(prior.examples, device=device)
         if isinstance(modes, Eofs):
             variances = cosines(length).to(device)[:, 0].square().float() @ modes.spectrum(length)[:, :-1]
             kept = variances > 0

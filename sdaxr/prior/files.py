@@ -11,8 +11,7 @@ import json
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
-from importlib import resources
-from pathlib import Path
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -22,26 +21,21 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_bytes
 
 from sdaxr.archives.paths import Location, located, with_storage
-from sdaxr.archives.remote import Remote, local_copy
+from sdaxr.archives.remote import local_copy
 from sdaxr.archives.stores import written_whole
 from sdaxr.prior.augmentation import Augmentation
 from sdaxr.prior.blanket import TrajectoryDenoiser, beyond_window
+from sdaxr.prior.catalogue import prior_path
 from sdaxr.prior.eofs import Eofs
 from sdaxr.prior.hardware import choose_precision
-from sdaxr.prior.header import (
-    NETWORK,
-    REFERENCE,
-    check_finite,
-    check_header,
-    check_reference,
-    check_weights,
-    checksum,
-)
+from sdaxr.prior.header import checksum
 from sdaxr.prior.held_out import HeldOut
 from sdaxr.prior.modes import Modes
-from sdaxr.prior.networks.base import Inputs, choose_network
+from sdaxr.prior.packing import packed, unpacked
+from sdaxr.prior.patches import Patches
 from sdaxr.prior.preconditioning import DenoisingNetwork
 from sdaxr.prior.symmetries import Symmetry, bind_symmetries
+from sdaxr.prior.tiles import OVERLAP, PatchDenoiser, mosaic, tiled_axes
 from sdaxr.schema import OptionError, PriorError, SdaxrError, nearest
 from sdaxr.states.fields import StateLayout
 from sdaxr.states.isolation import isolated
@@ -49,7 +43,6 @@ from sdaxr.states.isolation import isolated
 _log = logging.getLogger(__name__)
 
 FORMAT = "sdaxr prior 2"
-_VECTORS = "modes.vectors"
 _CHECKSUM = "tensors_sha256"
 # What Python and torch raise on metadata that are not those of a prior.
 _ALTERED = (KeyError, TypeError, ValueError, AttributeError, IndexError, RuntimeError, RecursionError, SdaxrError)
@@ -96,6 +89,11 @@ class Prior:
         """Variables of the states, without the observed quantities."""
         return list(self.augmentation.without(dict.fromkeys(self.layout.variables)))
 
+    @cached_property
+    def patches(self) -> Patches | None:
+        """The patches on which the prior was trained, in its domain; None where it was trained on whole states."""
+        return Patches.of(self.layout, self.metadata.get("statistics", {}).get("patches", {}))
+
     @property
     def symmetries(self) -> list[Symmetry]:
         """Transformations that leave the density of its states as it is: recorded ones, or those of the training."""
@@ -124,21 +122,37 @@ class Prior:
         known = {"prior_symmetries": json.dumps(self._recorded)} if self._recorded else {}
         return {"prior": self.name, "prior_sha256": self.sha256, **known}
 
+    @cached_property
+    def examples(self) -> np.ndarray:
+        """Held-out windows of the whole domain, (sample, time, channel, *space); of patches, mosaics of these."""
+        states = self.reference[0]
+        return states if self.patches is None else mosaic(self.patches, torch.as_tensor(states)).numpy()
+
+    def modes(self, device: torch.device) -> Modes | Eofs | None:
+        """Modes of the states of the whole domain, on a device; None where there are none, or only those of patches."""
+        found: Modes | Eofs | None = self.network.to(device).modes
+        return found if self.patches is None else None
+
     def held_out(self, device: torch.device) -> HeldOut:
-        """The reference windows after denoising; computed once for each device."""
+        """The reference windows after denoising, on the whole domain; computed once for each device."""
         known: dict[str, HeldOut] = self.__dict__.setdefault("_held_out", {})
         if str(device) not in known:
-            states, context = (torch.as_tensor(a, device=device) for a in self.reference)
-            network, mask = self.network.to(device).eval(), self.layout.mask
-            present = 1.0 if mask is None else torch.as_tensor(mask, device=device).float()
-
-            def denoise(z: torch.Tensor, r: float) -> torch.Tensor:
-                xhat: torch.Tensor = network(z, torch.full((len(z),), r, device=device), context)
-                return xhat
-
-            # There is no noise on land, as in the training.
-            known[str(device)] = HeldOut.of(denoise, states, network.levels, present)
+            found = self.held_out_windows(device)
+            known[str(device)] = found if self.patches is None else found.map(partial(mosaic, self.patches))
         return known[str(device)]
+
+    def held_out_windows(self, device: torch.device) -> HeldOut:
+        """The reference windows after denoising: those of `held_out`, or of patches."""
+        states, context = (torch.as_tensor(a, device=device) for a in self.reference)
+        network, mask = self.network.to(device).eval(), self.layout.mask
+        present = 1.0 if mask is None else torch.as_tensor(mask, device=device).float()
+
+        def denoise(z: torch.Tensor, r: float) -> torch.Tensor:
+            xhat: torch.Tensor = network(z, torch.full((len(z),), r, device=device), context)
+            return xhat
+
+        # There is no noise on land, as in the training.
+        return HeldOut.of(denoise, states, network.levels, present)
 
     def __getstate__(self) -> dict[str, Any]:
         # Without cached results, which are computed again where they are needed.
@@ -151,7 +165,7 @@ class Prior:
         *,
         stride: int = 1,
         precision: str = "auto",
-    ) -> TrajectoryDenoiser:
+    ) -> TrajectoryDenoiser | PatchDenoiser:
         """The denoiser of trajectories on ``times``.
 
         Parameters
@@ -167,10 +181,9 @@ class Prior:
 
         Returns
         -------
-        TrajectoryDenoiser
+        TrajectoryDenoiser, or PatchDenoiser of a prior of patches
             Maps z (batch, time, channel, *space) and a noise level r to E[x | z].
         """
-        context = torch.as_tensor(self.layout.context_array(times), device=device)
         mask = self.layout.mask
         present = None if mask is None else torch.as_tensor(mask, device=device).float()
         network, fields = self.network.to(device).eval(), bool(self.layout.space)
@@ -182,7 +195,41 @@ class Prior:
                 "%s, and these have %d states; use cycle, or train the prior %r with a longer window",
                 unseen, len(times), self.name,
             )  # fmt: skip
+        if self.patches is not None:
+            context = torch.as_tensor(self.patches.fields(times), device=device)
+            overlap = self.metadata.get("overlap", OVERLAP)
+            return PatchDenoiser(network, self.patches, context, overlap=overlap, stride=stride, half=half)
+        context = torch.as_tensor(self.layout.context_array(times), device=device)
         return TrajectoryDenoiser(network, context, present, stride=stride, half=half)
+
+    def on(self, domain: xr.Dataset, *, overlap: float = OVERLAP) -> Prior:
+        """The prior on another domain of the same spacing, of any size from that of a patch on.
+
+        Parameters
+        ----------
+        domain
+            Fields or a template on the domain: coordinates of its horizontal dimensions, and the static fields that the
+            network sees.
+        overlap
+            Part of a tile that it shares with the next one, from 0 to below 1. A larger part makes estimates more exact
+            where states are correlated over much of a patch; a half takes twice the time of a quarter (2-D).
+
+        Raises
+        ------
+        OptionError
+            If the prior was trained on whole states, or ``overlap`` is impossible.
+        DataError, GridError, UnitsError
+            If the domain has other dimensions, units or spacing, is smaller than a patch, or lacks a static field.
+        """
+        if self.patches is None:
+            raise OptionError(
+                f"the prior {self.name!r} was trained on whole states, expected one of patches; train with "
+                f"statistics={{'patches': {{{', '.join(f'{d!r}: 64' for d in self.layout.space)}}}}}"
+            )
+        layout = self.patches.on(domain, self.metadata.get("context", {}))
+        found = replace(self, layout=layout, metadata=self.metadata | {"overlap": overlap})
+        tiled_axes(self.patches, overlap)
+        return found
 
     def noise_levels(self, length: int) -> dict[str, Any]:
         """Noise levels of sampling for trajectories of ``length`` states, arguments of `Sampler.build`.
@@ -265,21 +312,9 @@ class Prior:
             If the file cannot be written.
         """
         path = located(path, storage_options)
-        arrays, layout = self.layout.to_file()
-        learned, modes = set(dict(self.network.named_parameters())), self.network.modes
-        if self.augmentation.operators:
-            # The eigenvectors are most of the file; rounding them adds far less than the errors of observations.
-            learned.add(_VECTORS)
-        weights = {
-            k: v.detach().cpu().to(dtype if k in learned else v.dtype) for k, v in self.network.state_dict().items()
-        }
-        if isinstance(modes, Eofs):
-            # Those of EOFs are rounded in any case: few samples give them with far larger errors. Land has none.
-            weights[_VECTORS] = weights[_VECTORS][modes.present.flatten().cpu() > 0].half()
-        tensors = {f"network.{k}": v for k, v in weights.items()}
-        tensors |= {k: torch.as_tensor(np.array(a)) for k, a in arrays.items()}
-        tensors |= {k: torch.as_tensor(np.array(a)).half() for k, a in zip(REFERENCE, self.reference, strict=True)}
-        tensors = {k: t.contiguous() for k, t in tensors.items()}
+        tensors, layout = packed(
+            self.layout, self.network, self.reference, dtype, augmented=bool(self.augmentation.operators)
+        )
         metadata = {"sdaxr": FORMAT, "about": json.dumps(self.metadata | {"layout": layout})}
         metadata[_CHECKSUM] = checksum(tensors)
         with written_whole(path, overwrite=True) as unfinished:
@@ -335,7 +370,10 @@ def open_prior(prior: str | Location | Prior, *, storage_options: Mapping[str, A
             "altered; copy the file again, or train anew with sdaxr.train"
         )
     try:
-        return _assembled(tensors, json.loads(metadata["about"]))
+        about = json.loads(metadata["about"])
+        found = Prior(*unpacked(tensors, about), about)
+        _ = found.augmentation, found.symmetries  # read, so that what cannot be read is known here
+        return found
     except _ALTERED as error:
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:_LONGEST]
         raise PriorError(
@@ -344,83 +382,9 @@ def open_prior(prior: str | Location | Prior, *, storage_options: Mapping[str, A
         ) from error
 
 
-def _assembled(tensors: Mapping[str, torch.Tensor], about: dict[str, Any]) -> Prior:
-    """The prior that the tensors and the metadata of a file describe."""
-    check_header(about)
-    arrays = {k: t.numpy() for k, t in tensors.items() if k.startswith("layout.")}
-    layout = StateLayout.from_file(arrays, about.pop("layout"))
-    check_reference(layout, tensors)
-    weights = {k.removeprefix(NETWORK): t for k, t in tensors.items() if k.startswith(NETWORK)}
-    if len(weights) + len(arrays) + len(REFERENCE) != len(tensors):
-        raise PriorError("found tensors that are those of no part of a prior")
-    with torch.device("meta"):
-        # Nothing is allocated of what the file does not have.
-        check_weights(weights, assemble(layout, about).state_dict(), _VECTORS if "modes" in about else None)
-    check_finite(tensors)
-    network = assemble(layout, about)
-    if isinstance(network.modes, Eofs):
-        vectors = torch.zeros_like(network.modes.vectors, dtype=weights[_VECTORS].dtype)
-        vectors[weights["modes.present"].flatten() > 0] = weights[_VECTORS]
-        weights[_VECTORS] = vectors
-    network.load_state_dict(weights)
-    if network.modes is not None and weights[_VECTORS].dtype != torch.float32:
-        network.modes.orthonormalise()
-    states, context = (tensors[key].float().numpy() for key in REFERENCE)
-    prior = Prior(layout, network.eval().requires_grad_(False), (states, context), about)
-    _ = prior.augmentation, prior.symmetries  # read, so that what cannot be read is known here
-    return prior
-
-
-def prior_path(prior: str | Location) -> Location:
-    """The file of a shipped prior of that name, else the path itself.
-
-    Raises
-    ------
-    PriorError
-        If there is neither.
-    """
-    path = _shipped().get(str(prior)) or located(prior)
-    if isinstance(path, Remote) and not path.exists():
-        raise PriorError(f"{path.about_nothing()}; expected the .safetensors file of a prior")
-    if isinstance(path, Path) and path.exists() and not path.is_file():
-        raise PriorError(f"'{path}' cannot be read as a prior: it is a folder or a device, expected a file")
-    if not path.exists():
-        raise PriorError(f"found neither a file nor a shipped prior named {nearest(str(prior), _shipped())}")
-    return path
-
-
-def priors() -> list[str]:
-    """Names of the shipped priors."""
-    return sorted(_shipped())
-
-
-def assemble(layout: StateLayout, about: Mapping[str, Any]) -> DenoisingNetwork:
-    """The untrained network that the metadata of a prior describe."""
-    low, high = about["optimisation"]["levels"]
-    kind, window = about["parameterisation"], about["window"]
-    modes: Modes | Eofs | None = None
-    if kind in ("spectral", "space-time"):
-        modes = Modes(layout.channels, layout.shape, layout.periodic, window if kind == "space-time" else None)
-    elif kind == "eof":
-        modes = Eofs(layout.channels, layout.shape, about["modes"]["rank"], about["modes"]["length"])
-    # The network may also see the filtered states, as more context.
-    context = layout.context_channels + (layout.channels if modes is not None and modes.shown else 0)
-    network = choose_network(about["network"], gridded=bool(layout.space))
-    module = network.module(Inputs(layout.channels, context, window, layout.periodic))
-    constants = tuple(layout.parameter_channels.values()) if about.get("shared_noise") else ()
-    found = DenoisingNetwork(module, kind, (low, high), modes, constants)
-    found.share = tuple(about["share"]) if "share" in about else None
-    return found
-
-
 def _check_format(path: Location, found: str | None) -> None:
     if found == FORMAT:
         return
     if found is not None and found.startswith("sdaxr prior"):
         raise PriorError(f"'{path}' has the format {found!r}, expected {FORMAT!r}; train the prior with this version")
     raise PriorError(f"'{path}' is a .safetensors file of another program, expected one written by sdaxr.train")
-
-
-def _shipped() -> dict[str, Path]:
-    folder = Path(str(resources.files("sdaxr.prior"))) / "shipped"
-    return {path.stem: path for path in folder.glob("*.safetensors")}

@@ -66,6 +66,8 @@ class Header(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     share: list[Share] | None = None
     symmetries: list[dict[str, Any]] | None = None
     shared_noise: bool = False
+    context: dict[str, Any] = {}
+    overlap: Share | None = None
     sampling: Sampling = Sampling()
     name: str = "unnamed"
     steps: Natural | None = None

@@ -60,3 +60,8 @@ class HeldOut:
         with torch.no_grad():
             denoised = torch.stack([denoise(states * present + r * noise, r) for r in tabulated])
         return cls(states, tuple(tabulated), denoised, noise)
+
+    def map(self, function: Callable[[Tensor], Tensor]) -> HeldOut:
+        """The same with ``function`` of all windows (sample, time, channel, *space), those of each level in turn."""
+        denoised = torch.stack([function(windows) for windows in self.denoised])
+        return HeldOut(function(self.states), self.levels, denoised, function(self.noise))

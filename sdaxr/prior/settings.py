@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Annotated, Any
 
 import torch
@@ -15,7 +15,7 @@ from sdaxr.prior.networks.base import NETWORKS, Inputs, Network, choose_network
 from sdaxr.prior.preconditioning import PARAMETERISATIONS, WITH_MODES
 from sdaxr.prior.sizes import Sizes, batch_of
 from sdaxr.prior.weighting import WEIGHTINGS
-from sdaxr.schema import OptionError, nearest
+from sdaxr.schema import OptionError, check_least, nearest
 from sdaxr.states.fields import StateLayout
 from sdaxr.states.infer import MISSING, NORMALISATIONS
 from sdaxr.states.registry import Options
@@ -59,6 +59,11 @@ class Statistics(Options):
         Distance over which covariances are tapered for EOFs, the standard deviation of a Gaussian: in km where points
         have latitude and longitude, along the chord (`sdaxr.states.geometry.positions`); else in the units of the
         coordinates. None: the most likely of a few.
+    patches
+        Points of a patch along each dimension that is cut, such as ``{"y": 64, "x": 64}``: the network is trained on
+        patches at random places, and evaluated on overlapping tiles, so that memory does not grow with the domain
+        (`sdaxr.prior.patches`). The statistics are the same everywhere along these dimensions, except for what static
+        fields in the context tell. ``prior.on(domain)`` is the prior of another domain of the same spacing.
     """
 
     normalise: str = "auto"
@@ -67,9 +72,14 @@ class Statistics(Options):
     symmetries: tuple[Mapping[str, Any], ...] = ()
     missing: str = "error"
     taper: Positive | None = None
+    patches: Mapping[str, Count] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if not isinstance(self.patches, Mapping):
+            raise OptionError(f"patches={self.patches!r}, expected points by dimension, such as {{'y': 64, 'x': 64}}")
+        for dim, points in self.patches.items():
+            check_least(f"patches: {dim}", points, 2)
         if self.normalise not in (*NORMALISATIONS, "auto"):
             raise OptionError(f"normalise={nearest(self.normalise, (*NORMALISATIONS, 'auto'))}")
         if self.missing not in MISSING:
@@ -219,7 +229,7 @@ class Settings:
         return found
 
     def for_layout(self, layout: StateLayout, states: int, device: torch.device) -> Settings:
-        """The settings for the states of a layout, each ``"auto"`` replaced by what it stands for.
+        """The settings for the states of a layout, or of a patch of it, each ``"auto"`` replaced by what it stands for.
 
         Fields of periodic domains have Fourier modes, other fields have EOFs. With a few ``states`` these have cosines:
         covariances cannot be measured. The batch is one that fits the network and the device.
@@ -230,7 +240,7 @@ class Settings:
             If nothing is trained of a prior without modes.
         """
         whole = all(layout.periodic) and layout.mask is None and not layout.gappy
-        alike = bool(self.statistics.homogeneous) or self.network.windowed or states < LEAST
+        alike = bool(self.statistics.homogeneous or self.statistics.patches) or self.network.windowed or states < LEAST
         modal = "spectral" if whole or alike else "eof"
         # Modes have independent noise, a parameter has not.
         usual = "edm" if layout.parameters else modal

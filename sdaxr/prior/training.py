@@ -21,16 +21,18 @@ from sdaxr.archives.format import storage_errors
 from sdaxr.archives.paths import Location, store_path, with_storage
 from sdaxr.archives.reading import open_archive
 from sdaxr.operators.base import Operator
+from sdaxr.prior.assembly import assemble
 from sdaxr.prior.augmentation import Augmentation
 from sdaxr.prior.blanket import beyond_window
 from sdaxr.prior.checkpoint import belongs
 from sdaxr.prior.eofs import Eofs
-from sdaxr.prior.files import Prior, assemble, open_prior
+from sdaxr.prior.files import Prior, open_prior
 from sdaxr.prior.gaps import filled
 from sdaxr.prior.hardware import choose_device
 from sdaxr.prior.localisation import measured_eofs
 from sdaxr.prior.modes import Modes
 from sdaxr.prior.networks.base import Network
+from sdaxr.prior.patches import Patches
 from sdaxr.prior.preconditioning import WITH_MODES, DenoisingNetwork
 from sdaxr.prior.run import TrainingRun
 from sdaxr.prior.settings import Optimisation, Settings, Statistics
@@ -39,7 +41,7 @@ from sdaxr.prior.windows import Windows, split, stretches
 from sdaxr.schema import TIME, ArchiveError, DataError, OptionError
 from sdaxr.states.axes import ensemble_dimension, space_dimensions
 from sdaxr.states.fields import StateLayout
-from sdaxr.states.infer import infer_layout, state_variables
+from sdaxr.states.infer import context_moments, infer_layout, state_variables
 from sdaxr.states.inputs import as_dataset
 from sdaxr.states.isolation import isolated
 from sdaxr.states.names import named_time
@@ -182,35 +184,41 @@ def train(
     augmentation = Augmentation.of(design["augment"], data[moving])
     data, target = augmentation.apply(data, names), choose_device(device)
     chosen = {k: v for k, v in design.items() if k not in ("variables", "context", "augment")}
-    sizes = _sizes(data, data[moving[0]])
+    sizes = _sizes(data, data[moving[0]], Statistics.of(design["statistics"]).patches)
     settings = Settings.choose(sizes=sizes, device=target, **chosen, steps=steps, minutes=minutes, seed=seed)
     checkpoint = _checkpoint_of(store, overwrite)
     parts = split(data, settings.window)
     known = settings.statistics
     # Statistics that are the same along a dimension or in a mirror have no climatology of each point; and a prior that
     # the training begins with has its own.
-    plain = before is not None or (known.normalise == "auto" and (known.homogeneous or known.symmetries))
+    alike = known.homogeneous or known.symmetries or known.patches
+    plain = before is not None or (known.normalise == "auto" and alike)
     layout = infer_layout(
         parts[0], variables=[*names, *augmentation.variables], context=design["context"], cycles=known.cycles,
         normalise="channel" if plain else known.normalise, missing=known.missing,
     )  # fmt: skip
     layout = layout if before is None else _layout_of(before, layout)
-    settings = settings.for_layout(layout, parts[0][moving[0]].size // max(1, int(np.prod(layout.shape))), target)
-    windows, held_out = _windows(parts, layout, settings, target)
+    patches = Patches.of(layout, known.patches)
+    seen = layout if patches is None else patches.tile
+    settings = settings.for_layout(seen, parts[0][moving[0]].size // max(1, int(np.prod(layout.shape))), target)
+    windows, held_out = _windows(parts, layout, settings, target, patches)
     about = settings.to_dict() | {"augment": augmentation.to_file(), "data": fingerprint(data, layout)}
     if layout.parameters and settings.parameterisation not in WITH_MODES and layout.mask is None:
         about["shared_noise"] = True if before is None else before.metadata.get("shared_noise", False)
     if before is not None:
         about["start"] = {"name": before.name, "sha256": before.sha256}
-    alike = [windows] if parts[0] is parts[1] else [windows, held_out]
-    model = _initial(layout, about, alike, settings, target, before)
+    if patches is not None and layout.context:
+        # A domain that the prior is put on has the same fields in the same units.
+        about["context"] = _context_of(before, parts[0], layout)
+    both = [windows] if parts[0] is parts[1] else [windows, held_out]
+    model = _initial(layout, about, both, settings, target, before)
     if layout.gappy and isinstance(model.modes, Eofs):
         # The process takes zeros in gaps for values.
         for part in (windows, held_out):
             part.fill(partial(filled, modes=model.modes))
     if unseen := beyond_window(model, settings.window):
         _log.warning("%s; train with a longer window, or with fewer blocks", unseen)
-    run = TrainingRun(settings, about, layout, model, windows, held_out, target, began)
+    run = TrainingRun(settings, about, seen, model, windows, held_out, target, began)
     if overwrite and not belongs(checkpoint, run):
         remove(checkpoint)
     run.go(checkpoint, progress)
@@ -242,9 +250,9 @@ def fingerprint(data: xr.Dataset, layout: StateLayout) -> dict[str, Any]:
     return found
 
 
-def _sizes(data: xr.Dataset, variable: xr.DataArray) -> Sizes:
+def _sizes(data: xr.Dataset, variable: xr.DataArray, patches: Mapping[str, int]) -> Sizes:
     """Sizes of the data, one variable of which is ``variable``; a window has to leave as many states to validate."""
-    shape = tuple(variable.sizes[d] for d in space_dimensions(variable))
+    shape = tuple(patches.get(str(d), variable.sizes[d]) for d in space_dimensions(variable))
     ensemble = ensemble_dimension(data)
     states = data.sizes[TIME] * (1 if ensemble is None else data.sizes[ensemble])
     longest = max(part.stop - part.start for part in stretches(data))
@@ -252,15 +260,26 @@ def _sizes(data: xr.Dataset, variable: xr.DataArray) -> Sizes:
 
 
 def _windows(
-    parts: tuple[xr.Dataset, xr.Dataset], layout: StateLayout, settings: Settings, device: torch.device
-) -> tuple[Windows, Windows]:
+    parts: tuple[xr.Dataset, xr.Dataset], layout: StateLayout, settings: Settings, device: torch.device,
+    patches: Patches | None,
+) -> tuple[Windows, Windows]:  # fmt: skip
     """Windows of the training and of the validation; the latter as the data have them, neither shifted nor flipped."""
-    memory, statistics = settings.optimisation.memory, settings.statistics
+    memory, statistics, seed = settings.optimisation.memory, settings.statistics, settings.seed
     windows = Windows(
-        parts[0], layout, settings.window, seed=settings.seed, homogeneous=statistics.homogeneous,
-        symmetries=statistics.symmetries, memory=memory, device=device,
+        parts[0], layout, settings.window, seed=seed, homogeneous=statistics.homogeneous,
+        symmetries=statistics.symmetries, patches=patches, memory=memory, device=device,
     )  # fmt: skip
-    return windows, Windows(parts[1], layout, settings.window, seed=settings.seed + 1, memory=memory / 4, device=device)
+    held_out = Windows(
+        parts[1], layout, settings.window, seed=seed + 1, patches=patches, memory=memory / 4, device=device
+    )
+    return windows, held_out
+
+
+def _context_of(before: Prior | None, data: xr.Dataset, layout: StateLayout) -> dict[str, list[float]]:
+    """Mean and standard deviation by which each static field is normalised."""
+    if before is not None:
+        return dict(before.metadata["context"])
+    return {name: list(context_moments(data, name, layout.space)) for name in layout.context}
 
 
 def _initial(
@@ -282,7 +301,9 @@ def _initial(
     eofs = None
     if settings.parameterisation == "eof":
         series = (part for each in windows for part in each.series())
-        eofs = measured_eofs(series, layout, window=settings.window, taper=settings.statistics.taper)
+        patches = windows[0].patches
+        seen = layout if patches is None else patches.tile
+        eofs = measured_eofs(series, seen, window=settings.window, taper=settings.statistics.taper)
         about["modes"] = eofs.about
     model = assemble(layout, about).to(device)
     if eofs is not None:

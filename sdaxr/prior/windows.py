@@ -8,6 +8,7 @@ CPU, so that the windows are the same on every device.
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ import torch
 import xarray as xr
 from torch import Tensor
 
+from sdaxr.prior.patches import Patches
 from sdaxr.prior.symmetries import Symmetry, bind_symmetries, transform
 from sdaxr.schema import TIME, DataError, OptionError, nearest
 from sdaxr.states.axes import ensemble_dimension
@@ -74,6 +76,8 @@ class Windows:
         Periodic dimensions along which the statistics do not change: windows are rolled along them at random.
     symmetries
         Transformations that leave the statistics as they are (`sdaxr.prior.symmetries`); each is applied at random.
+    patches
+        Patches of the states, one of which, at a random place, is cut out of each window; None for whole domains.
     memory
         Bytes that the buffer may take.
     renew
@@ -98,6 +102,7 @@ class Windows:
         seed: int,
         homogeneous: Sequence[str] = (),
         symmetries: Sequence[Mapping[str, Any]] = (),
+        patches: Patches | None = None,
         memory: float = 4e9,
         renew: int = 64,
         device: torch.device = _CPU,
@@ -110,12 +115,14 @@ class Windows:
             )
         self._symmetries = [*_shifts(layout, homogeneous), *bind_symmetries(layout, symmetries)]
         self.layout = layout
+        self.patches = patches
         self.device = device
         self.length = length
         self.seed = seed
         self._blocks = _blocks(data, layout, length, memory)
+        self._known = layout.context_array if patches is None else patches.fields
         # One for all windows, except where it has cycles: then the buffer holds that of every state.
-        self._context = torch.as_tensor(layout.context_array(data[TIME][:length])[None], device=device)
+        self._context = torch.as_tensor(self._known(data[TIME][:length])[None], device=device)
         longest = max(block.sizes[TIME] for block in self._blocks)
         # While one buffer is in use, the next one is being read.
         room = max(1, int(memory / 2 // (_state_bytes(layout) * longest)))
@@ -145,7 +152,8 @@ class Windows:
         states, context
             States (size, length, channel, *space) and their context (size, length, context channel, *space), float32.
             The context has a leading dimension of 1 where it is the same for all windows. States are NaN where a
-            value is missing, unless gaps are filled; the context says where values are.
+            value is missing, unless gaps are filled; the context says where values are. With patches, *space is that
+            of a patch.
         """
         held = self._buffer(number // self._renew if self.streams else 0)
         draw = np.random.default_rng((self.seed, number))
@@ -158,6 +166,8 @@ class Windows:
         def drawn(states: Tensor) -> Tensor:
             return transform(states[index], moves) if moves else states[index]
 
+        if self.patches is not None:
+            return self._cut(self.patches, held, first, moves, draw)
         states = drawn(held.states)
         context = self._context if held.context is None else held.context[index]
         if not self.layout.gappy:
@@ -166,6 +176,21 @@ class Windows:
         known = context[:, :, : -self.layout.channels]
         states = states if held.filled is None else drawn(held.filled)
         return states, torch.cat([known.expand(size, *known.shape[1:]), seen.to(context.dtype)], dim=2)
+
+    def _cut(
+        self, patches: Patches, held: _Buffer, first: np.ndarray, moves: list[tuple[Symmetry, np.ndarray]],
+        draw: np.random.Generator,
+    ) -> tuple[Tensor, Tensor]:  # fmt: skip
+        """One patch, at a random place, of each window that begins at ``first``, and its context."""
+
+        def windows(states: Tensor) -> list[Tensor]:
+            return [states[start : start + self.length] for start in first]
+
+        corners = patches.corners(draw, len(first))
+        context = [self._context[0]] * len(first) if held.context is None else windows(held.context)
+        # Symmetries are those of the whole domain: the forcing of a flow turns with it.
+        states = transform(torch.stack(windows(held.states)), moves) if moves else windows(held.states)
+        return patches.cut(states, corners), patches.placed(patches.cut(context, corners))
 
     def sample(self, together: int) -> Iterator[Tensor]:
         """Batches of 16 windows of states, enough to measure the covariance of ``together`` numbers.
@@ -193,7 +218,15 @@ class Windows:
         wanted = max(1, min(count, room // max(block.sizes[TIME] for block in self._blocks)))
         for number in np.unique(np.linspace(0, count - 1, wanted).round().astype(int)):
             states = torch.as_tensor(self.layout.to_array(self._blocks[number], gaps=self.layout.gappy))
-            yield states[:room]
+            yield from (states[:room],) if self.patches is None else self._pieces(states[:room], int(number))
+
+    def _pieces(self, states: Tensor, number: int) -> Iterator[Tensor]:
+        """Patches of a series at random places, as many as lie side by side in the domain."""
+        assert self.patches is not None
+        count = max(1, states[0].numel() // (self.layout.channels * math.prod(self.patches.tile.shape)))
+        corners = self.patches.corners(np.random.default_rng((self.seed, number)), count)
+        for each in corners.T:
+            yield self.patches.cut(states[None], each[:, None])[0]
 
     def reference(self) -> tuple[np.ndarray, np.ndarray]:
         """A few windows and their context, for the prior's file: 4 to 256, and some 2^16 numbers (128 kB).
@@ -231,8 +264,8 @@ class Windows:
         )
         context = None
         if self.layout.cycles:
-            moving = (self.layout.context_array(block[TIME]) for block in chosen)
-            context = self._together(moving, self.layout.context_channels, lengths)
+            moving = (self._known(block[TIME]) for block in chosen)
+            context = self._together(moving, self._context.shape[2], lengths)
         filled = None
         if self._fill is not None and self.layout.gappy:
             filled = torch.cat([self._fill(part) for part in states.split(lengths.tolist())])

@@ -130,7 +130,10 @@ def infer_layout(
         mean=mean,
         std=std,
         mask=mask,
-        context={c: _context_field(data, c, space) for c in _context_names(data, context, space)},
+        context={
+            c: normalised_context(data, c, space, context_moments(data, c, space))
+            for c in _context_names(data, context, space)
+        },
         cycles=_default_cycles(data[TIME], time) if cycles is None else tuple(cycles),
         places=places_of(data, space),
         gappy=gappy,
@@ -260,7 +263,25 @@ def _context_names(data: xr.Dataset, context: Sequence[str] | str, space: tuple[
     return found
 
 
-def _context_field(data: xr.Dataset, name: str, space: tuple[str, ...]) -> np.ndarray:
+def context_moments(data: xr.Dataset, name: str, space: tuple[str, ...]) -> tuple[float, float]:
+    """Mean and standard deviation of a static field, 1 where it is constant; by these it is normalised.
+
+    Raises
+    ------
+    DataError
+        If there is no such field, or its dimensions or values are not those of one.
+    """
+    values = _context_values(data, name, space)
+    return float(np.nanmean(values)), float(np.nanstd(values)) or 1.0
+
+
+def normalised_context(data: xr.Dataset, name: str, space: tuple[str, ...], moments: tuple[float, float]) -> np.ndarray:
+    """A static field with zeros where it is NaN, (*space), float32; raises as `context_moments` does."""
+    mean, deviation = moments
+    return np.asarray(np.nan_to_num((_context_values(data, name, space) - mean) / deviation), np.float32)
+
+
+def _context_values(data: xr.Dataset, name: str, space: tuple[str, ...]) -> np.ndarray:
     if name not in data.variables:
         raise DataError(f"context field {schema.nearest(name, map(str, data.variables))}")
     found = data[name]
@@ -268,6 +289,4 @@ def _context_field(data: xr.Dataset, name: str, space: tuple[str, ...]) -> np.nd
         raise DataError(f"context field '{name}' has dimensions {found.dims}, expected {space}")
     if found.dtype.kind not in "fiub":
         raise DataError(f"context field '{name}' has values of type {found.dtype}, expected numbers or truth values")
-    values = found.transpose(*space).values.astype(float)
-    deviation = float(np.nanstd(values)) or 1.0
-    return np.asarray(np.nan_to_num((values - np.nanmean(values)) / deviation), np.float32)
+    return np.asarray(found.transpose(*space).values, float)

@@ -5,9 +5,9 @@ r"""Kolmogorov flow: two-dimensional turbulence, forced by a sinusoidal shear, o
     f = F \sin(k y) e_x - \alpha u
 
 All quantities are dimensionless. The solver is the finite-volume solver of JAX-CFD, on ``resolution`` x ``resolution``
-cells of :math:`[0, 2\pi]^2`. The defaults are the settings of Rozet & Louppe (2023). The velocities of the solver lie
-on the faces of the cells and are indexed ``[x, y]``. The velocities of a state are means over the two faces of each
-cell, averaged over ``coarsen`` x ``coarsen`` cells, and indexed ``[y, x]``.
+cells of :math:`[0, 2\pi]^2`, or of a square ``extent`` times as wide. The defaults are the settings of Rozet & Louppe
+(2023). The velocities of the solver lie on the faces of the cells and are indexed ``[x, y]``. The velocities of a state
+are means over the two faces of each cell, averaged over ``coarsen`` x ``coarsen`` cells, and indexed ``[y, x]``.
 
 Divergence. The net flux through the faces of each cell vanishes. On the grid of the solver (``coarsen=1``), the
 divergence of the cell-centred velocity by central differences, each smoothed with ``[1, 2, 1] / 4`` across (a Sobel
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from jax import Array
     from jax_cfd.base.grids import GridVariableVector
 
-_LENGTH = 2 * math.pi
+_UNIT = 2 * math.pi
 
 
 @dataclass(frozen=True)
@@ -54,6 +54,9 @@ class Kolmogorov(System):
     resolution
         Cells of the solver's grid along each side, also for forecasts (`advance`). Forecasts from states of 64 x 64
         cells are fast with ``resolution=64, coarsen=1`` or ``resolution=128, coarsen=2``.
+    extent
+        Side of the domain, in units of 2 pi. With ``resolution`` in proportion, a larger domain has the same small
+        scales: viscosity and forcing are those of one unit.
     coarsen
         Cells along each side that are averaged into one cell of a state.
     reynolds
@@ -86,6 +89,7 @@ class Kolmogorov(System):
     max_velocity: float = 3.0
     peak_wavenumber: float = 4.0
     cfl_velocity: float = 5.0
+    extent: int = 1
 
     def __post_init__(self) -> None:
         require(self.step > 0, f"found step={self.step}, expected a positive number")
@@ -96,6 +100,7 @@ class Kolmogorov(System):
             f"found resolution={self.resolution} and coarsen={self.coarsen}; expected a resolution that coarsen "
             "divides, such as 256 and 4",
         )
+        require(self.extent >= 1, f"found extent={self.extent}, expected 1 or more")
         require(self.max_velocity > 0 and self.cfl_velocity > 0, "found a velocity scale that is not positive")
 
     @property
@@ -103,9 +108,14 @@ class Kolmogorov(System):
         """Cells of a state along each side."""
         return self.resolution // self.coarsen
 
+    @property
+    def length(self) -> float:
+        """Side of the domain."""
+        return self.extent * _UNIT
+
     def template(self) -> xr.Dataset:
         """One state of zeros with its labels."""
-        centres = (np.arange(self.cells) + 0.5) * _LENGTH / self.cells
+        centres = (np.arange(self.cells) + 0.5) * self.length / self.cells
         zeros = np.zeros((self.cells, self.cells), np.float32)
         coordinates = {
             name: (
@@ -116,7 +126,7 @@ class Kolmogorov(System):
                     "long_name": f"{name} of the cell centre",
                     "axis": name.upper(),
                     "periodic": 1,
-                    "period": _LENGTH,
+                    "period": self.length,
                 },
             )
             for name in ("y", "x")
@@ -201,7 +211,7 @@ def _solver(system: Kolmogorov) -> _Solver:
     import jax.numpy as jnp
     from jax_cfd import base as cfd
 
-    grid = cfd.grids.Grid((system.resolution,) * 2, domain=((0, _LENGTH), (0, _LENGTH)))
+    grid = cfd.grids.Grid((system.resolution,) * 2, domain=((0, system.length),) * 2)
     periodic = cfd.boundaries.periodic_boundary_conditions(2)
     viscosity = 1 / system.reynolds
     stable = min(

@@ -17,7 +17,9 @@ from small_training import trained
 from unknown_offset import OffsetSeries
 
 from sdaxr import operators as op
-from sdaxr.prior.files import Prior, assemble, open_prior, priors
+from sdaxr.prior.assembly import assemble
+from sdaxr.prior.catalogue import priors
+from sdaxr.prior.files import Prior, open_prior
 from sdaxr.prior.training import train
 from sdaxr.schema import ArchiveError, OptionError, PriorError
 from sdaxr.states.infer import infer_layout

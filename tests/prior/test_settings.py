@@ -68,7 +68,7 @@ def test_the_file_has_all_that_decides_what_is_learned() -> None:
     about = json.loads(json.dumps(chosen(steps=7, optimisation={"batch": 4, "memory": 1e8}).to_dict()))
     assert about["network"] == {"name": "convolutional", "width": 64, "blocks": 4, "kernel": 5, "dilation": 1}
     defaults = {"normalise": "auto", "cycles": None, "homogeneous": [], "symmetries": [], "missing": "error"}
-    assert about["statistics"] == defaults | {"taper": None}
+    assert about["statistics"] == defaults | {"taper": None, "patches": {}}
     assert about["optimisation"]["batch"] == 4 and about["optimisation"]["shortest"] == 33
     assert not {"compile", "memory", "validate_every"} & set(about["optimisation"])
     assert (about["window"], about["steps"], about["minutes"], about["seed"]) == (33, 7, None, 0)

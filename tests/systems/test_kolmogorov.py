@@ -45,6 +45,20 @@ def test_kolmogorov_shear_grows_into_the_laminar_flow():
         np.testing.assert_allclose(states["v"][i], 0, atol=1e-5)
 
 
+def test_kolmogorov_flow_on_a_larger_domain_is_the_same_flow():
+    """Copies of one unit side by side stay so: the viscosity and the wavelength of the forcing are the same."""
+    one = Kolmogorov(resolution=32, coarsen=1, spin_up=2)
+    four = Kolmogorov(resolution=64, coarsen=1, extent=2)
+    state = {key: value[-1] for key, value in one.trajectory(1, seed=0).items()}
+    small = one.advance(state, 2)
+    large = four.advance({key: np.tile(value, (2, 2)) for key, value in state.items()}, 2)
+    for key in "uv":
+        np.testing.assert_allclose(large[key], np.tile(small[key], (1, 2, 2)), atol=1e-3)
+    y = four.template().y
+    assert y.size == 64 and y.attrs["period"] == pytest.approx(4 * math.pi)
+    assert float(y[1] - y[0]) == pytest.approx(float(one.template().y.diff("y")[0]))
+
+
 def sobel_divergence(u, v, spacing):
     def smooth(field, axis):
         return (np.roll(field, 1, axis) + 2 * field + np.roll(field, -1, axis)) / 4

@@ -26,7 +26,7 @@ import struct
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import ClassVar
+from typing import ClassVar, Protocol
 
 import torch
 from torch import Tensor
@@ -84,11 +84,19 @@ class ModalCovariance(StateCovariance):
     @classmethod
     def of_prior(cls, prior: Prior, device: torch.device) -> ModalCovariance | None:
         """The covariance of a prior; None where the prior does not know the modes of its states."""
+        return cls.of_patch(prior, device) if prior.patches is None else None
+
+    @classmethod
+    def of_patch(cls, prior: Prior, device: torch.device) -> ModalCovariance | None:
+        """The covariance on one patch of a prior of patches, else that of the prior; None where modes are not known."""
         modes = prior.network.to(device).modes
         if not isinstance(modes, Modes):
             return None
         kind = cls if modes.window is None else WindowCovariance
-        return kind.gaussian(modes) if prior.network.silent else kind.measure(modes, prior.held_out(device))
+        if prior.network.silent:
+            return kind.gaussian(modes)
+        windows = prior.held_out(device) if prior.patches is None else prior.held_out_windows(device)
+        return kind.measure(modes, windows)
 
     @classmethod
     def gaussian(cls, modes: Modes) -> ModalCovariance:
@@ -119,24 +127,14 @@ class ModalCovariance(StateCovariance):
     def weights(self, likelihood: Likelihood, xhat: Tensor, r: float) -> tuple[Linearised, Tensor]:
         """The weights w of the analysis step in units of the errors, (batch, n), and the residual that they belong to.
 
-        The residual is -e, linearised around xhat; w = (I + diag(own) + G Cov[x | z] G^T)^-1 e, see
-        `sdaxr.posterior.linear`. ``own`` is the variance of each observation that is treated as independent; it is zero
-        where the covariance is exact and the system is solved directly.
+        Where the covariance is exact and the system is solved directly, no variance of each observation is treated as
+        independent; else see `modal_weights`.
         """
-        matched, linear = likelihood.matched(xhat, r), likelihood.linear(xhat)
         matrix = likelihood.matrix(xhat) if self.exact else None
         if matrix is not None:
-            around = residual(matched, xhat)
+            around = residual(likelihood.matched(xhat, r), xhat)
             return around, solve(around, lambda u: self.product(u, r), matrix)
-        measured = [0 * o.errors if o.unresolved is None else o.unresolved(r) for o in matched]
-        parts = [_INDEPENDENT * v / o.errors.square() for v, o in zip(measured, matched, strict=True)]
-        own = torch.cat([part.expand(len(xhat), -1) for part in parts], dim=1)
-        if all(linear):
-            around = residual(matched, xhat)
-        else:
-            around, missed = linearise(matched, linear, xhat, self.draw(xhat.shape[1:], r, _PAIRS))
-            own = own + missed
-        return around, solve(around, lambda u: self.product(u, r), None, own=own, tolerance=_TOLERANCE)
+        return modal_weights(self, likelihood, xhat, r)
 
     def product_everywhere(self, u: Tensor, r: float) -> Tensor:
         """Cov[x | z] times u (batch, time, channel, *space), at all times and channels."""
@@ -253,6 +251,36 @@ class WindowCovariance(ModalCovariance):
         ratio = torch.lerp(table[lower].log(), table[lower + 1].log(), part).exp()
         spectrum = self.modes.spectrum
         return ratio[:, self.bands, None] * given_noise(spectrum, r)
+
+
+class Drawable(Protocol):
+    """A covariance of states given z from which deviations can be drawn."""
+
+    def product(self, u: Tensor, r: float) -> Tensor:
+        """Cov[x | z] times u (batch, time, channel, *space)."""
+        ...
+
+    def draw(self, shape: Sequence[int], r: float, count: int) -> Tensor:
+        """Deviations of x from its mean given z, (count, time, channel, *space)."""
+        ...
+
+
+def modal_weights(covariance: Drawable, likelihood: Likelihood, xhat: Tensor, r: float) -> tuple[Linearised, Tensor]:
+    """The weights w of the analysis step in units of the errors, (batch, n), and the residual that they belong to.
+
+    The residual is -e, linearised around xhat; w = (I + diag(own) + G Cov[x | z] G^T)^-1 e, see
+    `sdaxr.posterior.linear`. ``own`` is the variance of each observation that is treated as independent.
+    """
+    matched, linear = likelihood.matched(xhat, r), likelihood.linear(xhat)
+    measured = [0 * o.errors if o.unresolved is None else o.unresolved(r) for o in matched]
+    parts = [_INDEPENDENT * v / o.errors.square() for v, o in zip(measured, matched, strict=True)]
+    own = torch.cat([part.expand(len(xhat), -1) for part in parts], dim=1)
+    if all(linear):
+        around = residual(matched, xhat)
+    else:
+        around, missed = linearise(matched, linear, xhat, covariance.draw(xhat.shape[1:], r, _PAIRS))
+        own = own + missed
+    return around, solve(around, lambda u: covariance.product(u, r), None, own=own, tolerance=_TOLERANCE)
 
 
 def bands_of(modes: Modes) -> Tensor:

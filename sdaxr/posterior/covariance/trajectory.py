@@ -53,7 +53,7 @@ class Covariance(Uncertainty):
         OptionError
             If the matrix would be too large.
         """
-        return TrajectoryCovariance.estimate(torch.as_tensor(prior.reference[0], device=device), times.size)
+        return TrajectoryCovariance.estimate(torch.as_tensor(prior.examples, device=device), times.size)
 
     def slope(self, likelihood: Likelihood, xhat: Tensor, r: float) -> Tensor:
         """Always an error: this object holds no estimate, the object that `resolve` returns does.

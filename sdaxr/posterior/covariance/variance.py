@@ -20,6 +20,7 @@ from torch import Tensor
 from sdaxr.posterior.covariance.base import Uncertainty
 from sdaxr.posterior.covariance.eofs import EofCovariance
 from sdaxr.posterior.covariance.modal import ModalCovariance
+from sdaxr.posterior.covariance.tiled import TiledCovariance
 from sdaxr.posterior.likelihood import GaussianObservation, joint_covariance, solve_positive
 from sdaxr.posterior.linear import Likelihood, weighted_slope
 from sdaxr.prior.eofs import Eofs
@@ -135,7 +136,9 @@ class Measured(Variance):
     def resolve(self, prior: Prior, times: xr.DataArray, device: torch.device) -> Uncertainty:
         """The modal covariance where the prior knows the modes of its fields; else this object."""
         del times
-        modes = prior.network.to(device).modes
+        if prior.patches is not None:
+            return TiledCovariance.of_prior(prior, device) or self
+        modes = prior.modes(device)
         return EofCovariance(modes) if isinstance(modes, Eofs) else ModalCovariance.of_prior(prior, device) or self
 
     def at(self, network: GaussianObservation, r: float) -> Tensor:

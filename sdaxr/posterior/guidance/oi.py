@@ -62,7 +62,7 @@ class OI(ScoreMethod):
             If the prior has neither modes nor state vectors, if its modes are those of windows of another length, or
             if a trajectory of state vectors has more than 4096 values.
         """
-        modes = prior.network.to(device).modes
+        modes = prior.modes(device)
         if isinstance(modes, Eofs):
             return replace(self, covariance=EofCovariance(modes))
         if isinstance(modes, Modes):

@@ -33,7 +33,8 @@ from sdaxr.posterior.guidance.sda import SDA
 from sdaxr.posterior.guidance.soad import SOAD
 from sdaxr.posterior.likelihood import GaussianObservation
 from sdaxr.posterior.linear import Likelihood
-from sdaxr.prior.files import Prior, assemble
+from sdaxr.prior.assembly import assemble
+from sdaxr.prior.files import Prior
 from sdaxr.states.infer import infer_layout
 
 
