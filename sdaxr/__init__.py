@@ -141,7 +141,7 @@ _HOMES = {
     "Statistics": "sdaxr.prior.settings",
     "Optimisation": "sdaxr.prior.settings",
     "open_prior": "sdaxr.prior.files",
-    "priors": "sdaxr.prior.files",
+    "priors": "sdaxr.prior.catalogue",
     "Prior": "sdaxr.prior.files",
     "observe": "sdaxr.observations.observe",
     "read_observations": "sdaxr.observations.read_observations",

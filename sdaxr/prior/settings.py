@@ -76,8 +76,6 @@ class Statistics(Options):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not isinstance(self.patches, Mapping):
-            raise OptionError(f"patches={self.patches!r}, expected points by dimension, such as {{'y': 64, 'x': 64}}")
         for dim, points in self.patches.items():
             check_least(f"patches: {dim}", points, 2)
         if self.normalise not in (*NORMALISATIONS, "auto"):

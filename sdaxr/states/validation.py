@@ -114,7 +114,7 @@ def words(kind: Any) -> str:
     if origin in (tuple, list, Sequence, Iterable):
         return f"a list of {words(args[0])}" if args and args[0] is not Any else "a list"
     if origin in (dict, Mapping) or kind in (dict, Mapping):
-        return "a mapping"
+        return f"a mapping to {words(args[1])}" if args and args[1] is not Any else "a mapping"
     return _WORDS.get(kind, getattr(kind, "__name__", str(kind)))
 
 

@@ -394,9 +394,9 @@ def test_too_few_states_for_a_window(observations: xr.Dataset) -> None:
         ({"outside": "dropp"}, "Did you mean 'drop'"),
         ({"members": 0}, "members=0, expected a whole number of at least 1"),
         ({"seed": -1}, "seed=-1, expected a whole number of at least 0"),
-        ({"seed": 1.5}, "seed=1.5, expected a whole number of at least 0"),
+        ({"seed": 1.5}, "seed=1.5, expected a whole number"),
         ({"batch": 0}, "batch=0, expected a whole number of at least 1"),
-        ({"sampler": {"steps": 0}}, "steps=0, expected at least 1"),
+        ({"sampler": {"steps": 0}}, "steps=0 for sde-dpm\\+\\+, expected a whole number of at least 1"),
     ],
 )
 def test_impossible_options(

@@ -218,7 +218,7 @@ def test_a_file_is_replaced_as_a_whole(prior: Prior, monkeypatch: pytest.MonkeyP
 
 
 def test_unknown_names_are_answered_with_the_nearest(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr("sdaxr.prior.files._shipped", lambda: {"kolmogorov": tmp_path, "lorenz63": tmp_path})
+    monkeypatch.setattr("sdaxr.prior.catalogue._shipped", lambda: {"kolmogorov": tmp_path, "lorenz63": tmp_path})
     assert priors() == ["kolmogorov", "lorenz63"]
     with pytest.raises(
         PriorError, match=r"'kolmogorow'; expected one of kolmogorov, lorenz63. Did you mean 'kolmogorov'"

@@ -180,9 +180,13 @@ def test_static_fields_of_another_domain_are_in_the_units_of_the_first(tmp_path:
     [
         ({"z": 8}, OptionError, "dimension of the patches: 'z'"),
         ({"y": 1}, OptionError, "patches: y=1, expected a whole number of at least 2"),
-        ({"y": 8.5}, OptionError, "patches: y=8.5, expected a whole number"),
+        (
+            {"y": 8.5},
+            OptionError,
+            "patches={'y': 8.5} for Statistics, expected a mapping to a whole number of at least 1",
+        ),
         ({"y": 99}, OptionError, "patches of 99 points along 'y', expected from 2 to the 32 points"),
-        ((8, 8), OptionError, r"patches=\(8, 8\), expected points by dimension"),
+        ((8, 8), OptionError, r"patches=\(8, 8\) for Statistics, expected a mapping to a whole number of at least 1"),
     ],
 )
 def test_impossible_patches_are_refused(patches: Any, error: type[Exception], message: str, tmp_path: Path) -> None:

@@ -51,7 +51,7 @@ def test_open_system_reads_options_and_offers_the_nearest_name():
         ("linear", {"matrix": [[1.0, 0.0], [0.0, 0.5]]}, "eigenvalue of modulus 1, expected less than 1"),
         ("linear", {"matrix": [[0.5]]}, "a matrix of 1 rows and a noise of 2"),
         ("linear", {"matrix": [0.5, 0.1]}, "expected a list of a list of a number"),
-        ("linear", {"matrix": "none"}, "expected rows of numbers"),
+        ("linear", {"matrix": "none"}, "expected a list of a list of a number"),
         ("linear", {"noise": [[1.0, 0.5], [0.0, 1.0]]}, "not symmetric"),
         ("linear", {"noise": [[1.0, 2.0], [2.0, 1.0]]}, "the eigenvalue -1, expected none below 0"),
         ("linear", {"step": 0}, "expected a positive number"),
