@@ -34,5 +34,5 @@ def estimated(
 ) -> dict[str, Any]:
     """Scores of one truth."""
     recipe = neighbour("lorenz96", "parameters")
-    found = recipe.estimate_one(path, setting, states, method, levels, members, seed)
+    found = recipe.estimate_one(path, setting, states, method, levels, members, seed, device)
     return {key: round(value, 5) for key, value in found.items()} | {"device": device}

@@ -96,13 +96,13 @@ def taken(path: Path, output: Path) -> None:
 
 
 def estimate_one(
-    prior: str, setting: str, states: int, method: str, levels: int, members: int, seed: int
+    prior: str, setting: str, states: int, method: str, levels: int, members: int, seed: int, device: str
 ) -> dict[str, float]:
-    """Scores of one truth with a prior, on the device that there is; ``states`` are smoothed at once."""
+    """Scores of one truth with a prior; ``states`` are smoothed at once."""
     system = open_system("lorenz96", forcing=RANGE)
     found = case(SETTINGS[setting], system, states, seed)
     return estimate(
-        found, build_method(method, "sda"), members, with_forcing(sdaxr.open_prior(prior)), system, None, levels
+        found, build_method(method, "sda"), members, with_forcing(sdaxr.open_prior(prior)), system, None, levels, device
     )
 
 
@@ -125,7 +125,7 @@ def case(setting: Setting, system: System, states: int, seed: int) -> tuple[xr.D
 
 def estimate(
     case: tuple[xr.Dataset, xr.Dataset], method: Any, members: int, prior: Prior | None, system: System,
-    window: int | None, levels: int | None,
+    window: int | None, levels: int | None, device: str = "auto",
 ) -> dict[str, float]:  # fmt: skip
     """Scores of the forcing, with all observations known, and of the states, for one truth."""
     truth, observations = case
@@ -133,7 +133,11 @@ def estimate(
     if prior is None:
         given["system"] = system
     else:
-        given |= {"prior": prior, "sampler": {"mixing": False} | ({} if levels is None else {"steps": levels})}
+        given |= {
+            "prior": prior,
+            "device": device,
+            "sampler": {"mixing": False} | ({} if levels is None else {"steps": levels}),
+        }
     begun = time.perf_counter()
     found = sdaxr.assimilate(observations, **given) if window is None else sdaxr.cycle(
         observations, window=window, **given

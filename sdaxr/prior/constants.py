@@ -36,6 +36,22 @@ def as_means(x: Tensor, channels: Sequence[int]) -> Tensor:
     return _replaced(x, channels, lambda channel: channel.mean(1, keepdim=True).expand_as(channel))
 
 
+def unlearnt(shortest: int, longest: int, length: int) -> str | None:
+    """What is wrong with the parameters of a trajectory of ``length`` states; None where nothing is.
+
+    Near the ends of a trajectory the network knows less. The mean over the trajectory has an error from there, which is
+    learnt for the lengths of the training, from ``shortest`` to ``longest``, and is another one at other lengths.
+    Lengths that differ by less than a tenth count as learnt.
+    """
+    if 0.9 * shortest < length < 1.1 * longest:
+        return None
+    lengths = f"{longest}" if shortest == longest else f"{shortest} to {longest}"
+    return (
+        f"parameters are means over trajectories, learnt on {lengths} states, and these have {length}: they may be "
+        "biased; take a window of such a length, or train with optimisation={'shortest': ...}"
+    )
+
+
 def _replaced(x: Tensor, channels: Sequence[int], function: Any) -> Tensor:
     parts = list(x.unbind(2))
     for number in channels:

@@ -26,6 +26,7 @@ from sdaxr.archives.stores import written_whole
 from sdaxr.prior.augmentation import Augmentation
 from sdaxr.prior.blanket import TrajectoryDenoiser, beyond_window
 from sdaxr.prior.catalogue import prior_path
+from sdaxr.prior.constants import unlearnt
 from sdaxr.prior.eofs import Eofs
 from sdaxr.prior.hardware import choose_precision
 from sdaxr.prior.header import checksum
@@ -195,6 +196,9 @@ class Prior:
                 "%s, and these have %d states; use cycle, or train the prior %r with a longer window",
                 unseen, len(times), self.name,
             )  # fmt: skip
+        shortest = self.metadata["optimisation"].get("shortest") or self.window
+        if network.constants and network.window is None and (why := unlearnt(shortest, self.window, len(times))):
+            _log.warning("%s", why)
         if self.patches is not None:
             context = torch.as_tensor(self.patches.fields(times), device=device)
             overlap = self.metadata.get("overlap", OVERLAP)

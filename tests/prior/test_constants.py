@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import torch
 from unknown_offset import OffsetSeries
 
+import sdaxr
 from sdaxr.prior.blanket import TrajectoryDenoiser
-from sdaxr.prior.constants import as_means, as_numbers, shared
+from sdaxr.prior.constants import as_means, as_numbers, shared, unlearnt
 from sdaxr.prior.preconditioning import DenoisingNetwork
 
 
@@ -56,3 +58,20 @@ def test_the_derivative_is_that_by_the_number() -> None:
     (found,) = torch.autograd.grad(denoiser(z, r), z, cotangent)
     np.testing.assert_allclose(found[0, :, 0].ravel(), (jacobian @ weights)[:-1], rtol=1e-6)
     np.testing.assert_allclose(found[0, :, 1], np.full((4, 3), (jacobian @ weights)[-1]), rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("shortest", "length", "words"),
+    [(96, 96, None), (96, 97, None), (24, 24, None), (96, 64, "learnt on 96 states"), (24, 16, "on 24 to 96 states")],
+)
+def test_lengths_that_the_mean_was_not_learnt_on_are_said(shortest: int, length: int, words: str | None) -> None:
+    found = unlearnt(shortest, 96, length)
+    assert found is None if words is None else found is not None and words in found
+
+
+def test_a_parameter_on_another_length_is_warned_of(caplog: pytest.LogCaptureFixture) -> None:
+    prior = sdaxr.open_prior("lorenz96-forcing")
+    for states, warned in ((64, False), (12, True)):
+        caplog.clear()
+        prior.denoiser(prior.layout.times(0.0, states))
+        assert ("may be biased" in caplog.text) == warned
