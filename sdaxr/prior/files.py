@@ -196,7 +196,7 @@ class Prior:
                 "%s, and these have %d states; use cycle, or train the prior %r with a longer window",
                 unseen, len(times), self.name,
             )  # fmt: skip
-        shortest = self.metadata["optimisation"].get("shortest") or self.window
+        shortest = self.metadata.get("optimisation", {}).get("shortest") or self.window
         if network.constants and network.window is None and (why := unlearnt(shortest, self.window, len(times))):
             _log.warning("%s", why)
         if self.patches is not None:
