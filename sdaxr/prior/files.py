@@ -196,9 +196,10 @@ class Prior:
                 "%s, and these have %d states; use cycle, or train the prior %r with a longer window",
                 unseen, len(times), self.name,
             )  # fmt: skip
-        shortest = self.metadata.get("optimisation", {}).get("shortest") or self.window
-        if network.constants and network.window is None and (why := unlearnt(shortest, self.window, len(times))):
-            _log.warning("%s", why)
+        if self.metadata.get("shared_noise") and network.window is None:
+            shortest = self.metadata["optimisation"].get("shortest") or self.window
+            if why := unlearnt(shortest, self.window, len(times)):
+                _log.warning("%s", why)
         if self.patches is not None:
             context = torch.as_tensor(self.patches.fields(times), device=device)
             overlap = self.metadata.get("overlap", OVERLAP)
