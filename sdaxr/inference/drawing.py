@@ -16,7 +16,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -148,10 +148,7 @@ class _Drawing:
 
     def _sample(self, problem: Problem, numbers: range, most: int | None = None) -> dict[str, Any]:
         """Sample those of some members that are not there yet; attributes of the result."""
-        client = active_client()
-        size = self.batch or self._batch_size(client)
-        if client is not None and self.batch is None:
-            size = min(size, math.ceil(self.members / max(1, len(client.nthreads()))))
+        client, size = active_client(), self._size
         # A resumed run has the same batches as the first run, because rounding depends on the size of a batch.
         step = len(numbers) if problem.sampler.together else size
         batches = [numbers[i : i + step] for i in range(0, len(numbers), max(1, step))]
@@ -165,10 +162,15 @@ class _Drawing:
         self.ensemble.waiting.difference_update(numbers)
         return found
 
-    def _batch_size(self, client: Any | None) -> int:
-        problem = self.problem
+    @cached_property
+    def _size(self) -> int:
+        """Members of a batch, of every draw."""
+        if self.batch is not None:
+            return self.batch
+        problem, client = self.problem, active_client()
         free = None if client is None or problem.target.type == "cuda" else free_on_workers(client)
-        return batch_size(problem.guided, problem.shape, self.members, problem.target, free=free)
+        size = batch_size(problem.guided, problem.shape, self.members, problem.target, free=free)
+        return size if client is None else min(size, math.ceil(self.members / max(1, len(client.nthreads()))))
 
     def _in_process(self, problem: Problem, batches: list[range], how: _How) -> Iterator[Drawn]:
         total = sum(map(len, batches)) * problem.algorithm.evaluations

@@ -105,6 +105,11 @@ class Prior:
         return list(self.metadata.get("symmetries", self.metadata.get("statistics", {}).get("symmetries", ())))
 
     @property
+    def overlap(self) -> float:
+        """Part of a tile of the domain that it shares with the next one, for a prior of patches."""
+        return float(self.metadata.get("overlap", OVERLAP))
+
+    @property
     def name(self) -> str:
         """Name of the prior in the provenance of posteriors and forecasts."""
         return str(self.metadata.get("name", "unnamed"))
@@ -202,8 +207,7 @@ class Prior:
                 _log.warning("%s", why)
         if self.patches is not None:
             context = torch.as_tensor(self.patches.fields(times), device=device)
-            overlap = self.metadata.get("overlap", OVERLAP)
-            return PatchDenoiser(network, self.patches, context, overlap=overlap, stride=stride, half=half)
+            return PatchDenoiser(network, self.patches, context, overlap=self.overlap, stride=stride, half=half)
         context = torch.as_tensor(self.layout.context_array(times), device=device)
         return TrajectoryDenoiser(network, context, present, stride=stride, half=half)
 

@@ -43,6 +43,8 @@ Natural = Annotated[int, Meta(ge=0)]
 """Zero or a whole number above it, such as a seed."""
 Width = Annotated[int, Meta(ge=1, le=_WIDEST)]
 """A number of channels of a network."""
+Levels = Annotated[int, Meta(ge=1, le=_WIDEST)]
+"""A number of noise levels."""
 Few = Annotated[int, Meta(ge=0, le=1024)]
 """A number of parts that are built one by one, such as the blocks of a network; or none."""
 Widths = Annotated[tuple[Width, ...], Meta(min_length=1, max_length=16)]

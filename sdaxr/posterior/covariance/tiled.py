@@ -48,7 +48,7 @@ class TiledCovariance(StateCovariance):
         assert prior.patches is not None
         modes = prior.network.to(device).modes
         found = EofCovariance(modes) if isinstance(modes, Eofs) else ModalCovariance.of_patch(prior, device)
-        return None if found is None else cls(found, tiled_axes(prior.patches))
+        return None if found is None else cls(found, tiled_axes(prior.patches, prior.overlap))
 
     def product(self, u: Tensor, r: float) -> Tensor:
         """Cov[x | z] times u (batch, time, channel, *space), at the times and channels where u is not zero."""

@@ -12,7 +12,7 @@ from sdaxr.posterior.samplers.levels import GRIDS
 from sdaxr.posterior.samplers.predictor_corrector import Algorithm, Corrector, Predictor, PredictorCorrector
 from sdaxr.schema import OptionError, nearest
 from sdaxr.states.registry import Options
-from sdaxr.states.validation import Count, Few, NotNegative, Width
+from sdaxr.states.validation import Count, Few, Levels, NotNegative
 
 # Noise level at which sampling begins: noise of 80 standard deviations hides the states.
 LARGEST = 80.0
@@ -63,7 +63,7 @@ class Sampler(Options, ABC):
         Rozet & Louppe (2023). With the length of the window, no state is evaluated twice. See `sdaxr.prior.blanket`.
     """
 
-    steps: Width = 32
+    steps: Levels = 32
     grid: str = "log-snr"
     corrections: Few = 3
     tau: NotNegative = 0.5

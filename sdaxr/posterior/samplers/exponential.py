@@ -18,7 +18,7 @@ from sdaxr.posterior.samplers.base import Sampler
 from sdaxr.posterior.samplers.ddim import DDIMStep
 from sdaxr.posterior.samplers.langevin import ScoreLangevinCorrector
 from sdaxr.posterior.samplers.predictor_corrector import Corrector, Predictor
-from sdaxr.states.validation import Few, Width
+from sdaxr.states.validation import Few, Levels
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Exponential(Sampler):
         As in `Sampler`; ``tau`` is the :math:`\tau` of the formula.
     """
 
-    steps: Width = 256
+    steps: Levels = 256
     grid: str = "uniform"
     corrections: Few = 1
     above: float = 0.0

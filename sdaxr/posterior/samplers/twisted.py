@@ -68,7 +68,7 @@ from sdaxr.posterior.samplers.predictor_corrector import (
     Tick,
     check_size,
 )
-from sdaxr.states.validation import Few, Positive, Share, Width
+from sdaxr.states.validation import Few, Levels, Positive, Share
 
 _log = logging.getLogger(__name__)
 
@@ -104,7 +104,7 @@ class Twisted(Sampler):
         Particles are resampled where their effective number is below this fraction of all, from 0 (never) to 1.
     """
 
-    steps: Width = 32
+    steps: Levels = 32
     corrections: Few = 5
     above: float = 0.3
     below: float = 10.0
