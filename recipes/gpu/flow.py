@@ -104,9 +104,9 @@ def batches(phase: Phase, wanted: int, **options: int) -> Iterator[torch.Tensor]
         return
 
 
-def labelled(fields: np.ndarray, tests: int) -> xr.Dataset:
+def labelled(fields: np.ndarray, tests: int, system: Kolmogorov | None = None) -> xr.Dataset:
     """Velocities (trajectory, time, 2, y, x) as a Dataset with the labels of the system, and its splits."""
-    system = Kolmogorov()
+    system = system or Kolmogorov()
     template = system.template()
     count, steps = fields.shape[:2]
     held = max(1, round(0.02 * count))

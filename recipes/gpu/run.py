@@ -38,6 +38,7 @@ PHASES = {
     "forcing": 250,
     "smoothing": 150,
     "parameters": 130,
+    "patches": 500,
 }
 # What a run of ten minutes has time for; the others are asked for.
 USUAL = ("check", "rates", "flow", "geostrophic", "long")
@@ -52,6 +53,7 @@ REHEARSAL = {
     "forcing": 150,
     "smoothing": 150,
     "parameters": 150,
+    "patches": 300,
 }
 # After its budget a phase has this long to write what it holds, then it is ended.
 GRACE = 20

@@ -91,13 +91,16 @@ class Flow:
         self, device: torch.device | str, *, system: Kolmogorov = PAPER, dtype=torch.float32, compiled=None
     ) -> None:
         self.device, self.dtype, self.system, n = torch.device(device), dtype, system, system.resolution
-        self.width = 2 * math.pi / n
+        self.width = system.length / n
         stable = min(0.5 * self.width / system.cfl_velocity, self.width**2 * system.reynolds / 4)
         self.substeps = math.ceil(system.step / stable)
         self._dt = system.step / self.substeps
         y = (torch.arange(n, dtype=torch.float64)[:, None] + 0.5) * self.width
         self._shear = (system.forcing * torch.sin(system.wavenumber * y)).to(self.device, dtype)
-        self._k = torch.fft.fftfreq(n, 1 / n, dtype=torch.float64)[:, None], torch.arange(n // 2 + 1).double()
+        self._k = (
+            torch.fft.fftfreq(n, 1 / n, dtype=torch.float64)[:, None] / system.extent,
+            torch.arange(n // 2 + 1).double() / system.extent,
+        )
         laplacian = -sum((2 / self.width * torch.sin(k * self.width / 2)) ** 2 for k in self._k)
         laplacian[0, 0] = torch.inf  # the mean of the pressure is free
         self._inverse_laplacian = (1 / laplacian).to(self.device, dtype)

@@ -26,36 +26,33 @@ import click
 import numpy as np
 import pandas as pd
 import torch
-from merits import of_split, open_trajectories, residual, scores, spectrum
+from merits import bands, inside_90, of_split, open_trajectories, residual, scores
 
 import sdaxr
 from sdaxr import operators as op
 
 HERE = Path(__file__).parent
-# Options of `sdaxr.assimilate`. Samplers are mappings, so that all but the paper's correct on the levels on which the
-# prior's file says so.
-SAMPLERS: dict[str, dict[str, Any]] = {
-    **{
-        f"sde-dpm++ {steps}, C = {c}": {
-            "sampler": {"name": "sde-dpm++", "grid": "log-snr", "steps": steps, "corrections": c}
-            | {"tau": 1.0 if c == 1 else 0.7}
-        }
-        for steps, c in [(10, 0), (16, 0), (32, 0), (10, 1), (16, 1), (16, 2), (16, 3), (32, 1), (32, 3)]
+# Changes of what the prior's file asks for: 16 steps of sde-dpm++, three corrections of tau = 0.7 above r = 0.1.
+CHANGES: dict[str, dict[str, Any]] = {
+    "default": {},
+    **{f"{steps} steps": {"steps": steps} for steps in (10, 32, 64)},
+    **{f"C = {c}": {"corrections": c} for c in (0, 1, 2, 5)},
+    **{f"tau = {tau}": {"tau": tau} for tau in (0.2, 0.35, 0.5, 1.0, 1.5)},
+    **{f"above {r}": {"above": r} for r in (0.05, 0.3, 0.5)},
+    **{f"below {r}": {"below": r} for r in (1.0, 3.0, 10.0)},
+    **{f"eta = {eta}": {"eta": eta} for eta in (0.0, 0.5, 1.5)},
+    **{f"{steps} steps, C = {c}": {"steps": steps, "corrections": c} for steps, c in ((32, 0), (32, 1), (64, 0))},
+    "64 steps, C = 6, tau = 0.35": {"steps": 64, "corrections": 6, "tau": 0.35},
+    "above 0.3, C = 5": {"above": 0.3, "corrections": 5},
+    "smallest 0.03": {"smallest": 0.03},
+    "dpm++": {"name": "dpm++"},
+    "dpm++, C = 0": {"name": "dpm++", "corrections": 0},
+    "ancestral, Karras grid, C = 0": {"name": "ancestral", "grid": "karras", "corrections": 0},
+    "ancestral, Karras grid, 32 steps, C = 1": {
+        "name": "ancestral", "grid": "karras", "steps": 32, "corrections": 1, "tau": 1.0
     },
-    **{
-        f"ancestral {steps}, C = {c}": {
-            "sampler": {"name": "ancestral", "grid": "karras", "steps": steps, "corrections": c, "tau": 1.0}
-        }
-        for steps, c in [(16, 0), (32, 0), (16, 1), (32, 1)]
-    },
-    "dpm++ 16, C = 0": {"sampler": {"name": "dpm++", "grid": "log-snr", "steps": 16, "corrections": 0}},
-    "exponential 64, C = 1": {
-        "method": sdaxr.methods.SDA(variance=sdaxr.methods.Scalar(0.01)),
-        "sampler": sdaxr.samplers.Exponential(steps=64, corrections=1),
-    },
-}
+}  # fmt: skip
 METHODS: dict[str, Any] = {
-    "sda": "sda",
     "bounded": sdaxr.methods.SDA(variance=sdaxr.methods.Bounded()),
     "jacobian_free": "jacobian_free",
     "mmps": "mmps",
@@ -75,7 +72,8 @@ def options(command: Any) -> Any:
     for decorate in (
         click.option("--store", default="kolmogorov.zarr", show_default=True),
         click.option("--count", default=2, show_default=True, help="Validation trajectories."),
-        click.option("--members", default=4, show_default=True),
+        click.option("--members", default=16, show_default=True),
+        click.option("--device", default="auto", show_default=True),
         click.option("--output", type=Path, default=HERE),
     ):
         command = decorate(command)
@@ -86,8 +84,9 @@ def options(command: Any) -> Any:
 @click.option("--prior", default="kolmogorov")
 @options
 def samplers(prior: str, **about: Any) -> None:
-    """Samplers, levels and corrections."""
-    study("samplers", {name: (prior, how) for name, how in SAMPLERS.items()}, **about)
+    """Levels, corrections and samplers; a sampler is given by what differs from the record of the prior."""
+    record = sdaxr.open_prior(prior).metadata["sampling"]["sampler"]
+    study("samplers", {name: (prior, {"sampler": record | change}) for name, change in CHANGES.items()}, **about)
 
 
 @main.command()
@@ -145,6 +144,7 @@ def study(
     store: str,
     count: int,
     members: int,
+    device: str,
     output: Path,
 ) -> None:
     """One row a case and trajectory, and the means over the trajectories on the screen."""
@@ -159,16 +159,17 @@ def study(
                 continue
             start = time.perf_counter()
             try:
-                posterior = sdaxr.assimilate(observations, prior, members=members, seed=index, progress=False, **how)
+                posterior = sdaxr.assimilate(
+                    observations, prior, members=members, seed=index, device=device, progress=False, **how
+                )
             except sdaxr.schema.DivergenceError as error:
                 logging.info("%s: %s", case, error)
                 continue
             seconds = (time.perf_counter() - start) / members
             row = {"case": case, "trajectory": index, "members": members, "seconds_per_member": seconds}
             row["evaluations"] = posterior.attrs["evaluations_per_member"]
-            ratio = spectrum(posterior, truth)
-            row |= scores(posterior, truth) | {"residual": residual(posterior, observations)}
-            row |= {"spectrum_low": float(ratio.min()), "spectrum_high": float(ratio.max())}
+            row |= scores(posterior, truth) | {"inside_90": inside_90(posterior, truth)}
+            row |= {"residual": residual(posterior, observations)} | bands(posterior, truth)
             rows.append(row)
             logging.info("%s", row)
             pd.DataFrame(rows).to_csv(path, index=False, float_format="%.4f")

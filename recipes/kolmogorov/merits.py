@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import xarray as xr
+from scipy.stats import t
 
 import sdaxr
 
@@ -44,6 +45,16 @@ def scores(estimate: xr.Dataset, truth: xr.Dataset) -> dict[str, float]:
     return merits | {"spread_skill": float(spread_skill)}
 
 
+def inside_90(posterior: xr.Dataset, truth: xr.Dataset) -> float:
+    """Share of the truth in intervals of 90 % of a Student t distribution, fitted to the members in each point."""
+    count = posterior.sizes["member"]
+    half = t.ppf(0.95, count - 1) * np.sqrt(1 + 1 / count)
+    deviations = {v: posterior[v].std("member", ddof=1) for v in VELOCITY}
+    return float(
+        np.mean([(abs(posterior[v].mean("member") - truth[v]) < half * sd).mean() for v, sd in deviations.items()])
+    )
+
+
 def residual(posterior: xr.Dataset, observations: xr.Dataset) -> float:
     """Standard deviation of H(x) - y, in units of the observations' errors."""
     fits = sdaxr.innovations(posterior, observations)
@@ -55,3 +66,10 @@ def spectrum(posterior: xr.Dataset, truth: xr.Dataset) -> xr.DataArray:
     energy = sdaxr.verify(posterior, truth, metrics=["spectrum"]).spectrum_kinetic_energy.mean("time")
     ratio = energy.sel(source="members") / energy.sel(source="truth")
     return ratio.sel(wavenumber=slice(0, truth.sizes["x"] // 3))
+
+
+def bands(posterior: xr.Dataset, truth: xr.Dataset) -> dict[str, float]:
+    """Kinetic energy of the members over the truth's, means over four wavenumbers each."""
+    energy = sdaxr.verify(posterior, truth, metrics=["spectrum"]).spectrum_kinetic_energy.mean("time")
+    ratio = energy.sel(source="members") / energy.sel(source="truth")
+    return {f"k_{k}_{k + 3}": float(ratio.sel(wavenumber=slice(k - 0.5, k + 3.5)).mean()) for k in range(1, 25, 4)}
