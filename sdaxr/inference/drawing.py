@@ -27,7 +27,7 @@ from tqdm.auto import tqdm
 from sdaxr.archives.creation import UnitArchive
 from sdaxr.archives.ensemble import Ensemble
 from sdaxr.archives.paths import Location
-from sdaxr.archives.workers import active_client, free_on_workers, map_units, send
+from sdaxr.archives.workers import active_client, free_on_workers, map_units, send, worker_count
 from sdaxr.inference.problem import Problem
 from sdaxr.posterior.execution import batch_size, sample_batch
 from sdaxr.posterior.linear import Likelihood
@@ -170,7 +170,7 @@ class _Drawing:
         problem, client = self.problem, active_client()
         free = None if client is None or problem.target.type == "cuda" else free_on_workers(client)
         size = batch_size(problem.guided, problem.shape, self.members, problem.target, free=free)
-        return size if client is None else min(size, math.ceil(self.members / max(1, len(client.nthreads()))))
+        return size if client is None else min(size, max(1, math.ceil(self.members / worker_count(client))))
 
     def _in_process(self, problem: Problem, batches: list[range], how: _How) -> Iterator[Drawn]:
         total = sum(map(len, batches)) * problem.algorithm.evaluations

@@ -2,6 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +27,7 @@ from sdaxr.inference.drawing import Drawn, draw_batch
 from sdaxr.observations.observe import observe
 from sdaxr.posterior.modes import Agreement
 from sdaxr.prior.files import Prior, open_prior
+from sdaxr.schema import ClusterError
 
 DISTANCE = op.select("a") >> op.function(lambda fields: {"a": (fields["a"] - 280).abs()})
 TIMES = CHAIN.truth(1).time
@@ -203,6 +211,60 @@ def test_workers_draw_the_same(tmp_path: Path) -> None:
     assert here.attrs["mixing_sampler"] == "twisted"
     assert {key: there.attrs[key] for key in here.attrs} == here.attrs
     np.testing.assert_allclose(there.a, here.a, rtol=0, atol=1e-3)
+
+
+@pytest.fixture
+def seen(tmp_path: Path) -> xr.Dataset:
+    chain = sdaxr.generate("lorenz63", tmp_path / "t.zarr", trajectories=1, steps=9, split=(0, 0, 1), progress=False)
+    return sdaxr.observe(chain.isel(trajectory=0).load(), op.select("a"), every=4, error=1.0, seed=1)
+
+
+FEW: dict[str, Any] = {"batch": 2, "sampler": {"steps": 8, "corrections": 0}, "progress": False}
+
+
+def when(there: Callable[[], bool], act: Callable[[], Any]) -> None:
+    """Do something in a thread as soon as something is there."""
+
+    def wait() -> None:
+        while not there():
+            time.sleep(0.02)
+        act()
+
+    threading.Thread(target=wait, daemon=True).start()
+
+
+def test_a_worker_that_is_killed_takes_no_member_with_it(tmp_path: Path, seen: xr.Dataset) -> None:
+    store, options = tmp_path / "p.zarr", {"threads_per_worker": 1, "dashboard_address": ":0", "host": "127.0.0.1"}
+    here = assimilate(seen, "lorenz63", members=16, **FEW)
+    with distributed.LocalCluster(n_workers=2, **options) as cluster, distributed.Client(cluster):
+        first = cluster.workers[0]
+        when(lambda: any(tmp_path.glob("p.zarr.partial/status/c/*")), lambda: os.kill(first.pid, signal.SIGKILL))
+        there = assimilate(seen, "lorenz63", members=16, store=store, **FEW)
+    np.testing.assert_array_equal(there.a, here.a)
+
+
+def test_a_scheduler_that_is_lost_leaves_an_archive_that_resumes(tmp_path: Path, seen: xr.Dataset) -> None:
+    store, where = tmp_path / "p.zarr", str(tmp_path / "scheduler.json")
+    command = [sys.executable, "-m", "distributed.cli.dask_{}", "--scheduler-file", where, "--no-dashboard"]
+    extra = {"scheduler": ["--port", "0", "--host", "127.0.0.1"], "worker": ["--nthreads", "1", "--no-nanny"]}
+    begun = {
+        name: subprocess.Popen([part.format(name) for part in command] + extra[name], stderr=subprocess.DEVNULL)
+        for name in ("scheduler", "worker")
+    }
+    try:
+        with distributed.Client(scheduler_file=where) as client:
+            client.wait_for_workers(1)
+            when(lambda: any(tmp_path.glob("p.zarr.partial/status/c/*")), begun["scheduler"].kill)
+            with pytest.raises(ClusterError, match="^the Dask cluster is gone: .*run the same job again$"):
+                assimilate(seen, "lorenz63", members=64, store=store, **FEW)
+    finally:
+        for process in begun.values():
+            process.kill()
+            process.wait()
+    there = sdaxr.open_archive(store, allow_incomplete=True).sizes["member"]
+    resumed = assimilate(seen, "lorenz63", members=64, store=store, **FEW)
+    assert 0 < there < 64
+    np.testing.assert_array_equal(resumed.a, assimilate(seen, "lorenz63", members=64, **FEW).a)
 
 
 def test_members_that_still_disagree_are_told(
