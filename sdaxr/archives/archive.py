@@ -52,6 +52,7 @@ from sdaxr.archives.paths import local_path, store_path
 from sdaxr.archives.reading import open_archive, open_units
 from sdaxr.archives.template import check_template, write_template
 from sdaxr.archives.units import check_unit, complete_units, shortfall, unit_count
+from sdaxr.archives.writers import WRITERS, Writer
 from sdaxr.schema import ArchiveError
 
 _log = logging.getLogger(__name__)
@@ -227,6 +228,22 @@ class Archive:
                     group[STATUS][index] = PENDING
                 group.attrs.update(dict(attrs))
 
+    def sign(self, units: range) -> None:
+        """Leave a note in an unfinished archive that this process does some units (`sdaxr.archives.writers`)."""
+        writer = Writer.here(units)
+        with storage_errors("write", self.path), self._shared() as writable:
+            if writable:
+                (self._partial / WRITERS).mkdir(exist_ok=True)
+                (self._partial / WRITERS / writer.name).write_bytes(writer.to_bytes())
+
+    def note(self, attrs: Mapping[str, Any]) -> dict[str, Any]:
+        """Add attributes to an unfinished archive, where it does not have them; `notes` with them."""
+        with storage_errors("write", self.path), self._locked(fcntl.LOCK_EX) as there:
+            new = {key: value for key, value in attrs.items() if key not in self.notes()}
+            if there and new:
+                open_group(self._partial, mode="r+").attrs.update(new)
+        return self.notes()
+
     def notes(self) -> dict[str, Any]:
         """Attributes of the unfinished archive; empty where there is none."""
         return dict(own_attrs(self._partial) or {})
@@ -337,7 +354,8 @@ class Archive:
     def _consolidate(self, attrs: dict[str, Any]) -> None:
         import zarr
 
-        shutil.rmtree(self._partial / FAILURES, ignore_errors=True)
+        for folder in (FAILURES, WRITERS):
+            shutil.rmtree(self._partial / folder, ignore_errors=True)
         # What a killed writer left of a chunk that was then written again.
         for leftover in self._partial.rglob("*.partial"):
             leftover.unlink()

@@ -38,6 +38,7 @@ from sdaxr.archives.objects import ROOT, UNFINISHED, WRITER, Objects, Unfinished
 from sdaxr.archives.remote import Remote, local_copy
 from sdaxr.archives.remote_reading import (
     FAILED_UNITS,
+    SIGNED,
     UNFINISHED_ROOT,
     Found,
     failures_from,
@@ -50,6 +51,7 @@ from sdaxr.archives.remote_reading import (
 )
 from sdaxr.archives.template import check_template, write_template
 from sdaxr.archives.units import check_unit, shortfall_of, without
+from sdaxr.archives.writers import Writer
 from sdaxr.schema import ArchiveError
 
 _log = logging.getLogger(__name__)
@@ -169,6 +171,21 @@ class ObjectArchive:
             for prefix in (f"{STATUS}/c/", f"{FAILED_UNITS}/"):
                 self._objects.clear(prefix)
             self._publish(UNFINISHED_ROOT, metadata, attrs)
+
+    def sign(self, units: range) -> None:
+        """Leave a note in an unfinished archive that this process does some units (`sdaxr.archives.writers`)."""
+        writer = Writer.here(units)
+        if self._mine() is not None:
+            self._objects.put({f"{SIGNED}/{writer.name}": writer.to_bytes()})
+
+    def note(self, attrs: Mapping[str, Any]) -> dict[str, Any]:
+        """Add attributes to an unfinished archive, where it does not have them; `notes` with them."""
+        metadata = self._mine()
+        if metadata is not None:
+            new = {key: value for key, value in attrs.items() if key not in metadata["attributes"]}
+            if new:
+                self._publish(UNFINISHED_ROOT, metadata, new)
+        return self.notes()
 
     def notes(self) -> dict[str, Any]:
         """Attributes of the unfinished archive; empty where there is none."""
