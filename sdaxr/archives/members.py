@@ -69,6 +69,7 @@ class Part:
 
 def listed(numbers: list[int]) -> str:
     """Text for numbers in ascending order, ``0-15, 20``."""
-    ends = [n for n, before in zip(numbers, [None, *numbers], strict=False) if before is None or n != before + 1]
-    stops = [n for n, after in zip(numbers, [*numbers[1:], None], strict=True) if after is None or n + 1 != after]
-    return ", ".join(f"{a}" if a == b else f"{a}-{b}" for a, b in zip(ends, stops, strict=True))
+    there = set(numbers)
+    starts = [n for n in numbers if n - 1 not in there]
+    stops = [n for n in numbers if n + 1 not in there]
+    return ", ".join(f"{a}" if a == b else f"{a}-{b}" for a, b in zip(starts, stops, strict=True))

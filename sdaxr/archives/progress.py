@@ -174,7 +174,11 @@ def _times(root: Remote) -> dict[int, datetime]:
         about = fs.find(f"{path}/{STATUS}/c", detail=True)
     found = dict[int, datetime]()
     for key, each in about.items():
-        when, number = each.get("LastModified") or each.get("created") or each.get("updated"), key.rpartition("/")[2]
+        number = key.rpartition("/")[2]
+        # File systems of fsspec call it by different names, as a moment or in seconds.
+        when = next((each[name] for name in ("LastModified", "updated", "mtime", "created") if each.get(name)), None)
+        if isinstance(when, int | float):
+            when = datetime.fromtimestamp(when, UTC)
         if isinstance(when, datetime) and number.isdecimal():
             found[int(number)] = when if when.tzinfo else when.replace(tzinfo=UTC)
     return found
