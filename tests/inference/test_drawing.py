@@ -22,12 +22,13 @@ from assimilated import CHAIN
 import sdaxr
 from sdaxr import operators as op
 from sdaxr.archives.archive import Archive
+from sdaxr.archives.progress import finish, progress
 from sdaxr.inference.assimilate import assimilate
 from sdaxr.inference.drawing import Drawn, draw_batch
 from sdaxr.observations.observe import observe
 from sdaxr.posterior.modes import Agreement
 from sdaxr.prior.files import Prior, open_prior
-from sdaxr.schema import ClusterError
+from sdaxr.schema import ArchiveError, ClusterError, OptionError
 
 DISTANCE = op.select("a") >> op.function(lambda fields: {"a": (fields["a"] - 280).abs()})
 TIMES = CHAIN.truth(1).time
@@ -265,6 +266,87 @@ def test_a_scheduler_that_is_lost_leaves_an_archive_that_resumes(tmp_path: Path,
     resumed = assimilate(seen, "lorenz63", members=64, store=store, **FEW)
     assert 0 < there < 64
     np.testing.assert_array_equal(resumed.a, assimilate(seen, "lorenz63", members=64, **FEW).a)
+
+
+@pytest.mark.parametrize("ending", ["zarr", "nc"])
+def test_parts_in_any_order_are_the_members_of_the_whole(tmp_path: Path, seen: xr.Dataset, ending: str) -> None:
+    """As jobs on several machines do it, of which one dies."""
+    store, options = tmp_path / f"p.{ending}", FEW | {"seed": 4}
+    whole = assimilate(seen, "lorenz63", members=70, **options)
+    found = assimilate(seen, "lorenz63", members="66:70/70", store=store, **options)
+    assert found.member.values.tolist() == [66, 67, 68, 69]
+    np.testing.assert_array_equal(found.a, whole.a[66:])
+    with pytest.raises(ArchiveError, match="0-65 are pending"):
+        finish(store)
+    written = Archive.write
+
+    def killed(self: Archive, index: int, arrays: dict) -> None:
+        if index == 13:
+            raise KeyboardInterrupt
+        written(self, index, arrays)
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Archive, "write", killed)
+        assimilate(seen, "lorenz63", members="8:66/70", store=store, **options)
+    assert progress(store).complete == [*range(8, 13), *range(66, 70)]
+    for members in ("0:8/70", "8:66/70"):
+        assert not store.exists()
+        assimilate(seen, "lorenz63", members=members, store=store, **options)
+    last = sdaxr.open_archive(store)
+    np.testing.assert_array_equal(last.a, whole.a)
+    assert last.attrs["mode_test"] == whole.attrs["mode_test"]
+    # A job that begins again afterwards has nothing to do.
+    again = assimilate(seen, "lorenz63", members="8:66/70", store=store, **options)
+    np.testing.assert_array_equal(again.a, whole.a[8:66])
+
+
+def test_parts_whose_members_disagree_about_the_mode_are_not_finished(
+    prior: Prior, distances: xr.Dataset, tmp_path: Path
+) -> None:
+    options = OPTIONS | {"seed": 2, "batch": 10}
+    store = tmp_path / "p.zarr"
+    assimilate(distances, prior, members="0:30/80", store=store, **options)
+    with pytest.raises(ArchiveError, match="has all members, which disagree about the mode .* in one process"):
+        assimilate(distances, prior, members="30:80/80", store=store, **options)
+    assert "gap of" in sdaxr.open_archive(store, allow_incomplete=True).attrs["mode_test"]
+    together = assimilate(distances, prior, members=80, store=store, **options)
+    whole = assimilate(distances, prior, members=80, **options)
+    assert together.attrs["mixing_sampler"] == "twisted"
+    np.testing.assert_array_equal(together.a, whole.a)
+
+
+def test_a_part_without_a_store_is_in_memory(seen: xr.Dataset) -> None:
+    found = assimilate(seen, "lorenz63", members="4:6/8", **FEW)
+    assert found.member.values.tolist() == [4, 5]
+    np.testing.assert_array_equal(found.a, assimilate(seen, "lorenz63", members=8, **FEW).a[4:6])
+
+
+@pytest.mark.parametrize(
+    ("how", "reason"),
+    [
+        ({"system": "lorenz63"}, r"method with a system \(ffbs\)"),
+        ({"prior": "lorenz63", "sampler": "twisted"}, "sampler 'twisted'"),
+    ],
+)
+def test_members_that_are_drawn_together_are_not_divided(seen: xr.Dataset, how: dict[str, Any], reason: str) -> None:
+    with pytest.raises(OptionError, match=f"^found members='0:4/8', but the members of .*{reason}.* members=8$"):
+        assimilate(seen, members="0:4/8", progress=False, **how)
+
+
+def test_a_run_that_resumes_has_the_batches_of_the_first_one(
+    tmp_path: Path, seen: xr.Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However much memory is free then, and however many workers there are."""
+    sizes: list[int] = []
+    monkeypatch.setattr("sdaxr.inference.drawing.batch_size", lambda *a, **k: 3)
+    monkeypatch.setattr(
+        "sdaxr.inference.drawing.draw_batch", lambda *a: (sizes.append(len(a[2][a[0]])), draw_batch(*a))[1]
+    )
+    options = {key: value for key, value in FEW.items() if key != "batch"}
+    assimilate(seen, "lorenz63", members="0:6/12", store=tmp_path / "p.zarr", **options)
+    monkeypatch.setattr("sdaxr.inference.drawing.batch_size", lambda *a, **k: 6)
+    assimilate(seen, "lorenz63", members="6:12/12", store=tmp_path / "p.zarr", **options)
+    assert sizes == [3, 3, 3, 3]
 
 
 def test_members_that_still_disagree_are_told(
