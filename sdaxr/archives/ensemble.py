@@ -117,7 +117,7 @@ class Ensemble:
         self._members.clear()
         self.waiting = set(range(self.template.sizes[MEMBER]))
         if self.archive is not None:
-            self.archive.restart(attrs)
+            self.archive = self.archive.restart(attrs)
 
     def members(self, numbers: Sequence[int]) -> xr.Dataset:
         """Members that are there, given by their numbers."""

@@ -23,7 +23,7 @@ from sdaxr.archives.format import (
     status_of,
 )
 from sdaxr.archives.members import listed
-from sdaxr.schema import DataError, DivergenceError
+from sdaxr.schema import ArchiveError, DataError, DivergenceError
 
 # Names and indices of chunks that are not there.
 Lost = list[tuple[str, tuple[int, ...]]]
@@ -135,6 +135,15 @@ def check_unit(group: Any, unit: str, index: int, arrays: Mapping[str, np.ndarra
                 f"'{name}' of {unit} {index} has {int(bad.sum())} values that are not finite, the "
                 f"first at {tuple(map(int, np.argwhere(bad)[0]))}; use a smaller step or other options"
             )
+
+
+def check_round(name: object, there: int, here: int) -> None:
+    """Raise `ArchiveError` if all units of an archive were begun anew since a process has looked."""
+    if there != here:
+        raise ArchiveError(
+            f"the units of '{name}' were begun anew by another process, which does all of them; run the job again when "
+            "that has ended"
+        )
 
 
 def without(lost: Lost, status: np.ndarray) -> list[int]:

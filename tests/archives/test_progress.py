@@ -103,3 +103,19 @@ def test_what_is_no_archive_in_units_is_told(place: Location, act: object) -> No
     save(template(), place)
     with pytest.raises(ArchiveError, match="was not written in units of work; 'sdaxr info' describes it"):
         act(place)
+
+
+def test_who_does_not_know_that_all_was_begun_anew_writes_nothing(store: Location) -> None:
+    """Otherwise an ensemble would have members that were drawn in two ways."""
+    archive, other = create(store), create(store)
+    other.write(1, values(1))
+    anew = archive.restart({"why": "modes"})
+    anew.write(0, values(0))
+    for late in (lambda: other.write(2, values(2)), lambda: other.restart({}), lambda: archive.write(3, values(3))):
+        with pytest.raises(ArchiveError, match="begun anew by another process.* run the job again"):
+            late()
+    assert progress(store).complete == [0]
+    for unit in create(store).pending():
+        create(store).write(unit, values(unit))
+    with open_archive(finish(store)) as data:
+        assert data.attrs["why"] == "modes"

@@ -342,7 +342,7 @@ def test_a_run_that_resumes_has_the_batches_of_the_first_one(
     monkeypatch.setattr(
         "sdaxr.inference.drawing.draw_batch", lambda *a: (sizes.append(len(a[2][a[0]])), draw_batch(*a))[1]
     )
-    options = {key: value for key, value in FEW.items() if key != "batch"}
+    options = {"sampler": FEW["sampler"] | {"mixing": False}, "progress": False}
     assimilate(seen, "lorenz63", members="0:6/12", store=tmp_path / "p.zarr", **options)
     monkeypatch.setattr("sdaxr.inference.drawing.batch_size", lambda *a, **k: 6)
     assimilate(seen, "lorenz63", members="6:12/12", store=tmp_path / "p.zarr", **options)
