@@ -167,6 +167,8 @@ def assimilate(
         If observations and prior do not fit together; the message names the variable or option.
     DivergenceError
         If a sample is not finite, or far larger than the states of the prior.
+    ClusterError
+        If the scheduler of Dask is lost, or workers die again and again. The same call resumes.
     """
     store, prior = with_storage(store, storage_options), with_storage(prior, storage_options)
     part = Part.read(members)

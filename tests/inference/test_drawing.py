@@ -23,6 +23,7 @@ import sdaxr
 from sdaxr import operators as op
 from sdaxr.archives.archive import Archive
 from sdaxr.archives.progress import finish, progress
+from sdaxr.archives.stores import save
 from sdaxr.inference.assimilate import assimilate
 from sdaxr.inference.drawing import Drawn, draw_batch
 from sdaxr.observations.observe import observe
@@ -266,6 +267,37 @@ def test_a_scheduler_that_is_lost_leaves_an_archive_that_resumes(tmp_path: Path,
     resumed = assimilate(seen, "lorenz63", members=64, store=store, **FEW)
     assert 0 < there < 64
     np.testing.assert_array_equal(resumed.a, assimilate(seen, "lorenz63", members=64, **FEW).a)
+
+
+ON_S3 = """
+import distributed, sys, xarray, sdaxr
+from object_stores import BUCKET, S3Server
+
+if __name__ == "__main__":
+    seen = xarray.load_dataset(sys.argv[1])
+    with S3Server().running() as server:
+        # Neither is closed, as in a script that simply ends.
+        cluster = distributed.LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=":0")
+        client = distributed.Client(cluster)
+        options = server.options | {"config_kwargs": {"retries": {"max_attempts": 5}}}
+        found = sdaxr.assimilate(
+            seen, "lorenz63", members=4, batch=2, sampler={"steps": 8, "corrections": 0}, progress=False,
+            store=f"s3://{BUCKET}/p.zarr", storage_options=options,
+        )
+        found.load().to_netcdf(sys.argv[2])
+"""
+
+
+def test_workers_write_to_s3_and_the_process_ends(tmp_path: Path, seen: xr.Dataset) -> None:
+    pytest.importorskip("moto")
+    pytest.importorskip("s3fs")
+    (tmp_path / "script.py").write_text(ON_S3)
+    save(seen, tmp_path / "seen.nc")
+    paths = os.pathsep.join([str(Path(__file__).parents[1]), *filter(None, sys.path)])
+    command = [sys.executable, str(tmp_path / "script.py"), str(tmp_path / "seen.nc"), str(tmp_path / "found.nc")]
+    subprocess.run(command, check=True, timeout=300, env=os.environ | {"PYTHONPATH": paths}, cwd=tmp_path)
+    here = assimilate(seen, "lorenz63", members=4, **FEW)
+    np.testing.assert_array_equal(xr.load_dataset(tmp_path / "found.nc").a, here.a)
 
 
 @pytest.mark.parametrize("ending", ["zarr", "nc"])
