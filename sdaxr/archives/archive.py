@@ -226,12 +226,7 @@ class Archive:
             status[index] = FAILED
 
     def restart(self, attrs: Mapping[str, Any]) -> Archive:
-        """Mark all units of an unfinished archive as pending, then add attributes that say why (`notes`).
-
-        Returns
-        -------
-        The archive for the units that are done anew. Nobody writes by the old one: an `ArchiveError` there.
-        """
+        """The archive with all units pending and attributes that say why; nobody writes by the old one any more."""
         with storage_errors("write", self.path), self._locked(fcntl.LOCK_EX) as there:
             if there:
                 group = open_group(self._partial, mode="r+")
