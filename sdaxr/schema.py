@@ -59,6 +59,10 @@ class ArchiveError(SdaxrError, OSError):
     """An archive is unfinished, not of sdaxr or of another configuration, or cannot be written."""
 
 
+class ClusterError(SdaxrError, ConnectionError):
+    """A Dask cluster has lost its scheduler, or workers die again and again at the same unit of work."""
+
+
 class PriorError(SdaxrError, ValueError):
     """A prior file is truncated or not of sdaxr, or does not fit the data."""
 

@@ -9,8 +9,9 @@ configuration is refused. The same holds for a finished archive that has lost un
 
 An archive whose name ends in ``.nc`` is Zarr, too, until it is complete, and is then written as one NetCDF file.
 
-The directory itself is the lock: writers share it, and whoever finishes or replaces the archive holds it alone, so the
-directory is never pulled away under a writer.
+The metadata of ``status``, which nobody writes again, are the lock: writers share it, and whoever finishes or replaces
+the archive holds it alone, so that the directory is never pulled away under a writer. Network file systems lock files
+that are open for writing, and no directories.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ import os
 import shutil
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,7 @@ from sdaxr.archives.format import (
     FAILED,
     FAILURES,
     PENDING,
+    ROUND,
     STATUS,
     UNIT,
     VARIABLES,
@@ -51,7 +53,8 @@ from sdaxr.archives.netcdf import to_netcdf
 from sdaxr.archives.paths import local_path, store_path
 from sdaxr.archives.reading import open_archive, open_units
 from sdaxr.archives.template import check_template, write_template
-from sdaxr.archives.units import check_unit, complete_units, shortfall, unit_count
+from sdaxr.archives.units import check_round, check_unit, complete_units, shortfall, unit_count
+from sdaxr.archives.writers import WRITERS, Writer
 from sdaxr.schema import ArchiveError
 
 _log = logging.getLogger(__name__)
@@ -73,12 +76,15 @@ class Archive:
         Hash of the configuration. What is at ``path`` with another one is not this archive.
     finite
         Whether every value has to be finite (otherwise NaN may mark land, but infinity is still refused).
+    round
+        How often all units were begun anew (`restart`).
     """
 
     path: str
     unit: str
     digest: str
     finite: bool = True
+    round: int = 0
 
     @classmethod
     def create(
@@ -138,7 +144,7 @@ class Archive:
         if not (archive._has(archive._partial) or archive._has(archive._final)):
             # Another process was faster, with another configuration.
             archive._check_config(about, overwrite=False)
-        return archive
+        return replace(archive, round=archive.notes().get(ROUND, 0))
 
     @property
     def complete(self) -> bool:
@@ -184,6 +190,7 @@ class Archive:
             if not writable:
                 return
             group = open_group(self._partial, mode="r+")
+            check_round(self.path, group.attrs.get(ROUND, 0), self.round)
             check_unit(group, self.unit, index, arrays, finite=self.finite)
             for name, array in arrays.items():
                 # Zarr would leave out a chunk that equals the fill value, as if it had never been written.
@@ -218,14 +225,32 @@ class Archive:
             (folder / str(index)).write_text(message)
             status[index] = FAILED
 
-    def restart(self, attrs: Mapping[str, Any]) -> None:
-        """Mark all units of an unfinished archive as pending, then add attributes that say why (`notes`)."""
+    def restart(self, attrs: Mapping[str, Any]) -> Archive:
+        """The archive with all units pending and attributes that say why; nobody writes by the old one any more."""
         with storage_errors("write", self.path), self._locked(fcntl.LOCK_EX) as there:
             if there:
                 group = open_group(self._partial, mode="r+")
+                check_round(self.path, group.attrs.get(ROUND, 0), self.round)
                 for index in range(unit_count(self._partial)):
                     group[STATUS][index] = PENDING
-                group.attrs.update(dict(attrs))
+                group.attrs.update({**attrs, ROUND: self.round + 1})
+        return replace(self, round=self.round + 1)
+
+    def sign(self, units: range) -> None:
+        """Leave a note in an unfinished archive that this process does some units (`sdaxr.archives.writers`)."""
+        writer = Writer.here(units)
+        with storage_errors("write", self.path), self._shared() as writable:
+            if writable:
+                (self._partial / WRITERS).mkdir(exist_ok=True)
+                (self._partial / WRITERS / writer.name).write_bytes(writer.to_bytes())
+
+    def note(self, attrs: Mapping[str, Any]) -> dict[str, Any]:
+        """Add attributes to an unfinished archive, where it does not have them; `notes` with them."""
+        with storage_errors("write", self.path), self._locked(fcntl.LOCK_EX) as there:
+            new = {key: value for key, value in attrs.items() if key not in self.notes()}
+            if there and new:
+                open_group(self._partial, mode="r+").attrs.update(new)
+        return self.notes()
 
     def notes(self) -> dict[str, Any]:
         """Attributes of the unfinished archive; empty where there is none."""
@@ -270,6 +295,10 @@ class Archive:
     def _partial(self) -> Path:
         return partial_of(self._final)
 
+    @property
+    def _lock(self) -> Path:
+        return self._partial / STATUS / "zarr.json"
+
     def _has(self, where: Path) -> bool:
         """Whether what is at ``where`` is this archive."""
         return (self._attrs_of(where) or {}).get(HASH) == self.digest
@@ -302,7 +331,7 @@ class Archive:
             new = own / "template"
             write_template(new, template, self.unit, attrs)
             # The first lock waits for writers of another configuration.
-            with locked(self._partial), locked(self._final.parent):
+            with locked(self._lock), locked(self._final.parent):
                 if self._has(self._partial) or (self._has(self._final) and not overwrite):
                     return
                 if self._partial.exists():
@@ -337,7 +366,8 @@ class Archive:
     def _consolidate(self, attrs: dict[str, Any]) -> None:
         import zarr
 
-        shutil.rmtree(self._partial / FAILURES, ignore_errors=True)
+        for folder in (FAILURES, WRITERS):
+            shutil.rmtree(self._partial / folder, ignore_errors=True)
         # What a killed writer left of a chunk that was then written again.
         for leftover in self._partial.rglob("*.partial"):
             leftover.unlink()
@@ -360,5 +390,5 @@ class Archive:
     @contextlib.contextmanager
     def _locked(self, operation: int) -> Iterator[bool]:
         """Hold the lock; False if the archive has meanwhile been finished, removed or replaced."""
-        with locked(self._partial, operation) as there:
+        with locked(self._lock, operation) as there:
             yield there and self._has(self._partial)

@@ -10,6 +10,7 @@ import numpy as np
 import xarray as xr
 
 from sdaxr.archives.creation import UnitArchive, create_archive
+from sdaxr.archives.members import Part
 from sdaxr.archives.paths import Location
 from sdaxr.archives.reading import open_archive
 from sdaxr.schema import MEMBER, TIME, VALID_TIME
@@ -31,12 +32,15 @@ class Ensemble:
     archive
         Where the members go; None for memory.
     waiting
-        Members that are not there yet.
+        Members that are not there yet, and that this process draws.
+    part
+        Members that this process draws.
     """
 
     template: xr.Dataset
     archive: UnitArchive | None
     waiting: set[int]
+    part: Part
     _members: dict[int, dict[str, np.ndarray]] = field(default_factory=dict)
 
     @classmethod
@@ -49,6 +53,7 @@ class Ensemble:
         overwrite: bool,
         finite: bool,
         member: str = "posterior sample",
+        part: Part | None = None,
     ) -> Ensemble:
         """An ensemble with the labels of ``template``; its archive is resumed if it is there with the same ``attrs``.
 
@@ -66,6 +71,8 @@ class Ensemble:
             Whether all values have to be finite.
         member
             What a member is, the ``long_name`` of the coordinate.
+        part
+            Members that this process draws. Default: all.
 
         Raises
         ------
@@ -75,12 +82,16 @@ class Ensemble:
         labelled = template.assign_attrs(attrs)
         labelled = labelled.assign_coords({MEMBER: (MEMBER, template[MEMBER].values, member_attrs(member))})
         members, times = template.sizes[MEMBER], template[TIME if TIME in template.coords else VALID_TIME]
+        own = part or Part(0, members, members)
         if store is None:
-            return cls(labelled, None, set(range(members)))
+            return cls(labelled, None, set(own.numbers), own)
         config = {k: v for k, v in attrs.items() if k != "sdaxr_version"} | {"members": members}
         config |= {"start": str(times.values[0]), "states": times.size}
         archive = create_archive(store, labelled, MEMBER, config, attrs, overwrite=overwrite, finite=finite)
-        return cls(labelled, archive, set(archive.pending()))
+        waiting = set(archive.pending()).intersection(own.numbers)
+        if waiting:
+            archive.sign(own.numbers)
+        return cls(labelled, archive, waiting, own)
 
     @property
     def complete(self) -> bool:
@@ -88,16 +99,25 @@ class Ensemble:
         return self.archive is not None and self.archive.complete
 
     @property
+    def lacking(self) -> int:
+        """Number of members, of all processes, that are not in the archive; 0 in memory."""
+        return 0 if self.archive is None else len(self.archive.pending())
+
+    @property
     def notes(self) -> dict[str, Any]:
         """Attributes of the unfinished archive, with those of `restart`; empty in memory."""
         return {} if self.archive is None else self.archive.notes()
+
+    def note(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        """Add `notes` where they are not there, for runs that resume and for other processes; all of them."""
+        return attrs if self.archive is None else self.archive.note(attrs)
 
     def restart(self, attrs: dict[str, Any]) -> None:
         """Forget all members, which are to be drawn in another way; ``attrs`` tell it to a run that resumes."""
         self._members.clear()
         self.waiting = set(range(self.template.sizes[MEMBER]))
         if self.archive is not None:
-            self.archive.restart(attrs)
+            self.archive = self.archive.restart(attrs)
 
     def members(self, numbers: Sequence[int]) -> xr.Dataset:
         """Members that are there, given by their numbers."""
@@ -119,7 +139,7 @@ class Ensemble:
         self.archive.fail(member, f"{type(error).__name__}: {error}")
 
     def dataset(self, attrs: dict[str, Any] | None = None) -> xr.Dataset:
-        """The complete ensemble; ``attrs`` are what is known at the end only.
+        """The complete ensemble, or the part of it; ``attrs`` are what is known at the end only.
 
         Raises
         ------
@@ -127,7 +147,8 @@ class Ensemble:
             If members are missing or have failed (they are listed).
         """
         if self.archive is not None:
-            return open_archive(self.archive.finalise(attrs))
+            found = open_archive(self.archive.finalise(attrs))
+            return found if self.part.whole else found.isel({MEMBER: slice(self.part.start, self.part.stop)})
         return self._filled(sorted(self._members)).assign_attrs(attrs or {})
 
     def _filled(self, numbers: list[int]) -> xr.Dataset:

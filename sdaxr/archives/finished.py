@@ -140,17 +140,24 @@ def locked(path: Path, operation: int = fcntl.LOCK_EX) -> Iterator[bool]:
         `fcntl.LOCK_EX` for one holder, `fcntl.LOCK_SH` for several.
     """
     try:
-        descriptor = os.open(path, os.O_RDONLY)
+        descriptor = _opened(path)
     except FileNotFoundError:
         yield False
         return
     try:
-        # Some network file systems cannot lock a directory: there, one process per archive.
+        # Some network file systems lock a directory for nobody alone, or lock nothing.
         with contextlib.suppress(OSError):
             fcntl.flock(descriptor, operation)
         yield _is_still(path, descriptor)
     finally:
         os.close(descriptor)
+
+
+def _opened(path: Path) -> int:
+    """A descriptor of a directory, or of a file, which network file systems lock only where it is open for writing."""
+    if path.is_file() and os.access(path, os.W_OK):
+        return os.open(path, os.O_RDWR)
+    return os.open(path, os.O_RDONLY)
 
 
 def _is_still(path: Path, descriptor: int) -> bool:

@@ -25,8 +25,12 @@ STATUS = "status"
 UNIT = "sdaxr_unit"
 VARIABLES = "sdaxr_variables"
 STORED = "sdaxr_chunks"
+# Units that are computed at once, on which their rounding depends.
+BATCH = "sdaxr_batch"
+# How often all units were begun anew; a process that does not know of it yet writes none of its own.
+ROUND = "sdaxr_round"
 # What makes a file an archive; a Dataset that is made of one does not inherit it.
-BOOKKEEPING = frozenset({CONFIG, HASH, UNIT, VARIABLES, STORED})
+BOOKKEEPING = frozenset({CONFIG, HASH, UNIT, VARIABLES, STORED, BATCH, ROUND})
 FAILURES = "failures"
 
 _REMEDIES = {

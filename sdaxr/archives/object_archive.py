@@ -19,7 +19,7 @@ import logging
 import warnings
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -32,12 +32,13 @@ from zarr.storage import MemoryStore
 from sdaxr.archives.chunks import consolidated_arrays, counts_of, missing_chunks, missing_error, stored_of
 from sdaxr.archives.configuration import CONFIG, HASH, config_attrs, difference
 from sdaxr.archives.finished import partial_of
-from sdaxr.archives.format import COMPLETE, STATUS, STORED, UNIT, VARIABLES, is_netcdf, whole_netcdf_attrs
+from sdaxr.archives.format import COMPLETE, ROUND, STATUS, STORED, UNIT, VARIABLES, is_netcdf, whole_netcdf_attrs
 from sdaxr.archives.netcdf import to_netcdf
 from sdaxr.archives.objects import ROOT, UNFINISHED, WRITER, Objects, UnfinishedStore
 from sdaxr.archives.remote import Remote, local_copy
 from sdaxr.archives.remote_reading import (
     FAILED_UNITS,
+    SIGNED,
     UNFINISHED_ROOT,
     Found,
     failures_from,
@@ -49,7 +50,8 @@ from sdaxr.archives.remote_reading import (
     units_of,
 )
 from sdaxr.archives.template import check_template, write_template
-from sdaxr.archives.units import check_unit, shortfall_of, without
+from sdaxr.archives.units import check_round, check_unit, shortfall_of, without
+from sdaxr.archives.writers import Writer
 from sdaxr.schema import ArchiveError
 
 _log = logging.getLogger(__name__)
@@ -66,7 +68,7 @@ class ObjectArchive:
     ----------
     place
         Where the finished archive will be.
-    unit, digest, finite
+    unit, digest, finite, round
         As of `sdaxr.archives.archive.Archive`, whose methods it has.
     """
 
@@ -74,6 +76,7 @@ class ObjectArchive:
     unit: str
     digest: str
     finite: bool = True
+    round: int = 0
 
     @classmethod
     def create(
@@ -105,7 +108,7 @@ class ObjectArchive:
         else:
             own = {**about, UNIT: unit, VARIABLES: list(map(str, template.data_vars))}
             archive._build(template, dict(attrs or {}) | own)
-        return archive
+        return replace(archive, round=archive.notes().get(ROUND, 0))
 
     @property
     def path(self) -> str:
@@ -134,8 +137,10 @@ class ObjectArchive:
 
     def write(self, index: int, arrays: Mapping[str, np.ndarray]) -> None:
         """Check one unit, write it and mark it complete; as `sdaxr.archives.archive.Archive.write`."""
-        if self._mine() is None:
+        metadata = self._mine()
+        if metadata is None:
             return
+        check_round(self.place, metadata["attributes"].get(ROUND, 0), self.round)
         check_unit(self._group, self.unit, index, arrays, finite=self.finite)
 
         def put(name: str) -> None:
@@ -162,13 +167,32 @@ class ObjectArchive:
         if self._mine() is not None and not self.is_complete(index):
             self._objects.put({f"{FAILED_UNITS}/{index}": message.encode()})
 
-    def restart(self, attrs: Mapping[str, Any]) -> None:
-        """Mark all units of an unfinished archive as pending, then add attributes that say why (`notes`)."""
+    def restart(self, attrs: Mapping[str, Any]) -> ObjectArchive:
+        """Mark all units as pending, then add attributes; as `sdaxr.archives.archive.Archive.restart`."""
         metadata = self._mine()
         if metadata is not None:
+            check_round(self.place, metadata["attributes"].get(ROUND, 0), self.round)
+            # Other writers are told before their units go.
+            self._publish(UNFINISHED_ROOT, metadata, {ROUND: self.round + 1})
             for prefix in (f"{STATUS}/c/", f"{FAILED_UNITS}/"):
                 self._objects.clear(prefix)
-            self._publish(UNFINISHED_ROOT, metadata, attrs)
+            self._publish(UNFINISHED_ROOT, metadata, {**attrs, ROUND: self.round + 1})
+        return replace(self, round=self.round + 1)
+
+    def sign(self, units: range) -> None:
+        """Leave a note in an unfinished archive that this process does some units (`sdaxr.archives.writers`)."""
+        writer = Writer.here(units)
+        if self._mine() is not None:
+            self._objects.put({f"{SIGNED}/{writer.name}": writer.to_bytes()})
+
+    def note(self, attrs: Mapping[str, Any]) -> dict[str, Any]:
+        """Add attributes to an unfinished archive, where it does not have them; `notes` with them."""
+        metadata = self._mine()
+        if metadata is not None:
+            new = {key: value for key, value in attrs.items() if key not in metadata["attributes"]}
+            if new:
+                self._publish(UNFINISHED_ROOT, metadata, new)
+        return self.notes()
 
     def notes(self) -> dict[str, Any]:
         """Attributes of the unfinished archive; empty where there is none."""
@@ -223,7 +247,7 @@ class ObjectArchive:
 
     def __getstate__(self) -> dict[str, Any]:
         # No open store travels.
-        return {name: getattr(self, name) for name in ("place", "unit", "digest", "finite")}
+        return {name: getattr(self, name) for name in ("place", "unit", "digest", "finite", "round")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)

@@ -31,10 +31,12 @@ from sdaxr.archives.objects import ROOT, UNFINISHED, GuardedStore, Objects, Unfi
 from sdaxr.archives.ready import open_netcdf, opened
 from sdaxr.archives.remote import Remote, kept_copy
 from sdaxr.archives.units import Lost, shortfall_of, without
+from sdaxr.archives.writers import WRITERS
 from sdaxr.schema import ArchiveError
 
 UNFINISHED_ROOT = f"{UNFINISHED}/{ROOT}"
 FAILED_UNITS = f"{UNFINISHED}/{FAILURES}"
+SIGNED = f"{UNFINISHED}/{WRITERS}"
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from sdaxr.archives.format import (
     COMPLETE,
     FAILED,
     FAILURES,
+    PENDING,
     STATUS,
     UNIT,
     VARIABLES,
@@ -21,13 +22,16 @@ from sdaxr.archives.format import (
     read_metadata,
     status_of,
 )
-from sdaxr.schema import DataError, DivergenceError
+from sdaxr.archives.members import listed
+from sdaxr.schema import ArchiveError, DataError, DivergenceError
 
 # Names and indices of chunks that are not there.
 Lost = list[tuple[str, tuple[int, ...]]]
 
 # As many failures are listed in a message.
 _LISTED = 5
+# Characters of a list of units in a message.
+_LONGEST = 120
 
 
 def unit_count(path: Path) -> int:
@@ -78,9 +82,12 @@ def shortfall_of(
     count = len(without(lost, status))
     text = f"'{name}' is not {'complete' if finished else 'finished'}: {count} of {status.size} units "
     text += f"({unit}) are complete."
+    pending = [index for index in np.flatnonzero(status == PENDING).tolist() if index not in failed]
+    if pending:
+        text += f" {_cut(listed(pending))} {'is' if len(pending) == 1 else 'are'} pending."
     if failed:
-        listed = "; ".join(f"{index}: {message}" for index, message in list(failed.items())[:_LISTED])
-        text += f" {len(failed)} failed ({listed}{'; ...' if len(failed) > _LISTED else ''})."
+        reasons = "; ".join(f"{index}: {message}" for index, message in list(failed.items())[:_LISTED])
+        text += f" {len(failed)} failed ({reasons}{'; ...' if len(failed) > _LISTED else ''})."
     if lost:
         variable, index = lost[0]
         text += f" {len(lost)} chunks are missing, the first is {index} of '{variable}'."
@@ -130,10 +137,23 @@ def check_unit(group: Any, unit: str, index: int, arrays: Mapping[str, np.ndarra
             )
 
 
+def check_round(name: object, there: int, here: int) -> None:
+    """Raise `ArchiveError` if all units of an archive were begun anew since a process has looked."""
+    if there != here:
+        raise ArchiveError(
+            f"the units of '{name}' were begun anew by another process, which does all of them; run the job again when "
+            "that has ended"
+        )
+
+
 def without(lost: Lost, status: np.ndarray) -> list[int]:
     """Units that are marked complete and have lost no chunk."""
     incomplete = {index for _, (index, *_) in lost}
     return [index for index in np.flatnonzero(status == COMPLETE).tolist() if index not in incomplete]
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
 
 
 def _lost_chunks(path: Path, status: np.ndarray) -> Lost:

@@ -7,6 +7,7 @@ from dataclasses import fields
 from typing import Any
 
 import sdaxr
+from sdaxr.archives.members import Part
 from sdaxr.posterior.methods import METHODS, Method, build_method, resolve_method
 from sdaxr.schema import OptionError, check_least
 
@@ -38,7 +39,9 @@ def check_training(options: Mapping[str, Any]) -> None:
 
 def check_numbers(options: Mapping[str, Any]) -> None:
     """Raise `OptionError` if the seed, the number of members or the size of the batches is impossible."""
-    for key, least in (("seed", 0), ("members", 1), ("batch", 1)):
+    if options.get("members") is not None:
+        Part.read(options["members"])
+    for key, least in (("seed", 0), ("batch", 1)):
         if options.get(key) is not None:
             check_least(key, options[key], least)
 

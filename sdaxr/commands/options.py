@@ -151,6 +151,12 @@ drawn = (
     click.option("--variable", help="Variable that is drawn, or vorticity, where there is a velocity."),
 )
 members = click.option("--members", type=int, help="Number of members of the ensemble.")
+some_members = click.option(
+    "--members",
+    metavar="N|FIRST:STOP/N",
+    help="Number of members of the ensemble; or some of them, such as 0:16/64, the first 16 of 64, which a job of many "
+    "adds to the same archive.",
+)
 prior = click.option("--prior", required=True, help="File of a prior, or name of a shipped one; see `sdaxr priors`.")
 background = click.option(
     "--background",

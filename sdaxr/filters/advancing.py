@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from sdaxr.archives.workers import active_client, map_units, send
+from sdaxr.archives.workers import active_client, map_units, send, worker_count
 from sdaxr.filters.state_space import StateSpaceModel
 from sdaxr.schema import DivergenceError
 from sdaxr.systems.base import System
@@ -46,8 +46,7 @@ def _later(system: System, states: np.ndarray, steps: int, random: np.random.Gen
     # Random numbers of a stochastic system follow from one source for all members.
     if client is None or system.stochastic or steps * states.size < _WORTH:
         return system.advance_ensemble(states, steps, random)
-    workers = max(1, len(client.scheduler_info(n_workers=-1)["workers"]))
-    parts = np.array_split(states, min(len(states), workers))
+    parts = np.array_split(states, int(min(len(states), worker_count(client))))
     shared = send(client, parts)
     found = dict(map_units(_part, range(len(parts)), system, shared, steps, progress=False))
     for outcome in found.values():

@@ -7,6 +7,7 @@ from typing import Any
 
 import xarray as xr
 
+from sdaxr.archives.members import Part
 from sdaxr.archives.paths import Location, with_storage
 from sdaxr.archives.provenance import provenance_attrs
 from sdaxr.archives.workers import active_client
@@ -48,7 +49,7 @@ def assimilate(
     *,
     method: str | Method | Mapping[str, Any] | None = None,
     sampler: str | Sampler | Mapping[str, Any] | None = None,
-    members: int = 16,
+    members: int | str = 16,
     seed: int = 0,
     store: str | Location | None = None,
     operator: Operators = None,
@@ -96,7 +97,9 @@ def assimilate(
         mode, all members are drawn again by ``"twisted"`` (`sdaxr.posterior.modes`), which together takes at most three
         times the evaluations; ``{"mixing": False}`` does without.
     members
-        Number of posterior samples.
+        Number of posterior samples; or, as a text, some of them, which are drawn without the others: ``"16:32/64"`` is
+        16 to 31 of 64. Several processes, such as jobs, then fill one archive: each returns its own members, and the
+        one that finds all of them complete finishes the archive. Members that are drawn together cannot be divided.
     seed
         Seed of the random numbers. A member depends on ``seed`` and its own number only, not on the number of members
         or the size of the batches. Members that are drawn together depend on the number of members, too: those of
@@ -164,16 +167,20 @@ def assimilate(
         If observations and prior do not fit together; the message names the variable or option.
     DivergenceError
         If a sample is not finite, or far larger than the states of the prior.
+    ClusterError
+        If the scheduler of Dask is lost, or workers die again and again. The same call resumes.
     """
     store, prior = with_storage(store, storage_options), with_storage(prior, storage_options)
+    part = Part.read(members)
     if system is not None:
         given = {"prior": prior, "sampler": sampler, "batch": batch, "device": device, "precision": precision}
         refuse_beside_a_system(
             assimilate, given, f"leave system= out for a method that needs a prior ({', '.join(names('prior'))})"
         )
+        together = f"the members of a method with a system ({build_method(method, 'ffbs').name}) are drawn together"
         return smooth(
-            observations, system, method=method, members=members, seed=seed, store=store, operator=operator,
-            times=times, background=background, outside=outside, units=units, screening=screening,
+            observations, system, method=method, members=_all_of(part, together), seed=seed, store=store,
+            operator=operator, times=times, background=background, outside=outside, units=units, screening=screening,
             overwrite=overwrite, progress=progress,
         )  # fmt: skip
     if prior is None:
@@ -181,7 +188,9 @@ def assimilate(
     opened = open_prior(prior)
     guidance = score_method(opened, method)
     drawing = resolve_sampler(opened, sampler)
-    for key, value, least in (("members", members, 1), ("seed", seed, 0), ("batch", 1 if batch is None else batch, 1)):
+    if drawing.together:
+        _all_of(part, f"the members of the sampler '{drawing.name}' are drawn together")
+    for key, value, least in (("seed", seed, 0), ("batch", 1 if batch is None else batch, 1)):
         check_least(key, value, least)
     how = Screening.asked(screening, outside)
     alone = background is not None and isinstance(observations, Mapping) and not observations
@@ -208,9 +217,7 @@ def assimilate(
     attrs |= describe_sampler(drawing) | converted | {"precision": precision, "screening": how.to_json()}
     # The guided denoiser is built before the archive: observations that the method cannot use leave no archive behind.
     attrs |= {"evaluations_per_member": problem.cost}
-    return draw(
-        problem, attrs, members=members, seed=seed, store=store, batch=batch, overwrite=overwrite, progress=progress
-    )
+    return draw(problem, attrs, part=part, seed=seed, store=store, batch=batch, overwrite=overwrite, progress=progress)
 
 
 def score_method(prior: Prior, method: str | Method | Mapping[str, Any] | None) -> ScoreMethod:
@@ -228,6 +235,13 @@ def score_method(prior: Prior, method: str | Method | Mapping[str, Any] | None) 
             f"instead of the prior, or choose one of {', '.join(names('prior'))}"
         )
     return found
+
+
+def _all_of(part: Part, together: str) -> int:
+    """The number of members, of which none may be left out."""
+    if not part.whole:
+        raise OptionError(f"found members={str(part)!r}, but {together}; draw all of them, members={part.of}")
+    return part.of
 
 
 def _nothing_to_draw_from(method: str | Method | Mapping[str, Any] | None) -> str:

@@ -26,14 +26,16 @@ from tqdm.auto import tqdm
 
 from sdaxr.archives.creation import UnitArchive
 from sdaxr.archives.ensemble import Ensemble
+from sdaxr.archives.format import BATCH
+from sdaxr.archives.members import Part
 from sdaxr.archives.paths import Location
-from sdaxr.archives.workers import active_client, free_on_workers, map_units, send
+from sdaxr.archives.workers import active_client, free_on_workers, map_units, send, worker_count
 from sdaxr.inference.problem import Problem
 from sdaxr.posterior.execution import batch_size, sample_batch
 from sdaxr.posterior.linear import Likelihood
 from sdaxr.posterior.modes import ENOUGH, Agreement, agreement, stray
 from sdaxr.posterior.samplers.registry import describe_sampler
-from sdaxr.schema import MEMBER
+from sdaxr.schema import MEMBER, ArchiveError
 from sdaxr.states.isolation import isolated
 from sdaxr.states.parameters import warn_of_residuals
 
@@ -54,26 +56,40 @@ def draw(
     problem: Problem,
     attrs: dict[str, Any],
     *,
-    members: int,
+    part: Part,
     seed: int,
     store: str | Location | None,
     batch: int | None,
     overwrite: bool,
     progress: bool,
 ) -> xr.Dataset:
-    """Sample members, into memory or into an archive.
+    """Sample the members of a part of an ensemble, or all, into memory or into an archive.
 
     Batches run on the workers of the active client, or in this process where there is none.
+
+    Raises
+    ------
+    ArchiveError
+        If members are missing that this process was to draw; if the members of several processes disagree about the
+        mode.
     """
-    template = problem.layout.template(problem.times, {MEMBER: np.arange(members)})[problem.opened.states]
+    template = problem.layout.template(problem.times, {MEMBER: np.arange(part.of)})[problem.opened.states]
     finite, found = problem.layout.mask is None, dict[str, Any]()
     if problem.factors is not None:
         # No part of what an archive is identified by: on another machine the last digits may differ.
         found["variance_factors"] = " ".join(f"{factor:.4g}" for factor in problem.factors.tolist())
-    ensemble = Ensemble.create(template, attrs, store=store, overwrite=overwrite, finite=finite)
-    if not ensemble.complete:
-        found |= _Drawing(problem, ensemble, members, seed, batch, progress).run()
-    return ensemble.dataset(found)
+    ensemble = Ensemble.create(template, attrs, store=store, overwrite=overwrite, finite=finite, part=part)
+    if ensemble.complete:
+        return ensemble.dataset()
+    drawing = _Drawing(problem, ensemble, part.of, seed, batch, progress)
+    if part.whole:
+        return ensemble.dataset(found | drawing.run())
+    ensemble.note(found)
+    last = drawing.run_part()
+    if ensemble.lacking:
+        _log.info("members %s of '%s' are complete; %d others are missing", part, store, ensemble.lacking)
+        return ensemble.members(part.numbers)
+    return ensemble.dataset(found | last)
 
 
 @dataclass(frozen=True)
@@ -120,6 +136,38 @@ class _Drawing:
         found |= self._sample(self.problem, everyone)
         return found | {"evaluations_per_member": round(cost + together.cost + self.problem.cost, 1)}
 
+    def run_part(self) -> dict[str, Any]:
+        """Draw the members of this process that are not there yet; attributes of the result.
+
+        They are the members that `run` draws, before it tests them. The process that finds all members complete tests
+        them; it does not draw them again, because other processes may not know that yet.
+        """
+        everyone, problem = range(self.members), self.problem
+        self._check_alone()
+        if not problem.mixes:
+            return self._sample(problem, everyone)
+        first = everyone[:ENOUGH]
+        found = self._sample(problem, first, stray(len(first))) | self._sample(problem, everyone[len(first) :])
+        if self.ensemble.lacking or self.ensemble.archive is None:
+            return found
+        tested = self._tested(first)
+        found["mode_test"] = str(tested)
+        if not tested.holds:
+            self.ensemble.note(found)
+            raise ArchiveError(
+                f"'{self.ensemble.archive.path}' has all members, which disagree about the mode ({tested}); draw them "
+                f"together in one process (members={self.members}), or keep them as they are (sdaxr finish)"
+            )
+        return found
+
+    def _check_alone(self) -> None:
+        """Raise `ArchiveError` if another process draws all members together."""
+        if _AGAIN in self.ensemble.notes:
+            raise ArchiveError(
+                "the members of this archive disagreed about the mode and are drawn together; draw them in one process "
+                f"(members={self.members})"
+            )
+
     def _refused(self, effective: float) -> str:
         """Warn that members that were drawn together are not kept; the reason."""
         why = f"{effective:.1f} of {self.members} members effective"
@@ -152,6 +200,8 @@ class _Drawing:
         # A resumed run has the same batches as the first run, because rounding depends on the size of a batch.
         step = len(numbers) if problem.sampler.together else size
         batches = [numbers[i : i + step] for i in range(0, len(numbers), max(1, step))]
+        part = self.ensemble.part
+        batches = [range(max(b.start, part.start), min(b.stop, part.stop)) for b in batches]
         batches = [b for b in batches if self.ensemble.waiting.intersection(b)]
         found = dict[str, Any]()
         run = self._in_process if client is None else partial(self._on_workers, client)
@@ -164,13 +214,17 @@ class _Drawing:
 
     @cached_property
     def _size(self) -> int:
-        """Members of a batch, of every draw."""
+        """Members of a batch, of every draw; a run that resumes, and another process, has those of the first one."""
         if self.batch is not None:
             return self.batch
-        problem, client = self.problem, active_client()
+        return int(self.ensemble.notes.get(BATCH) or self.ensemble.note({BATCH: self._fitting()})[BATCH])
+
+    def _fitting(self) -> int:
+        """Members of a batch that fit in memory, and leave none of the workers idle."""
+        problem, client, members = self.problem, active_client(), len(self.ensemble.part.numbers)
         free = None if client is None or problem.target.type == "cuda" else free_on_workers(client)
-        size = batch_size(problem.guided, problem.shape, self.members, problem.target, free=free)
-        return size if client is None else min(size, math.ceil(self.members / max(1, len(client.nthreads()))))
+        size = batch_size(problem.guided, problem.shape, members, problem.target, free=free)
+        return size if client is None else min(size, max(1, math.ceil(members / worker_count(client))))
 
     def _in_process(self, problem: Problem, batches: list[range], how: _How) -> Iterator[Drawn]:
         total = sum(map(len, batches)) * problem.algorithm.evaluations

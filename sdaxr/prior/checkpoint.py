@@ -54,6 +54,22 @@ def belongs(path: Location, run: TrainingRun) -> bool:
     return "settings" in metadata and not _differing(metadata, run)
 
 
+def progress_of(path: Location) -> tuple[int, float]:
+    """Steps and seconds of the training whose checkpoint is at ``path``.
+
+    Raises
+    ------
+    ArchiveError
+        If it is none.
+    """
+    try:
+        with local_copy(path) as copy, safe_open(copy, framework="pt") as file:
+            known = json.loads((file.metadata() or {})["progress"])
+            return int(known["step"]), float(known["seconds"])
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+        raise ArchiveError(f"'{path}' is no checkpoint of sdaxr; move it away, or choose another store") from error
+
+
 def load(path: Location, run: TrainingRun) -> bool:
     """Bring ``run`` to the step of the checkpoint; False if there is none.
 

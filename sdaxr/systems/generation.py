@@ -101,6 +101,8 @@ def generate(
     archive = create_archive(store, template, TRAJECTORY, config, _provenance(model, config), overwrite=overwrite)
     batches = [range(first, min(first + batch, trajectories)) for first in range(0, trajectories, batch)]
     pending_units = set(archive.pending())
+    if pending_units:
+        archive.sign(range(trajectories))
     pending_batches = [number for number, units in enumerate(batches) if pending_units.intersection(units)]
     # In random order: two runs on one archive then seldom compute the same trajectory, and the trajectories that are
     # complete at any moment cover all three splits.

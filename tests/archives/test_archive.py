@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import os
 import subprocess
 import sys
@@ -331,3 +333,23 @@ def test_four_processes_at_once_lose_nothing(tmp_path, uninterrupted):
     run_driver(tmp_path / "a.zarr", kills=0, units=64)
     assert tree(tmp_path / "a.zarr") == uninterrupted
     assert [p.name for p in tmp_path.iterdir()] == ["a.zarr"]
+
+
+def test_an_archive_is_held_alone_on_a_network_file_system(tmp_path, monkeypatch):
+    """Such a file system locks what is open for writing for one holder, and nothing else."""
+    archive = filled(tmp_path / "a.zarr")
+    flock = fcntl.flock
+
+    def of_network(descriptor, operation):
+        if operation & fcntl.LOCK_EX and fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDONLY:
+            raise OSError(errno.EBADF, "Bad file descriptor")
+        return flock(descriptor, operation)
+
+    monkeypatch.setattr(fcntl, "flock", of_network)
+    with archive._locked(fcntl.LOCK_EX) as there, open(archive._partial / "status" / "zarr.json") as other:
+        assert there
+        with pytest.raises(BlockingIOError):
+            flock(other, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    assert archive.finalise() == tmp_path / "a.zarr"
+    with archive._locked(fcntl.LOCK_EX) as there:
+        assert not there

@@ -201,7 +201,7 @@ def test_an_archive_travels_without_its_store(folder):
         pytest.skip("a store in the memory of a process does not travel")
     archive = filled_at(folder / "a.zarr", skip=(1,))
     again = pickle.loads(pickle.dumps(archive))
-    assert again == archive and again.__dict__.keys() == {"place", "unit", "digest", "finite"}
+    assert again == archive and again.__dict__.keys() == {"place", "unit", "digest", "finite", "round"}
     again.write(1, values(1))
     assert archive.pending() == []
 

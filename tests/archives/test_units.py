@@ -49,7 +49,8 @@ def test_what_is_missing_is_told_in_one_look_at_each_chunk_of_the_complete_units
     exists = os.path.exists
     monkeypatch.setattr("os.path.exists", lambda path: looks.update([os.fspath(path)]) or exists(path))
     found = shortfall(tmp_path / "a.zarr.partial")
-    assert "1 of 4 units (member) are complete. 1 chunks are missing, the first is (2, 0, 0) of 'u'" in found
+    assert "1 of 4 units (member) are complete. 1, 3 are pending. 1 chunks are missing" in found
+    assert "the first is (2, 0, 0) of 'u'" in found
     chunks = {path: count for path, count in looks.items() if "/u/c/" in path or "/total/c/" in path}
     files = {f"{name}/c/{unit}{rest}" for name, rest in (("u", "/0/0"), ("total", "")) for unit in (0, 2)}
     assert chunks == {str(tmp_path / "a.zarr.partial" / file): 1 for file in files}

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from sdaxr.archives.workers import active_client, free_on_workers, map_units, send
-from sdaxr.schema import ArchiveError
+from sdaxr.archives.workers import active_client, free_on_workers, map_units, send, worker_count
+from sdaxr.schema import ArchiveError, ClusterError
 
 
 def reciprocal(index, numerator):
@@ -146,3 +146,63 @@ def test_what_is_sent_outlives_the_worker_that_holds_it(tmp_path):
         values = send(client, list("abc"))
         distributed.wait(values)
         assert dict(map_units(kill_once, [0, 1, 2], values, tmp_path, progress=False)) == {0: "a", 1: "b", 2: "c"}
+
+
+def kill_always(index):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_units_whose_workers_die_are_done_again_as_long_as_others_get_done(tmp_path):
+    distributed = pytest.importorskip("distributed")
+    dask = pytest.importorskip("dask")
+    options = {"n_workers": 1, "threads_per_worker": 1, "dashboard_address": ":0"}
+    with (
+        dask.config.set({"distributed.scheduler.allowed-failures": 0}),  # Dask gives up at the first death.
+        distributed.LocalCluster(**options) as cluster,
+        distributed.Client(cluster),
+    ):
+        found = dict(map_units(kill_once, [0, 1, 2], "abc", tmp_path, progress=False))
+        (error,) = dict(map_units(kill_always, [0], progress=False)).values()
+    assert found == {0: "a", 1: "b", 2: "c"}
+    assert type(error) is ClusterError
+    assert "the workers that computed it died, 2 of them" in str(error) and "\n" not in str(error)
+
+
+def test_a_cluster_that_is_gone_is_one_error_and_nothing_goes_on_here():
+    """In a process of its own, which ends."""
+    code = """
+import distributed, pytest, threading, time
+from sdaxr.archives.workers import active_client, map_units, send
+from sdaxr.schema import ClusterError
+how = {"processes": False, "host": "127.0.0.1", "protocol": "tcp", "dashboard_address": ":0"}
+cluster = distributed.LocalCluster(n_workers=1, **how)
+client = distributed.Client(cluster.scheduler_address)
+threading.Timer(1.0, cluster.close).start()
+with pytest.raises(ClusterError, match="^the Dask cluster is gone: .*run the same job again$"):
+    list(map_units(lambda index: time.sleep(60), range(4), progress=False))
+with pytest.raises(ClusterError):
+    send(client, 1)
+    active_client()
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
+
+
+def test_workers_that_are_asked_for_are_counted():
+    def client(there: int, **cluster: Any) -> Any:
+        return SimpleNamespace(nthreads=lambda: dict.fromkeys(range(there), 1), cluster=SimpleNamespace(**cluster))
+
+    assert worker_count(client(2)) == 2
+    assert worker_count(client(0)) == 1
+    assert worker_count(client(1, plan={"a", "b", "c"}, _adaptive=None)) == 3
+    assert worker_count(client(0, plan=set(), _adaptive=SimpleNamespace(maximum=8))) == 8
+    assert worker_count(client(0, plan=set(), _adaptive=SimpleNamespace(maximum=float("inf")))) == float("inf")
+
+
+def test_a_cluster_that_adapts_grows_for_the_units():
+    distributed = pytest.importorskip("distributed")
+    options = {"n_workers": 0, "processes": False, "host": "127.0.0.1", "protocol": "tcp", "dashboard_address": ":0"}
+    with distributed.LocalCluster(threads_per_worker=1, **options) as cluster, distributed.Client(cluster) as client:
+        assert worker_count(client) == 1
+        cluster.adapt(minimum=0, maximum=2, interval="100ms")
+        assert worker_count(client) == 2
+        assert dict(map_units(reciprocal, [1, 2], 8, progress=False)) == {1: 8.0, 2: 4.0}

@@ -2,6 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,11 +22,14 @@ from assimilated import CHAIN
 import sdaxr
 from sdaxr import operators as op
 from sdaxr.archives.archive import Archive
+from sdaxr.archives.progress import finish, progress
+from sdaxr.archives.stores import save
 from sdaxr.inference.assimilate import assimilate
 from sdaxr.inference.drawing import Drawn, draw_batch
 from sdaxr.observations.observe import observe
 from sdaxr.posterior.modes import Agreement
 from sdaxr.prior.files import Prior, open_prior
+from sdaxr.schema import ArchiveError, ClusterError, OptionError
 
 DISTANCE = op.select("a") >> op.function(lambda fields: {"a": (fields["a"] - 280).abs()})
 TIMES = CHAIN.truth(1).time
@@ -203,6 +213,172 @@ def test_workers_draw_the_same(tmp_path: Path) -> None:
     assert here.attrs["mixing_sampler"] == "twisted"
     assert {key: there.attrs[key] for key in here.attrs} == here.attrs
     np.testing.assert_allclose(there.a, here.a, rtol=0, atol=1e-3)
+
+
+@pytest.fixture
+def seen(tmp_path: Path) -> xr.Dataset:
+    chain = sdaxr.generate("lorenz63", tmp_path / "t.zarr", trajectories=1, steps=9, split=(0, 0, 1), progress=False)
+    return sdaxr.observe(chain.isel(trajectory=0).load(), op.select("a"), every=4, error=1.0, seed=1)
+
+
+FEW: dict[str, Any] = {"batch": 2, "sampler": {"steps": 8, "corrections": 0}, "progress": False}
+
+
+def when(there: Callable[[], bool], act: Callable[[], Any]) -> None:
+    """Do something in a thread as soon as something is there."""
+
+    def wait() -> None:
+        while not there():
+            time.sleep(0.02)
+        act()
+
+    threading.Thread(target=wait, daemon=True).start()
+
+
+def test_a_worker_that_is_killed_takes_no_member_with_it(tmp_path: Path, seen: xr.Dataset) -> None:
+    store, options = tmp_path / "p.zarr", {"threads_per_worker": 1, "dashboard_address": ":0", "host": "127.0.0.1"}
+    here = assimilate(seen, "lorenz63", members=16, **FEW)
+    with distributed.LocalCluster(n_workers=2, **options) as cluster, distributed.Client(cluster):
+        first = cluster.workers[0]
+        when(lambda: any(tmp_path.glob("p.zarr.partial/status/c/*")), lambda: os.kill(first.pid, signal.SIGKILL))
+        there = assimilate(seen, "lorenz63", members=16, store=store, **FEW)
+    np.testing.assert_array_equal(there.a, here.a)
+
+
+def test_a_scheduler_that_is_lost_leaves_an_archive_that_resumes(tmp_path: Path, seen: xr.Dataset) -> None:
+    store, where = tmp_path / "p.zarr", str(tmp_path / "scheduler.json")
+    command = [sys.executable, "-m", "distributed.cli.dask_{}", "--scheduler-file", where, "--no-dashboard"]
+    extra = {"scheduler": ["--port", "0", "--host", "127.0.0.1"], "worker": ["--nthreads", "1", "--no-nanny"]}
+    begun = {
+        name: subprocess.Popen([part.format(name) for part in command] + extra[name], stderr=subprocess.DEVNULL)
+        for name in ("scheduler", "worker")
+    }
+    try:
+        with distributed.Client(scheduler_file=where) as client:
+            client.wait_for_workers(1)
+            when(lambda: any(tmp_path.glob("p.zarr.partial/status/c/*")), begun["scheduler"].kill)
+            with pytest.raises(ClusterError, match="^the Dask cluster is gone: .*run the same job again$"):
+                assimilate(seen, "lorenz63", members=64, store=store, **FEW)
+    finally:
+        for process in begun.values():
+            process.kill()
+            process.wait()
+    there = sdaxr.open_archive(store, allow_incomplete=True).sizes["member"]
+    resumed = assimilate(seen, "lorenz63", members=64, store=store, **FEW)
+    assert 0 < there < 64
+    np.testing.assert_array_equal(resumed.a, assimilate(seen, "lorenz63", members=64, **FEW).a)
+
+
+ON_S3 = """
+import distributed, sys, xarray, sdaxr
+from object_stores import BUCKET, S3Server
+
+if __name__ == "__main__":
+    seen = xarray.load_dataset(sys.argv[1])
+    with S3Server().running() as server:
+        # Neither is closed, as in a script that simply ends.
+        cluster = distributed.LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=":0")
+        client = distributed.Client(cluster)
+        options = server.options | {"config_kwargs": {"retries": {"max_attempts": 5}}}
+        found = sdaxr.assimilate(
+            seen, "lorenz63", members=4, batch=2, sampler={"steps": 8, "corrections": 0}, progress=False,
+            store=f"s3://{BUCKET}/p.zarr", storage_options=options,
+        )
+        found.load().to_netcdf(sys.argv[2])
+"""
+
+
+def test_workers_write_to_s3_and_the_process_ends(tmp_path: Path, seen: xr.Dataset) -> None:
+    pytest.importorskip("moto")
+    pytest.importorskip("s3fs")
+    (tmp_path / "script.py").write_text(ON_S3)
+    save(seen, tmp_path / "seen.nc")
+    paths = os.pathsep.join([str(Path(__file__).parents[1]), *filter(None, sys.path)])
+    command = [sys.executable, str(tmp_path / "script.py"), str(tmp_path / "seen.nc"), str(tmp_path / "found.nc")]
+    subprocess.run(command, check=True, timeout=300, env=os.environ | {"PYTHONPATH": paths}, cwd=tmp_path)
+    here = assimilate(seen, "lorenz63", members=4, **FEW)
+    np.testing.assert_array_equal(xr.load_dataset(tmp_path / "found.nc").a, here.a)
+
+
+@pytest.mark.parametrize("ending", ["zarr", "nc"])
+def test_parts_in_any_order_are_the_members_of_the_whole(tmp_path: Path, seen: xr.Dataset, ending: str) -> None:
+    """As jobs on several machines do it, of which one dies."""
+    store, options = tmp_path / f"p.{ending}", FEW | {"seed": 4}
+    whole = assimilate(seen, "lorenz63", members=70, **options)
+    found = assimilate(seen, "lorenz63", members="66:70/70", store=store, **options)
+    assert found.member.values.tolist() == [66, 67, 68, 69]
+    np.testing.assert_array_equal(found.a, whole.a[66:])
+    with pytest.raises(ArchiveError, match="0-65 are pending"):
+        finish(store)
+    written = Archive.write
+
+    def killed(self: Archive, index: int, arrays: dict) -> None:
+        if index == 13:
+            raise KeyboardInterrupt
+        written(self, index, arrays)
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Archive, "write", killed)
+        assimilate(seen, "lorenz63", members="8:66/70", store=store, **options)
+    assert progress(store).complete == [*range(8, 13), *range(66, 70)]
+    for members in ("0:8/70", "8:66/70"):
+        assert not store.exists()
+        assimilate(seen, "lorenz63", members=members, store=store, **options)
+    last = sdaxr.open_archive(store)
+    np.testing.assert_array_equal(last.a, whole.a)
+    assert last.attrs["mode_test"] == whole.attrs["mode_test"]
+    # A job that begins again afterwards has nothing to do.
+    again = assimilate(seen, "lorenz63", members="8:66/70", store=store, **options)
+    np.testing.assert_array_equal(again.a, whole.a[8:66])
+
+
+def test_parts_whose_members_disagree_about_the_mode_are_not_finished(
+    prior: Prior, distances: xr.Dataset, tmp_path: Path
+) -> None:
+    options = OPTIONS | {"seed": 2, "batch": 10}
+    store = tmp_path / "p.zarr"
+    assimilate(distances, prior, members="0:30/80", store=store, **options)
+    with pytest.raises(ArchiveError, match="has all members, which disagree about the mode .* in one process"):
+        assimilate(distances, prior, members="30:80/80", store=store, **options)
+    assert "gap of" in sdaxr.open_archive(store, allow_incomplete=True).attrs["mode_test"]
+    together = assimilate(distances, prior, members=80, store=store, **options)
+    whole = assimilate(distances, prior, members=80, **options)
+    assert together.attrs["mixing_sampler"] == "twisted"
+    np.testing.assert_array_equal(together.a, whole.a)
+
+
+def test_a_part_without_a_store_is_in_memory(seen: xr.Dataset) -> None:
+    found = assimilate(seen, "lorenz63", members="4:6/8", **FEW)
+    assert found.member.values.tolist() == [4, 5]
+    np.testing.assert_array_equal(found.a, assimilate(seen, "lorenz63", members=8, **FEW).a[4:6])
+
+
+@pytest.mark.parametrize(
+    ("how", "reason"),
+    [
+        ({"system": "lorenz63"}, r"method with a system \(ffbs\)"),
+        ({"prior": "lorenz63", "sampler": "twisted"}, "sampler 'twisted'"),
+    ],
+)
+def test_members_that_are_drawn_together_are_not_divided(seen: xr.Dataset, how: dict[str, Any], reason: str) -> None:
+    with pytest.raises(OptionError, match=f"^found members='0:4/8', but the members of .*{reason}.* members=8$"):
+        assimilate(seen, members="0:4/8", progress=False, **how)
+
+
+def test_a_run_that_resumes_has_the_batches_of_the_first_one(
+    tmp_path: Path, seen: xr.Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However much memory is free then, and however many workers there are."""
+    sizes: list[int] = []
+    monkeypatch.setattr("sdaxr.inference.drawing.batch_size", lambda *a, **k: 3)
+    monkeypatch.setattr(
+        "sdaxr.inference.drawing.draw_batch", lambda *a: (sizes.append(len(a[2][a[0]])), draw_batch(*a))[1]
+    )
+    options = {"sampler": FEW["sampler"] | {"mixing": False}, "progress": False}
+    assimilate(seen, "lorenz63", members="0:6/12", store=tmp_path / "p.zarr", **options)
+    monkeypatch.setattr("sdaxr.inference.drawing.batch_size", lambda *a, **k: 6)
+    assimilate(seen, "lorenz63", members="6:12/12", store=tmp_path / "p.zarr", **options)
+    assert sizes == [3, 3, 3, 3]
 
 
 def test_members_that_still_disagree_are_told(

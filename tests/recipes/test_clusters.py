@@ -1,0 +1,104 @@
+"""The files for SLURM, with a queue that starts each job on this machine at once."""
+
+from __future__ import annotations
+
+import os
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import distributed
+import numpy as np
+import pytest
+import xarray as xr
+from recipe_modules import RECIPES, recipe_modules
+
+import sdaxr
+from sdaxr import operators as op
+from sdaxr.archives.progress import progress
+from sdaxr.archives.stores import save
+
+FEW = ["--sampler-option", "steps=8", "--sampler-option", "corrections=0", "--batch", "2", "--seed", "1"]
+
+
+@pytest.fixture
+def observations(tmp_path: Path) -> xr.Dataset:
+    chain = sdaxr.generate("lorenz63", tmp_path / "t.zarr", trajectories=1, steps=9, split=(0, 0, 1), progress=False)
+    found = sdaxr.observe(chain.isel(trajectory=0).load(), op.select("a"), every=4, error=1.0, seed=1)
+    save(found, tmp_path / "observations.nc")
+    return found
+
+
+def executable(path: Path, text: str) -> None:
+    path.write_text(text)
+    path.chmod(path.stat().st_mode | stat.S_IXUSR)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> str:
+    """The search path, with the command `sdaxr` of this interpreter."""
+    (tmp_path / "bin").mkdir()
+    executable(tmp_path / "bin" / "sdaxr", f'#!/bin/bash\nexec {sys.executable} -m sdaxr.commands "$@"\n')
+    return f"{tmp_path / 'bin'}:{os.environ['PATH']}"
+
+
+def test_an_array_of_jobs_fills_one_archive(tmp_path: Path, observations: xr.Dataset, path: str) -> None:
+    """Of three jobs two run at once, and the first one of all comes last."""
+    store = tmp_path / "posterior.zarr"
+
+    def submit(number: int) -> subprocess.Popen[str]:
+        command = ["bash", str(RECIPES / "clusters" / "job_array.sh"), "8", str(tmp_path / "observations.nc")]
+        job = {"SLURM_ARRAY_JOB_ID": "7", "SLURM_ARRAY_TASK_ID": str(number + 1), "SLURM_ARRAY_TASK_MIN": "1"}
+        environment = os.environ | job | {"SLURM_ARRAY_TASK_COUNT": "3", "PATH": path}
+        options = ["--prior", "lorenz63", "--store", str(store), *FEW]
+        return subprocess.Popen([*command, *options], env=environment, stderr=subprocess.PIPE, text=True)
+
+    for process in [submit(2), submit(1)]:
+        assert process.communicate()[1] == "" and process.returncode == 0
+    assert progress(store).pending == [0, 1]
+    assert sorted((w.job, w.first, w.stop) for w in progress(store).writers) == [("7_2", 2, 5), ("7_3", 5, 8)]
+    last = submit(0)
+    assert last.communicate()[1] == "" and last.returncode == 0
+    found = sdaxr.open_archive(store)
+    sampler = {"steps": 8, "corrections": 0}
+    whole = sdaxr.assimilate(observations, "lorenz63", members=8, batch=2, seed=1, sampler=sampler, progress=False)
+    # A batch in two jobs is smaller, which changes rounding.
+    np.testing.assert_allclose(found.a, whole.a, rtol=0, atol=1e-3)
+
+
+def test_an_array_has_to_be_one(path: str) -> None:
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("SLURM")} | {"PATH": path}
+    command = ["bash", str(RECIPES / "clusters" / "job_array.sh"), "8", "o.nc"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode != 0 and "submit this file with sbatch --array=0-7" in done.stderr
+
+
+def test_dask_workers_are_jobs(
+    tmp_path: Path, observations: xr.Dataset, path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("dask_jobqueue")
+    executable(
+        tmp_path / "bin" / "sbatch",
+        f'#!/bin/bash\ncp "$1" {tmp_path}/job.sh\nsetsid bash {tmp_path}/job.sh > /dev/null 2>&1 < /dev/null &\n'
+        "echo Submitted batch job $!\n",
+    )
+    executable(tmp_path / "bin" / "scancel", '#!/bin/bash\nfor job in "$@"; do kill -- "-$job"; done\n')
+    monkeypatch.setenv("PATH", path)
+    monkeypatch.chdir(tmp_path)
+    how = {"scheduler_options": {"host": "127.0.0.1", "dashboard_address": ":0"}, "queue": "short"}
+    with (
+        recipe_modules("clusters", ["dask_slurm"]) as modules,
+        modules.dask_slurm.make_cluster(gpu=True, **how) as cluster,
+        distributed.Client(cluster),
+    ):
+        script = cluster.job_script()
+        cluster.adapt(minimum=0, maximum_jobs=1, interval="200ms")
+        found = sdaxr.assimilate(
+            observations, "lorenz63", members=4, batch=2, seed=1, sampler={"steps": 8, "corrections": 0},
+            store=tmp_path / "posterior.zarr", progress=False, device="cpu",
+        )  # fmt: skip
+    lines = ("#SBATCH -p short", "#SBATCH --cpus-per-task=4", "#SBATCH --gpus=1", "export OMP_NUM_THREADS=4")
+    assert set(lines) <= set(script.splitlines())
+    assert "--nthreads 1" in script and "--resources GPU=1" in script
+    assert found.sizes["member"] == 4
