@@ -24,6 +24,7 @@ from sdaxr.operators.base import Operator
 from sdaxr.prior.assembly import assemble
 from sdaxr.prior.augmentation import Augmentation
 from sdaxr.prior.blanket import beyond_window
+from sdaxr.prior.blocks import stretches
 from sdaxr.prior.checkpoint import belongs
 from sdaxr.prior.eofs import Eofs
 from sdaxr.prior.files import Prior, open_prior
@@ -37,7 +38,7 @@ from sdaxr.prior.preconditioning import WITH_MODES, DenoisingNetwork
 from sdaxr.prior.run import TrainingRun
 from sdaxr.prior.settings import Optimisation, Settings, Statistics
 from sdaxr.prior.sizes import Sizes
-from sdaxr.prior.windows import Windows, split, stretches
+from sdaxr.prior.windows import Windows, split
 from sdaxr.schema import TIME, ArchiveError, DataError, OptionError
 from sdaxr.states.axes import ensemble_dimension, space_dimensions
 from sdaxr.states.fields import StateLayout
@@ -267,7 +268,7 @@ def _windows(
     memory, statistics, seed = settings.optimisation.memory, settings.statistics, settings.seed
     windows = Windows(
         parts[0], layout, settings.window, seed=seed, homogeneous=statistics.homogeneous,
-        symmetries=statistics.symmetries, patches=patches, memory=memory, device=device,
+        symmetries=statistics.symmetries, patches=patches, memory=memory, batch=settings.batch, device=device,
     )  # fmt: skip
     held_out = Windows(
         parts[1], layout, settings.window, seed=seed + 1, patches=patches, memory=memory / 4, device=device
