@@ -9,10 +9,10 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from sdaxr.posterior.memory import peak_bytes
 from sdaxr.posterior.samplers.noise import member_noise
 from sdaxr.posterior.samplers.predictor_corrector import Algorithm, Noise
 from sdaxr.prior.hardware import free_bytes
+from sdaxr.prior.memory import peak_bytes
 from sdaxr.schema import DivergenceError, OptionError
 
 _log = logging.getLogger(__name__)

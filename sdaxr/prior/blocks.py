@@ -105,9 +105,7 @@ class Blocks(Sequence[Block]):
     @cached_property
     def state_bytes(self) -> int:
         """Bytes of one state, float32, and of its context where that changes in time."""
-        layout = self.layout
-        channels = layout.channels + (layout.context_channels if layout.cycles else 0)
-        return 4 * channels * int(np.prod(layout.shape, dtype=int))
+        return _state_bytes(self.layout)
 
     @cached_property
     def states(self) -> int:
@@ -230,9 +228,20 @@ class Blocks(Sequence[Block]):
             )  # fmt: skip
 
 
+def needed_bytes(data: xr.Dataset, layout: StateLayout) -> int:
+    """Bytes of all states of ``data`` in a buffer."""
+    ensemble = ensemble_dimension(data)
+    return _state_bytes(layout) * int(data.sizes[TIME] * (1 if ensemble is None else data.sizes[ensemble]))
+
+
 def stretches(data: xr.Dataset) -> list[slice]:
     """Stretches of the times of ``data`` without a gap; a single time is one."""
     return time_stretches(data)[1] if data.sizes[TIME] > 1 else [slice(0, data.sizes[TIME])]
+
+
+def _state_bytes(layout: StateLayout) -> int:
+    channels = layout.channels + (layout.context_channels if layout.cycles else 0)
+    return 4 * channels * int(np.prod(layout.shape, dtype=int))
 
 
 def _edges(variables: Sequence[xr.DataArray], dim: object) -> np.ndarray:

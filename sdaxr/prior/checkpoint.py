@@ -38,7 +38,7 @@ def save(path: Location, run: TrainingRun) -> None:
     for index, moments in run.optimiser.state_dict()["state"].items():
         tensors |= {f"optimiser.{index}.{k}": moments[k] for k in _MOMENTS}
     progress = {"step": run.step, "seconds": run.seconds, "running": float(run.running), "history": run.history}
-    progress |= {"floor": run.floor}
+    progress |= {"floor": run.floor, "memory": run.windows.memory}
     metadata = {"progress": json.dumps(progress), "settings": _identity(run)}
     with written_whole(path, overwrite=True) as unfinished:
         unfinished.write_bytes(to_bytes({k: t.detach().cpu().contiguous() for k, t in tensors.items()}, metadata))
@@ -52,6 +52,18 @@ def belongs(path: Location, run: TrainingRun) -> bool:
     except (OSError, SafetensorError):
         return False
     return "settings" in metadata and not _differing(metadata, run)
+
+
+def recorded_memory(path: Location) -> float | None:
+    """Bytes of data that the run of the checkpoint at ``path`` held at once; None if there is no such checkpoint."""
+    if not path.exists():
+        return None
+    try:
+        with local_copy(path) as copy, safe_open(copy, framework="pt") as file:
+            progress = json.loads((file.metadata() or {})["progress"])
+            return float(progress["memory"])
+    except (OSError, SafetensorError, KeyError, ValueError, TypeError):
+        return None
 
 
 def load(path: Location, run: TrainingRun) -> bool:

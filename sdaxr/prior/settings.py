@@ -125,8 +125,10 @@ class Optimisation(Options):
     compile
         Compile the loss with ``torch.compile``; pays on long runs.
     memory
-        Bytes of data that are held in memory at once; larger archives are streamed. It decides which windows are drawn
-        together: where the data do not fit into an eighth of it, another number is like another seed.
+        Bytes of data that are held in memory at once; larger archives are streamed. None for 4 GB, for more where all
+        data then fit and half of the free memory holds them, and for less where 4 GB are not free
+        (`sdaxr.prior.budget`). It decides which windows are drawn together: where the data do not fit into an eighth of
+        it, another number is like another seed, and so are other chunks where the data are streamed.
     validate_every
         Steps between two validations; each is followed by a checkpoint.
     checkpoint_minutes
@@ -147,7 +149,7 @@ class Optimisation(Options):
     weighting: str = "uniform"
     precision: str = "auto"
     compile: bool = False
-    memory: Positive = 4e9
+    memory: Positive | None = None
     validate_every: Annotated[int, Meta(ge=1)] = 500
     checkpoint_minutes: Positive = 1.0
 

@@ -24,8 +24,9 @@ from sdaxr.operators.base import Operator
 from sdaxr.prior.assembly import assemble
 from sdaxr.prior.augmentation import Augmentation
 from sdaxr.prior.blanket import beyond_window
-from sdaxr.prior.blocks import stretches
-from sdaxr.prior.checkpoint import belongs
+from sdaxr.prior.blocks import needed_bytes, stretches
+from sdaxr.prior.budget import data_budget
+from sdaxr.prior.checkpoint import belongs, recorded_memory
 from sdaxr.prior.eofs import Eofs
 from sdaxr.prior.files import Prior, open_prior
 from sdaxr.prior.gaps import filled
@@ -202,7 +203,10 @@ def train(
     patches = Patches.of(layout, known.patches)
     seen = layout if patches is None else patches.tile
     settings = settings.for_layout(seen, parts[0][moving[0]].size // max(1, int(np.prod(layout.shape))), target)
-    windows, held_out = _windows(parts, layout, settings, target, patches)
+    memory = settings.optimisation.memory
+    if memory is None:
+        memory = data_budget(needed_bytes(parts[0], layout), target, recorded_memory(checkpoint))
+    windows, held_out = _windows(parts, layout, settings, target, patches, memory)
     about = settings.to_dict() | {"augment": augmentation.to_file(), "data": fingerprint(data, layout)}
     if layout.parameters and settings.parameterisation not in WITH_MODES and layout.mask is None:
         about["shared_noise"] = True if before is None else before.metadata.get("shared_noise", False)
@@ -262,10 +266,10 @@ def _sizes(data: xr.Dataset, variable: xr.DataArray, patches: Mapping[str, int])
 
 def _windows(
     parts: tuple[xr.Dataset, xr.Dataset], layout: StateLayout, settings: Settings, device: torch.device,
-    patches: Patches | None,
+    patches: Patches | None, memory: float,
 ) -> tuple[Windows, Windows]:  # fmt: skip
     """Windows of the training and of the validation; the latter as the data have them, neither shifted nor flipped."""
-    memory, statistics, seed = settings.optimisation.memory, settings.statistics, settings.seed
+    statistics, seed = settings.statistics, settings.seed
     windows = Windows(
         parts[0], layout, settings.window, seed=seed, homogeneous=statistics.homogeneous,
         symmetries=statistics.symmetries, patches=patches, memory=memory, batch=settings.batch, device=device,

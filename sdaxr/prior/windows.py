@@ -94,6 +94,7 @@ class Windows:
         self.device = device
         self.length = length
         self.seed = seed
+        self.memory = memory
         self.blocks = Blocks(data, layout, length, memory)
         self._known = layout.context_array if patches is None else patches.fields
         # One for all windows, except where it has cycles: then the buffer holds that of every state.
