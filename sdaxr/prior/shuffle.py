@@ -7,6 +7,7 @@ holds depends on the seed and on the number of the batch alone: a run that was k
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -17,6 +18,8 @@ import torch
 from torch import Tensor
 
 from sdaxr.prior.blocks import Block, Blocks
+
+_log = logging.getLogger(__name__)
 
 # Fraction of the memory that the buffer has where data are streamed; the rest is for reading.
 _SHARE = 3 / 4
@@ -119,9 +122,13 @@ class Shuffled:
         """Have a block in its place, now."""
         place = number % self._places
         if self._numbers.get(place) == number:
-            if place in self._reading:
+            if place not in self._reading:
+                return
+            try:
                 self._reading.pop(place).result()
-            return
+                return
+            except Exception as error:  # a place with half of a block is none
+                _log.info("a block is read again: %s", error)
         self._await()  # Another block may be on its way to the same place.
         self._numbers.pop(place, None)
         self._read(number)
