@@ -17,6 +17,7 @@ from statistics import median
 import click
 import numpy as np
 import torch
+import xarray as xr
 import zarr
 from report import report
 
@@ -27,6 +28,7 @@ from sdaxr.prior.run import TrainingRun
 from sdaxr.prior.settings import Settings
 from sdaxr.prior.sizes import Sizes
 from sdaxr.prior.windows import Windows
+from sdaxr.states.fields import StateLayout
 from sdaxr.states.infer import infer_layout
 
 # Variables, sizes of the grid, and states of a trajectory.
@@ -78,7 +80,10 @@ def archive(path: Path, variables: tuple[str, ...], shape: tuple[int, ...], stat
 def measure(path: Path, size: float, seconds: float, turns: int, batch: int | None, device: str) -> dict:
     """One row: both rates, and their ratio in neighbouring turns."""
     target = choose_device(device)
-    runs = {"in memory": run(path, 2 * size, batch, target), "streamed": run(path, size / LARGER, batch, target)}
+    data = sdaxr.open_archive(path)
+    layout = infer_layout(data)
+    budgets = {"in memory": 2 * size, "streamed": size / LARGER}
+    runs = {name: run(data, layout, memory, batch, target) for name, memory in budgets.items()}
     assert [each.windows.streams for each in runs.values()] == [False, True]
     for each in runs.values():
         rate(each, seconds / 3)  # the first buffers and plans
@@ -106,10 +111,8 @@ def measure(path: Path, size: float, seconds: float, turns: int, batch: int | No
     }
 
 
-def run(path: Path, memory: float, batch: int | None, device: torch.device) -> TrainingRun:
+def run(data: xr.Dataset, layout: StateLayout, memory: float, batch: int | None, device: torch.device) -> TrainingRun:
     """A training that has not begun; its modes are measured roughly, which changes no time."""
-    data = sdaxr.open_archive(path)
-    layout = infer_layout(data)
     sizes = Sizes(layout.shape, data.sizes["time"] * data.sizes["trajectory"], data.sizes["time"])
     settings = Settings.choose(
         sizes=sizes, device=device, window=None, network="auto", parameterisation="auto", statistics=None,

@@ -33,12 +33,12 @@ def test_streamed_windows_are_valid_and_cover_everything() -> None:
     data, layout = numbered(6, 40)
     windows = Windows(data, layout, 7, seed=0, memory=4 * 16 * 8, batch=32)
     assert windows.streams
-    seen = [windows.batch(n, 32)[0] for n in range(140)]
+    seen = [windows.batch(n, 32)[0] for n in range(560)]
     assert_stretches(layout, np.concatenate(seen))
     firsts = {round(float(s)) for batch in seen for s in physical(layout, batch)[:, 0]}
     assert firsts == {1000 * i + t for i in range(6) for t in range(34)}  # every window of every trajectory
     again = Windows(data, layout, 7, seed=0, memory=4 * 16 * 8, batch=32)
-    for number in (100, 9, 139, 0):  # as of runs that go on from a checkpoint
+    for number in (100, 9, 559, 0):  # as of runs that go on from a checkpoint
         np.testing.assert_array_equal(again.batch(number, 32)[0], seen[number])
 
 
@@ -94,7 +94,7 @@ def test_no_window_crosses_a_gap(memory: float, caplog: pytest.LogCaptureFixture
     kept = data.isel(time=[*range(20), *range(24, 45), *range(50, 60)])
     layout = infer_layout(kept)
     windows = Windows(kept, layout, 7, seed=0, memory=memory, batch=32)
-    seen = [windows.batch(n, 32)[0] for n in range(140)]
+    seen = [windows.batch(n, 32)[0] for n in range(560)]
     assert_stretches(layout, np.concatenate(seen))
     firsts = {round(float(s)) % 1000 for batch in seen for s in physical(layout, batch)[:, 0]}
     assert firsts == {*range(14), *range(24, 39), *range(50, 54)}
