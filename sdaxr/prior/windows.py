@@ -30,9 +30,9 @@ _log = logging.getLogger(__name__)
 _SAMPLE, _REFERENCE = 2**27, 2**16
 # Windows in one batch of those that are drawn for the modes.
 _SAMPLE_BATCH = 16
-# How often a number is drawn before its block makes place for another one. A step of a large GPU draws 300 MB a second,
-# and decoding is no faster; with other noise, and beside other windows, a second draw is nearly as good as the first.
-_DRAWS = 4
+# How often a number is drawn before its block makes place for another one. Steps of a large GPU draw 400 MB a second, and
+# decoding is slower: there, other noise and other neighbours make more of the same states.
+_DRAWS = {"cpu": 4, "gpu": 16}
 _CPU = torch.device("cpu")
 
 
@@ -59,7 +59,8 @@ class Windows:
         Bytes of data that are held at once.
     batch
         Windows of a batch of the training, after which blocks are renewed where the data do not fit into memory: one
-        stays until four times as many numbers have been drawn of it as it has. None: the first blocks stay.
+        stays until 4 times as many numbers have been drawn of it as it has, or 16 times on a GPU. None: the first
+        blocks stay.
     device
         Where the buffer is, and the windows.
 
@@ -224,10 +225,11 @@ class Windows:
         return states, context
 
     def _renewed(self, batch: int) -> Fraction:
-        """Blocks that are renewed after each batch: a fourth of the numbers in it, at most the whole buffer."""
+        """Blocks that are renewed after each batch, at most the whole buffer."""
         blocks, domain = self.blocks, math.prod(self.layout.shape)
         drawn = batch * self.length * (domain if self.patches is None else math.prod(self.patches.tile.shape))
-        return min(Fraction(drawn * len(blocks), _DRAWS * blocks.starts * domain), Fraction(self._buffer.used))
+        times = _DRAWS["cpu" if self.device.type == "cpu" else "gpu"]
+        return min(Fraction(drawn * len(blocks), times * blocks.starts * domain), Fraction(self._buffer.used))
 
 
 def split(data: xr.Dataset, least: int) -> tuple[xr.Dataset, xr.Dataset]:
