@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_bytes
@@ -54,16 +54,19 @@ def belongs(path: Location, run: TrainingRun) -> bool:
     return "settings" in metadata and not _differing(metadata, run)
 
 
-def recorded_memory(path: Location) -> float | None:
-    """Bytes of data that the run of the checkpoint at ``path`` held at once; None if there is no such checkpoint."""
+def recorded(path: Location) -> dict[str, Any]:
+    """What the run of the checkpoint at ``path`` chose by the memory of its machine: ``memory`` and ``batch``.
+
+    Without such a checkpoint there is nothing in it.
+    """
     if not path.exists():
-        return None
+        return {}
     try:
         with local_copy(path) as copy, safe_open(copy, framework="pt") as file:
-            progress = json.loads((file.metadata() or {})["progress"])
-            return float(progress["memory"])
+            about = {key: json.loads(value) for key, value in (file.metadata() or {}).items()}
+        return {"memory": float(about["progress"]["memory"]), "batch": int(about["settings"]["optimisation"]["batch"])}
     except (OSError, SafetensorError, KeyError, ValueError, TypeError):
-        return None
+        return {}
 
 
 def load(path: Location, run: TrainingRun) -> bool:

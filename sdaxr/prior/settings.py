@@ -228,11 +228,19 @@ class Settings:
         found._check(windowed)
         return found
 
-    def for_layout(self, layout: StateLayout, states: int, device: torch.device) -> Settings:
+    def inputs(self, layout: StateLayout) -> Inputs:
+        """What the network sees at most: it may see the filtered states, too."""
+        context = layout.context_channels + layout.channels
+        return Inputs(layout.channels, context, self.window, layout.periodic)
+
+    def for_layout(
+        self, layout: StateLayout, states: int, device: torch.device, recorded: int | None = None
+    ) -> Settings:
         """The settings for the states of a layout, or of a patch of it, each ``"auto"`` replaced by what it stands for.
 
         Fields of periodic domains have Fourier modes, other fields have EOFs. With a few ``states`` these have cosines:
-        covariances cannot be measured. The batch is one that fits the network and the device.
+        covariances cannot be measured. The batch is the ``recorded`` one of a run that goes on, else one that fits the
+        network and the device.
 
         Raises
         ------
@@ -255,10 +263,8 @@ class Settings:
         statistics = replace(self.statistics, cycles=layout.cycles, normalise=normalise)
         optimisation = self.optimisation
         if optimisation.batch is None:
-            # The network may also see the filtered states.
-            channels, context = layout.channels, layout.context_channels + layout.channels
-            inputs = Inputs(channels, context, self.window, layout.periodic)
-            optimisation = replace(optimisation, batch=batch_of(self.network, inputs, layout.shape, device))
+            batch = batch_of(self.network, self.inputs(layout), layout.shape, device, optimisation.precision)
+            optimisation = replace(optimisation, batch=batch if recorded is None else recorded)
         return replace(self, parameterisation=chosen, statistics=statistics, optimisation=optimisation)
 
     @property

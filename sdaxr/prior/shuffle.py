@@ -105,6 +105,16 @@ class Shuffled:
         """Whether gaps are filled."""
         return self._fill is not None
 
+    @property
+    def untaken(self) -> float:
+        """Bytes of the buffer that are not in memory yet, with gaps filled where there are any."""
+        if self._storage is not None:
+            return 0.0
+        blocks = self._blocks
+        # Of a place, what the longest block has.
+        states = self._places * blocks.states / len(blocks) if blocks.streams else blocks.states
+        return float(states * blocks.state_bytes * (1 + blocks.layout.gappy))
+
     def at(self, first: int) -> Buffer:
         """The buffer with the blocks ``first`` to ``first + used - 1`` of the random order."""
         first = first if self._renewed else 0

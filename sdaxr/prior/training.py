@@ -25,8 +25,8 @@ from sdaxr.prior.assembly import assemble
 from sdaxr.prior.augmentation import Augmentation
 from sdaxr.prior.blanket import beyond_window
 from sdaxr.prior.blocks import needed_bytes, stretches
-from sdaxr.prior.budget import data_budget
-from sdaxr.prior.checkpoint import belongs, recorded_memory
+from sdaxr.prior.budget import TrainingMemory, check_memory, data_budget
+from sdaxr.prior.checkpoint import belongs, recorded
 from sdaxr.prior.eofs import Eofs
 from sdaxr.prior.files import Prior, open_prior
 from sdaxr.prior.gaps import filled
@@ -202,11 +202,14 @@ def train(
     layout = layout if before is None else _layout_of(before, layout)
     patches = Patches.of(layout, known.patches)
     seen = layout if patches is None else patches.tile
-    settings = settings.for_layout(seen, parts[0][moving[0]].size // max(1, int(np.prod(layout.shape))), target)
+    before_kill = recorded(checkpoint)
+    states = parts[0][moving[0]].size // max(1, int(np.prod(layout.shape)))
+    settings = settings.for_layout(seen, states, target, before_kill.get("batch"))
     memory = settings.optimisation.memory
     if memory is None:
-        memory = data_budget(needed_bytes(parts[0], layout), target, recorded_memory(checkpoint))
+        memory = data_budget(needed_bytes(parts[0], layout), target, before_kill.get("memory"))
     windows, held_out = _windows(parts, layout, settings, target, patches, memory)
+    check_memory(TrainingMemory.of(settings, seen, windows, held_out, target), target)
     about = settings.to_dict() | {"augment": augmentation.to_file(), "data": fingerprint(data, layout)}
     if layout.parameters and settings.parameterisation not in WITH_MODES and layout.mask is None:
         about["shared_noise"] = True if before is None else before.metadata.get("shared_noise", False)

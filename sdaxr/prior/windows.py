@@ -30,8 +30,8 @@ _log = logging.getLogger(__name__)
 _SAMPLE, _REFERENCE = 2**27, 2**16
 # Windows in one batch of those that are drawn for the modes.
 _SAMPLE_BATCH = 16
-# How often a number is drawn before its block makes place for another one. Steps of a large GPU draw 400 MB a second, and
-# decoding is slower: there, other noise and other neighbours make more of the same states.
+# How often a number is drawn before its block makes place for another one. Steps of a large GPU draw 400 MB a second,
+# and decoding is slower: there, other noise and other neighbours make more of the same states.
 _DRAWS = {"cpu": 4, "gpu": 16}
 _CPU = torch.device("cpu")
 
@@ -117,6 +117,11 @@ class Windows:
     def filled(self) -> bool:
         """Whether gaps are filled."""
         return self._buffer.filled
+
+    @property
+    def untaken(self) -> float:
+        """Bytes of the buffer that are not in memory yet."""
+        return self._buffer.untaken
 
     def batch(self, number: int, size: int) -> tuple[Tensor, Tensor]:
         """Windows of batch ``number``.
