@@ -26,9 +26,10 @@ _COPIES = 5
 _SAVED = 8
 # On a CPU, what reading and normalising takes beside the buffers, at most and in copies of the data; and the libraries
 # of convolutions.
-_READING, _READ, _LIBRARIES = 1e8, 5, 7e7
-# EOFs: rows of a covariance that is not held as a whole, copies of rows and of states (`sdaxr.prior.decomposition`).
-_WHOLE, _ROWS, _ROW_COPIES, _STATE_COPIES = 16_000, 8_000, 4.5, 7
+_READING, _READ, _LIBRARIES = 7e7, 5, 7e7
+# EOFs: up to so many points all eigenvectors are computed, up to so many the covariance is held as a whole, and beyond
+# them so many rows of it (`sdaxr.prior.decomposition`); copies of the first, of the others, and of the states.
+_DIRECT, _WHOLE, _ROWS, _DIRECT_COPIES, _ROW_COPIES, _STATE_COPIES = 2500, 16_000, 8_000, 19, 4.5, 7
 # Most numbers that they are measured on (`Windows.series`).
 _SAMPLED = 2**27
 # Error of the estimate; beyond it the training cannot fit.
@@ -154,4 +155,5 @@ def _eofs_bytes(states: int, layout: StateLayout) -> float:
     points = layout.channels * int(torch.Size(layout.shape).numel())
     measured = min(states, _SAMPLED // points)
     rows = points if points <= _WHOLE else _ROWS
-    return 4.0 * points * (_STATE_COPIES * measured + _ROW_COPIES * rows)
+    copies = _DIRECT_COPIES if points <= _DIRECT else _ROW_COPIES
+    return 4.0 * points * (_STATE_COPIES * measured + copies * rows)
