@@ -23,7 +23,7 @@ from report import report
 import sdaxr
 from sdaxr import operators as op
 from sdaxr.posterior.likelihood import GaussianObservation
-from sdaxr.posterior.memory import peak_bytes
+from sdaxr.prior.memory import peak_bytes
 
 LENGTHS = {"vectors": (64, 256, 1024, 4096), "fields": (32, 128, 1024)}
 # An assimilation with few levels: what it takes beside the evaluations shows in its memory, not in its quality.

@@ -18,8 +18,8 @@ from phase import Phase
 
 import sdaxr
 from sdaxr.inference.problem import Problem
-from sdaxr.posterior.memory import peak_bytes
 from sdaxr.prior.hardware import choose_device
+from sdaxr.prior.memory import peak_bytes
 from sdaxr.schema import OptionError
 
 HERE = Path(__file__).resolve().parent

@@ -19,9 +19,9 @@ from phase import Phase
 
 import sdaxr
 from sdaxr.posterior.execution import sample_batch
-from sdaxr.posterior.memory import peak_bytes
 from sdaxr.posterior.samplers.noise import member_noise
 from sdaxr.prior.files import Prior
+from sdaxr.prior.memory import peak_bytes
 
 LENGTHS = (1250, 2500, 5000, 10_000)
 # In a rehearsal no shorter: a trajectory of up to 160 states is one piece (`sdaxr.prior.blanket`), which grows with it.

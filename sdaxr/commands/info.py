@@ -100,7 +100,7 @@ def _cost_of_modes(prior: Prior) -> dict[str, str]:
     """What the filter of the Gaussian process takes for one window on the CPU, measured here; nothing without modes."""
     import torch
 
-    from sdaxr.posterior.memory import peak_bytes
+    from sdaxr.prior.memory import peak_bytes
 
     modes, layout, length = prior.network.modes, prior.layout, int(prior.metadata["window"])
     if modes is None:

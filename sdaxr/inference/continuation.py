@@ -17,6 +17,7 @@ import xarray as xr
 from tqdm.auto import tqdm
 
 from sdaxr.inference.lead_time import check_times, labels, provenance
+from sdaxr.inference.remaining import telling
 from sdaxr.posterior.covariance.unresolved import UnresolvedVariance
 from sdaxr.posterior.execution import batch_size
 from sdaxr.posterior.guidance.base import ScoreMethod
@@ -29,6 +30,9 @@ from sdaxr.prior.files import Prior
 from sdaxr.prior.hardware import choose_device
 from sdaxr.schema import TIME, OptionError, check_positive
 from sdaxr.states.parameters import warn_of_residuals
+
+# Copies of the states of a forecast that are held at once, in float32.
+_HELD = 3
 
 
 @dataclass(frozen=True)
@@ -129,12 +133,14 @@ class PriorForecast:
         parts = [part for part in parts if set(part) & set(waiting)]
         layout, ahead = self.prior.layout, self.times[self.known.shape[1] :][: self.steps]
         evaluations = algorithm.evaluations * len(blocks(self.known.shape[1], self.steps, held, new))
-        with tqdm(total=evaluations * sum(map(len, parts)), disable=not progress, desc="forecasting") as bar:
+        total = evaluations * sum(map(len, parts))
+        with tqdm(total=total, disable=not progress, desc="forecasting") as bar:
+            tick = telling(bar.update, total, what="forecast")
             for part in parts:
                 drawn = extend(
                     self._denoiser_at, self.known[part.start : part.stop], self.steps, context=held, block=new,
                     sampler=algorithm, method=self.method, error=self.error, variance=self.variance,
-                    parameters=self._still, seed=self.seed, members=part, tick=bar.update,
+                    parameters=self._still, seed=self.seed, members=part, tick=tick,
                 )  # fmt: skip
                 warn_of_residuals(layout, drawn.cpu().numpy())
                 for member, state in zip(part, drawn.cpu().numpy(), strict=True):
@@ -154,7 +160,9 @@ class PriorForecast:
         length = self.context + self.block
         likelihood = observe_states(self.known, self.error, self.variance, parameters=self._still)
         guided = self.method.guide(self._denoiser_at(0, length), [likelihood])
-        return batch_size(guided, (length, *self.known.shape[2:]), len(self.known), self.known.device)
+        # The states of a part, normalised, as they go on and in physical units.
+        held = _HELD * self.steps * self.known[0, 0].nbytes
+        return batch_size(guided, (length, *self.known.shape[2:]), len(self.known), self.known.device, held=held)
 
 
 def last_states(prior: Prior, data: xr.Dataset, count: int) -> np.ndarray:

@@ -31,6 +31,7 @@ from sdaxr.archives.members import Part
 from sdaxr.archives.paths import Location
 from sdaxr.archives.workers import active_client, free_on_workers, map_units, send, worker_count
 from sdaxr.inference.problem import Problem
+from sdaxr.inference.remaining import telling
 from sdaxr.posterior.execution import batch_size, sample_batch
 from sdaxr.posterior.linear import Likelihood
 from sdaxr.posterior.modes import ENOUGH, Agreement, agreement, stray
@@ -229,8 +230,9 @@ class _Drawing:
     def _in_process(self, problem: Problem, batches: list[range], how: _How) -> Iterator[Drawn]:
         total = sum(map(len, batches)) * problem.algorithm.evaluations
         with tqdm(total=total, disable=not self.progress or not batches, desc="assimilating", unit="evaluation") as bar:
+            tick = telling(bar.update, total, what="assimilation")
             for number in range(len(batches)):
-                yield draw_batch(number, problem, batches, *how, bar.update)
+                yield draw_batch(number, problem, batches, *how, tick)
 
     def _on_workers(self, client: Any, problem: Problem, batches: list[range], how: _How) -> Iterator[Drawn]:
         # The problem is sent once; as a plain argument, the observations would be sent with every batch.

@@ -9,16 +9,18 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from sdaxr.posterior.memory import peak_bytes
 from sdaxr.posterior.samplers.noise import member_noise
 from sdaxr.posterior.samplers.predictor_corrector import Algorithm, Noise
-from sdaxr.prior.hardware import free_bytes
+from sdaxr.prior.hardware import free_bytes, taken_bytes
+from sdaxr.prior.memory import peak_bytes
 from sdaxr.schema import DivergenceError, OptionError
 
 _log = logging.getLogger(__name__)
 
 # Most bytes that a batch may take on a CPU, however much memory is free.
 CPU_BUDGET = 1.5e9
+# Half as much again for the work space of convolutions and the gaps between tensors, which the peak leaves out.
+_SPACE = 1.5
 
 
 class Guided(Protocol):
@@ -122,9 +124,17 @@ def sample_batch(
 
 
 def batch_size(
-    guided: Guided, shape: Sequence[int], members: int, device: torch.device, *, free: float | None = None
+    guided: Guided,
+    shape: Sequence[int],
+    members: int,
+    device: torch.device,
+    *,
+    free: float | None = None,
+    held: float = 0.0,
 ) -> int:
     """Number of members that fit in memory at once, from the memory of one evaluation for one member.
+
+    How much the process takes at most is logged.
 
     Parameters
     ----------
@@ -139,6 +149,8 @@ def batch_size(
     free
         Free bytes where the batches are computed. Default: those of this process
         (`sdaxr.prior.hardware.free_bytes`).
+    held
+        Bytes of each member of a batch beside the evaluation.
 
     Raises
     ------
@@ -147,16 +159,20 @@ def batch_size(
     """
     one = guided.select(torch.tensor([0]))
     one(torch.zeros(1, *shape, device=device), 1.0)  # What is computed once is not counted.
-    each = max(peak_bytes(lambda: one(torch.zeros(1, *shape, device=device), 1.0)), 1)
+    taken = taken_bytes(device)
+    each = max(peak_bytes(lambda: one(torch.zeros(1, *shape, device=device), 1.0)), 1) + held / _SPACE
     free = free_bytes(device) if free is None else free
     if each > free:
         raise OptionError(
             f"one member of {shape[0]} states takes {each / 1e9:.2g} GB, found {free / 1e9:.2g} GB free on {device}, "
             "expected as much; take fewer states at once (cycle), a smaller network, or a machine with more memory"
         )
-    # Half as much again for the work space of convolutions and the gaps between tensors, which the peak leaves out;
-    # and a part of the free memory, because other processes need some of it, too.
+    # A part of the free memory, because other processes need some of it, too.
     room = 0.6 * free if device.type == "cuda" else min(CPU_BUDGET, 0.5 * free)
-    size = max(1, min(members, int(room // (1.5 * each))))
-    _log.info("%d members a batch, about %.2f GB; %.2f GB are free", size, 1.5 * size * each / 1e9, free / 1e9)
+    size = max(1, min(members, int(room // (_SPACE * each))))
+    batch = _SPACE * size * each
+    _log.info(
+        "%d members a batch, about %.2f GB; about %.3g GB at most, %.2f GB are free",
+        size, batch / 1e9, (taken + batch) / 1e9, free / 1e9,
+    )  # fmt: skip
     return size

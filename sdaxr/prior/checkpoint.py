@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_bytes
@@ -38,7 +38,7 @@ def save(path: Location, run: TrainingRun) -> None:
     for index, moments in run.optimiser.state_dict()["state"].items():
         tensors |= {f"optimiser.{index}.{k}": moments[k] for k in _MOMENTS}
     progress = {"step": run.step, "seconds": run.seconds, "running": float(run.running), "history": run.history}
-    progress |= {"floor": run.floor}
+    progress |= {"floor": run.floor, "memory": run.windows.memory}
     metadata = {"progress": json.dumps(progress), "settings": _identity(run)}
     with written_whole(path, overwrite=True) as unfinished:
         unfinished.write_bytes(to_bytes({k: t.detach().cpu().contiguous() for k, t in tensors.items()}, metadata))
@@ -68,6 +68,21 @@ def progress_of(path: Location) -> tuple[int, float]:
             return int(known["step"]), float(known["seconds"])
     except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
         raise ArchiveError(f"'{path}' is no checkpoint of sdaxr; move it away, or choose another store") from error
+
+
+def recorded(path: Location) -> dict[str, Any]:
+    """What the run of the checkpoint at ``path`` chose by the memory of its machine: ``memory`` and ``batch``.
+
+    Without such a checkpoint there is nothing in it.
+    """
+    if not path.exists():
+        return {}
+    try:
+        with local_copy(path) as copy, safe_open(copy, framework="pt") as file:
+            about = {key: json.loads(value) for key, value in (file.metadata() or {}).items()}
+        return {"memory": float(about["progress"]["memory"]), "batch": int(about["settings"]["optimisation"]["batch"])}
+    except (OSError, SafetensorError, KeyError, ValueError, TypeError):
+        return {}
 
 
 def load(path: Location, run: TrainingRun) -> bool:

@@ -56,3 +56,12 @@ def free_bytes(device: torch.device) -> float:
 
     allowed = system.memory_limit() - psutil.Process().memory_info().rss
     return float(max(0, min(psutil.virtual_memory().available, allowed)))
+
+
+def taken_bytes(device: torch.device) -> float:
+    """Bytes that this process has on a device."""
+    if device.type == "cuda":
+        return float(torch.cuda.memory_allocated(device))
+    import psutil
+
+    return float(psutil.Process().memory_info().rss)

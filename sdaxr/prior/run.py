@@ -44,6 +44,8 @@ _VALIDATED = 4
 _PATIENCE = 20
 # Seconds after which a run without a progress bar says first, and then again, how far it is.
 _FIRST_WORD, _PAUSE = 5.0, 60.0
+# Steps after which it is said how long a run takes; the first ones are slower.
+_TIMED = 3
 # Of the minutes, for all but the file.
 _MOST = 0.98
 # Of the time that the end of a run takes by the longest validation: on a machine that others use it varies.
@@ -136,6 +138,7 @@ class TrainingRun:
         bar = tqdm(total=1.0, initial=self.done, disable=not progress, desc="training", bar_format=_BAR)
         entered = saved = spoken = time.monotonic()
         before, first, last, pause = self.done, self.step, self.step, _FIRST_WORD
+        begun = before
         every = 1 if self.device.type == "cpu" else _READ
         while self.done < 1 or (self.step == 0 and self.settings.steps != 0):
             loss = self.update()
@@ -155,12 +158,11 @@ class TrainingRun:
                 _log.info("step %d: training loss %.4f, validation loss %.4f", *self.history[-1].values())
                 if self.early and self.history[-1] is self._lowest():
                     self.best = {k: v.detach().clone() for k, v in self.averaged.state_dict().items()}
+            if self.step == first + max(_TIMED, every):
+                _log.info("a step takes %.2g s: about %.0f s to go", self.pace, self._to_go(now - entered, begun))
             if not progress and now - spoken > pause:
-                rate, left = (self.step - last) / (now - spoken), (1 - self.done) / max(self.done - before, 1e-9)
-                _log.info(
-                    "step %d: loss %.4f, %.3g steps/s, about %.0f s left",
-                    self.step, self.running, rate, left * (now - spoken) + self._closing(),
-                )  # fmt: skip
+                rate, left = (self.step - last) / (now - spoken), self._to_go(now - spoken, before)
+                _log.info("step %d: loss %.4f, %.3g steps/s, about %.0f s left", self.step, self.running, rate, left)
                 spoken, before, last, pause = now, self.done, self.step, _PAUSE
             if validating or due:
                 checkpoint.save(path, self)
@@ -264,6 +266,10 @@ class TrainingRun:
         # The decay is small at first: the initial weights are soon forgotten.
         decay = min(self.settings.optimisation.ema, (1 + self.step) / (10 + self.step))
         torch._foreach_lerp_(list(self.averaged.parameters()), list(self.model.parameters()), 1 - decay)
+
+    def _to_go(self, seconds: float, before: float) -> float:
+        """Seconds to the end of a run that has come from ``before`` to where it is in so many ``seconds``."""
+        return (1 - self.done) / max(self.done - before, 1e-9) * seconds + self._closing()
 
     def _closing(self) -> float:
         """Seconds from the last step to the end: one more step, the last validation and the share of the network."""

@@ -125,8 +125,10 @@ class Optimisation(Options):
     compile
         Compile the loss with ``torch.compile``; pays on long runs.
     memory
-        Bytes of data that are held in memory at once; larger archives are streamed. It decides which windows are drawn
-        together: where the data do not fit into an eighth of it, another number is like another seed.
+        Bytes of data that are held in memory at once; larger archives are streamed. None for 4 GB, for more where all
+        data then fit and half of the free memory holds them, and for less where 4 GB are not free
+        (`sdaxr.prior.budget`). It decides which windows are drawn together: where the data do not fit into an eighth of
+        it, another number is like another seed, and so are other chunks where the data are streamed.
     validate_every
         Steps between two validations; each is followed by a checkpoint.
     checkpoint_minutes
@@ -147,7 +149,7 @@ class Optimisation(Options):
     weighting: str = "uniform"
     precision: str = "auto"
     compile: bool = False
-    memory: Positive = 4e9
+    memory: Positive | None = None
     validate_every: Annotated[int, Meta(ge=1)] = 500
     checkpoint_minutes: Positive = 1.0
 
@@ -226,11 +228,19 @@ class Settings:
         found._check(windowed)
         return found
 
-    def for_layout(self, layout: StateLayout, states: int, device: torch.device) -> Settings:
+    def inputs(self, layout: StateLayout) -> Inputs:
+        """What the network sees at most: it may see the filtered states, too."""
+        context = layout.context_channels + layout.channels
+        return Inputs(layout.channels, context, self.window, layout.periodic)
+
+    def for_layout(
+        self, layout: StateLayout, states: int, device: torch.device, recorded: int | None = None
+    ) -> Settings:
         """The settings for the states of a layout, or of a patch of it, each ``"auto"`` replaced by what it stands for.
 
         Fields of periodic domains have Fourier modes, other fields have EOFs. With a few ``states`` these have cosines:
-        covariances cannot be measured. The batch is one that fits the network and the device.
+        covariances cannot be measured. The batch is the ``recorded`` one of a run that goes on, else one that fits the
+        network and the device.
 
         Raises
         ------
@@ -253,10 +263,8 @@ class Settings:
         statistics = replace(self.statistics, cycles=layout.cycles, normalise=normalise)
         optimisation = self.optimisation
         if optimisation.batch is None:
-            # The network may also see the filtered states.
-            channels, context = layout.channels, layout.context_channels + layout.channels
-            inputs = Inputs(channels, context, self.window, layout.periodic)
-            optimisation = replace(optimisation, batch=batch_of(self.network, inputs, layout.shape, device))
+            batch = batch_of(self.network, self.inputs(layout), layout.shape, device, optimisation.precision)
+            optimisation = replace(optimisation, batch=batch if recorded is None else recorded)
         return replace(self, parameterisation=chosen, statistics=statistics, optimisation=optimisation)
 
     @property

@@ -24,7 +24,9 @@ from sdaxr.operators.base import Operator
 from sdaxr.prior.assembly import assemble
 from sdaxr.prior.augmentation import Augmentation
 from sdaxr.prior.blanket import beyond_window
-from sdaxr.prior.checkpoint import belongs
+from sdaxr.prior.blocks import needed_bytes, stretches
+from sdaxr.prior.budget import TrainingMemory, check_memory, data_budget
+from sdaxr.prior.checkpoint import belongs, recorded
 from sdaxr.prior.eofs import Eofs
 from sdaxr.prior.files import Prior, open_prior
 from sdaxr.prior.gaps import filled
@@ -37,7 +39,7 @@ from sdaxr.prior.preconditioning import WITH_MODES, DenoisingNetwork
 from sdaxr.prior.run import TrainingRun
 from sdaxr.prior.settings import Optimisation, Settings, Statistics
 from sdaxr.prior.sizes import Sizes
-from sdaxr.prior.windows import Windows, split, stretches
+from sdaxr.prior.windows import Windows, split
 from sdaxr.schema import TIME, ArchiveError, DataError, OptionError
 from sdaxr.states.axes import ensemble_dimension, space_dimensions
 from sdaxr.states.fields import StateLayout
@@ -200,8 +202,14 @@ def train(
     layout = layout if before is None else _layout_of(before, layout)
     patches = Patches.of(layout, known.patches)
     seen = layout if patches is None else patches.tile
-    settings = settings.for_layout(seen, parts[0][moving[0]].size // max(1, int(np.prod(layout.shape))), target)
-    windows, held_out = _windows(parts, layout, settings, target, patches)
+    before_kill = recorded(checkpoint)
+    states = parts[0][moving[0]].size // max(1, int(np.prod(layout.shape)))
+    settings = settings.for_layout(seen, states, target, before_kill.get("batch"))
+    memory = settings.optimisation.memory
+    if memory is None:
+        memory = data_budget(needed_bytes(parts[0], layout), target, before_kill.get("memory"))
+    windows, held_out = _windows(parts, layout, settings, target, patches, memory)
+    check_memory(TrainingMemory.of(settings, seen, windows, held_out, target), target)
     about = settings.to_dict() | {"augment": augmentation.to_file(), "data": fingerprint(data, layout)}
     if layout.parameters and settings.parameterisation not in WITH_MODES and layout.mask is None:
         about["shared_noise"] = True if before is None else before.metadata.get("shared_noise", False)
@@ -261,13 +269,13 @@ def _sizes(data: xr.Dataset, variable: xr.DataArray, patches: Mapping[str, int])
 
 def _windows(
     parts: tuple[xr.Dataset, xr.Dataset], layout: StateLayout, settings: Settings, device: torch.device,
-    patches: Patches | None,
+    patches: Patches | None, memory: float,
 ) -> tuple[Windows, Windows]:  # fmt: skip
     """Windows of the training and of the validation; the latter as the data have them, neither shifted nor flipped."""
-    memory, statistics, seed = settings.optimisation.memory, settings.statistics, settings.seed
+    statistics, seed = settings.statistics, settings.seed
     windows = Windows(
         parts[0], layout, settings.window, seed=seed, homogeneous=statistics.homogeneous,
-        symmetries=statistics.symmetries, patches=patches, memory=memory, device=device,
+        symmetries=statistics.symmetries, patches=patches, memory=memory, batch=settings.batch, device=device,
     )  # fmt: skip
     held_out = Windows(
         parts[1], layout, settings.window, seed=seed + 1, patches=patches, memory=memory / 4, device=device

@@ -1,18 +1,15 @@
 """Windows of states for the training, drawn from memory or streamed from disk.
 
-A buffer of blocks (stretches of trajectories) is held in the memory of the device. Data that fit into it are read once.
-Of larger data a thread reads the next blocks while windows are drawn from the present ones. Numbers are drawn on the
-CPU, so that the windows are the same on every device.
+A buffer of blocks (stretches of trajectories) is held in the memory of the device (`sdaxr.prior.shuffle`). Numbers are
+drawn on the CPU, so that the windows are the same on every device.
 """
 
 from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
-from itertools import product
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -20,12 +17,12 @@ import torch
 import xarray as xr
 from torch import Tensor
 
+from sdaxr.prior.blocks import Blocks, stretches
 from sdaxr.prior.patches import Patches
+from sdaxr.prior.shuffle import Buffer, Shuffled
 from sdaxr.prior.symmetries import Symmetry, bind_symmetries, transform
 from sdaxr.schema import TIME, DataError, OptionError, nearest
-from sdaxr.states.axes import ensemble_dimension
 from sdaxr.states.fields import StateLayout
-from sdaxr.states.time import time_stretches
 
 _log = logging.getLogger(__name__)
 
@@ -33,30 +30,10 @@ _log = logging.getLogger(__name__)
 _SAMPLE, _REFERENCE = 2**27, 2**16
 # Windows in one batch of those that are drawn for the modes.
 _SAMPLE_BATCH = 16
+# How often a number is drawn before its block makes place for another one. Steps of a large GPU draw 400 MB a second,
+# and decoding is slower: there, other noise and other neighbours make more of the same states.
+_DRAWS = {"cpu": 4, "gpu": 16}
 _CPU = torch.device("cpu")
-
-
-@dataclass(frozen=True)
-class _Buffer:
-    """Stretches of trajectories, one after another.
-
-    Attributes
-    ----------
-    states
-        Normalised states, (state, channel, *space).
-    context
-        Context of each state, (state, context channel, *space); None where it is the same for all windows.
-    starts, lengths
-        Where each stretch begins, and the number of its states, (stretch,).
-    filled
-        The states without gaps; None where gaps stay.
-    """
-
-    states: Tensor
-    context: Tensor | None
-    starts: np.ndarray
-    lengths: np.ndarray
-    filled: Tensor | None = None
 
 
 class Windows:
@@ -79,9 +56,11 @@ class Windows:
     patches
         Patches of the states, one of which, at a random place, is cut out of each window; None for whole domains.
     memory
-        Bytes that the buffer may take.
-    renew
-        Number of batches after which the next blocks replace the buffer, where the data do not fit into memory.
+        Bytes of data that are held at once.
+    batch
+        Windows of a batch of the training, after which blocks are renewed where the data do not fit into memory: one
+        stays until 4 times as many numbers have been drawn of it as it has, or 16 times on a GPU. None: the first
+        blocks stay.
     device
         Where the buffer is, and the windows.
 
@@ -104,7 +83,7 @@ class Windows:
         symmetries: Sequence[Mapping[str, Any]] = (),
         patches: Patches | None = None,
         memory: float = 4e9,
-        renew: int = 64,
+        batch: int | None = None,
         device: torch.device = _CPU,
     ) -> None:
         longest = max(part.stop - part.start for part in stretches(data))
@@ -119,30 +98,30 @@ class Windows:
         self.device = device
         self.length = length
         self.seed = seed
-        self._blocks = _blocks(data, layout, length, memory)
+        self.memory = memory
+        self.blocks = Blocks(data, layout, length, memory)
         self._known = layout.context_array if patches is None else patches.fields
         # One for all windows, except where it has cycles: then the buffer holds that of every state.
         self._context = torch.as_tensor(self._known(data[TIME][:length])[None], device=device)
-        longest = max(block.sizes[TIME] for block in self._blocks)
-        # While one buffer is in use, the next one is being read.
-        room = max(1, int(memory / 2 // (_state_bytes(layout) * longest)))
-        self.streams = len(self._blocks) > 2 * room
-        self._per_buffer = room if self.streams else len(self._blocks)
-        self._renew = renew
-        self._reader = ThreadPoolExecutor(1) if self.streams else None
-        self._current = -1
-        self._held: _Buffer | None = None
-        self._next: tuple[int, Future[_Buffer]] | None = None
-        self._fill: Callable[[Tensor], Tensor] | None = None
+        self.streams = self.blocks.streams
+        self._buffer = Shuffled(
+            self.blocks, self._known, seed=seed, memory=memory, renewed=batch is not None, device=device
+        )
+        self._rate = Fraction(0) if batch is None else self._renewed(batch)
 
     def fill(self, fill: Callable[[Tensor], Tensor]) -> None:
         """Fill the gaps of each stretch of states (time, channel, *space), NaN where a value is missing."""
-        self._fill, self._held, self._next = fill, None, None
+        self._buffer.fill(fill)
 
     @property
     def filled(self) -> bool:
         """Whether gaps are filled."""
-        return self._fill is not None
+        return self._buffer.filled
+
+    @property
+    def untaken(self) -> float:
+        """Bytes of the buffer that are not in memory yet."""
+        return self._buffer.untaken
 
     def batch(self, number: int, size: int) -> tuple[Tensor, Tensor]:
         """Windows of batch ``number``.
@@ -155,7 +134,7 @@ class Windows:
             value is missing, unless gaps are filled; the context says where values are. With patches, *space is that
             of a patch.
         """
-        held = self._buffer(number // self._renew if self.streams else 0)
+        held = self._buffer.at(int(number * self._rate))
         draw = np.random.default_rng((self.seed, number))
         room = held.lengths - self.length + 1
         which = draw.choice(len(room), size=size, p=room / room.sum())
@@ -178,7 +157,7 @@ class Windows:
         return states, torch.cat([known.expand(size, *known.shape[1:]), seen.to(context.dtype)], dim=2)
 
     def _cut(
-        self, patches: Patches, held: _Buffer, first: np.ndarray, moves: list[tuple[Symmetry, np.ndarray]],
+        self, patches: Patches, held: Buffer, first: np.ndarray, moves: list[tuple[Symmetry, np.ndarray]],
         draw: np.random.Generator,
     ) -> tuple[Tensor, Tensor]:  # fmt: skip
         """One patch, at a random place, of each window that begins at ``first``, and its context."""
@@ -206,7 +185,7 @@ class Windows:
     @property
     def states(self) -> int:
         """Number of states that the windows are drawn from."""
-        return sum(block.sizes[TIME] for block in self._blocks)
+        return self.blocks.states
 
     def series(self) -> Iterator[Tensor]:
         """States (time, channel, *space) of consecutive times, NaN where a value is missing, at most 2^27 numbers.
@@ -214,11 +193,14 @@ class Windows:
         Of larger data these are blocks at about equal distances.
         """
         room = max(1, int(_SAMPLE // (self.layout.channels * np.prod(self.layout.shape, dtype=int))))
-        count = len(self._blocks)
-        wanted = max(1, min(count, room // max(block.sizes[TIME] for block in self._blocks)))
+        count = len(self.blocks)
+        wanted = max(1, min(count, room // max(block.states for block in self.blocks)))
         for number in np.unique(np.linspace(0, count - 1, wanted).round().astype(int)):
-            states = torch.as_tensor(self.layout.to_array(self._blocks[number], gaps=self.layout.gappy))
-            yield from (states[:room],) if self.patches is None else self._pieces(states[:room], int(number))
+            block = self.blocks[int(number)]
+            whole = torch.empty(block.states, self.layout.channels, *self.layout.shape)
+            self.blocks.read(block, whole, None, self._known)
+            for states in whole.split(block.length):
+                yield from (states[:room],) if self.patches is None else self._pieces(states[:room], int(number))
 
     def _pieces(self, states: Tensor, number: int) -> Iterator[Tensor]:
         """Patches of a series at random places, as many as lie side by side in the domain."""
@@ -247,36 +229,12 @@ class Windows:
         states, context = (part.half().float().cpu().numpy() for part in drawn)
         return states, context
 
-    def _buffer(self, number: int) -> _Buffer:
-        if self._held is None or number != self._current:
-            ready = self._next[1].result() if self._next and self._next[0] == number else self._read(number)
-            self._current, self._held = number, ready
-            if self._reader is not None:
-                self._next = (number + 1, self._reader.submit(self._read, number + 1))
-        return self._held
-
-    def _read(self, number: int) -> _Buffer:
-        order = np.random.default_rng((self.seed, number)).permutation(len(self._blocks))
-        chosen = [self._blocks[i] for i in order[: self._per_buffer]]
-        lengths = np.array([block.sizes[TIME] for block in chosen])
-        states = self._together(
-            (self.layout.to_array(block, gaps=self.layout.gappy) for block in chosen), self.layout.channels, lengths
-        )
-        context = None
-        if self.layout.cycles:
-            moving = (self._known(block[TIME]) for block in chosen)
-            context = self._together(moving, self._context.shape[2], lengths)
-        filled = None
-        if self._fill is not None and self.layout.gappy:
-            filled = torch.cat([self._fill(part) for part in states.split(lengths.tolist())])
-        return _Buffer(states, context, np.cumsum(lengths) - lengths, lengths, filled)
-
-    def _together(self, stretches: Iterable[np.ndarray], channels: int, lengths: np.ndarray) -> Tensor:
-        """Stretches in one tensor on the device; only one of them is in memory beside it."""
-        whole = torch.empty(int(lengths.sum()), channels, *self.layout.shape, device=self.device)
-        for part, stretch in zip(whole.split(lengths.tolist()), stretches, strict=True):
-            part.copy_(torch.as_tensor(stretch))
-        return whole
+    def _renewed(self, batch: int) -> Fraction:
+        """Blocks that are renewed after each batch, at most the whole buffer."""
+        blocks, domain = self.blocks, math.prod(self.layout.shape)
+        drawn = batch * self.length * (domain if self.patches is None else math.prod(self.patches.tile.shape))
+        times = _DRAWS["cpu" if self.device.type == "cpu" else "gpu"]
+        return min(Fraction(drawn * len(blocks), times * blocks.starts * domain), Fraction(self._buffer.used))
 
 
 def split(data: xr.Dataset, least: int) -> tuple[xr.Dataset, xr.Dataset]:
@@ -314,11 +272,6 @@ def split(data: xr.Dataset, least: int) -> tuple[xr.Dataset, xr.Dataset]:
             "to validate; train with a shorter window, or on more times"
         )
     return data.isel({TIME: slice(None, end)}), data.isel({TIME: slice(end, None)})
-
-
-def stretches(data: xr.Dataset) -> list[slice]:
-    """Stretches of the times of ``data`` without a gap; a single time is one."""
-    return time_stretches(data)[1] if data.sizes[TIME] > 1 else [slice(0, data.sizes[TIME])]
 
 
 def cut(states: Tensor, context: Tensor, pieces: int) -> tuple[Tensor, Tensor]:
@@ -359,22 +312,3 @@ def _still_fields(layout: StateLayout) -> dict[str, np.ndarray]:
         fields |= {"the cycle of the mean": layout.climatology.mean_terms / layout.std}
         fields |= {"the cycle of the standard deviation": layout.climatology.deviation_terms}
     return fields if layout.mask is None else fields | {"the land mask": layout.mask.astype(float)}
-
-
-def _state_bytes(layout: StateLayout) -> int:
-    """Bytes of one state in the buffer, float32, and of its context where that changes in time."""
-    channels = layout.channels + (layout.context_channels if layout.cycles else 0)
-    return 4 * channels * int(np.prod(layout.shape, dtype=int))
-
-
-def _blocks(data: xr.Dataset, layout: StateLayout, length: int, memory: float) -> list[xr.Dataset]:
-    """Parts of one trajectory each, without a gap, none larger than an eighth of the memory."""
-    ensemble = ensemble_dimension(data)
-    members = [data.isel({ensemble: i}) for i in range(data.sizes[ensemble])] if ensemble is not None else [data]
-    longest = max(length, min(data.sizes[TIME], int(memory / 8 // _state_bytes(layout))))
-    blocks = []
-    for member, part in product(members, stretches(data)):
-        # Neighbouring blocks overlap by one state less than a window, so that every window of a stretch is in a block.
-        starts = range(part.start, part.stop - length + 1, longest - length + 1)
-        blocks += [member.isel({TIME: slice(start, min(start + longest, part.stop))}) for start in starts]
-    return blocks

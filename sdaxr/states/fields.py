@@ -184,7 +184,9 @@ class StateLayout:
             values = values if name in self.layered and self.layer else np.expand_dims(values, len(head))
             parts.append(values)
         mean, std = self.moments(data[TIME])
-        array: np.ndarray = (np.concatenate(parts, axis=len(head)) - mean) / std
+        # In place: of large data the numbers are most of the memory.
+        array: np.ndarray = np.concatenate(parts, axis=len(head)) - mean
+        array /= std
         if self.mask is not None:
             array = np.where(self.mask, array, 0.0)
         if not (gaps and not np.isinf(array).any()) and not np.isfinite(array).all():

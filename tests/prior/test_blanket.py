@@ -12,9 +12,9 @@ from gaussian import ExactNetwork, GaussianChain
 from gaussian_fields import cosine_variances
 from torch import nn
 
-from sdaxr.posterior.memory import peak_bytes
 from sdaxr.prior.blanket import TrajectoryDenoiser, beyond_window
 from sdaxr.prior.eofs import Eofs
+from sdaxr.prior.memory import peak_bytes
 from sdaxr.prior.networks.base import Inputs
 from sdaxr.prior.networks.convolutional import TemporalConvolution
 from sdaxr.prior.networks.mlp import ResidualMLP

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 import xarray as xr
-from small_training import assert_same, autoregressive, killed_training, trained
+from small_training import assert_same, autoregressive, killed_training, trained, weights
 from spheres import Sphere
 
 import sdaxr
@@ -28,6 +28,7 @@ from sdaxr.schema import DivergenceError
         {"optimisation": {"shortest": 2}},
         {"optimisation": {"weighting": "relative"}},
         {"parameterisation": "eof", "optimisation": {"validate_every": 2}},
+        {"optimisation": {"memory": 200.0}},  # streamed
         {"network": {"width": 8, "blocks": 0}},  # nothing depends on the embedding of the noise level
     ],
 )
@@ -44,6 +45,21 @@ def test_resumed_training_is_bit_identical(
     assert_same(whole, resumed)
     assert resumed.metadata["training"]["history"] == whole.metadata["training"]["history"]
     assert sorted(p.name for p in tmp_path.iterdir()) == ["killed.safetensors", "whole.safetensors"]
+
+
+def test_a_run_goes_on_with_the_memory_that_it_began_with(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """What is free decides which windows are drawn together, and is another amount each time."""
+    data, store = autoregressive(6, 20), tmp_path / "killed.safetensors"
+    with monkeypatch.context() as patch:
+        patch.setattr("sdaxr.prior.budget.free_bytes", lambda _: 400.0)
+        patch.setattr("sdaxr.prior.budget._USUAL", 200.0)
+        patch.setattr("sdaxr.prior.training.check_memory", lambda *_: None)
+        whole = trained(data, tmp_path / "whole.safetensors", name="p")
+        killed_training(monkeypatch, data, store, after=1)
+    assert_same(whole, trained(data, store, name="p"))
+    held = trained(data, tmp_path / "held.safetensors")
+    # Held as a whole, the data are drawn in another order.
+    assert any(not torch.equal(weight, weights(held)[key]) for key, weight in weights(whole).items())
 
 
 def test_minutes_are_respected(tmp_path: Path) -> None:

@@ -7,8 +7,8 @@ import pytest
 import torch
 from short_fields import ExactPatches, ShortFields
 
-from sdaxr.posterior.memory import peak_bytes
 from sdaxr.prior.blanket import TrajectoryDenoiser
+from sdaxr.prior.memory import peak_bytes
 from sdaxr.prior.networks.base import Inputs
 from sdaxr.prior.networks.unet import SpaceTimeUNet
 from sdaxr.prior.patches import Patches

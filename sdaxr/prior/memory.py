@@ -37,8 +37,8 @@ class _Peak(TorchDispatchMode):
         return out
 
     def _follow(self, storage: torch.UntypedStorage) -> None:
-        key = storage.data_ptr()
-        if key in self.held or not key:
+        key = storage._cdata
+        if key in self.held:
             return
         self.held[key] = storage.nbytes()
         self.now += storage.nbytes()

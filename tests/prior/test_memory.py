@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from sdaxr.posterior.memory import peak_bytes
+from sdaxr.prior.memory import peak_bytes
 
 NUMBER = 4 * 1000  # bytes of one float32 tensor of a thousand numbers
 
