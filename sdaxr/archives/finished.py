@@ -52,6 +52,11 @@ def is_unfinished(path: Path) -> bool:
     return path.suffix == PARTIAL or _WORKSPACE.fullmatch(path.parent.name) is not None
 
 
+def finished_name(path: Path) -> Path:
+    """The name that ``path`` gets when it is finished, where it lies in a workspace."""
+    return path.parent.parent / path.name if _WORKSPACE.fullmatch(path.parent.name) else path
+
+
 def windows_of(final: PlaceT) -> PlaceT:
     """Where the windows of a cycle, or the truths of a calibration, lie until all are there; archives of their own."""
     return final.with_name(f"{final.name}.windows")

@@ -32,6 +32,7 @@ FAILURES = "failures"
 _REMEDIES = {
     errno.ENOSPC: "free some space and run the same job again",
     errno.EDQUOT: "free some of your quota and run the same job again",
+    errno.EFBIG: "raise the limit on the size of a file (ulimit -f), or choose another file system",
     errno.EACCES: "choose another path, or change the permissions",
     errno.EPERM: "choose another path, or change the permissions",
     errno.EEXIST: "a folder of this path is a file, choose another path",
