@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ctypes
 import importlib
 import multiprocessing
 import os
@@ -22,6 +23,8 @@ context = multiprocessing.get_context("fork")
 BUCKET = "bucket"
 # A command that takes longer than this hangs.
 _SECONDS = 120
+# Option of prctl: the signal that a process gets when its parent dies.
+_DEATH_SIGNAL = 1
 
 
 @dataclass
@@ -143,8 +146,7 @@ def s3_server() -> Iterator[str]:
 
 
 def _drive(words: list[str], address: str | None, workers: int, group: int, log: Log, output: Path, ready: Any) -> None:
-    os.setpgid(0, group)
-    _quiet(output)
+    _begin(group, output)
     watch(log)
     from sdaxr.commands.cli import main
 
@@ -156,6 +158,13 @@ def _drive(words: list[str], address: str | None, workers: int, group: int, log:
     main(words)
 
 
+def _begin(group: int, output: Path) -> None:
+    """Join a group of processes, die with the process that measures, and write to a file."""
+    os.setpgid(0, group)
+    ctypes.CDLL(None).prctl(_DEATH_SIGNAL, signal.SIGKILL)
+    _quiet(output)
+
+
 def _quiet(output: Path) -> None:
     file = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(file, 1)
@@ -165,8 +174,7 @@ def _quiet(output: Path) -> None:
 
 
 def _schedule(pipe: Any) -> None:
-    os.setpgid(0, 0)
-    _quiet(Path(os.devnull))
+    _begin(0, Path(os.devnull))
 
     async def run() -> None:
         from distributed import Scheduler
@@ -179,8 +187,7 @@ def _schedule(pipe: Any) -> None:
 
 
 def _work(address: str, group: int, log: Log) -> None:
-    os.setpgid(0, group)
-    _quiet(Path(os.devnull))
+    _begin(group, Path(os.devnull))
     watch(log)
 
     async def run() -> None:
@@ -198,6 +205,7 @@ def _serve(pipe: Any) -> None:
     from moto.server import ThreadedMotoServer
 
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
+    ctypes.CDLL(None).prctl(_DEATH_SIGNAL, signal.SIGKILL)
     server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
     server.start()
     host, port = server.get_host_and_port()

@@ -36,7 +36,7 @@ def check_free(store: str | Location | None, overwrite: bool) -> None:
     if store is None:
         return
     path = store_path(store)
-    exists = is_there(path)
+    exists = is_there(path) if isinstance(path, Remote) else os.path.lexists(path)  # a link to nothing, too
     if isinstance(path, Remote):
         other = not exists and path.exists() and not Objects.of(path).has(WRITER)
     else:

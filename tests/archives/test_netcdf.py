@@ -55,7 +55,7 @@ def test_a_file_that_is_too_large_is_one_line_and_leaves_nothing_that_opens(tmp_
     store = tmp_path / "a.nc"
     with (
         largest_file(100_000),
-        pytest.raises(ArchiveError, match=r"'.*/a.nc': File too large; raise the limit .*ulimit"),
+        pytest.raises(ArchiveError, match="a.nc': File too large; raise the limit .*ulimit"),
     ):
         write(store)
     assert not store.exists()

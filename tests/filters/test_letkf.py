@@ -84,7 +84,7 @@ def test_what_it_cannot_use(observations) -> None:
         smooth(observations, TRIPLE, method="letkf", members=3, **QUIET)
     with pytest.raises(OptionError, match="localisation= needs places, a state of linear has none"):
         smooth(observations, TRIPLE, method=LETKF(localisation=1.0), members=3, **QUIET)
-    with pytest.raises(OptionError, match="localisation=-1.0 for LETKF, expected a distance above 0, or None"):
+    with pytest.raises(OptionError, match="localisation=-1.0 for LETKF, expected a number above 0"):
         LETKF(localisation=-1)
     with pytest.raises(OptionError, match="finite_size=0.0 for LETKF, expected a number above 0"):
         LETKF(localisation=1, finite_size=0)

@@ -203,9 +203,7 @@ def test_statistics_of_each_point(trajectories: xr.Dataset, tmp_path: Path) -> N
 def test_an_existing_prior_is_not_overwritten_unasked(tmp_path: Path) -> None:
     data, store = autoregressive(6, 20), tmp_path / "p.safetensors"
     trained(data, store)
-    with pytest.raises(
-        ArchiveError, match=r"exists, of a run with other settings \(seed: 0 -> 1\); pass overwrite=True"
-    ):
+    with pytest.raises(ArchiveError, match=r"of a run with other settings \(seed: 0 -> 1\); pass overwrite=True"):
         trained(data, store, seed=1)
     assert trained(data, store, overwrite=True, seed=1).metadata["seed"] == 1
     with pytest.raises(ArchiveError, match=r"other settings \(data.sha256"):
