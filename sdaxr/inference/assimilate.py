@@ -98,9 +98,10 @@ def assimilate(
     members
         Number of posterior samples.
     seed
-        Seed of the random numbers. A member depends on ``seed`` and its own number only, not on the number of members
-        or the size of the batches. Members that are drawn together depend on the number of members, too: those of
-        `sdaxr.methods` that need a system, of the sampler ``"twisted"``, and of posteriors with several modes.
+        Seed of the random numbers. The noise of a member depends on ``seed`` and its own number only. The member itself
+        depends on the number of members, the size of the batches and the number of threads by rounding. Members that
+        are drawn together depend on the number of members, too: those of `sdaxr.methods` that need a system, of the
+        sampler ``"twisted"``, and of posteriors with several modes.
     store
         Path or URL of an archive (``.zarr`` or ``.nc``) to which the members are written. A killed run resumes when it
         is run again.
