@@ -9,6 +9,7 @@ chunks of a unit and the marker that says it is complete; then the same command 
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import itertools
 import shutil
@@ -261,7 +262,7 @@ def main(count: int, only: tuple[str, ...], stores: tuple[str, ...], seed: int, 
             if not workers or JOBS[name].cluster
         ]
         rows = []
-        with s3_server() as url:
+        with s3_server() if "s3" in stores else contextlib.nullcontext("") as url:
             base = Place(inputs, Path(folder), url)
             for index, cell in enumerate(cells):
                 each = len(range(index, count, len(cells)))

@@ -90,6 +90,12 @@ def workspace(final: Path) -> Iterator[Path]:
             shutil.rmtree(own, ignore_errors=True)
 
 
+def remove_leftovers(final: Path) -> None:
+    """Remove what killed writers have left beside ``final``; what they were about to replace gets its name back."""
+    with locked(final.parent):
+        _remove_leftovers(final)
+
+
 def publish(new: Path, final: Path, own: Path, *, replace: bool) -> None:
     """Give ``new``, which is written completely, the name ``final``.
 

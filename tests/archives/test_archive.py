@@ -331,3 +331,12 @@ def test_four_processes_at_once_lose_nothing(tmp_path, uninterrupted):
     run_driver(tmp_path / "a.zarr", kills=0, units=64)
     assert tree(tmp_path / "a.zarr") == uninterrupted
     assert [p.name for p in tmp_path.iterdir()] == ["a.zarr"]
+
+
+def test_what_a_writer_has_left_that_was_killed_last_is_removed(tmp_path):
+    """Killed between the rename and the removal of its workspace: the archive is finished, and opened only."""
+    filled(tmp_path / "a.zarr").finalise()
+    (tmp_path / f".a.zarr.{'0' * 32}.partial").mkdir()
+    (tmp_path / f".b.zarr.{'0' * 32}.partial").mkdir()
+    assert filled(tmp_path / "a.zarr").complete
+    assert sorted(p.name for p in tmp_path.iterdir()) == [f".b.zarr.{'0' * 32}.partial", "a.zarr"]
