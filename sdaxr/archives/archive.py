@@ -33,7 +33,7 @@ import xarray as xr
 
 from sdaxr.archives.chunks import chunk_counts, holds_every_chunk, missing_chunks, missing_error, stored_attr
 from sdaxr.archives.configuration import CONFIG, HASH, config_attrs, difference
-from sdaxr.archives.finished import locked, partial_of, publish, workspace
+from sdaxr.archives.finished import locked, partial_of, publish, remove_leftovers, workspace
 from sdaxr.archives.format import (
     COMPLETE,
     FAILED,
@@ -139,6 +139,8 @@ class Archive:
                 if not archive._has(archive._partial):
                     own = {**about, UNIT: unit, VARIABLES: list(map(str, template.data_vars))}
                     archive._build(template, dict(attrs or {}) | own, overwrite=overwrite)
+            if archive.complete:
+                remove_leftovers(archive._final)
             archive._resume_damaged()
             archive._mark_lost()
         if not (archive._has(archive._partial) or archive._has(archive._final)):

@@ -52,6 +52,11 @@ def is_unfinished(path: Path) -> bool:
     return path.suffix == PARTIAL or _WORKSPACE.fullmatch(path.parent.name) is not None
 
 
+def finished_name(path: Path) -> Path:
+    """The name that ``path`` gets when it is finished, where it lies in a workspace."""
+    return path.parent.parent / path.name if _WORKSPACE.fullmatch(path.parent.name) else path
+
+
 def windows_of(final: PlaceT) -> PlaceT:
     """Where the windows of a cycle, or the truths of a calibration, lie until all are there; archives of their own."""
     return final.with_name(f"{final.name}.windows")
@@ -83,6 +88,12 @@ def workspace(final: Path) -> Iterator[Path]:
             with locked(final.parent):
                 _put_back(own, final)
             shutil.rmtree(own, ignore_errors=True)
+
+
+def remove_leftovers(final: Path) -> None:
+    """Remove what killed writers have left beside ``final``; what they were about to replace gets its name back."""
+    with locked(final.parent):
+        _remove_leftovers(final)
 
 
 def publish(new: Path, final: Path, own: Path, *, replace: bool) -> None:

@@ -36,10 +36,11 @@ FAILURES = "failures"
 _REMEDIES = {
     errno.ENOSPC: "free some space and run the same job again",
     errno.EDQUOT: "free some of your quota and run the same job again",
+    errno.EFBIG: "raise the limit on the size of a file (ulimit -f), or choose another file system",
     errno.EACCES: "choose another path, or change the permissions",
     errno.EPERM: "choose another path, or change the permissions",
-    errno.EEXIST: "a folder of this path is a file, choose another path",
-    errno.ENOTDIR: "a folder of this path is a file, choose another path",
+    errno.EEXIST: "a folder of this path is a file, or a link to nothing; choose another path",
+    errno.ENOTDIR: "a folder of this path is a file, or a link to nothing; choose another path",
     errno.EROFS: "the file system is read-only, choose another path",
 }
 

@@ -18,7 +18,7 @@ from zarr.abc.store import Store
 
 from sdaxr.archives.chunks import chunk_encoding, consolidated_arrays, counts_of, missing_chunks, stored_attr, stored_of
 from sdaxr.archives.configuration import HASH
-from sdaxr.archives.finished import publish, workspace
+from sdaxr.archives.finished import finished_name, publish, workspace
 from sdaxr.archives.format import STORED, UNIT, VARIABLES, is_netcdf, open_group, storage_errors
 from sdaxr.archives.netcdf import to_netcdf
 from sdaxr.archives.objects import ROOT, UNFINISHED, WRITER, Objects, UnfinishedStore
@@ -36,7 +36,7 @@ def check_free(store: str | Location | None, overwrite: bool) -> None:
     if store is None:
         return
     path = store_path(store)
-    exists = is_there(path)
+    exists = is_there(path) if isinstance(path, Remote) else os.path.lexists(path)  # a link to nothing, too
     if isinstance(path, Remote):
         other = not exists and path.exists() and not Objects.of(path).has(WRITER)
     else:
@@ -52,6 +52,13 @@ def is_there(place: Location) -> bool:
     if isinstance(place, Remote) and not is_netcdf(place):
         found = look(Objects.of(place))
         return found.root is not None or bool(own_attrs_of(found.unfinished))
+    return place.exists()
+
+
+def is_finished(place: Location) -> bool:
+    """Whether a file of any kind, or an archive, is there and finished: on a file system, by its name alone."""
+    if isinstance(place, Remote) and place.suffix == ".zarr":
+        return look(Objects.of(place)).finished
     return place.exists()
 
 
@@ -146,7 +153,7 @@ def written_to(place: Location) -> Iterator[Path]:
         with written_whole(place, overwrite=True) as unfinished:
             yield unfinished
     else:
-        with storage_errors("write", str(place)):
+        with storage_errors("write", str(finished_name(place))):
             place.parent.stat()  # A folder that is not there is an error before anything is computed.
             yield place
 

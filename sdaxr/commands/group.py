@@ -1,13 +1,33 @@
-"""The group of commands: their order, and errors of one line."""
+"""The group of commands: their order, and errors and signals that end with one line."""
 
 from __future__ import annotations
 
+import contextlib
+import logging
+import signal
 import sys
-from typing import Any
+import threading
+from collections.abc import Iterator
+from types import FrameType
+from typing import Any, NoReturn
 
 import click
 
 from sdaxr.schema import SdaxrError, nearest
+
+# From the keyboard, from a scheduler before the time is up, and from a terminal that is closed.
+_ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+class Ended(BaseException):
+    """A signal asks the process to end.
+
+    No `Exception`, so that nothing that goes on after errors goes on after it.
+    """
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
 
 
 class Commands(click.Group):
@@ -26,7 +46,8 @@ class Commands(click.Group):
         if not standalone_mode:
             return super().main(*args, **extra)
         try:
-            result = super().main(*args, **extra)
+            with _signals_raised():
+                result = super().main(*args, **extra)
         except click.exceptions.NoArgsIsHelpError as error:
             error.show()
             sys.exit(2)
@@ -36,13 +57,41 @@ class Commands(click.Group):
             _fail(str(error))
         except OSError as error:
             _fail(f"{error.filename or 'input or output'}: {error.strerror or error}")
+        except Ended as ended:
+            _interrupted(f" by {signal.Signals(ended.number).name}", ended.number)
         except (click.Abort, KeyboardInterrupt):
-            click.echo("sdaxr: interrupted; run the same command again to resume", err=True)
-            sys.exit(130)
+            _interrupted("", signal.SIGINT)
         # Without standalone mode --help and --version return their exit code.
         sys.exit(result if isinstance(result, int) else 0)
 
 
-def _fail(message: str) -> None:
+@contextlib.contextmanager
+def _signals_raised() -> Iterator[None]:
+    """Signals that ask to end raise `Ended`: what is being written is removed, and what is complete stays."""
+    if threading.current_thread() is not threading.main_thread():  # Python lets no other thread handle signals.
+        yield
+        return
+    # What the parent has told this process to ignore, as nohup does, stays ignored.
+    heard = [number for number in _ENDING if signal.getsignal(number) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, _raise) for number in heard}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _raise(number: int, frame: FrameType | None) -> NoReturn:
+    raise Ended(number)
+
+
+def _interrupted(how: str, number: int) -> NoReturn:
+    # Reads and writes that nobody waits for any more, which it reports when the process ends.
+    logging.getLogger("asyncio").disabled = True
+    click.echo(f"sdaxr: interrupted{how}; run the same command again to resume", err=True)
+    sys.exit(128 + number)
+
+
+def _fail(message: str) -> NoReturn:
     click.echo(f"sdaxr: {' '.join(message.split())}", err=True)
     sys.exit(2)

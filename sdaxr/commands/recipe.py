@@ -27,7 +27,7 @@ import sdaxr
 from sdaxr.archives.configuration import difference
 from sdaxr.archives.finished import partial_of, windows_of
 from sdaxr.archives.paths import Location, local_path, located
-from sdaxr.archives.stores import written_whole
+from sdaxr.archives.stores import is_finished, written_whole
 from sdaxr.commands import checks, steps
 from sdaxr.commands.inputs import check_reading, read_operator
 from sdaxr.commands.values import load, typed
@@ -288,7 +288,7 @@ class _State:
 
     def check_free(self, step: Step) -> None:
         """Raise `ArchiveError` if ``step`` would replace a file which no earlier run was allowed to replace."""
-        if step.output is None or not step.output.exists() or self.done(step) or self.may_replace(step):
+        if step.output is None or not is_finished(step.output) or self.done(step) or self.may_replace(step):
             return
         record, made = self._record(step), self._made(step)
         if "digest" not in record and step.name in _RESUMABLE:
@@ -311,7 +311,7 @@ class _State:
 
     def start(self, step: Step, *, overwrite: bool) -> None:
         """Record that ``step`` starts."""
-        found = step.output is not None and step.output.exists()
+        found = step.output is not None and is_finished(step.output)
         started = {"given": step.given, "digest": step.digest, "found": found, "overwrite": overwrite}
         self._write(step, {**self._record(step), "step": step.name, "started": started})
 
@@ -322,7 +322,7 @@ class _State:
     def _made(self, step: Step) -> dict[str, Any] | None:
         """The record of the run that made the existing output; None if there is none, or the run is not certain."""
         record = self._record(step)
-        if step.output is None or not step.output.exists():
+        if step.output is None or not is_finished(step.output):
             return None
         if "started" not in record:
             return record or None

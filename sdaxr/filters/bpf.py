@@ -30,7 +30,8 @@ import numpy as np
 
 from sdaxr.filters.base import Drawn, ModelMethod
 from sdaxr.filters.state_space import StateSpaceModel
-from sdaxr.schema import DivergenceError, OptionError
+from sdaxr.schema import DivergenceError
+from sdaxr.states.validation import Particles
 from sdaxr.systems.markov import MarkovChain
 
 _log = logging.getLogger(__name__)
@@ -49,12 +50,7 @@ class ParticleMethod(ModelMethod):
         Number of particles, at least 2. Memory holds the particles of all times, in double precision.
     """
 
-    particles: int = 65536
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.particles < 2:
-            raise OptionError(f"particles={self.particles}, expected at least 2")
+    particles: Particles = 65536
 
 
 @dataclass(frozen=True)

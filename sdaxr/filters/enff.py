@@ -42,6 +42,7 @@ import numpy as np
 
 from sdaxr.filters.ensemble import EnsembleFilter, Forecast, Update
 from sdaxr.filters.flows import Units, member_weights, replaced
+from sdaxr.states.validation import NotNegative, Positive, PositiveShare, Steps
 
 FLOWS = ("f2p", "ot")
 
@@ -75,18 +76,14 @@ class EnFF(EnsembleFilter):
     transfers: ClassVar[bool] = False
 
     flow: str = "f2p"
-    steps: int = 10
-    sigma: float = 0.001
-    guidance: float = 0.01
-    scale: float | None = None
+    steps: Steps = 10
+    sigma: PositiveShare = 0.001
+    guidance: NotNegative = 0.01
+    scale: Positive | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
         self.expect("flow", self.flow in FLOWS, " or ".join(map(repr, FLOWS)))
-        self.expect("steps", self.steps >= 1, "at least 1")
-        self.expect("sigma", 0 < self.sigma <= 1, "a number above 0, at most 1")
-        self.expect("guidance", 0 <= self.guidance < np.inf, "a number from 0 on")
-        self.expect("scale", self.scale is None or 0 < self.scale < np.inf, "a number above 0, or None")
 
     def analyse(self, forecast: Forecast) -> Update:
         """The ensemble is replaced by draws of the guided flow."""

@@ -26,6 +26,7 @@ from sdaxr.filters.etkf import ETKF
 from sdaxr.filters.state_space import StateSpaceModel
 from sdaxr.posterior.methods import METHODS, Method
 from sdaxr.schema import OptionError
+from sdaxr.states.validation import Natural
 
 
 @dataclass(frozen=True)
@@ -49,11 +50,10 @@ class EnKS(EnsembleMethod):
     name: ClassVar[str] = "enks"
 
     filter: Any = field(default=ETKF(), metadata={"registry": METHODS})
-    lag: int | None = None
+    lag: Natural | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.expect("lag", self.lag is None or self.lag >= 0, "0 or more steps, or None for all")
         if not isinstance(self.filter, EnsembleFilter) or not self.filter.transfers:
             found = self.filter.name if isinstance(self.filter, Method) else self.filter
             raise OptionError(

@@ -26,6 +26,7 @@ from sdaxr.filters.state_space import StateObservation, StateSpaceModel
 from sdaxr.observations.window import background_ensemble
 from sdaxr.schema import TIME, DataError, OptionError
 from sdaxr.states.axes import ensemble_dimension
+from sdaxr.states.validation import Factor, Positive, Share
 from sdaxr.systems.base import System
 from sdaxr.systems.layout import channels_of, system_layout
 
@@ -158,19 +159,11 @@ class EnsembleFilter(EnsembleMethod):
     # Whether the update of an analysis may be applied to states of other times, which a smoother does.
     transfers: ClassVar[bool] = True
 
-    inflation: float = 1.0
-    rtps: float = 0.0
-    rtpp: float = 0.0
-    adaptive: float | None = None
-    adaptive_first: float = 1.0
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.expect("inflation", 0 < self.inflation < np.inf, "a factor above 0")
-        for key in ("rtps", "rtpp"):
-            self.expect(key, 0 <= getattr(self, key) <= 1, "a number from 0 to 1")
-        self.expect("adaptive", self.adaptive is None or self.adaptive > 0, "a number above 0, or None")
-        self.expect("adaptive_first", 0 < self.adaptive_first < np.inf, "a factor above 0")
+    inflation: Factor = 1.0
+    rtps: Share = 0.0
+    rtpp: Share = 0.0
+    adaptive: Positive | None = None
+    adaptive_first: Factor = 1.0
 
     @property
     def distribution(self) -> str:
@@ -235,11 +228,7 @@ class LocalFilter(EnsembleFilter):
         (`sdaxr.filters.localisation`). None: they act everywhere.
     """
 
-    localisation: float | None = None
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.expect("localisation", self.localisation is None or self.localisation > 0, "a distance above 0, or None")
+    localisation: Positive | None = None
 
     def points(self, model: StateSpaceModel) -> Points | None:
         """Where the points of the grid are; None without localisation."""

@@ -42,6 +42,7 @@ import numpy as np
 
 from sdaxr.filters.ensemble import EnsembleFilter, Forecast, Update
 from sdaxr.filters.flows import Units, member_weights, replaced
+from sdaxr.states.validation import Count, Positive, PositiveShare, ShareBelowOne, Steps
 
 Score = Callable[[np.ndarray, float, float], np.ndarray]
 """Score of z, (count, n), at a pseudo-time with :math:`\\alpha` and :math:`\\beta`; (count, n)."""
@@ -76,19 +77,11 @@ class EnSF(EnsembleFilter):
     gaussian: ClassVar[bool] = False
     transfers: ClassVar[bool] = False
 
-    steps: int = 100
-    epsilon_alpha: float = 0.5
-    epsilon_beta: float = 0.025
-    batch: int | None = None
-    scale: float | None = None
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.expect("steps", self.steps >= 1, "at least 1")
-        self.expect("epsilon_alpha", 0 < self.epsilon_alpha <= 1, "a number above 0, at most 1")
-        self.expect("epsilon_beta", 0 <= self.epsilon_beta < 1, "a number from 0 on, below 1")
-        self.expect("batch", self.batch is None or self.batch >= 1, "at least 1, or None for all members")
-        self.expect("scale", self.scale is None or 0 < self.scale < np.inf, "a number above 0, or None")
+    steps: Steps = 100
+    epsilon_alpha: PositiveShare = 0.5
+    epsilon_beta: ShareBelowOne = 0.025
+    batch: Count | None = None
+    scale: Positive | None = None
 
     def analyse(self, forecast: Forecast) -> Update:
         """The ensemble is replaced by draws of the reverse diffusion."""

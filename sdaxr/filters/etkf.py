@@ -32,6 +32,7 @@ import numpy as np
 
 from sdaxr.filters.ensemble import EnsembleFilter, Forecast, Update
 from sdaxr.filters.inflation import finite_size_precision
+from sdaxr.states.validation import Positive
 
 
 @dataclass(frozen=True)
@@ -57,11 +58,7 @@ class ETKF(EnsembleFilter):
     name: ClassVar[str] = "etkf"
 
     rotation: bool = False
-    finite_size: float | None = None
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.expect("finite_size", self.finite_size is None or self.finite_size > 0, "a number above 0, or None")
+    finite_size: Positive | None = None
 
     def analyse(self, forecast: Forecast) -> Update:
         """Linear combinations of the members, the same for every element of the state."""

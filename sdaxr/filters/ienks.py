@@ -44,6 +44,7 @@ from sdaxr.filters.etkf import rotation
 from sdaxr.filters.inflation import precision_at
 from sdaxr.filters.state_space import StateSpaceModel
 from sdaxr.schema import DataError, OptionError
+from sdaxr.states.validation import Factor, Natural, NotNegative, Positive, Steps
 
 # Width of the ensemble of finite differences, as a fraction of that of the analysis.
 _NARROW = 1e-4
@@ -82,23 +83,18 @@ class IEnKS(EnsembleMethod):
 
     name: ClassVar[str] = "ienks"
 
-    lag: int = 1
-    inflation: float = 1.0
+    lag: Natural = 1
+    inflation: Factor = 1.0
     rotation: bool = False
-    finite_size: float | None = None
+    finite_size: Positive | None = None
     form: str = "transform"
-    iterations: int = 10
-    tolerance: float = 1e-3
+    iterations: Steps = 10
+    tolerance: NotNegative = 1e-3
     members_of: str = "smoothing"
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.expect("lag", self.lag >= 0, "0 or more steps")
-        self.expect("inflation", 0 < self.inflation < np.inf, "a factor above 0")
-        self.expect("finite_size", self.finite_size is None or self.finite_size > 0, "a number above 0, or None")
         self.expect("form", self.form in _FORMS, f"one of {', '.join(_FORMS)}")
-        self.expect("iterations", self.iterations >= 1, "at least 1")
-        self.expect("tolerance", self.tolerance >= 0, "0 or more")
         self.expect("members_of", self.members_of in _MEMBERS, f"one of {', '.join(_MEMBERS)}")
 
     @property

@@ -42,6 +42,7 @@ from sdaxr.filters.etkf import ETKF
 from sdaxr.filters.state_space import StateObservation, StateSpaceModel
 from sdaxr.posterior.methods import METHODS, Method
 from sdaxr.schema import OptionError
+from sdaxr.states.validation import Count
 from sdaxr.systems.layout import channels_of, system_layout
 
 # Patterns with a smaller fraction of the largest standard deviation are rounding errors.
@@ -71,12 +72,11 @@ class Latent(EnsembleMethod):
     name: ClassVar[str] = "latent"
 
     filter: Any = field(default=ETKF(), metadata={"registry": METHODS})
-    modes: int | None = None
+    modes: Count | None = None
     trajectories: xr.Dataset | str | Location | None = field(default=None, metadata={"file": True})
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.expect("modes", self.modes is None or self.modes >= 1, "at least 1, or None for all")
         found = self.filter.name if isinstance(self.filter, Method) else self.filter
         if not isinstance(self.filter, EnsembleFilter):
             raise OptionError(

@@ -25,6 +25,7 @@ from sdaxr.filters.ensemble import Forecast, LocalFilter, Update, check_independ
 from sdaxr.filters.etkf import rotated, transform
 from sdaxr.filters.state_space import StateSpaceModel
 from sdaxr.schema import OptionError
+from sdaxr.states.validation import Positive
 
 # Numbers of the largest array of a batch of points, members times members or times near observations: 64 MB.
 _NUMBERS = 8_000_000
@@ -54,11 +55,7 @@ class LETKF(LocalFilter):
     name: ClassVar[str] = "letkf"
 
     rotation: bool = False
-    finite_size: float | None = None
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.expect("finite_size", self.finite_size is None or self.finite_size > 0, "a number above 0, or None")
+    finite_size: Positive | None = None
 
     def check(self, model: StateSpaceModel, members: int) -> None:
         """Raise an error if there is no localisation, errors are not independent, or as the base class."""

@@ -64,6 +64,7 @@ from sdaxr.filters.flows import Tangent, replaced
 from sdaxr.filters.localisation import Points
 from sdaxr.filters.state_space import StateSpaceModel
 from sdaxr.schema import OptionError
+from sdaxr.states.validation import Positive, ShareBelowOne, Steps
 
 _log = logging.getLogger(__name__)
 
@@ -109,18 +110,14 @@ class PFF(LocalFilter):
     transfers: ClassVar[bool] = False
 
     kernel: str = "matrix"
-    width: float | None = None
-    steps: int = 150
-    step: float = 0.05
-    tolerance: float = 0.05
+    width: Positive | None = None
+    steps: Steps = 150
+    step: Positive = 0.05
+    tolerance: ShareBelowOne = 0.05
 
     def __post_init__(self) -> None:
         super().__post_init__()
         self.expect("kernel", self.kernel in ("matrix", "scalar"), "'matrix' or 'scalar'")
-        self.expect("width", self.width is None or self.width > 0, "a number above 0, or None")
-        self.expect("steps", self.steps >= 1, "at least 1")
-        self.expect("step", 0 < self.step < np.inf, "a number above 0")
-        self.expect("tolerance", 0 <= self.tolerance < 1, "a fraction from 0 on, below 1")
 
     def points(self, model: StateSpaceModel) -> Points | None:
         """Where the points of the grid are; an error beside scalars, whose tapered covariances would be none."""

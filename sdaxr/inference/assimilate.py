@@ -101,9 +101,10 @@ def assimilate(
         16 to 31 of 64. Several processes, such as jobs, then fill one archive: each returns its own members, and the
         one that finds all of them complete finishes the archive. Members that are drawn together cannot be divided.
     seed
-        Seed of the random numbers. A member depends on ``seed`` and its own number only, not on the number of members
-        or the size of the batches. Members that are drawn together depend on the number of members, too: those of
-        `sdaxr.methods` that need a system, of the sampler ``"twisted"``, and of posteriors with several modes.
+        Seed of the random numbers. The noise of a member depends on ``seed`` and its own number only. The member itself
+        depends on the number of members, the size of the batches and the number of threads by rounding. Members that
+        are drawn together depend on the number of members, too: those of `sdaxr.methods` that need a system, of the
+        sampler ``"twisted"``, and of posteriors with several modes.
     store
         Path or URL of an archive (``.zarr`` or ``.nc``) to which the members are written. A killed run resumes when it
         is run again.

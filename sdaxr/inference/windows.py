@@ -60,6 +60,7 @@ class Place:
         if is_there(path) and not overwrite:
             found = open_archive(path)
             check_same(path, found.attrs, about)
+            remove(windows_of(path))  # which a call that was killed last may have left
             return found
         check_free(path, overwrite)
         return cls(path, windows_folder(path, about, overwrite), overwrite)

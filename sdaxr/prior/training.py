@@ -16,6 +16,7 @@ import torch
 import xarray as xr
 
 from sdaxr import schema
+from sdaxr.archives.configuration import difference
 from sdaxr.archives.finished import remove, workspace
 from sdaxr.archives.format import storage_errors
 from sdaxr.archives.paths import Location, store_path, with_storage
@@ -40,7 +41,7 @@ from sdaxr.prior.run import TrainingRun
 from sdaxr.prior.settings import Optimisation, Settings, Statistics
 from sdaxr.prior.sizes import Sizes
 from sdaxr.prior.windows import Windows, split
-from sdaxr.schema import TIME, ArchiveError, DataError, OptionError
+from sdaxr.schema import TIME, ArchiveError, DataError, OptionError, PriorError
 from sdaxr.states.axes import ensemble_dimension, space_dimensions
 from sdaxr.states.fields import StateLayout
 from sdaxr.states.infer import context_moments, infer_layout, state_variables
@@ -50,6 +51,9 @@ from sdaxr.states.names import named_time
 from sdaxr.states.validation import options_checked
 
 _log = logging.getLogger(__name__)
+
+# Characters of the difference in an error; other data differ in every statistic.
+_LONGEST = 300
 
 
 @options_checked
@@ -87,7 +91,8 @@ def train(
         and a warning is logged. Without the coordinate the last tenth of the times validates, or the last window where
         a tenth is shorter. Windows do not cross gaps in the times; variables that only describe others are no states.
     store
-        Path or URL of the ``.safetensors`` file. A run that was killed continues from ``<store>.checkpoint`` beside it.
+        Path or URL of the ``.safetensors`` file. A run that was killed continues from ``<store>.checkpoint`` beside it;
+        the prior of one that has ended is returned, if all settings and the data are those of this call.
     window
         Number of states in a window. It is odd for priors of windows of one length: those of the networks ``"mlp"``
         and ``"unet"``, and of the parameterisation ``"space-time"``. Default: 33 for state vectors, 8 for fields on a
@@ -153,7 +158,7 @@ def train(
     OptionError
         If an option is unknown or impossible.
     ArchiveError
-        If ``store`` exists or cannot be written, or its checkpoint is that of a run with other settings.
+        If ``store`` cannot be written, or it or its checkpoint is that of a run with other settings.
 
     References
     ----------
@@ -188,7 +193,7 @@ def train(
     chosen = {k: v for k, v in design.items() if k not in ("variables", "context", "augment")}
     sizes = _sizes(data, data[moving[0]], Statistics.of(design["statistics"]).patches)
     settings = Settings.choose(sizes=sizes, device=target, **chosen, steps=steps, minutes=minutes, seed=seed)
-    checkpoint = _checkpoint_of(store, overwrite)
+    checkpoint = _checkpoint_of(store)
     parts = split(data, settings.window)
     known = settings.statistics
     # Statistics that are the same along a dimension or in a mirror have no climatology of each point; and a prior that
@@ -218,6 +223,8 @@ def train(
     if patches is not None and layout.context:
         # A domain that the prior is put on has the same fields in the same units.
         about["context"] = _context_of(before, parts[0], layout)
+    if store.exists() and not overwrite and not checkpoint.exists():
+        return _finished(store, {"name": name or store.stem} | about)
     both = [windows] if parts[0] is parts[1] else [windows, held_out]
     model = _initial(layout, about, both, settings, target, before)
     if layout.gappy and isinstance(model.modes, Eofs):
@@ -347,12 +354,24 @@ def _layout_of(before: Prior, found: StateLayout) -> StateLayout:
     return layout
 
 
-def _checkpoint_of(store: Location, overwrite: bool) -> Location:
-    """The checkpoint's path; raises `ArchiveError` where the store is taken or cannot be written."""
-    checkpoint = store.with_name(store.name + ".checkpoint")
-    if store.exists() and not overwrite and not checkpoint.exists():
-        raise ArchiveError(f"'{store}' exists; pass overwrite=True to train it anew, or choose another store")
+def _checkpoint_of(store: Location) -> Location:
+    """The checkpoint's path; raises `ArchiveError` where the store cannot be written."""
     if isinstance(store, Path):
         with storage_errors("write", str(store)), workspace(store):
             pass
-    return checkpoint
+    return store.with_name(store.name + ".checkpoint")
+
+
+def _finished(store: Location, about: Mapping[str, Any]) -> Prior:
+    """The prior of a run that has ended; raises `ArchiveError` where the store holds anything else."""
+    remedy = "pass overwrite=True to train it anew, or choose another store"
+    try:
+        prior = open_prior(store)
+    except PriorError as error:
+        raise ArchiveError(f"'{store}' exists, and is no prior; {remedy}") from error
+    asked = json.loads(json.dumps(about, default=np.generic.item))  # as the file holds it
+    changes = difference({key: prior.metadata.get(key) for key in asked}, asked)
+    if changes:
+        raise ArchiveError(f"'{store}' exists, of a run with other settings ({changes[:_LONGEST]}); {remedy}")
+    _log.info("'%s' is there already", store)
+    return prior

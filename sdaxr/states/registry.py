@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import importlib
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import MISSING, Field, dataclass, fields
 from typing import Any, Generic, TypeVar
 
@@ -36,9 +36,7 @@ class Options:
     """
 
     def __post_init__(self) -> None:
-        for field in fields(self):
-            value = _converted(type(self), field, getattr(self, field.name), type(self).__name__)
-            object.__setattr__(self, field.name, value)
+        convert_fields(self)
 
     @classmethod
     def of(cls: type[O], value: O | Mapping[str, Any] | None) -> O:
@@ -65,6 +63,20 @@ class Options:
     def to_dict(self) -> dict[str, Any]:
         """All options in the types of JSON; the inverse of `of`."""
         return {field.name: _plain(field, getattr(self, field.name)) for field in fields(self)}
+
+
+def convert_fields(options: Any, *, but: Collection[str] = ()) -> None:
+    """Convert the fields of a frozen dataclass to their types, in place, except those of the names ``but``.
+
+    Raises
+    ------
+    OptionError
+        If a value is of another type, or out of the bounds of its field.
+    """
+    for field in fields(options):
+        if field.name not in but:
+            value = _converted(type(options), field, getattr(options, field.name), type(options).__name__)
+            object.__setattr__(options, field.name, value)
 
 
 class Registry(Generic[T]):

@@ -45,6 +45,16 @@ Width = Annotated[int, Meta(ge=1, le=_WIDEST)]
 """A number of channels of a network."""
 Levels = Annotated[int, Meta(ge=1, le=_WIDEST)]
 """A number of noise levels."""
+Steps = Annotated[int, Meta(ge=1, le=_WIDEST)]
+"""A number of steps or iterations of one calculation."""
+SpinUp = Annotated[int, Meta(ge=0, le=10**7)]
+"""A number of states before the first one that is kept."""
+Points = Annotated[int, Meta(ge=4, le=_WIDEST)]
+"""A number of points along one dimension."""
+Cells = Annotated[int, Meta(ge=1, le=_WIDEST)]
+"""A number of cells of a grid, or of parts of a domain, along one dimension."""
+Wavenumber = Annotated[int, Meta(ge=0, le=_WIDEST)]
+"""A number of waves along a domain."""
 Few = Annotated[int, Meta(ge=0, le=1024)]
 """A number of parts that are built one by one, such as the blocks of a network; or none."""
 Widths = Annotated[tuple[Width, ...], Meta(min_length=1, max_length=16)]
@@ -55,8 +65,17 @@ Positive = Annotated[float, Meta(gt=0, le=_LARGEST)]
 """A number above zero."""
 NotNegative = Annotated[float, Meta(ge=0, le=_LARGEST)]
 """Zero or a number above it."""
+Factor = Annotated[float, Meta(gt=0, le=1e6)]
+"""A factor above zero."""
 Share = Annotated[float, Meta(ge=0, le=1)]
 """A number from 0 to 1."""
+
+PositiveShare = Annotated[float, Meta(gt=0, le=1)]
+"""A number above 0, at most 1."""
+ShareBelowOne = Annotated[float, Meta(ge=0, lt=1)]
+"""A number from 0 on, below 1."""
+Particles = Annotated[int, Meta(ge=2, le=_MOST)]
+"""A number of particles, which has to have a spread."""
 
 _WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "a text", type(None): "nothing"}
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any, ClassVar
 
 import numpy as np
@@ -12,6 +12,8 @@ import xarray as xr
 
 from sdaxr.archives.seeds import unit_seed
 from sdaxr.schema import DataError, OptionError
+from sdaxr.states.registry import convert_fields
+from sdaxr.states.validation import Positive
 
 State = dict[str, np.ndarray]
 
@@ -48,7 +50,12 @@ class System(abc.ABC):
     parameters: ClassVar[Mapping[str, str]] = {}
     symmetries: ClassVar[tuple[Mapping[str, Any], ...]] = ()
 
-    step: float = 1.0
+    step: Positive = 1.0
+
+    def __post_init__(self) -> None:
+        # A parameter with a value for each of several states is an array (`of_members`).
+        arrays = [field.name for field in fields(self) if isinstance(getattr(self, field.name), np.ndarray)]
+        convert_fields(self, but=arrays)
 
     @abc.abstractmethod
     def template(self) -> xr.Dataset:

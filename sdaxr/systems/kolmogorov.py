@@ -33,6 +33,7 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 import xarray as xr
 
+from sdaxr.states.validation import Cells, Number, Points, Positive, SpinUp, Wavenumber
 from sdaxr.systems.base import State, System, require, seed_words
 from sdaxr.systems.refinement import refine
 
@@ -78,30 +79,26 @@ class Kolmogorov(System):
     # The viscosity is compiled: with a Reynolds number of its own, each trajectory is.
     parameters: ClassVar[Mapping[str, str]] = {"reynolds": "1"}
 
-    step: float = 0.2
-    resolution: int = 256
-    coarsen: int = 4
-    reynolds: float = 1e3
-    spin_up: int = 64
-    forcing: float = 1.0
-    wavenumber: int = 4
-    drag: float = 0.1
-    max_velocity: float = 3.0
-    peak_wavenumber: float = 4.0
-    cfl_velocity: float = 5.0
-    extent: int = 1
+    step: Positive = 0.2
+    resolution: Points = 256
+    coarsen: Cells = 4
+    reynolds: Positive = 1e3
+    spin_up: SpinUp = 64
+    forcing: Number = 1.0
+    wavenumber: Wavenumber = 4
+    drag: Number = 0.1
+    max_velocity: Positive = 3.0
+    peak_wavenumber: Positive = 4.0
+    cfl_velocity: Positive = 5.0
+    extent: Cells = 1
 
     def __post_init__(self) -> None:
-        require(self.step > 0, f"found step={self.step}, expected a positive number")
-        require(self.reynolds > 0, f"found reynolds={self.reynolds}, expected a positive number")
-        require(self.spin_up >= 0, f"found spin_up={self.spin_up}, expected 0 or more states")
+        super().__post_init__()
         require(
-            self.coarsen >= 1 and self.resolution >= 4 and self.resolution % self.coarsen == 0,
+            self.resolution % self.coarsen == 0,
             f"found resolution={self.resolution} and coarsen={self.coarsen}; expected a resolution that coarsen "
             "divides, such as 256 and 4",
         )
-        require(self.extent >= 1, f"found extent={self.extent}, expected 1 or more")
-        require(self.max_velocity > 0 and self.cfl_velocity > 0, "found a velocity scale that is not positive")
 
     @property
     def cells(self) -> int:

@@ -14,6 +14,7 @@ import numpy as np
 import xarray as xr
 
 from sdaxr.schema import OptionError
+from sdaxr.states.validation import Positive
 from sdaxr.systems.base import require
 from sdaxr.systems.markov import MarkovChain
 
@@ -37,12 +38,12 @@ class Linear(MarkovChain):
 
     name: ClassVar[str] = "linear"
 
-    step: float = 1.0
+    step: Positive = 1.0
     matrix: Matrix = ((0.8, 0.4), (-0.4, 0.8))
     noise: Matrix = ((0.2, 0.0), (0.0, 0.2))
 
     def __post_init__(self) -> None:
-        require(self.step > 0, f"found step={self.step}, expected a positive number")
+        super().__post_init__()
         # Lists, the form in JSON, cannot be hashed, and systems are keys of caches.
         for key in ("matrix", "noise"):
             object.__setattr__(self, key, _rows(key, getattr(self, key)))

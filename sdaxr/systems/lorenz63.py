@@ -26,7 +26,8 @@ from typing import Any, ClassVar
 import numpy as np
 import xarray as xr
 
-from sdaxr.systems.base import State, require, rk4
+from sdaxr.states.validation import NotNegative, Number, Positive, SpinUp
+from sdaxr.systems.base import State, rk4
 from sdaxr.systems.markov import MarkovChain
 
 _NAMES = ("a", "b", "c")
@@ -60,17 +61,12 @@ class Lorenz63(MarkovChain):
     parameters: ClassVar[Mapping[str, str]] = {"sigma": "1", "rho": "1", "beta": "1"}
     symmetries: ClassVar[tuple[Mapping[str, Any], ...]] = ({"negate": ["a", "b"]},)
 
-    step: float = 0.025
-    sigma: float = 10.0
-    rho: float = 28.0
-    beta: float = 8 / 3
-    noise: float = 1.0
-    spin_up: int = 1024
-
-    def __post_init__(self) -> None:
-        require(self.step > 0, f"found step={self.step}, expected a positive number")
-        require(self.noise >= 0, f"found noise={self.noise}, expected a variance of 0 or more")
-        require(self.spin_up >= 0, f"found spin_up={self.spin_up}, expected 0 or more states")
+    step: Positive = 0.025
+    sigma: Number = 10.0
+    rho: Number = 28.0
+    beta: Number = 8 / 3
+    noise: NotNegative = 1.0
+    spin_up: SpinUp = 1024
 
     @property
     def prior_mean(self) -> np.ndarray:

@@ -19,7 +19,8 @@ from typing import Any, ClassVar
 import numpy as np
 import xarray as xr
 
-from sdaxr.systems.base import State, System, require, rk4
+from sdaxr.states.validation import Number, Points, Positive, SpinUp, Steps
+from sdaxr.systems.base import State, System, rk4
 
 
 @dataclass(frozen=True)
@@ -46,18 +47,12 @@ class Lorenz96(System):
     references: ClassVar[str] = "Lorenz, E. N. (1996), Predictability: a problem partly solved"
     parameters: ClassVar[Mapping[str, str]] = {"forcing": "1", "damping": "1"}
 
-    step: float = 0.05
-    sites: int = 40
-    forcing: float = 8.0
-    damping: float = 1.0
-    substeps: int = 1
-    spin_up: int = 400
-
-    def __post_init__(self) -> None:
-        require(self.step > 0, f"found step={self.step}, expected a positive number")
-        require(self.sites >= 4, f"found sites={self.sites}, expected at least 4")
-        require(self.substeps >= 1, f"found substeps={self.substeps}, expected at least 1")
-        require(self.spin_up >= 0, f"found spin_up={self.spin_up}, expected 0 or more states")
+    step: Positive = 0.05
+    sites: Points = 40
+    forcing: Number = 8.0
+    damping: Number = 1.0
+    substeps: Steps = 1
+    spin_up: SpinUp = 400
 
     def template(self) -> xr.Dataset:
         """One state of zeros with its labels."""

@@ -25,11 +25,13 @@ import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, ParamSpec, TypeVar
 
 import numpy as np
 import xarray as xr
+from msgspec import Meta
 
+from sdaxr.states.validation import Cells, NotNegative, Number, Points, Positive
 from sdaxr.systems.base import State, System, require, seed_words
 from sdaxr.systems.refinement import refine
 
@@ -82,29 +84,26 @@ class QuasiGeostrophic(System):
     name: ClassVar[str] = "quasigeostrophic"
     references: ClassVar[str] = "doi:10.5281/zenodo.6563667; arXiv:2407.21314"
 
-    step: float = 1.0
-    resolution: int = 128
-    coarsen: int = 2
-    spin_up: float = 5.0
-    length: float = 1e6
-    rek: float = 5.787e-7
-    filterfac: float = 23.6
-    beta: float = 1.5e-11
-    rd: float = 15e3
-    delta: float = 0.25
-    H1: float = 500.0
-    U1: float = 0.025
-    U2: float = 0.0
-    cfl_velocity: float = 1.0
+    step: Positive = 1.0
+    resolution: Points = 128
+    coarsen: Cells = 2
+    spin_up: Annotated[float, Meta(ge=0, le=1e4)] = 5.0
+    length: Positive = 1e6
+    rek: NotNegative = 5.787e-7
+    filterfac: NotNegative = 23.6
+    beta: Number = 1.5e-11
+    rd: Positive = 15e3
+    delta: Positive = 0.25
+    H1: Positive = 500.0
+    U1: Number = 0.025
+    U2: Number = 0.0
+    cfl_velocity: Positive = 1.0
     precision: str = "single"
 
     def __post_init__(self) -> None:
-        for key in ("step", "length", "rd", "delta", "H1", "cfl_velocity"):
-            require(getattr(self, key) > 0, f"found {key}={getattr(self, key)}, expected a positive number")
-        for key in ("spin_up", "rek", "filterfac"):
-            require(getattr(self, key) >= 0, f"found {key}={getattr(self, key)}, expected 0 or more")
+        super().__post_init__()
         require(
-            self.coarsen >= 1 and self.resolution >= 4 and self.resolution % self.coarsen == 0,
+            self.resolution % self.coarsen == 0,
             f"found resolution={self.resolution} and coarsen={self.coarsen}; expected a resolution that coarsen "
             "divides, such as 128 and 2",
         )

@@ -210,10 +210,11 @@ def _stored(
     config = json.loads(template.attrs[CONFIG])
     earlier = _earlier(target, config) if is_there(target) and not overwrite else None
     there = 0 if earlier is None else earlier.sizes[TRUTH]
+    folder = windows_of(target)
     if earlier is not None and there == config["truths"]:
+        remove(folder)  # which a call that was killed last may have left
         return earlier
     check_free(target, overwrite or there > 0)
-    folder = windows_of(target)
     archive = create_archive(folder / "truths.zarr", template, TRUTH, config, overwrite=overwrite, finite=False)
     for number in archive.pending():
         if earlier is not None and number < there:

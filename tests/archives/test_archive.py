@@ -353,3 +353,12 @@ def test_an_archive_is_held_alone_on_a_network_file_system(tmp_path, monkeypatch
     assert archive.finalise() == tmp_path / "a.zarr"
     with archive._locked(fcntl.LOCK_EX) as there:
         assert not there
+
+
+def test_what_a_writer_has_left_that_was_killed_last_is_removed(tmp_path):
+    """Killed between the rename and the removal of its workspace: the archive is finished, and opened only."""
+    filled(tmp_path / "a.zarr").finalise()
+    (tmp_path / f".a.zarr.{'0' * 32}.partial").mkdir()
+    (tmp_path / f".b.zarr.{'0' * 32}.partial").mkdir()
+    assert filled(tmp_path / "a.zarr").complete
+    assert sorted(p.name for p in tmp_path.iterdir()) == [f".b.zarr.{'0' * 32}.partial", "a.zarr"]

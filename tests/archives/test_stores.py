@@ -99,3 +99,20 @@ def test_joined_windows_of_unequal_length_are_saved(tmp_path: Path) -> None:
     parts = [whole.isel(time=slice(*ends)).chunk() for ends in ((0, 5), (5, 10), (10, 18))]
     save(xr.concat(parts, "time"), tmp_path / "a.zarr")
     xr.testing.assert_equal(open_archive(tmp_path / "a.zarr").load(), whole)
+
+
+@pytest.mark.parametrize("name", ["a.nc", "a.zarr"])
+def test_a_link_to_nothing_is_not_followed_and_replaced_when_asked(tmp_path: Path, name: str) -> None:
+    store = tmp_path / name
+    store.symlink_to("nowhere")
+    with pytest.raises(ArchiveError, match="exists; give another store, or overwrite it"):
+        check_free(store, overwrite=False)
+    save(xr.Dataset({"a": ("x", [1.0])}), store, overwrite=True)
+    assert not store.is_symlink() and [path.name for path in tmp_path.iterdir()] == [name]
+
+
+def test_a_folder_that_is_a_link_to_nothing_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "folder").symlink_to("nowhere")
+    with pytest.raises(ArchiveError, match="cannot write .*a folder of this path is a file, or a link to nothing"):
+        save(xr.Dataset({"a": ("x", [1.0])}), tmp_path / "folder" / "a.nc")
+    assert not (tmp_path / "nowhere").exists()

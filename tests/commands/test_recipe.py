@@ -11,6 +11,8 @@ import xarray as xr
 import yaml
 
 import sdaxr
+from sdaxr.archives.object_archive import ObjectArchive
+from sdaxr.archives.paths import located
 from sdaxr.archives.stores import save
 from sdaxr.commands import recipe
 from sdaxr.schema import ArchiveError, OptionError
@@ -117,6 +119,27 @@ def test_a_recipe_that_was_killed_while_overwriting_goes_on(tmp_path, monkeypatc
     assert recipe.status(path)["2 observe"].startswith("to do")
     assert list(recipe.run(path, overwrite=overwrite, progress=False)) == ["2 observe"]
     assert error_of(tmp_path / "obs.nc") == pytest.approx(0.2)
+
+
+def test_a_recipe_whose_archive_in_an_object_store_is_unfinished_goes_on(tmp_path, monkeypatch):
+    """Units of a step that was killed lie there under the final name, and are no finished output."""
+    store = f"memory://{tmp_path.name}/l.zarr"
+    path = write(tmp_path, generate=GENERATE | {"store": store})
+    written, whole = [], ObjectArchive.write
+
+    def die_at_the_second(archive, index, arrays):
+        if written:
+            raise Killed
+        written.append(index)
+        whole(archive, index, arrays)
+
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(ObjectArchive, "write", die_at_the_second)
+        recipe.run(path, progress=False)
+    assert located(store).exists() and recipe.status(path)["complete"].startswith("no")
+    assert list(recipe.run(path, progress=False)) == ["1 generate"]
+    assert recipe.status(path)["complete"] == "yes" and list(recipe.run(path, progress=False)) == []
+    assert sdaxr.open_archive(store).sizes["trajectory"] == GENERATE["trajectories"]
 
 
 def test_what_a_killed_run_replaced_does_not_pass_for_the_old_output(tmp_path, monkeypatch):

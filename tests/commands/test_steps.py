@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import inspect
+import os
 
 import numpy as np
 import pytest
@@ -130,3 +132,16 @@ def test_statuses_are_counted_and_written(tmp_path):
     with pytest.raises(ArchiveError, match="other-twin.nc' exists"):
         steps.report(paths[:2], "lorenz63", store=str(tmp_path / "other.nc"))
     assert not (tmp_path / "other-seen.nc").exists()
+
+
+def test_a_figure_that_cannot_be_written_is_named_as_it_was_asked_for(trajectories, tmp_path, monkeypatch) -> None:
+    save(trajectories.isel(trajectory=0, drop=True), tmp_path / "t.nc")
+
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("matplotlib.figure.Figure.savefig", full)
+    figure = tmp_path / "f.png"
+    with pytest.raises(ArchiveError, match=f"^cannot write '{figure}': No space left on device; free some space"):
+        steps.plot(str(tmp_path / "t.nc"), str(figure))
+    assert [path.name for path in tmp_path.iterdir()] == ["t.nc"]

@@ -95,10 +95,10 @@ def test_a_ring_is_followed(flow: str) -> None:
     ("options", "message"),
     [
         ({"flow": "vp"}, "found flow='vp' for EnFF, expected 'f2p' or 'ot'"),
-        ({"steps": 0}, "found steps=0 for EnFF, expected at least 1"),
-        ({"sigma": 0.0}, "found sigma=0.0 for EnFF, expected a number above 0, at most 1"),
-        ({"guidance": -1.0}, "found guidance=-1.0 for EnFF, expected a number from 0 on"),
-        ({"scale": 0.0}, "found scale=0.0 for EnFF, expected a number above 0, or None"),
+        ({"steps": 0}, "found steps=0 for EnFF, expected a whole number of at least 1"),
+        ({"sigma": 0.0}, "found sigma=0.0 for EnFF, expected a number above 0 and of at most 1"),
+        ({"guidance": -1.0}, "found guidance=-1.0 for EnFF, expected a number of at least 0"),
+        ({"scale": 0.0}, "found scale=0.0 for EnFF, expected a number above 0"),
     ],
 )
 def test_options_that_are_impossible(options: dict, message: str) -> None:

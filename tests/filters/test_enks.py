@@ -67,5 +67,5 @@ def test_members_are_of_the_smoothing_distribution_and_the_filter_is_checked() -
     for wrong in ("ienks", "kalman", 3):
         with pytest.raises(OptionError, match="found filter=.* for EnKS, expected a filter whose analysis acts on"):
             EnKS(filter=wrong)
-    with pytest.raises(OptionError, match="lag=-1 for EnKS, expected 0 or more steps"):
+    with pytest.raises(OptionError, match="lag=-1 for EnKS, expected a whole number of at least 0"):
         EnKS(lag=-1)

@@ -111,11 +111,11 @@ def test_a_ring_is_followed_and_draws_are_those_of_the_seed() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"steps": 0}, "found steps=0 for EnSF, expected at least 1"),
-        ({"epsilon_alpha": 0.0}, "found epsilon_alpha=0.0 for EnSF, expected a number above 0, at most 1"),
-        ({"epsilon_beta": 1.0}, "found epsilon_beta=1.0 for EnSF, expected a number from 0 on, below 1"),
-        ({"batch": 0}, "found batch=0 for EnSF, expected at least 1, or None for all members"),
-        ({"scale": -1.0}, "found scale=-1.0 for EnSF, expected a number above 0, or None"),
+        ({"steps": 0}, "found steps=0 for ensf, expected a whole number of at least 1 and of at most 32768"),
+        ({"epsilon_alpha": 0.0}, "found epsilon_alpha=0.0 for ensf, expected a number above 0 and of at most 1"),
+        ({"epsilon_beta": 1.0}, "found epsilon_beta=1.0 for ensf, expected a number of at least 0 and below 1"),
+        ({"batch": 0}, "found batch=0 for ensf, expected a whole number of at least 1"),
+        ({"scale": -1.0}, "found scale=-1.0 for ensf, expected a number above 0"),
         ({"localisation": 3}, "unknown option of ensf: 'localisation'"),
     ],
 )

@@ -103,13 +103,13 @@ def test_the_finite_size_prior_widens_an_ensemble_that_is_too_narrow() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"lag": -1}, "lag=-1 for IEnKS, expected 0 or more steps"),
+        ({"lag": -1}, "lag=-1 for IEnKS, expected a whole number of at least 0"),
         ({"form": "trans"}, "form='trans' for IEnKS, expected one of transform, bundle"),
-        ({"iterations": 0}, "iterations=0 for IEnKS, expected at least 1"),
+        ({"iterations": 0}, "iterations=0 for IEnKS, expected a whole number of at least 1"),
         ({"members_of": "both"}, "members_of='both' for IEnKS, expected one of smoothing, filtering"),
-        ({"finite_size": -1}, "finite_size=-1.0 for IEnKS, expected a number above 0"),
-        ({"inflation": 0}, "inflation=0.0 for IEnKS, expected a factor above 0"),
-        ({"tolerance": -1}, "tolerance=-1.0 for IEnKS, expected 0 or more"),
+        ({"finite_size": -1}, "finite_size=-1 for IEnKS, expected a number above 0"),
+        ({"inflation": 0}, "inflation=0 for IEnKS, expected a number above 0"),
+        ({"tolerance": -1}, "tolerance=-1 for IEnKS, expected a number of at least 0"),
     ],
 )
 def test_impossible_options(options: dict, message: str) -> None:

@@ -183,10 +183,10 @@ def test_each_point_has_a_factor_of_its_own_with_localisation() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"adaptive": 0}, "adaptive=0.0 for ETKF, expected a number above 0, or None"),
-        ({"adaptive_first": -1}, "adaptive_first=-1.0 for ETKF, expected a factor above 0"),
-        ({"inflation": 0}, "inflation=0.0 for ETKF, expected a factor above 0"),
-        ({"rtps": 2}, "rtps=2.0 .* from 0 to 1"),
+        ({"adaptive": 0}, "adaptive=0 for ETKF, expected a number above 0"),
+        ({"adaptive_first": -1}, "adaptive_first=-1 for ETKF, expected a number above 0"),
+        ({"inflation": 0}, "inflation=0 for ETKF, expected a number above 0"),
+        ({"rtps": 2}, "rtps=2 .*of at least 0 and of at most 1"),
     ],
 )
 def test_impossible_options(options: dict, message: str) -> None:

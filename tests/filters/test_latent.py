@@ -82,7 +82,7 @@ def test_patterns_of_trajectories_from_a_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"modes": 0}, "found modes=0 for Latent, expected at least 1, or None for all"),
+        ({"modes": 0}, "found modes=0 for latent, expected a whole number of at least 1"),
         (
             {"modes": 8},
             "modes=8 for latent, expected at most 7, the patterns of the 8 states of the first ensemble",

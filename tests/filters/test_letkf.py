@@ -84,9 +84,9 @@ def test_what_it_cannot_use(observations) -> None:
         smooth(observations, TRIPLE, method="letkf", members=3, **QUIET)
     with pytest.raises(OptionError, match="localisation= needs places, a state of linear has none"):
         smooth(observations, TRIPLE, method=LETKF(localisation=1.0), members=3, **QUIET)
-    with pytest.raises(OptionError, match="localisation=-1.0 for LETKF, expected a distance above 0, or None"):
+    with pytest.raises(OptionError, match="localisation=-1 for LETKF, expected a number above 0"):
         LETKF(localisation=-1)
-    with pytest.raises(OptionError, match="finite_size=0.0 for LETKF, expected a number above 0"):
+    with pytest.raises(OptionError, match="finite_size=0 for LETKF, expected a number above 0"):
         LETKF(localisation=1, finite_size=0)
     model, _ = linear_case(op.coarsen(2), error=0.4, correlation={"site": 3.0})
     with pytest.raises(OptionError, match="'letkf' is for independent errors, found correlated errors or a bias"):

@@ -132,12 +132,12 @@ def test_a_ring_is_followed() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"localisation": 0.0}, "found localisation=0.0 for PFF, expected a distance above 0, or None"),
+        ({"localisation": 0.0}, "found localisation=0.0 for PFF, expected a number above 0"),
         ({"kernel": "full"}, "found kernel='full' for PFF, expected 'matrix' or 'scalar'"),
-        ({"width": 0.0}, "found width=0.0 for PFF, expected a number above 0, or None"),
-        ({"steps": 0}, "found steps=0 for PFF, expected at least 1"),
+        ({"width": 0.0}, "found width=0.0 for PFF, expected a number above 0"),
+        ({"steps": 0}, "found steps=0 for PFF, expected a whole number of at least 1"),
         ({"step": 0.0}, "found step=0.0 for PFF, expected a number above 0"),
-        ({"tolerance": 1.0}, "found tolerance=1.0 for PFF, expected a fraction from 0 on, below 1"),
+        ({"tolerance": 1.0}, "found tolerance=1.0 for PFF, expected a number of at least 0 and below 1"),
     ],
 )
 def test_options_that_are_impossible(options: dict, message: str) -> None:

@@ -124,7 +124,7 @@ def test_a_background_is_an_observation_of_the_first_state(observations: xr.Data
         ({"method": "ffsb"}, "Did you mean 'ffbs'"),
         ({"members": 0}, "members=0, expected a whole number of at least 1"),
         ({"seed": -1}, "seed=-1, expected a whole number of at least 0"),
-        ({"method": {"name": "ffbs", "particles": 1}}, "particles=1, expected at least 2"),
+        ({"method": {"name": "ffbs", "particles": 1}}, "particles=1 for ffbs, expected a whole number of at least 2"),
         ({"method": {"name": "kalman", "particles": 100}}, "unknown option of kalman: 'particles'"),
         ({"method": {"name": "ffbs", "first_guess": xr.Dataset()}}, "unknown option of ffbs: 'first_guess'"),
         ({"outside": "dropp"}, "Did you mean 'drop'"),

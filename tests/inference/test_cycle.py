@@ -238,7 +238,9 @@ def test_a_killed_cycle_goes_on_and_leaves_one_archive(
     assert written and {p: p.stat().st_mtime_ns for p in written} == written
     monkeypatch.undo()
     xr.testing.assert_allclose(whole.load(), sdaxr.cycle(observations, prior, **options))
+    assert (tmp_path / "c.zarr.windows").exists()  # as a call leaves it that is killed last
     xr.testing.assert_identical(whole, sdaxr.cycle(observations, prior, store=store, **options).load())
+    assert not (tmp_path / "c.zarr.windows").exists()
     same = {"sampler": {"name": "sde-dpm++", "steps": "30", "corrections": 0.0}, "batch": 1, "device": "cpu"}
     xr.testing.assert_identical(whole, sdaxr.cycle(observations, prior, store=store, **(options | same)).load())
     for change, message in [

@@ -203,9 +203,22 @@ def test_statistics_of_each_point(trajectories: xr.Dataset, tmp_path: Path) -> N
 def test_an_existing_prior_is_not_overwritten_unasked(tmp_path: Path) -> None:
     data, store = autoregressive(6, 20), tmp_path / "p.safetensors"
     trained(data, store)
-    with pytest.raises(ArchiveError, match="exists; pass overwrite=True"):
-        trained(data, store)
+    with pytest.raises(ArchiveError, match=r"of a run with other settings \(seed: 0 -> 1\); pass overwrite=True"):
+        trained(data, store, seed=1)
     assert trained(data, store, overwrite=True, seed=1).metadata["seed"] == 1
+    with pytest.raises(ArchiveError, match=r"other settings \(data.sha256"):
+        trained(autoregressive(6, 20, seed=5), store, seed=1)
+    store.write_bytes(b"something else")
+    with pytest.raises(ArchiveError, match="exists, and is no prior; pass overwrite=True"):
+        trained(data, store, seed=1)
+
+
+def test_a_training_that_has_ended_is_not_done_again(tmp_path: Path) -> None:
+    data, store = autoregressive(6, 20), tmp_path / "p.safetensors"
+    first = trained(data, store)
+    before = store.stat()
+    again = trained(data, store)
+    assert again.sha256 == first.sha256 and store.stat() == before
 
 
 def test_the_same_seed_gives_the_same_prior(tmp_path: Path) -> None:

@@ -86,8 +86,8 @@ def test_defaults_are_those_of_the_package():
     [
         ({"resolution": 65}, "coarsen divides"),
         ({"precision": "half"}, "'single' or 'double'"),
-        ({"rd": 0.0}, "expected a positive number"),
-        ({"spin_up": -1.0}, "expected 0 or more"),
+        ({"rd": 0.0}, "rd=0.0 for QuasiGeostrophic, expected a number above 0"),
+        ({"spin_up": -1.0}, "expected a number of at least 0 and of at most 10000"),
     ],
 )
 def test_impossible_options_are_refused(options: dict, message: str):

@@ -134,7 +134,9 @@ def test_a_killed_run_goes_on(tmp_path, monkeypatch, suffix: str) -> None:
     assert found.attrs["verdict"] == expected.attrs["verdict"]
     # A finished result is returned as it is.
     monkeypatch.setattr(trials.Trials, "run", lambda self, n, quantities: pytest.fail("computed again"))
+    (tmp_path / f"c{suffix}.windows").mkdir()  # as a call leaves it that is killed last
     xr.testing.assert_identical(sdaxr.calibrate("linear", store=store, **FEW), found)
+    assert [p.name for p in tmp_path.iterdir()] == [store.name]
     with pytest.raises(ArchiveError, match="members: 3 -> 4"):
         sdaxr.calibrate("linear", store=store, **FEW | {"members": 4})
 

@@ -25,6 +25,7 @@ from sdaxr.posterior.likelihood import GaussianObservation, joint_covariance, so
 from sdaxr.posterior.linear import Likelihood, weighted_slope
 from sdaxr.prior.eofs import Eofs
 from sdaxr.schema import OptionError
+from sdaxr.states.validation import NotNegative
 
 if TYPE_CHECKING:
     from sdaxr.prior.files import Prior
@@ -72,7 +73,7 @@ class Scalar(Variance):
         At least 0, without unit. The paper has 1e-2, and 3e-2 for Lorenz 63.
     """
 
-    gamma: float = 1e-2
+    gamma: NotNegative = 1e-2
 
     name: ClassVar[str] = "scalar"
 
@@ -104,7 +105,7 @@ class Bounded(Variance):
         Above 0, without unit: U over :math:`r^2 s^2` at small noise levels. `SOAD` needs 1.
     """
 
-    gamma: float = 1.0
+    gamma: NotNegative = 1.0
 
     name: ClassVar[str] = "bounded"
 

@@ -17,6 +17,7 @@ from torch import Tensor
 from sdaxr.posterior.guidance.base import GuidedDenoiser, ScoreMethod
 from sdaxr.posterior.krylov import check_finite
 from sdaxr.posterior.linear import Likelihood
+from sdaxr.states.validation import Positive
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,7 @@ class DPS(ScoreMethod):
         Length of the steps, without unit.
     """
 
-    zeta: float = 1.0
+    zeta: Positive = 1.0
 
     name: ClassVar[str] = "dps"
     remedy: ClassVar[str] = "the steps are too long; take a smaller zeta, DPS(zeta=...), or give sampler more steps"

@@ -26,6 +26,7 @@ from sdaxr.posterior.guidance.sda import SDA
 from sdaxr.posterior.krylov import gmres
 from sdaxr.posterior.linear import residual
 from sdaxr.schema import OptionError
+from sdaxr.states.validation import Steps
 
 if TYPE_CHECKING:
     from sdaxr.prior.files import Prior
@@ -43,7 +44,7 @@ class MMPS(ScoreMethod):
         Number of steps of GMRES, at least 1. Each step takes one product with the network's Jacobian.
     """
 
-    iterations: int = 3
+    iterations: Steps = 3
 
     name: ClassVar[str] = "mmps"
     remedy: ClassVar[str] = (
