@@ -6,6 +6,7 @@ import contextlib
 import logging
 import threading
 import time
+import urllib.request
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
@@ -68,6 +69,8 @@ class S3Server:
         logging.getLogger("werkzeug").setLevel(logging.ERROR)
         self._thread.start()
         try:
+            # Servers of one process share what they hold.
+            urllib.request.urlopen(f"{self.url}/moto-api/reset", data=b"").close()
             s3fs.S3FileSystem(**self.options).mkdir(BUCKET)
             yield self
         finally:
