@@ -9,6 +9,7 @@ import click
 from sdaxr.commands.options import (
     background,
     device,
+    domain,
     drawing,
     factor,
     members,
@@ -31,6 +32,7 @@ from sdaxr.commands.running import run_step
 @click.argument("observations", nargs=-1, required=True)
 @on_files(
     click.option("--prior", help="File of a prior, or name of a shipped one; see `sdaxr priors`."),
+    domain,
     store,
     some_members,
     seed,
@@ -56,6 +58,7 @@ def assimilate(quiet: bool, option: dict[str, Any], **values: Any) -> None:
 @click.argument("observations", nargs=-1, required=True)
 @on_files(
     click.option("--prior", help="File of a prior, or name of a shipped one; see `sdaxr priors`."),
+    domain,
     store,
     click.option(
         "--system",

@@ -137,6 +137,7 @@ overwrite = click.option("--overwrite", is_flag=True, default=None, help="Replac
 trajectory = click.option(
     "--trajectory", type=int, help="Index of the trajectory in a file of several; -1 is the last one."
 )
+domain = click.option("--domain", help="File with the grid, and the static fields, that a prior of patches is put on.")
 device = click.option("--device", help="cpu, cuda, or auto: a GPU where there is one.")
 reading = settings(
     "--reading",

@@ -79,6 +79,7 @@ def assimilate(
     store: str,
     *,
     prior: str | None = None,
+    domain: str | None = None,
     system: str | None = None,
     background: str | None = None,
     reading: Mapping[str, Any] | None = None,
@@ -86,6 +87,7 @@ def assimilate(
 ) -> xr.Dataset:
     """Draw the posterior given ``observations``, one file for each network; the result is the archive ``store``.
 
+    ``domain`` is a file with the grid, and the static fields, that a prior of patches is put on (`Prior.on`).
     ``reading`` holds options of `sdaxr.read_observations`, or such options for each network, by the name of its file.
     Options that are not parameters of the function are options of the system, such as ``noise=0.5``.
     """
@@ -93,7 +95,7 @@ def assimilate(
         options["operator"] = read_operator(options["operator"])
     of_system = _take_system_options("assimilate", options, system)
     options |= {
-        "prior": None if prior is None else sdaxr.open_prior(prior),
+        "prior": _prior_on(prior, domain),
         "system": None if system is None else sdaxr.open_system(system, **of_system),
         "background": None if background is None else sdaxr.open_archive(background),
     }
@@ -134,6 +136,7 @@ def cycle(
     store: str,
     *,
     prior: str | None = None,
+    domain: str | None = None,
     system: str | None = None,
     carry: str | None = None,
     background: str | None = None,
@@ -142,7 +145,7 @@ def cycle(
 ) -> xr.Dataset:
     """Assimilate ``observations``, one file for each network, window after window; the result is the file ``store``.
 
-    ``reading`` is as in `assimilate`.
+    ``domain`` and ``reading`` are as in `assimilate`.
     Options that are parameters neither of the function nor of `assimilate` are options of ``system``, or of the system
     ``carry``.
     """
@@ -155,7 +158,8 @@ def cycle(
         "carry": carry if carrier is None else sdaxr.open_system(carrier, **of_system),
         "background": None if background is None else sdaxr.open_archive(background),
     }
-    return sdaxr.cycle(open_networks(observations, reading), prior, store=store, **options)
+    given = prior if domain is None else _prior_on(prior, domain)
+    return sdaxr.cycle(open_networks(observations, reading), given, store=store, **options)
 
 
 def forecast(ensemble: str, model: str, store: str, *, trajectory: int | None = None, **options: Any) -> xr.Dataset:
@@ -274,7 +278,7 @@ STEPS: dict[str, Callable[..., Any]] = {
 }
 # Parameters that are files which a step reads, and those that are the file which it writes.
 INPUTS = (
-    "trajectories", "truth", "observations", "where", "background", "ensemble", "noisy", "posterior", "data",
+    "trajectories", "truth", "observations", "where", "domain", "background", "ensemble", "noisy", "posterior", "data",
 )  # fmt: skip
 OUTPUTS = ("store", "path")
 # Parameters that are names or files.
@@ -291,6 +295,16 @@ def run(name: str, values: Mapping[str, Any]) -> Any:
     if isinstance(given.get("method"), Mapping):
         given["method"] = {key: _with_storage(value, options) for key, value in given["method"].items()}
     return STEPS[name](**given)
+
+
+def _prior_on(prior: str | None, domain: str | None) -> sdaxr.Prior | None:
+    """The prior in the file ``prior``, on the grid in the file ``domain`` where there is one."""
+    if prior is None:
+        if domain is not None:
+            raise OptionError(f"found the domain '{domain}' without a prior, expected a prior of patches")
+        return None
+    opened = sdaxr.open_prior(prior)
+    return opened if domain is None else opened.on(sdaxr.open_archive(domain))
 
 
 def _with_storage(value: Any, options: Mapping[str, Any] | None) -> Any:

@@ -10,8 +10,8 @@ import xarray as xr
 from sdaxr.observations.matching import ERROR, observed_variables
 from sdaxr.observations.shared import converted_bias, predictors
 from sdaxr.operators import Operator, Template
-from sdaxr.schema import OptionError, UnitsError, check_units, nearest
-from sdaxr.states.coordinates import plain_attrs
+from sdaxr.schema import GridError, OptionError, UnitsError, check_units, nearest
+from sdaxr.states.coordinates import plain_attrs, turn_of
 from sdaxr.states.units import check_given, check_values, conversion, is_readable
 
 UNITS = ("error", "convert")
@@ -46,16 +46,19 @@ def places_in_units(
     UnitsError
         If a coordinate has other units, and ``units`` is ``"error"``, or the units cannot be converted, or the
         coordinate is a predictor of a bias.
+    GridError
+        If a coordinate has another period, so that its labels name other places.
     """
     _check_option(units)
     found, done = dict(networks), []
     for network, data in networks.items():
         for name, attrs in expected.items():
-            given, to = (str(a.get("units") or "") for a in (data[name].attrs if name in data.coords else {}, attrs))
-            if given == to or not (is_readable(given) and is_readable(to)):
-                continue
-            scale, offset = conversion(str(name), given, to)
+            own = data[name].attrs if name in data.coords else {}
+            given, to = (str(a.get("units") or "") for a in (own, attrs))
+            same = given == to or not (is_readable(given) and is_readable(to))
+            scale, offset = (1.0, 0.0) if same else conversion(str(name), given, to)
             if (scale, offset) == (1.0, 0.0):
+                _check_period(name, own, attrs)
                 continue
             if units == "error":
                 check_units(str(name), given, to)
@@ -69,6 +72,17 @@ def places_in_units(
             found[network] = found[network].assign_coords({name: (data[name].dims, moved.values, about)})
             done.append(f"{name}: {given} to {to}")
     return found, done
+
+
+def _check_period(name: Hashable, given: Mapping[Any, Any], expected: Mapping[Any, Any]) -> None:
+    if "period" not in given or "period" not in expected:
+        return
+    found, period = turn_of(name, given), turn_of(name, expected)
+    if found is not None and period is not None and abs(found - period) > 1e-6 * period:
+        raise GridError(
+            f"'{name}' of the observations has the period {found:g}, that of the prior {period:g}, expected one domain of "
+            "both; take a prior of this domain, or one of patches that is put on it (Prior.on, --domain)"
+        )
 
 
 def in_units(

@@ -9,11 +9,12 @@ import os
 import numpy as np
 import pytest
 import xarray as xr
+from short_fields import ShortFields
 
 import sdaxr
 from sdaxr.archives.stores import save
 from sdaxr.commands import steps, texts
-from sdaxr.schema import ArchiveError, DataError
+from sdaxr.schema import ArchiveError, DataError, GridError, OptionError
 
 
 @pytest.mark.parametrize("name", steps.STEPS)
@@ -145,3 +146,32 @@ def test_a_figure_that_cannot_be_written_is_named_as_it_was_asked_for(trajectori
     with pytest.raises(ArchiveError, match=f"^cannot write '{figure}': No space left on device; free some space"):
         steps.plot(str(tmp_path / "t.nc"), str(figure))
     assert [path.name for path in tmp_path.iterdir()] == ["t.nc"]
+
+
+def test_a_prior_of_patches_is_put_on_the_domain_of_a_file(tmp_path) -> None:
+    """Observations of a grid that the prior has not seen, in one window and in two."""
+    small, large = (fields.dataset(fields.draw(n)) for fields, n in ((ShortFields(16), 40), (ShortFields(24), 2)))
+    prior = sdaxr.train(
+        small,
+        tmp_path / "p.safetensors",
+        window=1,
+        steps=0,
+        statistics={"patches": {"y": 8, "x": 8}},
+        progress=False,
+        context=(),
+    )
+    save(large, tmp_path / "grid.nc")
+    observations = sdaxr.observe(large, sdaxr.operators.subsample(4), error=0.1, seed=0)
+    save(observations, tmp_path / "o.nc")
+    files = {"observations": str(tmp_path / "o.nc"), "prior": str(tmp_path / "p.safetensors")}
+    how = {"members": 2, "sampler": {"steps": 2}, "progress": False}
+    domain = str(tmp_path / "grid.nc")
+    found = steps.assimilate(**files, store=str(tmp_path / "a.zarr"), domain=domain, **how)
+    expected = sdaxr.assimilate(observations, prior.on(large), **how)
+    xr.testing.assert_equal(found.drop_vars("status").drop_attrs().load(), expected.drop_attrs())
+    cycled = steps.cycle(**files, store=str(tmp_path / "c.nc"), domain=domain, window=1, **how)
+    assert cycled.sizes["y"] == 24 and cycled.sizes["time"] == 2
+    with pytest.raises(GridError, match="the period 24, that of the prior 16"):
+        steps.assimilate(**files, store=str(tmp_path / "b.zarr"), **how)
+    with pytest.raises(OptionError, match=r"domain '.*grid.nc' without a prior"):
+        steps.assimilate(files["observations"], str(tmp_path / "b.zarr"), system="lorenz63", domain=domain)

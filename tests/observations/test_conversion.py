@@ -12,7 +12,7 @@ from weather import weather
 from sdaxr import operators as op
 from sdaxr.observations.bias import with_bias
 from sdaxr.observations.conversion import in_units, places_in_units
-from sdaxr.schema import DataError, OptionError, UnitsError
+from sdaxr.schema import DataError, GridError, OptionError, UnitsError
 from sdaxr.states.infer import infer_layout
 
 
@@ -90,6 +90,19 @@ def test_coordinates_are_converted_and_recorded(name: str, units: str, factor: f
     assert found["all"][name].attrs == {"units": layout.coordinate_attrs[name]["units"]}
     with pytest.raises(UnitsError, match=f"'{name}' has units '{units}' in the observations, expected .*convert"):
         places_in_units({"all": given}, layout.coordinate_attrs, "error")
+
+
+@pytest.mark.parametrize(("period", "differs"), [(16.0, False), (16.000001, False), (24.0, True), (None, False)])
+def test_labels_of_another_circle_name_other_places(period: float | None, differs: bool) -> None:
+    """A place at 20 is the place at 4 on a circle of 16, and not on one of 24."""
+    about = {"units": "m"} | ({} if period is None else {"period": period})
+    given = {"all": xr.Dataset({"a": ("x", [1.0], {"units": "K"})}, {"x": ("x", [20.0], about)})}
+    expected = {"x": {"units": "m", "period": 16.0}}
+    if not differs:
+        assert places_in_units(given, expected, "error")[0] == given
+        return
+    with pytest.raises(GridError, match="the period 24, that of the prior 16"):
+        places_in_units(given, expected, "error")
 
 
 def test_a_height_is_no_pressure() -> None:
