@@ -80,8 +80,8 @@ def _check_period(name: Hashable, given: Mapping[Any, Any], expected: Mapping[An
     found, period = turn_of(name, given), turn_of(name, expected)
     if found is not None and period is not None and abs(found - period) > 1e-6 * period:
         raise GridError(
-            f"'{name}' of the observations has the period {found:g}, that of the prior {period:g}, expected one domain of "
-            "both; take a prior of this domain, or one of patches that is put on it (Prior.on, --domain)"
+            f"'{name}' of the observations has the period {found:g}, that of the prior {period:g}, expected one "
+            "domain; take a prior of this domain, or one of patches that is put on it (Prior.on, --domain)"
         )
 
 
