@@ -97,7 +97,7 @@ class _Accessor:
         *,
         method: str | Method | Mapping[str, Any] | None = None,
         sampler: str | Sampler | Mapping[str, Any] | None = None,
-        members: int = 16,
+        members: int | str = 16,
         seed: int = 0,
         store: str | Location | None = None,
         operator: Operators = None,

@@ -109,15 +109,15 @@ def test_a_function_is_recorded_by_its_name() -> None:
     [
         ("sdaa", "unknown method 'sdaa'.*Did you mean 'sda'"),
         ({"name": "mmps", "steps": 3}, "unknown option of mmps: 'steps'"),
-        ({"name": "mmps", "iterations": 0}, "iterations=0, expected at least 1"),
-        ({"variance": -0.1}, "gamma=-0.1, expected a number from 0 on"),
-        ({"variance": {"name": "bounded", "gamma": 0}}, "gamma=0.0, expected a number above 0"),
+        ({"name": "mmps", "iterations": 0}, "iterations=0 for mmps, expected a whole number of at least 1"),
+        ({"variance": -0.1}, "gamma=-0.1 for .*, expected a number of at least 0"),
+        ({"variance": {"name": "bounded", "gamma": 0}}, "gamma=0.*expected a number above 0"),
         ({"variance": "scaler"}, "unknown variance 'scaler'.*Did you mean 'scalar'"),
         ({"variance": [1]}, r"variance=\[1\], expected one of"),
         ({"variance": {"gamma": 1}}, "a mapping with a 'name' and options, or a variance object"),
         ({"name": "soad", "variance": "scalar"}, "expected Measured\\(\\) or Bounded\\(\\) for the method 'soad'"),
         ({"name": "jacobian_free", "covariance": "bounded"}, "expected Covariance\\(\\), Measured\\(\\) or"),
-        ({"name": "ffbs", "particles": 1}, "particles=1, expected at least 2"),
+        ({"name": "ffbs", "particles": 1}, "particles=1 for ffbs, expected a whole number of at least 2"),
     ],
 )
 def test_what_is_impossible_is_an_error(wrong, message: str) -> None:

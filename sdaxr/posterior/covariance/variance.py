@@ -7,7 +7,6 @@ A diagonal U (`Variance`) treats the observed quantities as independent of each 
 
 from __future__ import annotations
 
-import math
 from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -25,7 +24,7 @@ from sdaxr.posterior.likelihood import GaussianObservation, joint_covariance, so
 from sdaxr.posterior.linear import Likelihood, weighted_slope
 from sdaxr.prior.eofs import Eofs
 from sdaxr.schema import OptionError
-from sdaxr.states.validation import NotNegative
+from sdaxr.states.validation import NotNegative, Positive
 
 if TYPE_CHECKING:
     from sdaxr.prior.files import Prior
@@ -77,11 +76,6 @@ class Scalar(Variance):
 
     name: ClassVar[str] = "scalar"
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not 0 <= self.gamma < math.inf:
-            raise OptionError(f"gamma={self.gamma!r}, expected a number from 0 on")
-
     def at(self, network: GaussianObservation, r: float) -> Tensor:
         """gamma r^2 s^2, shape (n,)."""
         return self.gamma * (r * network.scale).square()
@@ -105,14 +99,9 @@ class Bounded(Variance):
         Above 0, without unit: U over :math:`r^2 s^2` at small noise levels. `SOAD` needs 1.
     """
 
-    gamma: NotNegative = 1.0
+    gamma: Positive = 1.0
 
     name: ClassVar[str] = "bounded"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not 0 < self.gamma < math.inf:
-            raise OptionError(f"gamma={self.gamma!r}, expected a number above 0")
 
     def at(self, network: GaussianObservation, r: float) -> Tensor:
         """s^2 gamma r^2 / (1 + gamma r^2), shape (n,)."""

@@ -17,7 +17,7 @@ from torch import Tensor
 from sdaxr.posterior.guidance.base import GuidedDenoiser, ScoreMethod
 from sdaxr.posterior.krylov import check_finite
 from sdaxr.posterior.linear import Likelihood
-from sdaxr.states.validation import Positive
+from sdaxr.states.validation import NotNegative
 
 
 @dataclass(frozen=True)
@@ -31,10 +31,10 @@ class DPS(ScoreMethod):
     Parameters
     ----------
     zeta
-        Length of the steps, without unit.
+        Length of the steps, without unit; with 0 the observations do not act.
     """
 
-    zeta: Positive = 1.0
+    zeta: NotNegative = 1.0
 
     name: ClassVar[str] = "dps"
     remedy: ClassVar[str] = "the steps are too long; take a smaller zeta, DPS(zeta=...), or give sampler more steps"

@@ -25,7 +25,6 @@ from sdaxr.posterior.guidance.base import GuidedDenoiser, ScoreMethod
 from sdaxr.posterior.guidance.sda import SDA
 from sdaxr.posterior.krylov import gmres
 from sdaxr.posterior.linear import residual
-from sdaxr.schema import OptionError
 from sdaxr.states.validation import Steps
 
 if TYPE_CHECKING:
@@ -51,11 +50,6 @@ class MMPS(ScoreMethod):
         "the network's Jacobian is not a covariance at this noise level; take fewer iterations, MMPS(iterations=1), a "
         "prior with EDM preconditioning, or method='sda'"
     )
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.iterations < 1:
-            raise OptionError(f"iterations={self.iterations}, expected at least 1")
 
     @property
     def cost(self) -> float:

@@ -57,5 +57,5 @@ def test_its_cost_is_counted_in_products() -> None:
 
 def test_no_step_is_refused() -> None:
     matrix, y, error, _ = scenario("full")
-    with pytest.raises(OptionError, match="iterations=0, expected at least 1"):
+    with pytest.raises(OptionError, match="iterations=0 for MMPS, expected a whole number of at least 1"):
         MMPS(iterations=0).guide(CHAIN.denoise, [matrix_observation(matrix, y, error)])
