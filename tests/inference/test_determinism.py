@@ -16,7 +16,7 @@ from sdaxr.posterior.execution import member_noise
 
 QUICK: dict[str, Any] = {
     "members": 6, "seed": 3, "batch": 2, "device": "cpu", "progress": False,
-    "sampler": {"steps": 6, "corrections": 1, "mixing": False},
+    "sampler": {"steps": 4, "corrections": 0, "mixing": False},
 }  # fmt: skip
 
 
