@@ -15,11 +15,15 @@ os.environ.setdefault("DASK_DISTRIBUTED__COMM__TIMEOUTS__TCP", "300s")
 import ipaddress
 import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 import xarray as xr
+
+if TYPE_CHECKING:
+    from object_stores import S3Server
 
 
 class _NetworkUsedError(RuntimeError):
@@ -97,3 +101,14 @@ def sine_waves(number: int, steps: int, size: int, seed: int = 0) -> xr.Dataset:
         },
         attrs={"title": "travelling sine waves"},
     )
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[S3Server]:
+    """An S3 server on this machine, with an empty bucket."""
+    pytest.importorskip("moto")
+    pytest.importorskip("s3fs")
+    from object_stores import S3Server
+
+    with S3Server().running() as running:
+        yield running

@@ -6,13 +6,12 @@ import json
 import multiprocessing
 import pickle
 import uuid
-from collections.abc import Iterator
 
 import numpy as np
 import pytest
 import xarray as xr
 from click.testing import CliRunner
-from object_stores import BUCKET, FORBIDDEN, LOST, REPORTED, SLOW, UNAVAILABLE, S3Server, failing
+from object_stores import BUCKET, FORBIDDEN, LOST, REPORTED, SLOW, UNAVAILABLE, failing
 from toy_archive import CONFIG, filled, template, tree, values
 from zarr.storage import MemoryStore
 
@@ -27,14 +26,6 @@ from sdaxr.commands.cli import main
 from sdaxr.schema import ArchiveError
 
 OTHER = CONFIG | {"seed": 1}
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[S3Server]:
-    pytest.importorskip("moto")
-    pytest.importorskip("s3fs")
-    with S3Server().running() as running:
-        yield running
 
 
 @pytest.fixture(params=["memory", "s3", "store"])

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import os
 import uuid
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from object_stores import BUCKET, S3Server
+from object_stores import BUCKET
 from toy_archive import CONFIG, template, values
 
 from sdaxr.archives.creation import UnitArchive, create_archive
@@ -18,14 +17,6 @@ from sdaxr.archives.progress import finish, progress
 from sdaxr.archives.reading import open_archive
 from sdaxr.archives.stores import save
 from sdaxr.schema import ArchiveError
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[S3Server]:
-    pytest.importorskip("moto")
-    pytest.importorskip("s3fs")
-    with S3Server().running() as running:
-        yield running
 
 
 @pytest.fixture(params=["disk", "memory", "s3"])
