@@ -36,10 +36,11 @@ def check_free(store: str | Location | None, overwrite: bool) -> None:
     if store is None:
         return
     path = store_path(store)
-    exists = is_there(path) if isinstance(path, Remote) else os.path.lexists(path)  # a link to nothing, too
     if isinstance(path, Remote):
+        exists = is_there(path)
         other = not exists and path.exists() and not Objects.of(path).has(WRITER)
     else:
+        exists = os.path.lexists(path)  # a link to nothing, too
         other = path.is_dir() and not (path / ROOT).exists()
     if (exists or other) and not overwrite:
         raise ArchiveError(f"'{store}' exists; give another store, or overwrite it (overwrite, --overwrite)")

@@ -65,9 +65,9 @@ def _processes(found: Progress) -> list[str]:
 
 
 def _training(place: Location) -> str:
-    from sdaxr.prior.checkpoint import progress_of
+    from sdaxr.prior.checkpoint import checkpoint_of, progress_of
 
-    checkpoint = place.with_name(f"{place.name}.checkpoint")
+    checkpoint = checkpoint_of(place)
     if checkpoint.exists():
         step, seconds = progress_of(checkpoint)
         return f"{place}: not finished, {step} steps in {seconds / 60:.1f} minutes are in '{checkpoint}'"

@@ -10,6 +10,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_bytes
 
 from sdaxr.archives.configuration import difference
+from sdaxr.archives.finished import PlaceT
 from sdaxr.archives.paths import Location
 from sdaxr.archives.remote import local_copy
 from sdaxr.archives.stores import written_whole
@@ -54,6 +55,11 @@ def belongs(path: Location, run: TrainingRun) -> bool:
     return "settings" in metadata and not _differing(metadata, run)
 
 
+def checkpoint_of(store: PlaceT) -> PlaceT:
+    """Where the checkpoint of a training lies whose prior is to be at ``store``."""
+    return store.with_name(f"{store.name}.checkpoint")
+
+
 def progress_of(path: Location) -> tuple[int, float]:
     """Steps and seconds of the training whose checkpoint is at ``path``.
 
@@ -63,9 +69,8 @@ def progress_of(path: Location) -> tuple[int, float]:
         If it is none.
     """
     try:
-        with local_copy(path) as copy, safe_open(copy, framework="pt") as file:
-            known = json.loads((file.metadata() or {})["progress"])
-            return int(known["step"]), float(known["seconds"])
+        known = _header(path)["progress"]
+        return int(known["step"]), float(known["seconds"])
     except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
         raise ArchiveError(f"'{path}' is no checkpoint of sdaxr; move it away, or choose another store") from error
 
@@ -78,11 +83,15 @@ def recorded(path: Location) -> dict[str, Any]:
     if not path.exists():
         return {}
     try:
-        with local_copy(path) as copy, safe_open(copy, framework="pt") as file:
-            about = {key: json.loads(value) for key, value in (file.metadata() or {}).items()}
+        about = _header(path)
         return {"memory": float(about["progress"]["memory"]), "batch": int(about["settings"]["optimisation"]["batch"])}
     except (OSError, SafetensorError, KeyError, ValueError, TypeError):
         return {}
+
+
+def _header(path: Location) -> dict[str, Any]:
+    with local_copy(path) as copy, safe_open(copy, framework="pt") as file:
+        return {key: json.loads(value) for key, value in (file.metadata() or {}).items()}
 
 
 def load(path: Location, run: TrainingRun) -> bool:

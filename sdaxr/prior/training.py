@@ -27,7 +27,7 @@ from sdaxr.prior.augmentation import Augmentation
 from sdaxr.prior.blanket import beyond_window
 from sdaxr.prior.blocks import needed_bytes, stretches
 from sdaxr.prior.budget import TrainingMemory, check_memory, data_budget
-from sdaxr.prior.checkpoint import belongs, recorded
+from sdaxr.prior.checkpoint import belongs, checkpoint_of, recorded
 from sdaxr.prior.eofs import Eofs
 from sdaxr.prior.files import Prior, open_prior
 from sdaxr.prior.gaps import filled
@@ -359,7 +359,7 @@ def _checkpoint_of(store: Location) -> Location:
     if isinstance(store, Path):
         with storage_errors("write", str(store)), workspace(store):
             pass
-    return store.with_name(store.name + ".checkpoint")
+    return checkpoint_of(store)
 
 
 def _finished(store: Location, about: Mapping[str, Any]) -> Prior:
