@@ -10,6 +10,7 @@ from sdaxr.commands import texts
 from sdaxr.commands.options import (
     background,
     device,
+    domain,
     observing,
     on_files,
     option,
@@ -86,6 +87,7 @@ def observe(quiet: bool, **values: Any) -> None:
 @click.argument("observations", nargs=-1, required=True)
 @on_files(
     prior,
+    domain,
     click.option(
         "--store",
         "-o",

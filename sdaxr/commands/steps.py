@@ -95,7 +95,7 @@ def assimilate(
         options["operator"] = read_operator(options["operator"])
     of_system = _take_system_options("assimilate", options, system)
     options |= {
-        "prior": _prior_on(prior, domain),
+        "prior": _given_prior(prior, domain),
         "system": None if system is None else sdaxr.open_system(system, **of_system),
         "background": None if background is None else sdaxr.open_archive(background),
     }
@@ -106,6 +106,7 @@ def report(
     observations: str | Iterable[str],
     prior: str,
     *,
+    domain: str | None = None,
     store: str | None = None,
     background: str | None = None,
     reading: Mapping[str, Any] | None = None,
@@ -115,7 +116,7 @@ def report(
     """The status of each of the ``observations``, one file for each network; ``store`` is a file for them.
 
     Several networks get a file each: ``s-a.nc`` and ``s-b.nc`` for the networks a and b where ``store`` is ``s.nc``.
-    ``reading`` is as in `assimilate`.
+    ``domain`` and ``reading`` are as in `assimilate`.
     """
     stores = {} if store is None else stores_of({"store": store, "observations": observations})
     for each in stores.values():
@@ -125,7 +126,7 @@ def report(
         options["operator"] = read_operator(options["operator"])
     if background is not None:
         options["background"] = sdaxr.open_archive(background)
-    found = sdaxr.report(networks, sdaxr.open_prior(prior), **options)
+    found = sdaxr.report(networks, _prior_on(prior, domain), **options)
     for network, each in stores.items():
         save(found if isinstance(found, xr.Dataset) else found[network].to_dataset(), each, overwrite=overwrite)
     return found
@@ -158,7 +159,7 @@ def cycle(
         "carry": carry if carrier is None else sdaxr.open_system(carrier, **of_system),
         "background": None if background is None else sdaxr.open_archive(background),
     }
-    given = prior if domain is None else _prior_on(prior, domain)
+    given = prior if domain is None else _given_prior(prior, domain)
     return sdaxr.cycle(open_networks(observations, reading), given, store=store, **options)
 
 
@@ -297,12 +298,14 @@ def run(name: str, values: Mapping[str, Any]) -> Any:
     return STEPS[name](**given)
 
 
-def _prior_on(prior: str | None, domain: str | None) -> sdaxr.Prior | None:
+def _given_prior(prior: str | None, domain: str | None) -> sdaxr.Prior | None:
+    if prior is None and domain is not None:
+        raise OptionError(f"found the domain '{domain}' without a prior, expected a prior of patches")
+    return None if prior is None else _prior_on(prior, domain)
+
+
+def _prior_on(prior: str, domain: str | None) -> sdaxr.Prior:
     """The prior in the file ``prior``, on the grid in the file ``domain`` where there is one."""
-    if prior is None:
-        if domain is not None:
-            raise OptionError(f"found the domain '{domain}' without a prior, expected a prior of patches")
-        return None
     opened = sdaxr.open_prior(prior)
     return opened if domain is None else opened.on(sdaxr.open_archive(domain))
 

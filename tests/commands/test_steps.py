@@ -171,6 +171,8 @@ def test_a_prior_of_patches_is_put_on_the_domain_of_a_file(tmp_path) -> None:
     xr.testing.assert_equal(found.drop_vars("status").drop_attrs().load(), expected.drop_attrs())
     cycled = steps.cycle(**files, store=str(tmp_path / "c.nc"), domain=domain, window=1, **how)
     assert cycled.sizes["y"] == 24 and cycled.sizes["time"] == 2
+    report = steps.report(**files, domain=domain)
+    assert report.attrs["observations_used"] == observations.a.size
     with pytest.raises(GridError, match="the period 24, that of the prior 16"):
         steps.assimilate(**files, store=str(tmp_path / "b.zarr"), **how)
     with pytest.raises(OptionError, match=r"domain '.*grid.nc' without a prior"):
