@@ -28,8 +28,9 @@ from sdaxr.inference.adaptive import ADAPTIVE, AdaptiveFactor
 from sdaxr.inference.assimilate import assimilate, score_method
 from sdaxr.inference.continuation import last_states
 from sdaxr.inference.forecast import forecast, open_model, refuse_beside_a_system
+from sdaxr.inference.place import Place, shared
 from sdaxr.inference.system_cycle import cycle_system
-from sdaxr.inference.windows import Place, joined, named, settings_of, within
+from sdaxr.inference.windows import joined, named, settings_of, within
 from sdaxr.observations.matching import observed_variables
 from sdaxr.observations.provenance import describe_networks
 from sdaxr.observations.screening import Screening
@@ -67,6 +68,7 @@ _PASSED_ON = {
 
 
 @options_checked
+@shared
 def cycle(
     observations: Observations,
     prior: str | Location | Prior | None = None,
@@ -218,22 +220,23 @@ def cycle(
     factor, factors, carried, analyses = AdaptiveFactor(), [], None, []
     for number, (first, end) in enumerate(parts):
         _log.info("window %d of %d", number + 1, len(parts))
-        own = series.analyse((first, end), background, f"{number:05d}", unit_seed(seed, number))
-        if adaptive and carried is not None:
-            firsts = (last_states(opened, each.isel({TIME: [0]}), 1) for each in (carried, own))
-            factor = factor.after(*(np.nan_to_num(first.reshape(members, -1)) for first in firsts))
-        later, found = min(end + lag, axis.size), own
-        if later > end:
-            # The ensemble that is carried on has not seen what follows, which the next window sees.
-            found = series.analyse((first, later), background, f"{number:05d}-smoothed", unit_seed(seed, number))
-        # The observations of a window are counted once.
-        analyses.append(timed(found.isel({TIME: slice(0, end - first)}), parameters).assign_attrs(own.attrs))
-        if end < axis.size:
-            last = own.isel({TIME: slice(0, end - first)})
-            ahead = forecast(last, model, steps=1, seed=unit_seed(seed, number), progress=False, **of_carrier)
-            carried = inflated(ahead, axis[end : end + 1], 1.0)
-            factors.append(factor.value**0.5 if adaptive else float(inflation))
-            background = inflated(ahead, axis[end : end + 1], factors[-1])
+        with place.in_use():
+            own = series.analyse((first, end), background, f"{number:05d}", unit_seed(seed, number))
+            if adaptive and carried is not None:
+                firsts = (last_states(opened, each.isel({TIME: [0]}), 1) for each in (carried, own))
+                factor = factor.after(*(np.nan_to_num(first.reshape(members, -1)) for first in firsts))
+            later, found = min(end + lag, axis.size), own
+            if later > end:
+                # The ensemble that is carried on has not seen what follows, which the next window sees.
+                found = series.analyse((first, later), background, f"{number:05d}-smoothed", unit_seed(seed, number))
+            # The observations of a window are counted once.
+            analyses.append(timed(found.isel({TIME: slice(0, end - first)}), parameters).assign_attrs(own.attrs))
+            if end < axis.size:
+                last = own.isel({TIME: slice(0, end - first)})
+                ahead = forecast(last, model, steps=1, seed=unit_seed(seed, number), progress=False, **of_carrier)
+                carried = inflated(ahead, axis[end : end + 1], 1.0)
+                factors.append(factor.value**0.5 if adaptive else float(inflation))
+                background = inflated(ahead, axis[end : end + 1], factors[-1])
     attrs = describe_networks(networks, options["operator"]) | about
     attrs |= {"cycle_inflation_factors": factors} if adaptive else {}
     return joined(analyses, list(networks), attrs, place)

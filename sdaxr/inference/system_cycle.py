@@ -20,7 +20,8 @@ from sdaxr.archives.paths import Location
 from sdaxr.archives.seeds import unit_seed
 from sdaxr.filters.ensemble import ADAPTIVE, EnsembleMethod
 from sdaxr.filters.smoothing import smooth
-from sdaxr.inference.windows import Place, joined, named, settings_of, within
+from sdaxr.inference.place import Place
+from sdaxr.inference.windows import joined, named, settings_of, within
 from sdaxr.observations.provenance import describe_networks
 from sdaxr.observations.screening import Screening
 from sdaxr.observations.window import Observations, Operators, as_networks, window_times
@@ -99,15 +100,16 @@ def cycle_system(
             # Nothing is observed: the same networks without a value.
             seen = {name: data.where(False).assign_attrs(data.attrs) for name, data in networks.items()}
         _log.info("window %d of %d: %d networks of observations", number + 1, len(parts), len(seen))
-        analysis = smooth(
-            seen, model, method=chosen, members=members, seed=unit_seed(seed, number), operator=operator,
-            times=axis[first:end], background=background, outside=outside, units=units, screening=how,
-            store=place.window(f"{number:05d}"), overwrite=False, progress=progress,
-        )  # fmt: skip
-        analyses.append(analysis)
-        if end < axis.size:
-            chosen = chosen.continued(analysis.attrs)
-            background = _carried(analysis, model, axis[end : end + 1], unit_seed(seed, number))
+        with place.in_use():
+            analysis = smooth(
+                seen, model, method=chosen, members=members, seed=unit_seed(seed, number), operator=operator,
+                times=axis[first:end], background=background, outside=outside, units=units, screening=how,
+                store=place.window(f"{number:05d}"), overwrite=False, progress=progress,
+            )  # fmt: skip
+            analyses.append(analysis)
+            if end < axis.size:
+                chosen = chosen.continued(analysis.attrs)
+                background = _carried(analysis, model, axis[end : end + 1], unit_seed(seed, number))
     attrs = describe_networks(networks, operator) | about | _first_guess(analyses)
     return joined(analyses, list(networks), attrs, place)
 

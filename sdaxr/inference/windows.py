@@ -1,73 +1,28 @@
-"""The windows of a cycle: which observations belong to each, and where those that are complete are kept."""
+"""The windows of a cycle: which observations belong to each, and how they become one Dataset."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import xarray as xr
 
-from sdaxr.archives.configuration import difference
-from sdaxr.archives.finished import remove, windows_of
+from sdaxr.archives.finished import remove
 from sdaxr.archives.format import BOOKKEEPING, STATUS
-from sdaxr.archives.paths import Location, store_path
 from sdaxr.archives.reading import open_archive
-from sdaxr.archives.stores import check_free, is_there, save, written_whole
+from sdaxr.archives.stores import save
+from sdaxr.inference.place import Place
 from sdaxr.observations.matching import observed_variables
 from sdaxr.observations.places import OBS
 from sdaxr.observations.provenance import describe_networks, fingerprint, sum_counts
 from sdaxr.observations.screening import Screening
 from sdaxr.observations.window import Operators
-from sdaxr.schema import TIME, ArchiveError, OptionError
+from sdaxr.schema import TIME, OptionError
 from sdaxr.states.coordinates import TOLERANCE
 from sdaxr.states.time import elapsed
 from sdaxr.systems.base import System
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where a cycle is written.
-
-    Attributes
-    ----------
-    store
-        Path or URL of the result; None in memory.
-    folder
-        Folder of the windows that are complete; None in memory.
-    overwrite
-        Whether the result replaces another archive.
-    """
-
-    store: Location | None
-    folder: Location | None
-    overwrite: bool
-
-    @classmethod
-    def open(cls, store: str | Location | None, about: dict[str, Any], overwrite: bool) -> Place | xr.Dataset:
-        """The place of a cycle with the settings ``about``; or its result, where it is there already.
-
-        Raises
-        ------
-        ArchiveError
-            If there is something else, such as a cycle with other settings.
-        """
-        if store is None:
-            return cls(None, None, overwrite)
-        path = store_path(store)
-        if is_there(path) and not overwrite:
-            found = open_archive(path)
-            check_same(path, found.attrs, about)
-            remove(windows_of(path))  # which a call that was killed last may have left
-            return found
-        check_free(path, overwrite)
-        return cls(path, windows_folder(path, about, overwrite), overwrite)
-
-    def window(self, name: str) -> Location | None:
-        """Place of the archive of a window; None in memory."""
-        return None if self.folder is None else self.folder / f"{name}.zarr"
 
 
 def settings_of(
@@ -112,7 +67,13 @@ def joined(
     attrs: Mapping[str, Any],
     place: Place,
 ) -> xr.Dataset:
-    """The windows as one Dataset, in memory or in the store; then the folder of the windows is removed."""
+    """The windows as one Dataset, in memory or in the store; then the folder of the windows is removed.
+
+    Raises
+    ------
+    Overtaken
+        If another process has done it.
+    """
     found = xr.concat(analyses, TIME, data_vars="minimal", coords="minimal", compat="override", join="override")
     found = found.drop_vars(STATUS, errors="ignore")
     found.attrs = {k: v for k, v in analyses[0].attrs.items() if k not in BOOKKEEPING | OF_A_DRAW} | dict(attrs)
@@ -124,38 +85,10 @@ def joined(
     found.attrs |= sum_counts(list(networks), [analysis.attrs for analysis in analyses])
     if place.store is None or place.folder is None:
         return found.load()
-    save(found, place.store, overwrite=place.overwrite)
-    remove(place.folder)
+    with place.in_use(alone=True):
+        save(found, place.store, overwrite=place.overwrite)
+        remove(place.folder)
     return open_archive(place.store)
-
-
-def windows_folder(store: Location, about: dict[str, Any], overwrite: bool) -> Location:
-    """Folder of the windows. The windows of a killed call are kept if the settings are the same."""
-    folder = windows_of(store)
-    note = folder / "cycle.json"
-    if note.exists():
-        recorded = json.loads(note.read_text())
-        if overwrite and difference(recorded, about):
-            remove(folder)
-        else:
-            check_same(folder, recorded, about)
-    if not note.exists():
-        with written_whole(note, overwrite=True) as unfinished:
-            unfinished.write_text(json.dumps(about, indent=1))
-    return folder
-
-
-def check_same(where: str | Location, recorded: Mapping[Any, Any], about: Mapping[str, Any]) -> None:
-    """Raise `ArchiveError`, with the differences, if settings that are recorded are not those of this call."""
-    # Attributes of NetCDF files are numpy scalars.
-    known = {key: recorded[key] for key in about if key in recorded}
-    known = {key: value.item() if isinstance(value, np.generic) else value for key, value in known.items()}
-    changes = difference(known, about)
-    if changes:
-        raise ArchiveError(
-            f"'{where}' was made with another configuration (there -> in this run): {changes}. Choose another store, "
-            "or pass overwrite=True"
-        )
 
 
 def within(

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from sdaxr.inference.windows import Place, joined, within
+from sdaxr.inference.place import Place
+from sdaxr.inference.windows import joined, within
 from sdaxr.observations.screening import Screening
 from sdaxr.schema import OptionError
 
@@ -49,6 +50,6 @@ def test_what_differs_between_windows_is_told_of_all() -> None:
         xr.Dataset({"a": ("time", [0.0])}, {"time": [float(i)]}, attrs)
         for i, attrs in enumerate((again, common, common, again))
     ]
-    found = joined(parts, ["o"], {"about": 1}, Place(None, None, False)).attrs
+    found = joined(parts, ["o"], {"about": 1}, Place(None, None, False, {})).attrs
     assert found["windows_mixed"] == 2 and found["evaluations_per_member"] == 20.0 and found["about"] == 1
     assert not {"mode_test", "mixing_sampler", "effective_members"} & set(found)
