@@ -63,6 +63,11 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING
 
+from sdaxr.commands import starting
+
+# Before anything that takes time to import.
+starting.listen()
+
 from sdaxr import accessor as accessor
 from sdaxr import schema
 from sdaxr.schema import VERSION, SdaxrError

@@ -13,10 +13,8 @@ from typing import Any, NoReturn
 
 import click
 
+from sdaxr.commands.starting import ENDING, last_words
 from sdaxr.schema import SdaxrError, nearest
-
-# From the keyboard, from a scheduler before the time is up, and from a terminal that is closed.
-_ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Ended(BaseException):
@@ -58,9 +56,9 @@ class Commands(click.Group):
         except OSError as error:
             _fail(f"{error.filename or 'input or output'}: {error.strerror or error}")
         except Ended as ended:
-            _interrupted(f" by {signal.Signals(ended.number).name}", ended.number)
+            _interrupted(last_words(ended.number), ended.number)
         except (click.Abort, KeyboardInterrupt):
-            _interrupted("", signal.SIGINT)
+            _interrupted(last_words(), signal.SIGINT)
         # Without standalone mode --help and --version return their exit code.
         sys.exit(result if isinstance(result, int) else 0)
 
@@ -72,7 +70,7 @@ def _signals_raised() -> Iterator[None]:
         yield
         return
     # What the parent has told this process to ignore, as nohup does, stays ignored.
-    heard = [number for number in _ENDING if signal.getsignal(number) is not signal.SIG_IGN]
+    heard = [number for number in ENDING if signal.getsignal(number) is not signal.SIG_IGN]
     before = {number: signal.signal(number, _raise) for number in heard}
     try:
         yield
@@ -85,10 +83,10 @@ def _raise(number: int, frame: FrameType | None) -> NoReturn:
     raise Ended(number)
 
 
-def _interrupted(how: str, number: int) -> NoReturn:
+def _interrupted(words: str, number: int) -> NoReturn:
     # Reads and writes that nobody waits for any more, which it reports when the process ends.
     logging.getLogger("asyncio").disabled = True
-    click.echo(f"sdaxr: interrupted{how}; run the same command again to resume", err=True)
+    click.echo(words, err=True)
     sys.exit(128 + number)
 
 

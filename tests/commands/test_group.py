@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import click
 import pytest
@@ -16,7 +17,10 @@ import xarray as xr
 from click.testing import CliRunner, Result
 
 import sdaxr
+from sdaxr.commands import starting
+from sdaxr.commands.cli import main
 from sdaxr.commands.group import Commands
+from sdaxr.commands.starting import ENDING
 
 
 def command_that(does) -> Commands:
@@ -101,6 +105,38 @@ def test_what_is_done_before_sigterm_stays_and_the_same_command_goes_on(tmp_path
     assert process.returncode == 143 and not store.exists()
     kept = len(list(partial.iterdir()))
     assert 1 < kept < 12
-    subprocess.run([*command, store], check=True)
-    subprocess.run([*command, tmp_path / "b.zarr"], check=True)
+    for each in (store, tmp_path / "b.zarr"):
+        assert CliRunner().invoke(main, [*words, "--store", str(each)]).exit_code == 0
     xr.testing.assert_identical(sdaxr.open_archive(store), sdaxr.open_archive(tmp_path / "b.zarr"))
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("script", [False, True])
+def test_a_signal_ends_a_command_that_is_starting_with_the_same_line(tmp_path, number, script):
+    """The first library that is imported is one that is never done."""
+    (tmp_path / "xarray.py").write_text(f"import os, time\nos.kill(os.getpid(), {number:d})\ntime.sleep(60)\n")
+    (tmp_path / "sdaxr").write_text("from sdaxr.commands.cli import main\n\nmain()\n")
+    words = [str(tmp_path / "sdaxr")] if script else ["-m", "sdaxr.commands"]
+    paths = f"{tmp_path}{os.pathsep}{Path(sdaxr.__file__).parents[1]}"
+    ended = subprocess.run(
+        [sys.executable, *words, "priors"], env=os.environ | {"PYTHONPATH": paths}, capture_output=True, text=True
+    )
+    assert ended.returncode == 128 + number
+    assert ended.stderr == f"sdaxr: interrupted by {number.name}; run the same command again to resume\n"
+
+
+@pytest.mark.parametrize(
+    ("program", "line"),
+    [
+        ("run.py", ["python", "run.py"]),
+        ("-m", ["python", "-m", "pytest"]),
+        ("-c", ["python", "-c", "import sdaxr"]),
+        ("bin/sdaxr", ["python", "-c", "a process that the command has made"]),
+    ],
+)
+def test_other_programs_keep_their_signals(monkeypatch, program, line):
+    monkeypatch.setattr(sys, "argv", [program])
+    monkeypatch.setattr(sys, "orig_argv", line)
+    before = [signal.getsignal(number) for number in ENDING]
+    starting.listen()
+    assert [signal.getsignal(number) for number in ENDING] == before
