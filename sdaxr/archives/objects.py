@@ -17,7 +17,7 @@ from zarr.core.buffer import Buffer, BufferPrototype, default_buffer_prototype
 from zarr.core.sync import sync
 from zarr.storage import WrapperStore
 
-from sdaxr.archives.remote import LOST, Remote, remote_errors
+from sdaxr.archives.remote import LOST, TRIES, Remote, remote_errors
 from sdaxr.schema import ArchiveError
 
 ROOT = "zarr.json"
@@ -27,8 +27,6 @@ UNFINISHED = "sdaxr.partial"
 WRITER = f"{UNFINISHED}/writer"
 # As many objects are written at once.
 _TOGETHER = 16
-# As often is written again what a store has not kept.
-_TRIES = 3
 
 
 class GuardedStore(WrapperStore[Store]):
@@ -179,7 +177,7 @@ class Objects:
             If the store cannot be written, or does not keep what is written.
         """
         waiting = dict(objects)
-        for _ in range(_TRIES):
+        for _ in range(TRIES):
             self.put(waiting)
             there = self.keys("")
             waiting = {key: data for key, data in waiting.items() if key not in there}
@@ -195,7 +193,7 @@ class Objects:
         ArchiveError
             If the store cannot be written, or does not keep what is written.
         """
-        for _ in range(_TRIES):
+        for _ in range(TRIES):
             self.put({key: data})
             if self.get(key) == data:
                 return

@@ -31,6 +31,8 @@ _READ_ONLY = ("http", "https")
 _BUCKETS = ("s3", "s3a", "gs", "gcs", "abfs", "az")
 _LONGEST = 300
 LOST = "the store has not kept what was written"
+# As often is written again what a store has not kept.
+TRIES = 3
 
 
 @dataclass(frozen=True)
@@ -152,16 +154,22 @@ class Remote:
             fs.get_file(path, str(target))
 
     def put(self, source: Path) -> None:
-        """Write the file, which is there when all of it has been written: an object has its name at the end only."""
+        """Write the file, which is there when all of it has been written: an object has its name at the end only.
+
+        It is written again where it is not there afterwards: the store has not kept it, or another process has replaced
+        or removed it.
+        """
         self.check_writable()
         with remote_errors("write", self):
             fs, path = self.fs()
             # Object stores have no folders; others need that of the file.
             if self.scheme not in _BUCKETS:
                 fs.makedirs(fs._parent(path), exist_ok=True)
-            fs.put_file(str(source), path)
-            if not fs.exists(path) or fs.size(path) != source.stat().st_size:
-                raise OSError(errno.EIO, LOST)
+            for _ in range(TRIES):
+                fs.put_file(str(source), path)
+                if _size(fs, path) == source.stat().st_size:
+                    return
+            raise OSError(errno.EIO, LOST)
 
     def remove(self) -> None:
         """Remove the file, or all beneath it, if it is there."""
@@ -222,6 +230,14 @@ class Remote:
             # Else s3fs asks for the size of each object before it reads it: chunks are read side by side anyway.
             own["max_concurrency"] = 1
         return own | dict(self.options)
+
+
+def _size(fs: Any, path: str) -> int | None:
+    """Bytes of a file; None if there is none."""
+    try:
+        return int(fs.size(path))
+    except FileNotFoundError:
+        return None
 
 
 @contextlib.contextmanager

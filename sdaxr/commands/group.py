@@ -56,9 +56,9 @@ class Commands(click.Group):
         except OSError as error:
             _fail(f"{error.filename or 'input or output'}: {error.strerror or error}")
         except Ended as ended:
-            _interrupted(last_words(ended.number), ended.number)
+            _end(last_words(ended.number), 128 + ended.number)
         except (click.Abort, KeyboardInterrupt):
-            _interrupted(last_words(), signal.SIGINT)
+            _end(last_words(), 128 + signal.SIGINT)
         # Without standalone mode --help and --version return their exit code.
         sys.exit(result if isinstance(result, int) else 0)
 
@@ -83,13 +83,12 @@ def _raise(number: int, frame: FrameType | None) -> NoReturn:
     raise Ended(number)
 
 
-def _interrupted(words: str, number: int) -> NoReturn:
+def _fail(message: str) -> NoReturn:
+    _end(f"sdaxr: {' '.join(message.split())}", 2)
+
+
+def _end(words: str, code: int) -> NoReturn:
     # Reads and writes that nobody waits for any more, which it reports when the process ends.
     logging.getLogger("asyncio").disabled = True
     click.echo(words, err=True)
-    sys.exit(128 + number)
-
-
-def _fail(message: str) -> NoReturn:
-    click.echo(f"sdaxr: {' '.join(message.split())}", err=True)
-    sys.exit(2)
+    sys.exit(code)

@@ -108,6 +108,8 @@ def load(path: Location, run: TrainingRun) -> bool:
         with local_copy(path) as copy, safe_open(copy, framework="pt") as file:
             metadata = file.metadata() or {}
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (a safetensors handle)
+    except FileNotFoundError:  # Another process has ended the same training.
+        return False
     except (OSError, SafetensorError) as error:
         raise ArchiveError(f"the checkpoint '{path}' cannot be read ({error}); remove it to start anew") from error
     if "settings" not in metadata:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import errno
 import os
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from pathlib import Path
 
 import numpy as np
 import pytest
 import xarray as xr
+from fsspec.implementations.memory import MemoryFileSystem
 
+from sdaxr.archives.paths import located
 from sdaxr.archives.reading import open_archive
 from sdaxr.archives.stores import check_free, save, written_whole
 from sdaxr.schema import ArchiveError, OptionError
@@ -116,3 +118,25 @@ def test_a_folder_that_is_a_link_to_nothing_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(ArchiveError, match="cannot write .*a folder of this path is a file, or a link to nothing"):
         save(xr.Dataset({"a": ("x", [1.0])}), tmp_path / "folder" / "a.nc")
     assert not (tmp_path / "nowhere").exists()
+
+
+@pytest.mark.parametrize("change", ["removed", "replaced"])
+@pytest.mark.parametrize("times", [2, 3])
+def test_what_another_writer_of_a_url_takes_away_is_written_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: str, times: int
+) -> None:
+    place, calls, real = located(f"memory:/{tmp_path}/a.bin"), [], MemoryFileSystem.put_file
+
+    def put_file(fs: MemoryFileSystem, source: str, path: str, **options: object) -> None:
+        real(fs, source, path, **options)
+        calls.append(path)
+        if len(calls) <= times:
+            fs.rm(path)
+            if change == "replaced":
+                fs.pipe_file(path, b"another")
+
+    monkeypatch.setattr(MemoryFileSystem, "put_file", put_file)
+    ends = pytest.raises(ArchiveError, match=r"a.bin': \[Errno 5\] the store has not kept what was written")
+    with nullcontext() if times == 2 else ends, written_whole(place, overwrite=True) as unfinished:
+        unfinished.write_bytes(b"own")
+    assert times == 3 or place.read_bytes() == b"own"

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import gc
+import logging
 import os
 import signal
 import subprocess
@@ -21,6 +24,7 @@ from sdaxr.commands import starting
 from sdaxr.commands.cli import main
 from sdaxr.commands.group import Commands
 from sdaxr.commands.starting import ENDING
+from sdaxr.schema import SdaxrError
 
 
 def command_that(does) -> Commands:
@@ -70,6 +74,23 @@ def test_what_goes_on_after_errors_does_not_go_on_after_a_signal():
 
     result = CliRunner().invoke(command_that(work), ["work"])
     assert (result.exit_code, result.stdout) == (143, "")
+
+
+@pytest.mark.parametrize("ending", [SdaxrError("what is wrong"), KeyboardInterrupt(), click.UsageError("no such flag")])
+def test_reads_that_nobody_waits_for_say_nothing_after_the_one_line(monkeypatch, caplog, ending):
+    monkeypatch.setattr(logging.getLogger("asyncio"), "disabled", False)
+    loop = asyncio.new_event_loop()
+    failed = [loop.create_future()]
+    failed[0].set_exception(OSError("the connection was closed"))
+
+    def work() -> None:
+        raise ending
+
+    result = CliRunner().invoke(command_that(work), ["work"])
+    failed.clear()
+    gc.collect()
+    loop.close()
+    assert len(result.stderr.split()) > 2 and "connection" not in result.stderr + caplog.text
 
 
 def test_a_signal_that_the_parent_ignores_is_ignored():

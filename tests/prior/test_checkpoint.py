@@ -10,6 +10,9 @@ import xarray as xr
 from safetensors.torch import save_file
 from small_training import assert_same, autoregressive, killed_training, trained
 
+from sdaxr.archives.paths import located
+from sdaxr.archives.remote import Remote
+from sdaxr.prior import checkpoint
 from sdaxr.schema import ArchiveError
 
 
@@ -101,3 +104,30 @@ def test_a_kill_while_the_checkpoint_is_written_leaves_nothing_behind(
         (left / name).write_bytes(b"half")
     trained(data, store)
     assert [path.name for path in tmp_path.iterdir()] == [store.name]
+
+
+@pytest.mark.parametrize("scheme", ["", "memory:/"])
+@pytest.mark.parametrize("at", ["save", "load"])
+def test_of_two_runs_of_one_training_both_end_with_the_prior(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, scheme: str, at: str
+) -> None:
+    """One ends, and removes the checkpoint, while the other has just written it, or is about to read it."""
+    data, store, real, results = autoregressive(6, 20), f"{scheme}{tmp_path}/p.safetensors", getattr(checkpoint, at), []
+
+    def and_the_other(path: object, run: object) -> object:
+        monkeypatch.setattr(checkpoint, at, real)
+        if at == "save":
+            real(path, run)
+        results.append(trained(data, store))
+        return None if at == "save" else real(path, run)
+
+    monkeypatch.setattr(checkpoint, at, and_the_other)
+    results.append(trained(data, store))
+    assert_same(*results)
+    assert located(store).exists() and not located(f"{store}.checkpoint").exists()
+
+
+def test_a_checkpoint_that_goes_while_it_is_looked_at_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Remote, "exists", lambda _: True)
+    gone = located("memory://nothing.checkpoint")
+    assert not checkpoint.load(gone, object()) and checkpoint.recorded(gone) == {}  # type: ignore[arg-type]
