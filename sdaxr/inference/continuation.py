@@ -127,7 +127,7 @@ class PriorForecast:
         """The pending members, each with its fields {variable: (steps, *space)}."""
         algorithm = self.sampler.build(**self.prior.noise_levels(self.context + self.block))
         count, held, new = len(self.known), self.context, self.block
-        size = self.batch or self._batch_size()
+        size = self._batch_size()
         # A resumed run has the same batches as the first run, because rounding depends on the size of a batch.
         parts = [range(i, min(i + size, count)) for i in range(0, count, size)]
         parts = [part for part in parts if set(part) & set(waiting)]
@@ -162,7 +162,8 @@ class PriorForecast:
         guided = self.method.guide(self._denoiser_at(0, length), [likelihood])
         # The states of a part, normalised, as they go on and in physical units.
         held = _HELD * self.steps * self.known[0, 0].nbytes
-        return batch_size(guided, (length, *self.known.shape[2:]), len(self.known), self.known.device, held=held)
+        shape, device = (length, *self.known.shape[2:]), self.known.device
+        return batch_size(guided, shape, len(self.known), device, asked=self.batch, held=held)
 
 
 def last_states(prior: Prior, data: xr.Dataset, count: int) -> np.ndarray:

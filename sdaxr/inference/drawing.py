@@ -217,15 +217,19 @@ class _Drawing:
     def _size(self) -> int:
         """Members of a batch, of every draw; a run that resumes, and another process, has those of the first one."""
         if self.batch is not None:
-            return self.batch
+            return self._fitting(self.batch)
         return int(self.ensemble.notes.get(BATCH) or self.ensemble.note({BATCH: self._fitting()})[BATCH])
 
-    def _fitting(self) -> int:
-        """Members of a batch that fit in memory, and leave none of the workers idle."""
+    def _fitting(self, asked: int | None = None) -> int:
+        """Members of a batch that fit in memory, and leave none of the workers idle; or as many as were asked for."""
         problem, client, members = self.problem, active_client(), len(self.ensemble.part.numbers)
         free = None if client is None or problem.target.type == "cuda" else free_on_workers(client)
-        size = batch_size(problem.guided, problem.shape, members, problem.target, free=free)
-        return size if client is None else min(size, max(1, math.ceil(members / worker_count(client))))
+        size = batch_size(problem.guided, problem.shape, members, problem.target, asked=asked, free=free)
+        return (
+            size
+            if client is None or asked is not None
+            else min(size, max(1, math.ceil(members / worker_count(client))))
+        )
 
     def _in_process(self, problem: Problem, batches: list[range], how: _How) -> Iterator[Drawn]:
         total = sum(map(len, batches)) * problem.algorithm.evaluations

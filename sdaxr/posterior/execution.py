@@ -129,12 +129,13 @@ def batch_size(
     members: int,
     device: torch.device,
     *,
+    asked: int | None = None,
     free: float | None = None,
     held: float = 0.0,
 ) -> int:
     """Number of members that fit in memory at once, from the memory of one evaluation for one member.
 
-    How much the process takes at most is logged.
+    How much the process takes at most is logged; as a warning, where it may not fit.
 
     Parameters
     ----------
@@ -146,6 +147,8 @@ def batch_size(
         Most members of a batch.
     device
         Device of the computation.
+    asked
+        The number that the user has chosen, which is taken if it fits. Default: as many as fit.
     free
         Free bytes where the batches are computed. Default: those of this process
         (`sdaxr.prior.hardware.free_bytes`).
@@ -155,7 +158,7 @@ def batch_size(
     Raises
     ------
     OptionError
-        If not even one member fits.
+        If not even one member fits, or as many as were asked for.
     """
     one = guided.select(torch.tensor([0]))
     one(torch.zeros(1, *shape, device=device), 1.0)  # What is computed once is not counted.
@@ -169,10 +172,16 @@ def batch_size(
         )
     # A part of the free memory, because other processes need some of it, too.
     room = 0.6 * free if device.type == "cuda" else min(CPU_BUDGET, 0.5 * free)
-    size = max(1, min(members, int(room // (_SPACE * each))))
+    size = max(1, min(members, int(room // (_SPACE * each)) if asked is None else asked))
     batch = _SPACE * size * each
-    _log.info(
+    if size * each > free:
+        raise OptionError(
+            f"a batch of {size} members takes {size * each / 1e9:.2g} GB, found {free / 1e9:.2g} GB free on {device}, "
+            "expected as much; take a smaller batch (batch, --batch), or leave it out: as many as fit are taken"
+        )
+    tell = _log.warning if batch > free else _log.info
+    tell(
         "%d members a batch, about %.2f GB; about %.3g GB at most, %.2f GB are free",
         size, batch / 1e9, (taken + batch) / 1e9, free / 1e9,
     )  # fmt: skip
-    return size
+    return size if asked is None else asked

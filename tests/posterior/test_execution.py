@@ -117,3 +117,18 @@ def test_half_of_what_is_free_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     guided = SDA(variance=0.1).guide(CHAIN.denoise, [single_precision(matrix_observation(matrix, y, error))])
     monkeypatch.setattr("sdaxr.posterior.execution.peak_bytes", lambda compute: 100)
     assert [batch_size(guided, (LENGTH, 2), 10, CPU, free=free) for free in (100.0, 900.0, 1200.0)] == [1, 3, 4]
+
+
+def test_a_batch_that_was_asked_for_is_taken_where_it_fits(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    matrix, y, error, _ = scenario("full")
+    guided = SDA(variance=0.1).guide(CHAIN.denoise, [single_precision(matrix_observation(matrix, y, error))])
+    monkeypatch.setattr("sdaxr.posterior.execution.peak_bytes", lambda compute: 100)
+    assert batch_size(guided, (LENGTH, 2), 10, CPU, asked=8, free=1200.0) == 8 and not caplog.text
+    # No more than there are members.
+    assert batch_size(guided, (LENGTH, 2), 10, CPU, asked=80, free=1500.0) == 80 and not caplog.text
+    assert batch_size(guided, (LENGTH, 2), 10, CPU, asked=8, free=900.0) == 8
+    assert "8 members a batch" in caplog.text and caplog.records[-1].levelname == "WARNING"
+    with pytest.raises(OptionError, match=r"a batch of 8 members takes 8e-07 GB, found 7e-07 GB .* a smaller batch"):
+        batch_size(guided, (LENGTH, 2), 10, CPU, asked=8, free=700.0)
