@@ -74,6 +74,8 @@ class TrainingMemory:
 
     Attributes
     ----------
+    before
+        The most that the process had while the layout was measured (`check_statistics`).
     taken
         What the process has at present.
     data
@@ -86,6 +88,7 @@ class TrainingMemory:
         A step of the training, or a checkpoint, beside these.
     """
 
+    before: float
     taken: float
     data: float
     statistics: float
@@ -94,8 +97,9 @@ class TrainingMemory:
 
     @classmethod
     def of(
-        cls, settings: Settings, layout: StateLayout, windows: Windows, held_out: Windows, device: torch.device
-    ) -> TrainingMemory:
+        cls, settings: Settings, layout: StateLayout, windows: Windows, held_out: Windows, device: torch.device,
+        before: float = 0.0,
+    ) -> TrainingMemory:  # fmt: skip
         """The memory of a training whose data have not been read; nothing of it is taken."""
         inputs, precision = settings.inputs(layout), settings.optimisation.precision
         with torch.device("meta"):
@@ -109,6 +113,7 @@ class TrainingMemory:
             except RuntimeError as error:  # What such a network does depends on values.
                 _log.info("the memory of a step is not known, and is left out: %s", error)
         return cls(
+            before=host * before,
             taken=taken_bytes(device),
             data=data + host * min(_READING, _READ * data),
             statistics=_eofs_bytes(states, layout) if settings.parameterisation == "eof" else 0.0,
@@ -117,9 +122,14 @@ class TrainingMemory:
         )
 
     @property
+    def more(self) -> float:
+        """The most beside what is taken at present."""
+        return max(self.statistics, self.data + self.weights + self.step)
+
+    @property
     def peak(self) -> float:
         """The most at any one time."""
-        return self.taken + max(self.statistics, self.data + self.weights + self.step)
+        return max(self.before, self.taken + self.more)
 
     def __str__(self) -> str:
         parts = {
@@ -131,6 +141,24 @@ class TrainingMemory:
         return ", ".join(f"{name} {value / 1e9:.2g} GB" for name, value in parts.items() if value)
 
 
+def check_statistics(needed: float) -> float:
+    """The most bytes that the process has while statistics are measured that take ``needed`` bytes.
+
+    Raises
+    ------
+    OptionError
+        If they cannot fit.
+    """
+    host = torch.device("cpu")
+    free = free_bytes(host)
+    if (1 - _ERROR) * needed > free:
+        raise OptionError(
+            f"the statistics of the data take about {needed / 1e9:.2g} GB, found {free / 1e9:.2g} GB free, expected as "
+            "much; store the data in smaller chunks, or read with fewer threads, dask.config.set(num_workers=1)"
+        )
+    return taken_bytes(host) + needed
+
+
 def check_memory(needed: TrainingMemory, device: torch.device) -> None:
     """Say how much memory a training takes.
 
@@ -139,7 +167,7 @@ def check_memory(needed: TrainingMemory, device: torch.device) -> None:
     OptionError
         If it cannot fit.
     """
-    more, free = needed.peak - needed.taken, free_bytes(device)
+    more, free = needed.more, free_bytes(device)
     if (1 - _ERROR) * more > free:
         raise OptionError(
             f"the training takes about {more / 1e9:.2g} GB ({needed}), found {free / 1e9:.2g} GB free on {device}, "

@@ -26,7 +26,7 @@ from sdaxr.prior.assembly import assemble
 from sdaxr.prior.augmentation import Augmentation
 from sdaxr.prior.blanket import beyond_window
 from sdaxr.prior.blocks import needed_bytes, stretches
-from sdaxr.prior.budget import TrainingMemory, check_memory, data_budget
+from sdaxr.prior.budget import TrainingMemory, check_memory, check_statistics, data_budget
 from sdaxr.prior.checkpoint import belongs, checkpoint_of, recorded
 from sdaxr.prior.eofs import Eofs
 from sdaxr.prior.files import Prior, open_prior
@@ -44,7 +44,7 @@ from sdaxr.prior.windows import Windows, split
 from sdaxr.schema import TIME, ArchiveError, DataError, OptionError, PriorError
 from sdaxr.states.axes import ensemble_dimension, space_dimensions
 from sdaxr.states.fields import StateLayout
-from sdaxr.states.infer import context_moments, infer_layout, state_variables
+from sdaxr.states.infer import context_moments, infer_layout, state_variables, statistics_bytes
 from sdaxr.states.inputs import as_dataset
 from sdaxr.states.isolation import isolated
 from sdaxr.states.names import named_time
@@ -200,9 +200,11 @@ def train(
     # the training begins with has its own.
     alike = known.homogeneous or known.symmetries or known.patches
     plain = before is not None or (known.normalise == "auto" and alike)
+    normalise, every = "channel" if plain else known.normalise, [*names, *augmentation.variables]
+    most = check_statistics(statistics_bytes(parts[0], every, normalise))
     layout = infer_layout(
-        parts[0], variables=[*names, *augmentation.variables], context=design["context"], cycles=known.cycles,
-        normalise="channel" if plain else known.normalise, missing=known.missing,
+        parts[0], variables=every, context=design["context"], cycles=known.cycles, normalise=normalise,
+        missing=known.missing,
     )  # fmt: skip
     layout = layout if before is None else _layout_of(before, layout)
     patches = Patches.of(layout, known.patches)
@@ -214,7 +216,7 @@ def train(
     if memory is None:
         memory = data_budget(needed_bytes(parts[0], layout), target, before_kill.get("memory"))
     windows, held_out = _windows(parts, layout, settings, target, patches, memory)
-    check_memory(TrainingMemory.of(settings, seen, windows, held_out, target), target)
+    check_memory(TrainingMemory.of(settings, seen, windows, held_out, target, most), target)
     about = settings.to_dict() | {"augment": augmentation.to_file(), "data": fingerprint(data, layout)}
     if layout.parameters and settings.parameterisation not in WITH_MODES and layout.mask is None:
         about["shared_noise"] = True if before is None else before.metadata.get("shared_noise", False)

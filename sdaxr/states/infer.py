@@ -19,6 +19,7 @@ from sdaxr.states.harmonics import Harmonics, resolved_harmonics
 from sdaxr.states.months import ANYWHERE
 from sdaxr.states.names import auxiliary
 from sdaxr.states.parameters import parameter_names
+from sdaxr.states.pieces import AT_ONCE, HELD, climatology_bytes, in_pieces, moments_bytes
 from sdaxr.states.places import places_of
 from sdaxr.states.seasonal import estimate
 from sdaxr.states.time import CYCLES, TimeAxis, time_stretches
@@ -30,8 +31,6 @@ _log = logging.getLogger(__name__)
 NORMALISATIONS = ("channel", "point", "climatology")
 # What is done with values that are missing at some times only.
 MISSING = ("error", "masked")
-# Values that are held in memory for a climatology, and that are read at once.
-_HELD, _AT_ONCE = 2**28, 2**22
 
 
 def infer_layout(
@@ -142,6 +141,16 @@ def infer_layout(
     )
 
 
+def statistics_bytes(data: xr.Dataset, variables: Sequence[str], normalise: str) -> float:
+    """Bytes that the statistics of `infer_layout` take beside data that are in memory already."""
+    data = data[list(variables)]
+    moments = moments_bytes(data)
+    if normalise not in ("auto", "climatology") or not space_dimensions(data[variables[0]]):
+        return moments
+    resolved = resolved_harmonics(data[TIME], time_stretches(data)[0])
+    return max(moments, climatology_bytes(data)) if resolved.terms else moments
+
+
 def climatology_of(
     data: xr.Dataset,
     layered: tuple[str, ...],
@@ -153,7 +162,7 @@ def climatology_of(
     """The climatology of the variables of ``data``, one channel each or one each layer (`sdaxr.states.seasonal`)."""
     ensemble = ensemble_dimension(data)
     head = ((str(ensemble),) if ensemble is not None else ()) + (TIME,)
-    data = data.compute() if sum(v.size for v in data.values()) <= _HELD else data
+    data = data.compute() if sum(v.size for v in data.values()) <= HELD else data
 
     def read(part: slice) -> np.ndarray:
         parts = []
@@ -166,7 +175,7 @@ def climatology_of(
         return together if ensemble is not None else together[None]
 
     state = sum(v.size for v in data.values() if TIME in v.dims) // data.sizes[TIME]
-    return estimate(read, data[TIME], axis, harmonics, block=max(1, _AT_ONCE // state))
+    return estimate(read, data[TIME], axis, harmonics, block=max(1, AT_ONCE // state))
 
 
 def state_variables(data: xr.Dataset, variables: Sequence[str] | None = None) -> list[str]:
@@ -215,7 +224,7 @@ def _statistics(
         for name in map(str, data.data_vars):
             head = (layer,) if name in layered else ()
             rest = [d for d in data[name].dims if d not in (*head, *space)]
-            x = data[name].astype("float64")
+            x = in_pieces(data[name]).astype("float64")
             over = rest if normalise == "point" else [d for d in x.dims if d not in head]
             count = x.notnull().sum(rest)
             # A parameter is the same at all points.
