@@ -10,10 +10,14 @@ import numpy as np
 import xarray as xr
 
 from sdaxr.archives.creation import UnitArchive, create_archive
+from sdaxr.archives.host import check_room, free_here
 from sdaxr.archives.members import Part
 from sdaxr.archives.paths import Location
 from sdaxr.archives.reading import open_archive
 from sdaxr.schema import MEMBER, TIME, VALID_TIME
+
+# Copies of the members in memory, at the end: one by one, and in the result.
+COPIES = 2
 
 
 def member_attrs(long_name: str) -> dict[str, str]:
@@ -78,12 +82,19 @@ class Ensemble:
         ------
         ArchiveError
             If the store cannot be written, or holds something else.
+        OptionError
+            If the members do not fit into memory, where there is no store.
         """
         labelled = template.assign_attrs(attrs)
         labelled = labelled.assign_coords({MEMBER: (MEMBER, template[MEMBER].values, member_attrs(member))})
         members, times = template.sizes[MEMBER], template[TIME if TIME in template.coords else VALID_TIME]
         own = part or Part(0, members, members)
         if store is None:
+            needed = COPIES * template.nbytes * len(own.numbers) / members
+            check_room(
+                needed, free_here(), "the ensemble, in memory,",
+                "give a store= for it, which keeps few members in memory, or take fewer members or steps",
+            )  # fmt: skip
             return cls(labelled, None, set(own.numbers), own)
         config = {k: v for k, v in attrs.items() if k != "sdaxr_version"} | {"members": members}
         config |= {"start": str(times.values[0]), "states": times.size}
@@ -153,6 +164,8 @@ class Ensemble:
 
     def _filled(self, numbers: list[int]) -> xr.Dataset:
         """The members in memory."""
-        labels = self.template.isel({MEMBER: numbers})
-        stacked = {str(v): np.stack([self._members[m][str(v)] for m in numbers]) for v in labels.data_vars}
-        return labels.assign({v: (labels[v].dims, a, labels[v].attrs) for v, a in stacked.items()})
+        fields = self.template.data_vars
+        # Of the labels alone: a list of numbers copies what is indexed with it.
+        labels = self.template.drop_vars(list(fields)).isel({MEMBER: numbers})
+        stacked = {str(v): np.stack([self._members[m][str(v)] for m in numbers]) for v in fields}
+        return labels.assign({v: (fields[v].dims, a, fields[v].attrs) for v, a in stacked.items()})

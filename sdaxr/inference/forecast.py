@@ -9,8 +9,10 @@ timedeltas.
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import json
+import logging
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,11 +22,13 @@ import numpy as np
 import xarray as xr
 
 from sdaxr import schema
-from sdaxr.archives.ensemble import Ensemble
+from sdaxr.archives.ensemble import COPIES, Ensemble
+from sdaxr.archives.host import check_room, free_here, taken_here
 from sdaxr.archives.paths import Location, located, with_storage
 from sdaxr.archives.seeds import unit_seed
-from sdaxr.archives.workers import active_client, map_units, send
+from sdaxr.archives.workers import active_client, free_on_workers, map_units, send
 from sdaxr.inference.lead_time import check_times, labels, provenance, with_time
+from sdaxr.inference.remaining import telling
 from sdaxr.schema import (
     MEMBER,
     TIME,
@@ -50,6 +54,11 @@ if TYPE_CHECKING:
     from sdaxr.posterior.methods import Method
     from sdaxr.posterior.samplers.base import Sampler
     from sdaxr.prior.files import Prior
+
+_log = logging.getLogger(__name__)
+
+# Copies of a member while it is integrated: its states in double precision, and what becomes of them and is written.
+_WORK = 4
 
 _SECONDS = {
     "s": 1, "second": 1, "seconds": 1, "min": 60, "minutes": 60, "h": 3600, "hour": 3600, "hours": 3600,
@@ -148,7 +157,7 @@ def forecast(
         found = Augmented.known(found, data.drop_vars(options, errors="ignore"), (MEMBER, TIME))
         given = {"context": context, "block": block, "error": error, "method": method, "sampler": sampler}
         refuse_beside_a_system(forecast, given | {"batch": batch, "device": device}, "pass a prior as the model")
-        run: _SystemForecast | PriorForecast = _SystemForecast.of(found, data, steps, seed)
+        run: _SystemForecast | PriorForecast = _SystemForecast.of(found, data, steps, seed, stored=store is not None)
     else:
         from sdaxr.inference.continuation import PriorForecast
 
@@ -238,11 +247,12 @@ class _SystemForecast:
     seed: int
     template: xr.Dataset
     attrs: dict[str, Any]
+    stored: bool
     finite: bool = True
 
     @classmethod
-    def of(cls, system: System, data: xr.Dataset, steps: int, seed: int) -> _SystemForecast:
-        """The forecast of an ensemble, after checks that the ensemble fits the system."""
+    def of(cls, system: System, data: xr.Dataset, steps: int, seed: int, *, stored: bool) -> _SystemForecast:
+        """The forecast of an ensemble, after checks that the ensemble fits the system, and a member into memory."""
         time = _system_time(system, data)
         initial = _check_grid(system, data.isel({TIME: [-1]})).isel({TIME: 0}, drop=True)
         states, dims = {}, (MEMBER,)
@@ -252,19 +262,41 @@ class _SystemForecast:
                 raise DataError(f"'{name}' has values that are not finite at the last time, expected a complete state")
         template = labels(system.template(), data, time, steps, constants=system.constants)
         about = {"model": system.name, "model_options": json.dumps(system.options(), sort_keys=True)}
-        return cls(
-            system, states, steps, seed, template, provenance(about, f"integration of {system.name}", states, seed)
-        )
+        attrs = provenance(about, f"integration of {system.name}", states, seed)
+        client, run = active_client(), cls(system, states, steps, seed, template, attrs, stored)
+        free = free_here() if client is None else free_on_workers(client)
+        remedy = "take fewer steps at once: a second forecast goes on from the last state of the first"
+        check_room(_WORK * run._each, free, "the forecast of one member", remedy)
+        return run
+
+    @property
+    def _each(self) -> float:
+        """Bytes of a member."""
+        return self.template.nbytes / self.template.sizes[MEMBER]
 
     def members(self, waiting: list[int], progress: bool) -> Iterator[tuple[int, Any]]:
         """The pending members, each with its fields {variable: (steps, *space)}, or with the error of its forecast."""
         client = active_client()
         # The states are sent once; as a plain argument, the states of all members would be sent with each member.
         states = self.states if client is None else send(client, self.states)
-        yield from map_units(
+        self._tell(waiting, here=client is None)
+        tick = telling(lambda _: None, len(waiting), what="forecast", unit="members")
+        for member, fields in map_units(
             advance_member, waiting, self.system, states, self.steps, self.seed,
             progress=progress, description=f"forecast {self.system.name}",
-        )  # fmt: skip
+        ):  # fmt: skip
+            tick(1)
+            yield member, fields
+
+    def _tell(self, waiting: list[int], *, here: bool) -> None:
+        """Log how much memory this process takes at most."""
+        if here and waiting and self.steps > 1:
+            # What is imported and compiled once is not counted.
+            with contextlib.suppress(ArithmeticError):
+                advance_member(waiting[0], self.system, self.states, 1, self.seed)
+        each, count, work = self._each, 0 if self.stored else len(waiting), _WORK if here else 1
+        more = max(COPIES * count, (count - 1) * (count > 0) + work) * each
+        _log.info("about %.3g GB at most; %.3g GB are free", (taken_here() + more) / 1e9, free_here() / 1e9)
 
 
 def advance_member(

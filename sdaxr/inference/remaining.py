@@ -13,17 +13,19 @@ _log = logging.getLogger(__name__)
 _SAID, _SETTING_UP = 0.05, 0.01
 
 
-def telling(tick: Callable[[int], Any], total: int, *, what: str) -> Callable[[int], Any]:
+def telling(tick: Callable[[int], Any], total: int, *, what: str, unit: str = "evaluations") -> Callable[[int], Any]:
     """``tick``, which is called with the work that is done, and says once how many seconds are to go.
 
     Parameters
     ----------
     tick
-        Is called with each number of evaluations.
+        Is called with each number of units.
     total
-        Number of all evaluations.
+        Number of all units.
     what
         What is computed.
+    unit
+        What is counted.
     """
     done, begun, said = 0, (0, time.monotonic()), False
 
@@ -34,7 +36,7 @@ def telling(tick: Callable[[int], Any], total: int, *, what: str) -> Callable[[i
             begun = done, now
         elif not said and done < total and done - begun[0] >= _SAID * total:
             seconds = (now - begun[1]) / (done - begun[0]) * max(0, total - done)
-            _log.info("%s: %d of %d evaluations are done, about %.0f s to go", what, done, total, seconds)
+            _log.info("%s: %d of %d %s are done, about %.0f s to go", what, done, total, unit, seconds)
             said = True
         return tick(number)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from sdaxr.archives.host import free_here, taken_here
 from sdaxr.schema import OptionError, nearest
 
 PRECISIONS = ("float32", "bfloat16")
@@ -51,17 +52,11 @@ def free_bytes(device: torch.device) -> float:
         # What torch keeps for its own next tensors is free as well.
         kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return float(torch.cuda.mem_get_info(device)[0] + kept)
-    import psutil
-    from distributed import system
-
-    allowed = system.memory_limit() - psutil.Process().memory_info().rss
-    return float(max(0, min(psutil.virtual_memory().available, allowed)))
+    return free_here()
 
 
 def taken_bytes(device: torch.device) -> float:
     """Bytes that this process has on a device."""
     if device.type == "cuda":
         return float(torch.cuda.memory_allocated(device))
-    import psutil
-
-    return float(psutil.Process().memory_info().rss)
+    return taken_here()

@@ -1,0 +1,37 @@
+"""The memory of this machine, within the limits of the container."""
+
+from __future__ import annotations
+
+from sdaxr.schema import OptionError
+
+
+def free_here() -> float:
+    """Bytes that this process may still take, within the limits of its container (cgroups)."""
+    import psutil
+    from distributed import system
+
+    allowed = system.memory_limit() - psutil.Process().memory_info().rss
+    return float(max(0, min(psutil.virtual_memory().available, allowed)))
+
+
+def taken_here() -> float:
+    """Bytes that this process has."""
+    import psutil
+
+    return float(psutil.Process().memory_info().rss)
+
+
+def check_room(needed: float, free: float | None, what: str, remedy: str) -> None:
+    """Raise `OptionError` if fewer bytes are free than are needed; ``free`` is None where there is no limit.
+
+    Parameters
+    ----------
+    needed, free
+        Bytes.
+    what, remedy
+        What takes them, in the singular, and what to do, for the message.
+    """
+    if free is not None and needed > free:
+        raise OptionError(
+            f"{what} takes {needed / 1e9:.2g} GB, found {free / 1e9:.2g} GB free, expected as much; {remedy}"
+        )
