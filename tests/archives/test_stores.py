@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import resource
 from contextlib import ExitStack, nullcontext
 from pathlib import Path
 
@@ -140,3 +141,25 @@ def test_what_another_writer_of_a_url_takes_away_is_written_again(
     with nullcontext() if times == 2 else ends, written_whole(place, overwrite=True) as unfinished:
         unfinished.write_bytes(b"own")
     assert times == 3 or place.read_bytes() == b"own"
+
+
+@pytest.mark.parametrize("name", ["a.zarr", "a.nc", "a.bin"])
+def test_a_limit_on_the_size_of_files_is_told_with_the_remedy(tmp_path: Path, name: str) -> None:
+    """A real one: Python ignores the signal (SIGXFSZ), so that the write fails, as it does beyond a quota."""
+    noise = xr.Dataset({"a": ("x", np.random.default_rng(0).standard_normal(20_000))})
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    ends = pytest.raises(
+        ArchiveError,
+        match=rf"cannot write '.*{name}': File too large; raise the limit on the size of a file .ulimit -f",
+    )
+    resource.setrlimit(resource.RLIMIT_FSIZE, (40_000, before[1]))
+    try:
+        with ends:
+            if name == "a.bin":
+                with written_whole(tmp_path / name, overwrite=False) as unfinished:
+                    unfinished.write_bytes(noise.a.values.tobytes())
+            else:
+                save(noise, tmp_path / name)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert not list(tmp_path.iterdir())

@@ -21,12 +21,12 @@ SMALL, USUAL = ({"name": "space-time-unet", "widths": widths} for widths in ((8,
 @pytest.mark.parametrize(
     ("states", "size", "chunk", "options"),
     [
-        (32, 64, 8, {"network": USUAL, "batch": 12}),  # most is a step
+        (32, 64, 8, {"network": USUAL, "batch": 8}),  # most is a step
         (8_000, 64, 100, {"network": SMALL, "batch": 1}),  # the data, in memory
         (8_000, 64, 100, {"network": SMALL, "batch": 1, "memory": 5e7}),  # and streamed
         (8_000, 64, 2_000, {"network": SMALL, "batch": 1, "memory": 1e6}),  # their statistics, in large chunks
         (8_000, 64, None, {"network": SMALL, "batch": 1, "memory": 1e6}),  # and without chunks
-        (3_000, 40, 100, {"network": SMALL, "batch": 1, "parameterisation": "eof"}),  # the EOFs
+        (1_000, 40, 100, {"network": SMALL, "batch": 1, "parameterisation": "eof"}),  # the EOFs
     ],
     ids=["step", "data", "streamed", "chunks", "whole", "eofs"],
 )
