@@ -24,6 +24,8 @@ QUASIGEOSTROPHIC = QuasiGeostrophic(resolution=128, coarsen=1)
 # States of the climate, so many apart that those of one trajectory differ.
 EVERY = {"kolmogorov": 8, "quasigeostrophic": 20}
 SEED = 4000
+# Daily states of a window of quasi-geostrophic turbulence.
+DAYS = 25
 
 
 @dataclass(frozen=True)
@@ -81,8 +83,8 @@ def _kolmogorov(truths: int) -> Climate:
 def _quasigeostrophic(truths: int) -> Climate:
     """One trajectory: states, half a year in which the flow forgets them, and windows that are 100 days apart."""
     first = 20 * EVERY["quasigeostrophic"] + 180
-    states = QUASIGEOSTROPHIC.trajectory(first + 100 * (truths - 1) + 17, unit_seed(SEED))
-    windows = [{n: v[first + 100 * i :][:17] for n, v in states.items()} for i in range(truths)]
+    states = QUASIGEOSTROPHIC.trajectory(first + 100 * (truths - 1) + DAYS, unit_seed(SEED))
+    windows = [{n: v[first + 100 * i :][:DAYS] for n, v in states.items()} for i in range(truths)]
     apart = {n: v[: first - 180 : EVERY["quasigeostrophic"]] for n, v in states.items()}
     return Climate(
         xr.concat([labelled(QUASIGEOSTROPHIC, w) for w in windows], "truth"), _without_time(QUASIGEOSTROPHIC, apart)
