@@ -10,7 +10,9 @@ from types import ModuleType
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 import xarray as xr
+from analyses import seen
 from recipe_modules import recipe_modules
 
 
@@ -100,3 +102,25 @@ def test_rows_that_are_there_are_not_computed_again(flows, tmp_path: Path) -> No
     flows.save([row | {"part": "1", "rmse": 0.5}], tmp_path / "flows.csv")
     assert flows._there(row, tmp_path / "flows.csv")
     assert not flows._there(row | {"truth": 2}, tmp_path / "flows.csv")
+
+
+@pytest.fixture(scope="module")
+def tries() -> Iterator[ModuleType]:
+    with recipe_modules("ensemble_filters", ["climates", "flows", "tries"]) as modules:
+        yield modules.tries
+
+
+def test_optimal_interpolation_is_the_kalman_filter_with_states_at_all_places_alike(tries) -> None:
+    random, size = np.random.default_rng(0), 4
+    states = random.normal(2.0, 1.0, (3, 2, size, size))
+    away = states - states.mean((2, 3), keepdims=True)
+    moved = [np.roll(away, (i, j), (2, 3)).reshape(3, -1) for i in range(size) for j in range(size)]
+    dense = np.concatenate(moved).T @ np.concatenate(moved) / (3 * size**2)
+    spectra = tries.spectra(states)
+    np.testing.assert_allclose(tries.product(spectra, np.eye(2 * size**2)), dense, atol=1e-12)
+    matrix, y, error = random.standard_normal((5, 2 * size**2)), random.standard_normal(5), 0.3
+    observation = seen(lambda x: x @ torch.from_numpy(matrix).T, y, error)
+    gain = dense @ matrix.T @ np.linalg.inv(matrix @ dense @ matrix.T + error**2 * np.eye(5))
+    mean, expected = tries.interpolation(observation, spectra)
+    np.testing.assert_allclose(mean.ravel(), gain @ y, atol=1e-12)
+    np.testing.assert_allclose(expected.ravel() ** 2, np.diag(dense - gain @ matrix @ dense), atol=1e-12)
