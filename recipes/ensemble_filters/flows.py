@@ -109,7 +109,7 @@ FLOWS = {
             LETKF(localisation=5e4, rtpp=0.5),
             16,
             EnSF(steps=50),
-            {"sda": 4, "letkf": 76, "enks": 76, "ensf": 10},
+            {"sda": 4, "letkf": 76, "enks": 112, "ensf": 10},
         ),
     ),
 }

@@ -2,7 +2,7 @@
 
     python recipes/ensemble_filters/flows.py generate --store flows
     python recipes/ensemble_filters/tries.py single --store flows      # single.csv, two minutes
-    python recipes/ensemble_filters/tries.py cycles --store flows      # tries.csv, five minutes
+    python recipes/ensemble_filters/tries.py cycles --store flows      # tries.csv, three minutes
 
 The climate is the same everywhere (beta plane, periodic), so that its covariance is diagonal in waves: one matrix of
 two layers for each. Optimal interpolation with it is what an ensemble of the climate has without limit. Errors are in
@@ -36,7 +36,6 @@ CYCLES: tuple[tuple[int, dict[str, Any]], ...] = (
     (28, {"localisation": 1e5, "inflation": 1.1}),
     (28, {"localisation": 5e4, "inflation": 1.1}),
     (28, {"localisation": 4e4, "rtpp": 0.5}),
-    (76, {"localisation": 5e4, "rtpp": 0.5}),
 )
 STORE = click.option("--store", type=Path, default="flows", show_default=True, help="A directory.")
 
