@@ -130,7 +130,8 @@ class Downdate:
         weighed = mean / self.diagonal - white.T @ torch.linalg.solve(inner, white @ mean)
         right = error * weighed
         more = (1 - self.sizes.square()).rsqrt() - 1
-        return error * (right + self.basis.T @ (more * (self.basis @ right)))
+        observed: Tensor = error * (right + self.basis.T @ (more * (self.basis @ right)))
+        return observed
 
     def lengths(self) -> Tensor:
         """Standard deviations of the observed quantities in the climate, (n,)."""
