@@ -6,7 +6,7 @@
 
 Truths are trajectories of the systems, which are also what the shipped priors have learnt. Results of methods lie in
 the folder and are not computed again: a killed run goes on, and a run with more truths computes the others. `report`
-writes results.csv, coverage.png, and the table in README.md.
+replaces their rows in results.csv, and writes coverage.png and the table in README.md from it.
 """
 
 from __future__ import annotations
@@ -123,7 +123,7 @@ def model_of(method: Any, scenario: str) -> dict[str, Any]:
 @click.option("--folder", type=Path, default=Path("calibration"))
 @click.option("--output", type=Path, default=HERE)
 def report(folder: Path, output: Path) -> None:
-    """Write results.csv, the table of README.md and figures from the results in the folder."""
+    """Put the results in the folder into results.csv; write the table of README.md and the figure from it."""
     found = {
         (name, scenario): sdaxr.open_archive(path(folder, name, scenario)).load()
         for scenario in SCENARIOS
@@ -138,11 +138,19 @@ def report(folder: Path, output: Path) -> None:
             )
         against = beside(result, found["ffbs", scenario]) if scenario in CASES["ffbs"][2] else {}
         rows.append({"observed": scenario, "method": name} | row(result) | against)
-    table = pd.DataFrame(rows)
+    table = beside_others(pd.DataFrame(rows), output / "results.csv")
     table.to_csv(output / "results.csv", index=False, float_format="%.4g")
     print(table.to_string(index=False, float_format="%.3g"))
     fill(output / "README.md", markdown(table))
     picture(table, output / "coverage.png")
+
+
+def beside_others(new: pd.DataFrame, file: Path) -> pd.DataFrame:
+    """New rows in the place of those of the same case, and the other rows of the file, in the order of the cases."""
+    table = pd.concat([pd.read_csv(file), new]) if file.exists() else new
+    table = table.drop_duplicates(["observed", "method"], keep="last")
+    orders = {"observed": list(SCENARIOS), "method": list(CASES)}
+    return table.sort_values(list(orders), key=lambda column: column.map(orders[column.name].index))
 
 
 def row(result: xr.Dataset) -> dict[str, Any]:

@@ -25,6 +25,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -43,6 +44,8 @@ from sdaxr.prior.modes import Modes, cosines
 _DENSE = 512
 # Coefficients of normal numbers of unit size below this one are nothing but rounding.
 _NOTHING = 1e-6
+# White fields whose coordinates are computed at once.
+_AT_ONCE = 64
 # Number of EOFs that have one ratio.
 _TOGETHER = 8
 # Windows for each parameter with which its regression coefficients are no noise, and the least part of the variance of
@@ -60,10 +63,22 @@ class Climate:
         States (batch, channel, *space) to coordinates (batch, n).
     bands
         The band of each coordinate, (n,): those of one band have one ratio of variances.
+    white, coordinates
+        ``whiten`` in two steps: states to white fields of the same shape, in which all scales vary alike, and these to
+        coordinates. None where states are white fields themselves, or nothing is known of scales.
     """
 
     whiten: Callable[[Tensor], Tensor]
     bands: Tensor
+    white: Callable[[Tensor], Tensor] | None = None
+    coordinates: Callable[[Tensor], Tensor] | None = None
+
+    def modulated(self, members: Tensor, factors: Tensor) -> Tensor:
+        """Coordinates (member, k, n) of the white fields of states (member, ...) times factors (k, channel, *space)."""
+        fields, coordinates = members, self.coordinates or self.whiten
+        if self.white is not None:
+            fields = self.white(members)
+        return torch.stack([torch.cat([coordinates(part * f) for part in factors.split(_AT_ONCE)]) for f in fields])
 
     @classmethod
     def of(cls, prior: Prior, length: int, device: torch.device) -> Climate:
@@ -74,7 +89,13 @@ class Climate:
             kept = variances > 0
             scale = variances[kept].rsqrt()
             bands = torch.arange(len(scale), device=device) // _TOGETHER
-            return cls(lambda x: modes.coefficients(x)[:, kept] * scale, bands)
+
+            def white(x: Tensor) -> Tensor:
+                return modes.patterns(modes.coefficients(x) * variances.clamp_min(1e-30).rsqrt() * kept)
+
+            return cls(
+                lambda x: modes.coefficients(x)[:, kept] * scale, bands, white, lambda x: modes.coefficients(x)[:, kept]
+            )
         if isinstance(modes, Modes):
             variances = modes.spectrum
             if modes.window is not None:
@@ -84,7 +105,12 @@ class Climate:
             kept = modes(probe).flatten().abs() > _NOTHING
             bands, scale = bands_of(modes)[..., None], variances.flatten()[kept].rsqrt()
             first = (int(bands.max()) + 1) * torch.arange(variances.shape[-1], device=device)
-            return cls(lambda x: modes(x).flatten(1)[:, kept] * scale, numbered((bands + first).flatten()[kept]))
+            return cls(
+                lambda x: modes(x).flatten(1)[:, kept] * scale,
+                numbered((bands + first).flatten()[kept]),
+                lambda x: modes.inverse(modes(x) * variances.rsqrt()),
+                lambda x: modes(x).flatten(1)[:, kept],
+            )
         size = states[0, 0].numel()
         if size <= _DENSE and not prior.layout.space:
             root = torch.linalg.cholesky(lag_covariances(states, 0)[0])
@@ -156,7 +182,9 @@ def background_observation(ensemble: Tensor, prior: Prior, length: int) -> Gauss
     climate, mean = Climate.of(prior, length, ensemble.device), ensemble.mean(0, keepdim=True)
     members, centre = ensemble - mean, climate.whiten(mean)[0]
     if members[0].numel() > _DENSE:
-        told = told_of_large(members, centre, climate.whiten, climate.bands, prior.layout)
+        told = told_of_large(
+            climate.whiten(members), centre, partial(climate.modulated, members), climate.bands, prior.layout
+        )
     else:
         values = torch.eye(members[0].numel()).to(members).unflatten(1, members.shape[1:])
         told = told_of_small(members.flatten(1), centre, climate.whiten(values), climate.bands, prior.layout)

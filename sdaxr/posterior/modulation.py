@@ -2,8 +2,9 @@ r"""The hybrid covariance of large states: a diagonal and a modulated ensemble, 
 
 A taper of the distance is :math:`\rho = L L^T` with a few columns (pivoted Cholesky factors; Harbrecht, Peters &
 Schneider 2012, doi:10.1016/j.apnum.2011.10.001). The tapered covariance of members :math:`x_i` then is that of the
-modulated members :math:`l_j \circ x_i` (Bishop, Whitaker & Lei 2017, doi:10.1175/MWR-D-17-0102.1), and the hybrid of
-`sdaxr.posterior.hybrid` is
+modulated members :math:`l_j \circ x_i` (Bishop, Whitaker & Lei 2017, doi:10.1175/MWR-D-17-0102.1). Here :math:`x_i` are
+white fields, in which all scales vary alike: the product of a steep field and a taper would have the large scales'
+variance at small ones. The hybrid of `sdaxr.posterior.hybrid` is
 
 .. math:: P = (1 - s)\, D + U U^T, \qquad U = \sqrt{s / (m - 1)}\, (l_j \circ x_i)_{ij}
 
@@ -38,48 +39,43 @@ _COLUMNS, _NUMBERS = 2048, 2**24
 _LACKING = 0.05
 # Groups of members that are left out to choose the share and the taper.
 _GROUPS = 4
-# Modulated members whose coordinates are computed at once.
-_AT_ONCE = 64
 
 
 def told_of_large(
-    members: Tensor, mean: Tensor, whiten: Callable[[Tensor], Tensor], bands: Tensor, layout: StateLayout
+    members: Tensor, mean: Tensor, modulated: Callable[[Tensor], Tensor], bands: Tensor, layout: StateLayout
 ) -> Told | None:
     """What members of a state tell whose covariance is no matrix in memory.
 
     Parameters
     ----------
     members
-        Deviations of the members from their mean, (member, channel, *space).
+        Coordinates of the deviations of the members from their mean, (member, n).
     mean
         Coordinates of the mean, (n,).
-    whiten
-        States (batch, channel, *space) to coordinates (batch, n).
+    modulated
+        Function of factors (k, channel, *space): coordinates (member, k, n) of the modulated members.
     bands
         Band of each coordinate, (n,).
     layout
         Where the values are.
     """
-    plain = whiten(members)
-    known = (1 + 1 / len(members)) * by_band(plain, bands) < KNOWN
-    if not bool(known.any()):
+    count = len(members)
+    size = 1 + 1 / count
+    known = (size * by_band(members, bands) < KNOWN).nonzero()[:, 0]
+    if not len(known):
         return None
-    bands = numbered(bands[known])
-    best, share, score = torch.ones(members[0].numel(), 1), 0.0, -math.inf
-    for columns in tapers(layout, len(members)):
-        modulated = _modulated(members, columns, whiten)[..., known]
-        for each, found in zip(_SHARES, likelihoods(plain[:, known], modulated, bands), strict=True):
+    members, bands = members[:, known], numbered(bands[known])
+    own, share, score = members[:0], 0.0, -math.inf
+    for columns in tapers(layout, count):
+        factors = columns.T.to(members).unflatten(1, (layout.channels, *layout.shape))
+        parts = modulated(factors)[..., known]
+        for each, found in zip(_SHARES, likelihoods(members, parts, bands), strict=True):
             if found > score:
-                best, share, score = columns, each, found
-    size = 1 + 1 / len(members)
-    diagonal = (size * (1 - share) * by_band(plain[:, known], bands)).clamp_min(LEAST)
-    own = plain[:0, known] if share == 0 else _modulated(members, best, whiten)[..., known].flatten(0, 1)
-    low = Downdate.of(diagonal, own * math.sqrt(size * share / (len(members) - 1)))
+                own, share, score = parts.flatten(0, 1) if each else members[:0], each, found
+    diagonal = (size * (1 - share) * by_band(members, bands)).clamp_min(LEAST)
+    low = Downdate.of(diagonal, own * math.sqrt(size * share / (count - 1)))
     errors = (1 / diagonal - 1).rsqrt()
-    kept = known.nonzero()[:, 0]
-    return Told(
-        lambda c: low(c[:, kept]), low.values(mean[kept]).to(mean), errors.to(mean), low.lengths().to(mean), bands
-    )
+    return Told(lambda c: low(c[:, known]), low.values(mean[known]).to(mean), errors, low.lengths().to(mean), bands)
 
 
 @dataclass(frozen=True)
@@ -200,12 +196,6 @@ def columns_of(places: Tensor, length: float, most: int) -> Tensor | None:
         rest = (rest - new.square()).clamp_min(0.0)
     # Each value keeps its whole variance.
     return (columns / columns.square().sum(0).sqrt()).T
-
-
-def _modulated(members: Tensor, columns: Tensor, whiten: Callable[[Tensor], Tensor]) -> Tensor:
-    """Coordinates of the modulated members, (member, column, n), of deviations (member, channel, *space)."""
-    factors = columns.T.to(members).unflatten(1, members.shape[1:])
-    return torch.stack([torch.cat([whiten(part) for part in (factors * member).split(_AT_ONCE)]) for member in members])
 
 
 def _principal(columns: Tensor) -> tuple[Tensor, Tensor]:

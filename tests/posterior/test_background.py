@@ -49,6 +49,12 @@ def conditioned(climate: np.ndarray, observation, shape: tuple[int, ...]) -> tup
     return covariance @ rows @ (observation.values / observation.errors).numpy(), covariance
 
 
+def loss(covariance: np.ndarray, truth: np.ndarray) -> float:
+    """Stein's loss, twice the Kullback-Leibler divergence of the two Gaussian distributions."""
+    ratio = np.linalg.solve(covariance, truth)
+    return np.trace(ratio) - np.linalg.slogdet(ratio)[1] - len(truth)
+
+
 def ensemble_of(mean: np.ndarray, covariance: np.ndarray, members: int, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).multivariate_normal(mean, covariance, members)
 
@@ -65,9 +71,8 @@ def test_given_the_climate_and_the_ensemble_a_state_is_as_the_ensemble_says(monk
     mean, covariance = conditioned(SPACE, found, (1, POINTS))
     expected = (1 + 1 / members) * spread
     np.testing.assert_allclose(mean, drawn.mean(0), atol=0.1)
-    distance = np.linalg.norm(np.linalg.solve(expected, covariance) - np.eye(POINTS), 2)
-    # The largest of seven relative errors of variances, with 39 degrees of freedom or twice as many.
-    assert distance < (0.12 if members > 100 else 0.8)
+    # Of seven variances with 39 degrees of freedom or twice as many, the loss is 0.3 on average, and of the hybrid 0.5.
+    assert loss(covariance, expected) < (0.02 if members > 100 else 1.0)
 
 
 def test_of_a_prior_with_eofs_the_first_state_is_as_the_ensemble_says(tmp_path: Path):
@@ -100,12 +105,6 @@ def test_of_a_prior_with_eofs_the_first_state_is_as_the_ensemble_says(tmp_path: 
 def test_an_ensemble_of_the_climate_says_nothing():
     drawn = ensemble_of(np.zeros(POINTS), 1.2 * SPACE, 2000)[:, None]
     assert background_observation(torch.as_tensor(drawn, dtype=torch.float32), ring_prior(), 8) is None
-
-
-def loss(covariance: np.ndarray, truth: np.ndarray) -> float:
-    """Stein's loss, twice the Kullback-Leibler divergence of the two Gaussian distributions."""
-    ratio = np.linalg.solve(covariance, truth)
-    return np.trace(ratio) - np.linalg.slogdet(ratio)[1] - len(truth)
 
 
 @pytest.mark.parametrize("dense", [512, 0])
