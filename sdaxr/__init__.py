@@ -37,10 +37,11 @@ Posteriors and forecasts
 ======================  ==========================================================================================
 `assimilate`            draw a posterior ensemble of trajectories given observations
 `cycle`                 assimilate window after window; the ensemble of each is the background of the next
-`methods`               module: methods with a prior ``SDA``, ``MMPS``, ``JacobianFree``, ``DMPS``, ``SOAD``, ``DPS``;
-                        methods with a system ``FFBS``, ``BPF``, ``Kalman``, ``FourDVar``, ``EnKF``, ``ETKF``,
-                        ``EnSRF``, ``LETKF``, ``EnKS``, ``IEnKS``
-`samplers`              module: samplers ``SDEDPMSolver``, ``DPMSolver``, ``Ancestral``, ``DDIM``, ``Exponential``
+`methods`               module: methods with a prior ``SDA``, ``MMPS``, ``OI``, ``JacobianFree``, ``DMPS``, ``SOAD``,
+                        ``DPS``; methods with a system ``FFBS``, ``BPF``, ``Kalman``, ``FourDVar``, ``EnKF``,
+                        ``ETKF``, ``EnSRF``, ``LETKF``, ``EnKS``, ``IEnKS``, ``PFF``, ``EnSF``, ``EnFF``, ``Latent``
+`samplers`              module: samplers ``SDEDPMSolver``, ``DPMSolver``, ``Ancestral``, ``DDIM``, ``Exponential``,
+                        ``Twisted``
 `forecast`              forecast from the last states of an ensemble, by a system or a prior
 `denoise`               remove Gaussian noise from fields
 ======================  ==========================================================================================
@@ -85,7 +86,8 @@ if TYPE_CHECKING:
     from sdaxr.observations.observe import observe
     from sdaxr.observations.read_observations import read_observations
     from sdaxr.observations.screening import Screening
-    from sdaxr.plotting.plot import animate, plot
+    from sdaxr.plotting.animate import animate
+    from sdaxr.plotting.plot import plot
     from sdaxr.posterior import methods
     from sdaxr.posterior.samplers import registry as samplers
     from sdaxr.prior import networks
@@ -162,7 +164,7 @@ _HOMES = {
     "verify": "sdaxr.verification.verify",
     "calibrate": "sdaxr.verification.calibrate",
     "plot": "sdaxr.plotting.plot",
-    "animate": "sdaxr.plotting.plot",
+    "animate": "sdaxr.plotting.animate",
     "open_archive": "sdaxr.archives.reading",
     "open_system": "sdaxr.systems.registry",
 }

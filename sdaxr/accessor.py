@@ -146,6 +146,7 @@ class _Accessor:
         background: xr.Dataset | None = None,
         units: str = "error",
         screening: Screening | Mapping[str, Any] | None = None,
+        storage_options: Mapping[str, Any] | None = None,
     ) -> xr.Dataset | xr.DataTree: ...
 
 
@@ -286,6 +287,7 @@ class DatasetAccessor(_Accessor):
         seed: int = 0,
         batch: int | None = None,
         device: str = "auto",
+        storage_options: Mapping[str, Any] | None = None,
         progress: bool = True,
     ) -> xr.Dataset: ...
 
@@ -331,9 +333,10 @@ class DatasetAccessor(_Accessor):
         times: int | Sequence[Any] = 4,
         members: int = 2,
         path: str | PathLike[str] | None = None,
+        storage_options: Mapping[str, Any] | None = None,
     ) -> Figure: ...
 
-    @_delegate("sdaxr.plotting.plot")
+    @_delegate("sdaxr.plotting.animate")
     def animate(
         self,
         path: str | PathLike[str],
@@ -342,6 +345,7 @@ class DatasetAccessor(_Accessor):
         observations: xr.Dataset | None = None,
         variable: str | None = None,
         fps: float = 8,
+        storage_options: Mapping[str, Any] | None = None,
     ) -> Location: ...
 
     def _facts(self) -> dict[str, dict[str, str]]:

@@ -78,6 +78,13 @@ def with_storage(given: Any, storage_options: Mapping[str, Any] | None) -> Any:
     return given
 
 
+def with_storage_inside(given: Any, storage_options: Mapping[str, Any] | None) -> Any:
+    """`with_storage` of each value of a ``dict`` of options, such as those of a method; anything else as it is."""
+    if not isinstance(given, dict):
+        return given
+    return {key: with_storage(value, storage_options) for key, value in given.items()}
+
+
 def local_path(path: object) -> Path:
     """The path of a file on this machine, with ``~`` expanded.
 

@@ -40,7 +40,8 @@ from sdaxr.commands.running import run_step
     click.option(
         "--system",
         help="System in the place of the prior: one with Gaussian noise (lorenz63 or linear) for --method ffbs (the "
-        "default with a system), bpf, kalman or 4dvar; any system for enkf, etkf, ensrf, letkf, enks or ienks.",
+        "default with a system), bpf, kalman or 4dvar; any system for enkf, etkf, ensrf, letkf, "
+        "enks, ienks, pff, ensf, enff or latent.",
     ),
     option,
     *drawing,
@@ -63,7 +64,7 @@ def assimilate(quiet: bool, option: dict[str, Any], **values: Any) -> None:
     click.option(
         "--system",
         help="System, in the place of the prior, for --method etkf (the default with a system), enkf, ensrf, letkf, "
-        "enks or ienks: the members go on from window to window.",
+        "enks, ienks, pff, ensf, enff or latent: the members go on from window to window.",
     ),
     click.option(
         "--window", type=int, help="Number of states in a window. Default: that of the prior's training, or 64."
@@ -99,6 +100,7 @@ def cycle(quiet: bool, option: dict[str, Any], **values: Any) -> None:
         help="Name of a system, name of a shipped prior, or file of a prior. A name of both is that of the system; the "
         "prior of this name is reached by the path of its file, which `sdaxr info NAME` shows.",
     ),
+    domain,
     store,
     click.option("--steps", type=int, required=True, help="Number of states to forecast."),
     seed,
@@ -125,6 +127,7 @@ def forecast(quiet: bool, option: dict[str, Any], **values: Any) -> None:
 @click.argument("noisy")
 @on_files(
     prior,
+    domain,
     store,
     click.option("--error", type=float, required=True, help="Standard deviation of the noise, in units of the data."),
     click.option("--method", help="posterior (samples of the posterior) or langevin (a Langevin iteration)."),

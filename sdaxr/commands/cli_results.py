@@ -9,6 +9,7 @@ import click
 from sdaxr.commands import texts
 from sdaxr.commands.options import (
     calibrating,
+    domain,
     drawn,
     on_files,
     overwrite,
@@ -49,6 +50,7 @@ def verify(quiet: bool, **values: Any) -> None:
     click.option("--operator", required=True, help='Operator as JSON, such as {"op": "coarsen", "factor": 8}.'),
     store,
     click.option("--prior", help="File of a prior, or name of a shipped one; see `sdaxr priors`."),
+    domain,
     *calibrating,
 )
 def calibrate(quiet: bool, **values: Any) -> None:

@@ -15,7 +15,8 @@ from sdaxr.archives.paths import local_path
 from sdaxr.inference.assimilate import assimilate
 from sdaxr.observations.innovations import innovations
 from sdaxr.observations.observe import observe
-from sdaxr.plotting.plot import animate, plot
+from sdaxr.plotting.animate import animate
+from sdaxr.plotting.plot import plot
 from sdaxr.prior.files import Prior, open_prior
 from sdaxr.prior.hardware import choose_device
 from sdaxr.schema import TIME

@@ -166,8 +166,8 @@ background = click.option(
 method = (
     click.option(
         "--method",
-        help="How observations guide a prior: sda, mmps, jacobian_free, oi, dmps, dps or soad. Default: the method "
-        "that the file of the prior records, else sda; for a forecast sda.",
+        help="How observations guide a prior: sda, mmps, jacobian_free, oi, dmps, dps or soad; those of a system "
+        "are under --system. Default: the method that the file of the prior records, else sda; for a forecast sda.",
     ),
     settings(
         "--method-option",
@@ -178,7 +178,8 @@ method = (
 sampler = (
     click.option(
         "--sampler",
-        help="How samples are drawn: sde-dpm++, dpm++, ancestral, ddim, or exponential (that of the SDA paper). "
+        help="How samples are drawn: sde-dpm++, dpm++, ancestral, ddim, exponential (that of the SDA paper), or "
+        "twisted (members drawn together). "
         "Default: the sampler that the file of the prior records.",
     ),
     settings(
@@ -229,7 +230,7 @@ batch = click.option("--batch", type=int, help="Number of members computed at on
 drawing = (*observing, *method, *sampler, precision, outside, batch, device, overwrite)
 # Flags of the calibration: its trials, what is ranked, and how posteriors are drawn.
 calibrating = (
-    click.option("--system", help="System with Gaussian noise, in the place of the prior, as of `sdaxr assimilate`."),
+    click.option("--system", help="System in the place of the prior, as of `sdaxr assimilate`."),
     settings("--system-option", "Option of the systems that are named, such as noise=0.5", "system_options"),
     click.option("--truths", type=int, help="Number of truths."),
     click.option("--steps", type=int, help="Number of states of a truth. Default: the window of the prior's training."),

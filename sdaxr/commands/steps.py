@@ -16,7 +16,7 @@ from typing import Any
 import xarray as xr
 
 import sdaxr
-from sdaxr.archives.paths import Location, located, with_storage
+from sdaxr.archives.paths import Location, located, with_storage, with_storage_inside
 from sdaxr.archives.stores import check_free, save, written_whole
 from sdaxr.commands import checks
 from sdaxr.commands.inputs import (
@@ -163,19 +163,40 @@ def cycle(
     return sdaxr.cycle(open_networks(observations, reading), given, store=store, **options)
 
 
-def forecast(ensemble: str, model: str, store: str, *, trajectory: int | None = None, **options: Any) -> xr.Dataset:
-    """Forecast from the last states of the file ``ensemble``; the result is the archive ``store``."""
-    return sdaxr.forecast(open_file(ensemble, trajectory), model, store=store, **options)
+def forecast(
+    ensemble: str,
+    model: str,
+    store: str,
+    *,
+    domain: str | None = None,
+    trajectory: int | None = None,
+    **options: Any,
+) -> xr.Dataset:
+    """Forecast from the last states of the file ``ensemble``; the result is the archive ``store``.
+
+    ``domain`` is as in `assimilate`; the model is a prior then.
+    """
+    given = model if domain is None else _prior_on(model, domain)
+    return sdaxr.forecast(open_file(ensemble, trajectory), given, store=store, **options)
 
 
 def denoise(
-    noisy: str, prior: str, store: str, *, trajectory: int | None = None, overwrite: bool = False, **options: Any
+    noisy: str,
+    prior: str,
+    store: str,
+    *,
+    domain: str | None = None,
+    trajectory: int | None = None,
+    overwrite: bool = False,
+    **options: Any,
 ) -> xr.Dataset:
-    """Remove noise from the fields in the file ``noisy``; the result is the file ``store``."""
+    """Remove noise from the fields in the file ``noisy``; the result is the file ``store``.
+
+    ``domain`` is as in `assimilate`.
+    """
     check_free(store, overwrite)
-    return save(
-        sdaxr.denoise(open_file(noisy, trajectory), sdaxr.open_prior(prior), **options), store, overwrite=overwrite
-    )
+    fields = sdaxr.denoise(open_file(noisy, trajectory), _prior_on(prior, domain), **options)
+    return save(fields, store, overwrite=overwrite)
 
 
 def verify(
@@ -205,6 +226,7 @@ def calibrate(
     store: str,
     *,
     prior: str | None = None,
+    domain: str | None = None,
     system: str | None = None,
     system_options: Mapping[str, Any] | None = None,
     where: str | Mapping[str, Any] | None = None,
@@ -213,12 +235,14 @@ def calibrate(
     """Test by simulation whether ensembles have the right spread; the result is the file ``store``.
 
     ``truth`` is a file, the name of a system, or ``prior``; ``system_options`` are of the systems that are named.
+    ``domain`` is as in `assimilate`.
     """
     opened = checks.open_systems(truth, system, system_options)
     options |= {} if where is None else {"where": open_mask(where) if isinstance(where, str) else where}
     source = opened.get(truth, truth) if truth in (*opened, *checks.SOURCES) else sdaxr.open_archive(truth)
     tested = None if system is None else opened[system]
-    return sdaxr.calibrate(source, read_operator(operator), prior, system=tested, store=store, **options)
+    given = prior if domain is None else _given_prior(prior, domain)
+    return sdaxr.calibrate(source, read_operator(operator), given, system=tested, store=store, **options)
 
 
 def plot(
@@ -293,8 +317,8 @@ def run(name: str, values: Mapping[str, Any]) -> Any:
     for key in (*INPUTS, *OUTPUTS, *_NAMES):
         if key in given:
             given[key] = _with_storage(given[key], options)
-    if isinstance(given.get("method"), Mapping):
-        given["method"] = {key: _with_storage(value, options) for key, value in given["method"].items()}
+    if "method" in given:
+        given["method"] = with_storage_inside(given["method"], options)
     return STEPS[name](**given)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import xarray as xr
 
 from sdaxr.archives.members import Part
-from sdaxr.archives.paths import Location, with_storage
+from sdaxr.archives.paths import Location, with_storage, with_storage_inside
 from sdaxr.archives.provenance import provenance_attrs
 from sdaxr.archives.workers import active_client
 from sdaxr.filters.smoothing import smooth
@@ -172,6 +172,7 @@ def assimilate(
         If the scheduler of Dask is lost, or workers die again and again. The same call resumes.
     """
     store, prior = with_storage(store, storage_options), with_storage(prior, storage_options)
+    method = with_storage_inside(method, storage_options)
     part = Part.read(members)
     if system is not None:
         given = {"prior": prior, "sampler": sampler, "batch": batch, "device": device, "precision": precision}

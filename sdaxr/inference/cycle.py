@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from sdaxr.archives.paths import Location, with_storage
+from sdaxr.archives.paths import Location, with_storage, with_storage_inside
 from sdaxr.archives.seeds import unit_seed
 from sdaxr.archives.workers import active_client
 from sdaxr.inference.adaptive import ADAPTIVE, AdaptiveFactor
@@ -161,6 +161,7 @@ def cycle(
         If ``store`` holds something else, such as a cycle with other settings or observations.
     """
     store, prior, carry = (with_storage(given, storage_options) for given in (store, prior, carry))
+    options |= {"method": with_storage_inside(options.get("method"), storage_options)}
     if system is not None:
         given = {"prior": prior, "carry": carry, "inflation": inflation, "lag": lag}
         refuse_beside_a_system(cycle, given, "leave system= out for a cycle with a prior")

@@ -87,6 +87,7 @@ def denoise(
     seed: int = 0,
     batch: int | None = None,
     device: str = "auto",
+    storage_options: Mapping[str, Any] | None = None,
     progress: bool = True,
 ) -> xr.Dataset:
     """Remove independent Gaussian noise from fields.
@@ -122,6 +123,8 @@ def denoise(
         Number of samples that are drawn at once. Default: as many as have a million values together.
     device
         Device of the computation, such as ``"cpu"`` or ``"cuda"``; ``"auto"`` is a GPU where there is one.
+    storage_options
+        Options of the file system of the prior's URL (fsspec).
     progress
         Show a progress bar.
 
@@ -140,7 +143,7 @@ def denoise(
         If a sample is not finite.
     """
     noisy = as_dataset(noisy, "the noisy fields")
-    prior = open_prior(prior)
+    prior = open_prior(prior, storage_options=storage_options)
     layout, target = prior.layout, choose_device(device)
     if method not in ROUTES:
         raise OptionError(f"method={nearest(method, ROUTES)}")

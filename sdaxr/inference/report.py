@@ -40,6 +40,7 @@ def report(
     background: xr.Dataset | None = None,
     units: str = "error",
     screening: Screening | Mapping[str, Any] | None = None,
+    storage_options: Mapping[str, Any] | None = None,
 ) -> xr.Dataset | xr.DataTree:
     """The status of every single observation: used, or why it is not.
 
@@ -55,6 +56,8 @@ def report(
         compares (``gross_error`` of ``screening``). The background itself is no part of the report.
     screening
         Options that say which observations are used (`sdaxr.observations.screening.Screening`).
+    storage_options
+        Options of the file system of the prior's URL (fsspec).
 
     Returns
     -------
@@ -68,7 +71,7 @@ def report(
     DataError, GridError, UnitsError, OperatorError, PriorError
         If observations and prior do not fit together in another way.
     """
-    opened, given = open_prior(prior), Screening.of(screening)
+    opened, given = open_prior(prior, storage_options=storage_options), Screening.of(screening)
     how = replace(given, outside="drop", duplicates="keep" if given.duplicates == "keep" else "drop")
     networks = as_networks(observations, opened.layout)
     networks, _ = places_in_units(networks, opened.layout.coordinate_attrs, units)

@@ -1,4 +1,4 @@
-"""Figures and animations: truth, observation, members, mean and spread side by side.
+"""Figures: truth, observation, members, mean and spread side by side.
 
 States with two space dimensions are drawn as rows of fields over time, as maps where the dimensions are latitude and
 longitude. States with one are drawn as Hovmöller diagrams (time against space), states without space as lines. A figure
@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import io
 import textwrap
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from os import PathLike
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -44,7 +43,6 @@ if TYPE_CHECKING:
 _Extent = tuple[float, float, float, float]
 _DOT = 14.0  # area of a point, in squares of 1/72 inch
 _CHARACTER = 0.075  # width of a character of a colour bar's label, in inches
-_FRAMES = 400  # most frames of an animation, 50 s at the default rate; of more times, every n-th is drawn
 
 
 def plot(
@@ -56,6 +54,7 @@ def plot(
     times: int | Sequence[Any] = 4,
     members: int = 2,
     path: str | PathLike[str] | None = None,
+    storage_options: Mapping[str, Any] | None = None,
 ) -> Figure:
     """Draw ``data`` beside the truth and the observations.
 
@@ -77,7 +76,9 @@ def plot(
     members
         Number of members (or trajectories) that are drawn. Lines show all of them, 64 at most.
     path
-        File to which the figure is saved; its ending is the format.
+        Path or URL to which the figure is saved; its ending is the format.
+    storage_options
+        Options of the file system of ``path`` (fsspec).
 
     Returns
     -------
@@ -91,58 +92,17 @@ def plot(
     OptionError
         If matplotlib does not write files with the ending of ``path``.
     """
-    target = None if path is None else located(path)
+    target = None if path is None else located(path, storage_options)
     if target is not None:
         _check_ending(target)
     check_least("members", members, 1)
     if isinstance(times, int):
         check_least("times", times, 1)
-    figure, _ = _draw(data, truth, observations, variable, times, members)
+    figure, _ = draw(data, truth, observations, variable, times, members)
     if target is not None:
         with written_to(target) as file:
             figure.savefig(file, dpi=150)
     return figure
-
-
-def animate(
-    data: xr.Dataset,
-    path: str | PathLike[str],
-    *,
-    truth: xr.Dataset | None = None,
-    observations: xr.Dataset | None = None,
-    variable: str | None = None,
-    fps: float = 8,
-) -> Location:
-    """Write an animated GIF: the panels of `plot` side by side, with one member, over time.
-
-    Parameters
-    ----------
-    data, truth, observations, variable
-        As for `plot`.
-    path
-        File to write, ending in ``.gif``.
-    fps
-        Frames per second.
-
-    Returns
-    -------
-    Path or URL of the file that was written.
-
-    Raises
-    ------
-    DataError
-        If ``path`` does not end in ``.gif`` or ``fps`` is not positive; else as `plot`.
-    """
-    target = located(path)
-    if target.suffix.lower() != ".gif":
-        raise DataError(f"cannot write an animation to '{target.name}', expected a name that ends in .gif")
-    if fps <= 0:
-        raise DataError(f"fps is {fps}, expected more than zero frames per second")
-    with written_to(target) as file:
-        figure, update = _draw(data, truth, observations, variable, None, 1, animated=True)
-        step = -(-update.frames // _FRAMES)
-        _write_gif((_render(figure, update, i) for i in range(0, update.frames, step)), file, fps)
-    return target
 
 
 def _check_ending(path: Location) -> None:
@@ -154,14 +114,14 @@ def _check_ending(path: Location) -> None:
         raise OptionError(f"cannot write a figure to '{path.name}', expected a name that ends in one of {endings}")
 
 
-class _Update:
+class Update:
     """Moves a figure to another of its times."""
 
     def __init__(self, frames: int, move: Callable[[int], None]) -> None:
         self.frames, self.move = frames, move
 
 
-def _draw(
+def draw(
     data: xr.Dataset,
     truth: xr.Dataset | None,
     observations: xr.Dataset | None,
@@ -170,10 +130,11 @@ def _draw(
     members: int,
     *,
     animated: bool = False,
-) -> tuple[Figure, _Update]:
+) -> tuple[Figure, Update]:
+    """The figure, and what moves it to another of its times; the parameters are those of `plot`."""
     data = as_dataset(data, "what is drawn")
     if is_calibration(data) and not animated:
-        return draw_calibration(_figure, data, truth, observations, variable), _Update(1, lambda _: None)
+        return draw_calibration(_figure, data, truth, observations, variable), Update(1, lambda _: None)
     truth = None if truth is None else as_dataset(truth, "the truth")
     observations = None if observations is None else as_dataset(observations, "the observations")
     if points.is_point_form(data):
@@ -184,7 +145,7 @@ def _draw(
         observations = points.at_times(observations, stamps, reach=0.5)
     name = choose_variable(data, variable)
     if is_parameter(data, name) and not animated:
-        return draw_parameter(_figure, data, truth, observations, name), _Update(1, lambda _: None)
+        return draw_parameter(_figure, data, truth, observations, name), Update(1, lambda _: None)
     source = data[name] if name in data.data_vars else data[next(iter(data.data_vars))]
     space = space_dimensions(source)
     if len(space) > 2:
@@ -194,7 +155,7 @@ def _draw(
 
         names = [name] if variable is not None else None
         figure, move, frames = draw_lines(_figure, data, truth, observations, names)
-        return figure, _Update(frames, move)
+        return figure, Update(frames, move)
     one_dimensional = len(space) == 1 and len(point_coordinates(source)) < 2
     shown = None if one_dimensional else times
     panels, labels = make_panels(
@@ -204,11 +165,11 @@ def _draw(
         from sdaxr.plotting.lines import draw_hovmoeller
 
         figure, move, frames = draw_hovmoeller(_figure, panels, scales(panels), _colour_bars)
-        return figure, _Update(frames, move)
+        return figure, Update(frames, move)
     return _draw_fields(panels, labels, animated)
 
 
-def _draw_fields(panels: list[Panel], labels: list[str], animated: bool) -> tuple[Figure, _Update]:
+def _draw_fields(panels: list[Panel], labels: list[str], animated: bool) -> tuple[Figure, Update]:
     rows, columns = (1, len(panels)) if animated else (len(panels), len(labels))
     extent = _extent(panels)
     width, height = extent[1] - extent[0], extent[3] - extent[2]
@@ -242,7 +203,7 @@ def _draw_fields(panels: list[Panel], labels: list[str], animated: bool) -> tupl
 
     if animated:
         move_all(0)
-    return figure, _Update(len(labels), move_all)
+    return figure, Update(len(labels), move_all)
 
 
 def _draw_field(
@@ -370,27 +331,3 @@ def _figure(width: float, height: float, layout: Literal["constrained", "compres
             return buffer.getvalue()
 
     return _NotebookFigure(figsize=(width, height), layout=layout)
-
-
-def _render(figure: Figure, update: _Update, frame: int) -> np.ndarray:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-
-    update.move(frame)
-    canvas = FigureCanvasAgg(figure)
-    figure.set_dpi(100)
-    canvas.draw()
-    if frame == 0:
-        # The layout is solved once, so that only the fields move.
-        figure.set_layout_engine("none")
-    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
-
-
-def _write_gif(frames: Iterable[np.ndarray], path: Path, fps: float) -> None:
-    from PIL import Image
-
-    images = [Image.fromarray(frame) for frame in frames]
-    # All frames share one palette: with several, colours flicker.
-    sample = [np.asarray(images[i]) for i in np.unique(np.linspace(0, len(images) - 1, 6).astype(int))]
-    palette = Image.fromarray(np.concatenate(sample)).quantize(256, method=Image.Quantize.MEDIANCUT)
-    indexed = [image.quantize(palette=palette, dither=Image.Dither.NONE) for image in images]
-    indexed[0].save(path, save_all=True, append_images=indexed[1:], duration=round(1000 / fps), loop=0)

@@ -22,7 +22,7 @@ from sdaxr.archives.configuration import CONFIG, config_attrs, difference
 from sdaxr.archives.creation import create_archive
 from sdaxr.archives.finished import remove, windows_of
 from sdaxr.archives.format import STATUS
-from sdaxr.archives.paths import Location, store_path, with_storage
+from sdaxr.archives.paths import Location, store_path, with_storage, with_storage_inside
 from sdaxr.archives.provenance import provenance_attrs
 from sdaxr.archives.reading import open_archive
 from sdaxr.archives.stores import check_free, is_there, save
@@ -159,7 +159,7 @@ def calibrate(
     levels = _levels(levels)
     observing, drawing = _sorted_options(options)
     target = None if store is None else store_path(store, storage_options=storage_options)
-    prior = with_storage(prior, storage_options)
+    prior, method = with_storage(prior, storage_options), with_storage_inside(method, storage_options)
     layout, names, opened, about = _model(prior, system, method, sampler)
     quantities = _kinds(quantities, method) if opened is None else quantities
 

@@ -322,6 +322,15 @@ def test_the_functions_and_the_command_take_urls(server, tmp_path):
     drawn = {"members": 2, "sampler": {"steps": 2}, "store": f"{root}/x.zarr"}
     posterior = sdaxr.assimilate(seen, f"{root}/p.safetensors", **drawn, **how, **quiet)
     assert posterior.sizes["member"] == 2
+    assert sdaxr.report(seen, f"{root}/p.safetensors", **how).attrs["observations_used"] == 12
+    fields = sdaxr.denoise(made.isel(trajectory=0), f"{root}/p.safetensors", error=0.5, steps=2, **how, **quiet)
+    assert fields.sizes["time"] == 32
+    method = {"name": "latent", "trajectories": f"{root}/t.zarr"}
+    latent = sdaxr.assimilate(seen, system="lorenz63", method=method, members=4, **how, **quiet)
+    assert latent.sizes["member"] == 4
+    sdaxr.plot(posterior, path=f"{root}/a.png", **how)
+    sdaxr.animate(posterior.isel(time=slice(2)), f"{root}/a.gif", **how)
+    assert all(located(f"{root}/{name}", server.options).exists() for name in ("a.png", "a.gif"))
     config = json.dumps(server.options["config_kwargs"])
     options = [f"endpoint_url={server.url}", "key=any", "secret=any", f"config_kwargs={config}"]
     flags = [part for option in options for part in ("--storage-option", option)]

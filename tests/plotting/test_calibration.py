@@ -11,7 +11,8 @@ from PIL import Image
 
 import sdaxr
 from sdaxr import operators as op
-from sdaxr.plotting.plot import animate, plot
+from sdaxr.plotting.animate import animate
+from sdaxr.plotting.plot import plot
 from sdaxr.schema import DataError
 
 

@@ -10,7 +10,8 @@ import xarray as xr
 from figures import state
 from PIL import Image
 
-from sdaxr.plotting.plot import animate, plot
+from sdaxr.plotting.animate import animate
+from sdaxr.plotting.plot import plot
 from sdaxr.schema import DataError
 
 

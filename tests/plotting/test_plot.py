@@ -12,7 +12,8 @@ import xarray as xr
 from figures import TWO_PI, bars, flow, meshes, observed, rows, state
 from PIL import Image
 
-from sdaxr.plotting.plot import animate, plot
+from sdaxr.plotting.animate import animate
+from sdaxr.plotting.plot import plot
 from sdaxr.schema import DataError, OptionError
 
 
