@@ -23,13 +23,17 @@ from rows import save
 
 from sdaxr import operators as op
 from sdaxr.filters.binding import build_model
+from sdaxr.filters.enff import EnFF
 from sdaxr.filters.enkf import EnKF
 from sdaxr.filters.enks import EnKS
 from sdaxr.filters.ensemble import EnsembleMethod
+from sdaxr.filters.ensf import EnSF
 from sdaxr.filters.ensrf import EnSRF
 from sdaxr.filters.etkf import ETKF
 from sdaxr.filters.ienks import IEnKS
+from sdaxr.filters.latent import Latent
 from sdaxr.filters.letkf import LETKF
+from sdaxr.filters.pff import PFF
 from sdaxr.filters.state_space import StateSpaceModel
 from sdaxr.observations.observe import operator_for
 from sdaxr.systems.base import System
@@ -94,6 +98,14 @@ LORENZ_96 = Setting(Lorenz96(), 1, op.identity(), 1.0, 1.0, 200, 500)
 HALF_OBSERVED = replace(LORENZ_96, operator=op.subsample(2), error=1.5)
 SPANTINI = Setting(Lorenz96(step=0.4, substeps=20), 1, op.subsample(2), 0.5**0.5, 0.1**0.5, 50, 300)
 
+# Methods of which DAPPER lists no errors; their options are not tuned.
+WITHOUT_PUBLISHED = (
+    Run(Latent(filter=ETKF(inflation=1.02, rotation=True)), 40),
+    Run(PFF(localisation=HALF), 20),
+    Run(EnSF(scale=0.3, steps=50), 20),
+    Run(EnFF(guidance=0.02), 20),
+)
+
 SETTINGS = {
     "sakov2012": replace(
         LORENZ_63,
@@ -126,6 +138,7 @@ SETTINGS = {
             Run(EnKS(filter=ETKF(inflation=1.013, rotation=True), lag=20), 24),
             Run(EnKS(filter=LETKF(inflation=1.04, localisation=HALF, rotation=True), lag=10), 7),
             Run(IEnKS(lag=20, finite_size=2.0), 24),
+            *WITHOUT_PUBLISHED,
         ),
     ),
     "forcing": replace(
@@ -153,6 +166,10 @@ SETTINGS = {
             Run(LETKF(adaptive=0.1, localisation=HALF, rotation=True), 10),
             Run(IEnKS(lag=2, inflation=1.04), 19, 0.46),
             Run(IEnKS(lag=2, finite_size=1.5), 19, 0.45),
+            Run(EnKF(inflation=1.05, localisation=HALF), 20),
+            Run(EnSRF(inflation=1.04, localisation=HALF), 10),
+            Run(EnKS(filter=LETKF(inflation=1.04, localisation=HALF, rotation=True), lag=10), 10),
+            *WITHOUT_PUBLISHED,
         ),
     ),
     "spantini2019": replace(
@@ -168,6 +185,10 @@ SETTINGS = {
             Run(LETKF(adaptive=0.1, localisation=HALF), 40),
             Run(IEnKS(lag=2, inflation=1.10), 40, 0.52),
             Run(IEnKS(lag=2, finite_size=1.0, rotation=True), 100, 0.43),
+            Run(EnKF(inflation=1.1, localisation=HALF), 40),
+            Run(EnSRF(inflation=1.1, localisation=HALF), 40),
+            Run(EnKS(filter=LETKF(inflation=1.1, localisation=HALF), lag=2), 40),
+            *WITHOUT_PUBLISHED,
         ),
     ),
 }
