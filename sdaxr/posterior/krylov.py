@@ -22,7 +22,9 @@ from sdaxr.schema import DivergenceError
 Product = Callable[[Tensor], Tensor]
 
 
-def conjugate_gradients(product: Product, b: Tensor, limit: int = 500, tolerance: float | None = None) -> Tensor:
+def conjugate_gradients(
+    product: Product, b: Tensor, limit: int = 500, tolerance: float | None = None, diagonal: Tensor | None = None
+) -> Tensor:
     """Solve A x = b for symmetric positive definite A (Hestenes & Stiefel 1952, doi:10.6028/jres.049.044).
 
     Parameters
@@ -36,6 +38,10 @@ def conjugate_gradients(product: Product, b: Tensor, limit: int = 500, tolerance
     tolerance
         The iteration stops when the norm of the residual is below ``tolerance`` times the norm of b. Default: a hundred
         times the rounding error of the type of b.
+    diagonal
+        An estimate of the diagonal of A, positive, (n,) or (batch, n). The system is solved in units of its square root,
+        in which each element counts by what is expected of it: of elements of different sizes, the few large ones of A
+        are solved for as well as the many small ones. None: in the units of b.
 
     Returns
     -------
@@ -47,6 +53,9 @@ def conjugate_gradients(product: Product, b: Tensor, limit: int = 500, tolerance
         If the square of b or of a residual is not finite; if, after ``limit`` steps, the norm of the residual is not
         below a thousandth of the norm of b, or twice ``tolerance`` where this is larger.
     """
+    if diagonal is not None:
+        unit = diagonal.rsqrt()
+        return unit * conjugate_gradients(lambda x: unit * product(unit * x), unit * b, limit, tolerance)
     x, residual, direction = torch.zeros_like(b), b, b
     square = start = b.square().sum(dim=1)
     check_finite(start, "conjugate gradients: the square of the right-hand side")

@@ -192,6 +192,7 @@ def solve(
     e: Tensor | None = None,
     own: Tensor | float = 0.0,
     tolerance: float | None = None,
+    expected: Tensor | float = 0.0,
 ) -> Tensor:
     """Solve for the weights w = (I + diag(own) + G V G^T)^-1 e.
 
@@ -210,6 +211,8 @@ def solve(
         or (batch, n) without ``matrix``.
     tolerance
         Tolerance of `sdaxr.posterior.krylov.conjugate_gradients`.
+    expected
+        Estimate of the diagonal of G V G^T, for the convergence of the conjugate gradients; shape as of ``own``.
 
     Returns
     -------
@@ -222,9 +225,11 @@ def solve(
     """
     e = -around.value if e is None else e
     if matrix is None:
+        diagonal = torch.as_tensor(1 + own + expected).expand(e.shape).to(e)
         return conjugate_gradients(
-            lambda w: (1 + own) * w + around.forward(spread(around.adjoint(w))), e, tolerance=tolerance
-        )
+            lambda w: (1 + own) * w + around.forward(spread(around.adjoint(w))), e, tolerance=tolerance,
+            diagonal=diagonal,
+        )  # fmt: skip
     product = matrix @ spread(matrix.reshape(-1, *around.shape)).flatten(1).T
     diagonal = torch.as_tensor(1 + own).expand(len(matrix)).to(product)
     return solve_positive(torch.diag(diagonal) + (product + product.T) / 2, e)

@@ -273,14 +273,17 @@ def modal_weights(covariance: Drawable, likelihood: Likelihood, xhat: Tensor, r:
     """
     matched, linear = likelihood.matched(xhat, r), likelihood.linear(xhat)
     measured = [0 * o.errors if o.unresolved is None else o.unresolved(r) for o in matched]
-    parts = [_INDEPENDENT * v / o.errors.square() for v, o in zip(measured, matched, strict=True)]
-    own = torch.cat([part.expand(len(xhat), -1) for part in parts], dim=1)
+    parts = [v / o.errors.square() for v, o in zip(measured, matched, strict=True)]
+    expected = torch.cat([part.expand(len(xhat), -1) for part in parts], dim=1)
+    own = _INDEPENDENT * expected
     if all(linear):
         around = residual(matched, xhat)
     else:
         around, missed = linearise(matched, linear, xhat, covariance.draw(xhat.shape[1:], r, _PAIRS))
         own = own + missed
-    return around, solve(around, lambda u: covariance.product(u, r), None, own=own, tolerance=_TOLERANCE)
+    return around, solve(
+        around, lambda u: covariance.product(u, r), None, own=own, tolerance=_TOLERANCE, expected=expected
+    )
 
 
 def bands_of(modes: Modes) -> Tensor:
