@@ -44,6 +44,9 @@ from sdaxr.prior.modes import Modes, cosines
 _DENSE = 512
 # Coefficients of normal numbers of unit size below this one are nothing but rounding.
 _NOTHING = 1e-6
+# Modes with less than this part of the mean variance of a mode do not vary, but for rounding and what a network adds: of
+# a flow without divergence half of the modes. In units of their variance any error of them is large.
+_VARIES = 1e-8
 # White fields whose coordinates are computed at once.
 _AT_ONCE = 64
 # Number of EOFs that have one ratio.
@@ -102,7 +105,7 @@ class Climate:
                 variances = torch.einsum("f,f...->...", modes.cosines[:, 0].square(), variances)
             # Some waves are no waves: the sine of a constant.
             probe = torch.randn(1, *states.shape[2:], generator=torch.Generator().manual_seed(0)).to(device)
-            kept = modes(probe).flatten().abs() > _NOTHING
+            kept = (modes(probe).flatten().abs() > _NOTHING) & (variances.flatten() > _VARIES * variances.mean())
             bands, scale = bands_of(modes)[..., None], variances.flatten()[kept].rsqrt()
             first = (int(bands.max()) + 1) * torch.arange(variances.shape[-1], device=device)
             return cls(
