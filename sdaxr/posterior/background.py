@@ -44,8 +44,8 @@ from sdaxr.prior.modes import Modes, cosines
 _DENSE = 512
 # Coefficients of normal numbers of unit size below this one are nothing but rounding.
 _NOTHING = 1e-6
-# Modes with less than this part of the mean variance of a mode do not vary, but for rounding and what a network adds: of
-# a flow without divergence half of the modes. In units of their variance any error of them is large.
+# Modes with less than this part of the mean variance do not vary, but for rounding and what a network adds: of a flow
+# without divergence half of all modes. In units of their variance any error of them is large.
 _VARIES = 1e-8
 # White fields whose coordinates are computed at once.
 _AT_ONCE = 64

@@ -39,9 +39,8 @@ def conjugate_gradients(
         The iteration stops when the norm of the residual is below ``tolerance`` times the norm of b. Default: a hundred
         times the rounding error of the type of b.
     diagonal
-        An estimate of the diagonal of A, positive, (n,) or (batch, n). The system is solved in units of its square root,
-        in which each element counts by what is expected of it: of elements of different sizes, the few large ones of A
-        are solved for as well as the many small ones. None: in the units of b.
+        An estimate of the diagonal of A, positive, (n,) or (batch, n). The system is solved, and its residual taken, in
+        units of the square root of it, so that steps are few where elements have different sizes. None: in those of b.
 
     Returns
     -------

@@ -11,7 +11,7 @@ import torch
 import xarray as xr
 from gaussian import GaussianChain
 from gaussian_fields import covariance_of, sampled
-from ring import POINTS, SPACE, windows
+from ring import LEVELS, POINTS, SPACE, Nothing, windows
 from ring import prior as ring_network
 from unknown_offset import OffsetSeries
 from white import white_prior
@@ -21,6 +21,8 @@ from sdaxr.posterior import background, hybrid, modulation
 from sdaxr.posterior.background import Climate, background_observation
 from sdaxr.posterior.hybrid import tapers
 from sdaxr.prior.files import Prior
+from sdaxr.prior.modes import Modes
+from sdaxr.prior.preconditioning import DenoisingNetwork
 from sdaxr.schema import DataError
 from sdaxr.states.coordinates import Coordinate
 from sdaxr.states.infer import infer_layout
@@ -53,6 +55,22 @@ def loss(covariance: np.ndarray, truth: np.ndarray) -> float:
     """Stein's loss, twice the Kullback-Leibler divergence of the two Gaussian distributions."""
     ratio = np.linalg.solve(covariance, truth)
     return np.trace(ratio) - np.linalg.slogdet(ratio)[1] - len(truth)
+
+
+def test_coordinates_are_those_of_modes_that_vary():
+    """Of a flow without divergence on 8 x 8 points, 63: those of its stream function but for the constant."""
+    psi = np.random.default_rng(0).normal(size=(4000, 8, 8))
+    flow = np.stack([np.roll(psi, -1, 1) - psi, psi - np.roll(psi, -1, 2)], 1).astype(np.float32)
+    modes = Modes(2, (8, 8), (True, True))
+    modes.measure([torch.as_tensor(flow)])
+    axis = {"units": "1", "periodic": 1, "period": 8.0}
+    coords = {"time": np.arange(4000.0), **{d: (d, np.arange(8.0), axis) for d in "yx"}}
+    data = xr.Dataset({v: (("time", "y", "x"), flow[:, i], {"units": "1"}) for i, v in enumerate("uv")}, coords)
+    network = DenoisingNetwork(Nothing(), "spectral", LEVELS, modes)
+    prior = Prior(infer_layout(data), network, (flow[:8, None], np.ones((1, 1, 2, 8, 8), np.float32)), {"name": "f"})
+    found = Climate.of(prior, 1, CPU).whiten(torch.as_tensor(flow))
+    assert found.shape == (4000, 63)
+    np.testing.assert_allclose(np.cov(found.numpy().T), np.eye(63), atol=0.12)
 
 
 def ensemble_of(mean: np.ndarray, covariance: np.ndarray, members: int, seed: int = 0) -> np.ndarray:

@@ -38,6 +38,22 @@ def test_conjugate_gradients_solve_every_system() -> None:
         conjugate_gradients(lambda v: (matrix @ v[:, :, None])[:, :, 0], b, limit=2)
 
 
+def test_conjugate_gradients_in_units_of_the_diagonal_need_few_steps() -> None:
+    """A diagonal over six orders and one coupling: in units of the diagonal I plus a matrix of rank one."""
+    diagonal = torch.logspace(0, 6, 100, dtype=torch.float64)
+    coupling = diagonal.sqrt() * torch.randn(100, generator=torch.Generator().manual_seed(0), dtype=torch.float64) / 5
+    b = diagonal.sqrt()[None]
+    exact = torch.linalg.solve(torch.diag(diagonal) + torch.outer(coupling, coupling), b[0])
+
+    def product(x: torch.Tensor) -> torch.Tensor:
+        return diagonal * x + (x @ coupling)[:, None] * coupling
+
+    found = conjugate_gradients(product, b, limit=3, diagonal=diagonal)[0]
+    torch.testing.assert_close(found, exact, rtol=1e-6, atol=0)
+    with pytest.raises(DivergenceError, match="after 3 steps"):
+        conjugate_gradients(product, b, limit=3)
+
+
 @pytest.mark.parametrize("skew", [0.0, 0.5])
 def test_gmres_solves_unsymmetric_systems(skew: float) -> None:
     matrix, b = system(1, skew)
