@@ -4,7 +4,7 @@ A taper of the distance is :math:`\rho = L L^T` with a few columns (pivoted Chol
 Schneider 2012, doi:10.1016/j.apnum.2011.10.001). The tapered covariance of members :math:`x_i` then is that of the
 modulated members :math:`l_j \circ x_i` (Bishop, Whitaker & Lei 2017, doi:10.1175/MWR-D-17-0102.1). Here :math:`x_i` are
 white fields, in which all scales vary alike: the product of a steep field and a taper would have the large scales'
-variance at small ones. The hybrid of `sdaxr.posterior.hybrid` is
+variance at small ones. Each band of scales keeps the variance of the members. The hybrid of `sdaxr.posterior.hybrid` is
 
 .. math:: P = (1 - s)\, D + U U^T, \qquad U = \sqrt{s / (m - 1)}\, (l_j \circ x_i)_{ij}
 
@@ -27,7 +27,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from sdaxr.posterior.hybrid import KNOWN, LEAST, TAPERS, Told, by_band, left_out, numbered
+from sdaxr.posterior.hybrid import KNOWN, LEAST, TAPERS, Told, by_band, left_out, mean_of_band, numbered
 from sdaxr.states.fields import StateLayout
 from sdaxr.states.geometry import channel_positions
 
@@ -69,6 +69,9 @@ def told_of_large(
     for columns in tapers(layout, count):
         factors = columns.T.to(members).unflatten(1, (layout.channels, *layout.shape))
         parts = modulated(factors)[..., known]
+        # The product with a taper takes variance from scales that are known badly to those that are known well.
+        blurred = mean_of_band(parts.square().sum((0, 1)) / (count - 1), bands)
+        parts = parts * (by_band(members, bands) / blurred.clamp_min(1e-30)).sqrt()
         for each, found in zip(_SHARES, likelihoods(members, parts, bands), strict=True):
             if found > score:
                 own, share, score = parts.flatten(0, 1) if each else members[:0], each, found
