@@ -54,6 +54,7 @@ def test_a_run_goes_on_with_the_memory_that_it_began_with(monkeypatch: pytest.Mo
         patch.setattr("sdaxr.prior.budget.free_bytes", lambda _: 400.0)
         patch.setattr("sdaxr.prior.budget._USUAL", 200.0)
         patch.setattr("sdaxr.prior.training.check_memory", lambda *_: None)
+        patch.setattr("sdaxr.prior.training.check_statistics", lambda needed: needed)
         whole = trained(data, tmp_path / "whole.safetensors", name="p")
         killed_training(monkeypatch, data, store, after=1)
     assert_same(whole, trained(data, store, name="p"))

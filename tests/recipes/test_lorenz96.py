@@ -90,7 +90,7 @@ def test_every_setting_has_methods_that_fit_it(recipe) -> None:
         _, model = recipe.experiment(replace(setting, burn_in=1, cycles=1), 0)
         for run in setting.runs:
             run.method.check(replace(model, first=model.first[: run.members]), run.members)
-        assert len({(recipe.text(run.method), run.members) for run in setting.runs}) == len(setting.runs)
+        assert len({(recipe.label(run.method), run.members) for run in setting.runs}) == len(setting.runs)
 
 
 @pytest.mark.parametrize("forcing", [(8.0, 8.0), (6.0, 10.0)])
