@@ -107,8 +107,6 @@ def methods(prior: str, unknown: str) -> dict[str, tuple[Callable[..., xr.Datase
         "sda, unknown forcing": (with_prior(unknown, method="sda", sampler=QUICK), 16),
         "mmps, unknown forcing": (with_prior(unknown, method="mmps", sampler=QUICK), 16),
     }
-    # As many seconds of one core as the prior takes of a GPU.
-    found["enks, many"] = with_model(EnKS(ETKF(rotation=True))), 3200
     for factor in INFLATIONS:
         local = LETKF(inflation=factor, localisation=HALF, rotation=True)
         found[f"enks, inflation {factor:g}"] = with_model(EnKS(ETKF(inflation=factor, rotation=True))), 200

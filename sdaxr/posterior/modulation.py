@@ -66,7 +66,7 @@ def told_of_large(
         return None
     members, bands = members[:, known], numbered(bands[known])
     own, share, score = members[:0], 0.0, -math.inf
-    for columns in tapers(layout, count):
+    for columns in taper_columns(layout, count):
         factors = columns.T.to(members).unflatten(1, (layout.channels, *layout.shape))
         parts = modulated(factors)[..., known]
         # The product with a taper takes variance from scales that are known badly to those that are known well.
@@ -171,7 +171,7 @@ def likelihoods(plain: Tensor, modulated: Tensor, bands: Tensor) -> list[float]:
     return found
 
 
-def tapers(layout: StateLayout, members: int) -> list[Tensor]:
+def taper_columns(layout: StateLayout, members: int) -> list[Tensor]:
     """Columns (value, k) of each taper of `TAPERS` that has few enough of them for so many members."""
     places = torch.as_tensor(channel_positions(layout)[0], dtype=torch.float32)
     if not layout.space:
