@@ -13,6 +13,8 @@ import importlib.util
 import os
 import shutil
 import tempfile
+import zipfile
+import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache
@@ -29,6 +31,8 @@ from sdaxr.schema import ArchiveError, SdaxrError
 _READ_ONLY = ("http", "https")
 # Schemes whose first folder is a bucket, which has to be there.
 _BUCKETS = ("s3", "s3a", "gs", "gcs", "abfs", "az")
+# What is raised where the bytes themselves are wrong.
+_DAMAGED = (zipfile.BadZipFile, zlib.error, EOFError)
 _LONGEST = 300
 LOST = "the store has not kept what was written"
 # As often is written again what a store has not kept.
@@ -282,6 +286,8 @@ def _remedy(error: Exception) -> str:
         return "give credentials (storage_options, --storage-option, or the environment of the file system)"
     if isinstance(error, TypeError):
         return "check the names of the storage options"
+    if isinstance(error, _DAMAGED):
+        return "the file is damaged, or its writer has not closed it; copy it again"
     return "check the endpoint and the network, and run the same job again"
 
 

@@ -9,6 +9,7 @@ import shutil
 import threading
 import uuid
 from collections.abc import Iterator
+from pathlib import Path
 
 import fsspec
 import numpy as np
@@ -79,6 +80,9 @@ def test_what_is_damaged_in_a_zip_file_is_found(tmp_path, archive):
     with pytest.raises(ArchiveError, match="3 of 4 units"):
         open_archive(path)
     assert open_archive(path, allow_incomplete=True).sizes["member"] == 3
+    Path(path).write_bytes(Path(path).read_bytes().replace(b"PK\x03\x04", b"PK\x03\x00"))
+    with pytest.raises(ArchiveError, match="the file is damaged, or its writer has not closed it"):
+        open_archive(path)
 
 
 def test_a_web_server_is_read(tmp_path, archive, web):
