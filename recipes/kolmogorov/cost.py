@@ -26,7 +26,7 @@ import click
 import numpy as np
 import pandas as pd
 import torch
-from merits import bands, inside_90, of_split, open_trajectories, residual, scores
+from merits import bands, inside_90, of_split, open_trajectories, residual, scores, spectrum
 
 import sdaxr
 from sdaxr import operators as op
@@ -58,6 +58,17 @@ METHODS: dict[str, Any] = {
     "mmps": "mmps",
 }
 STRIDES = (1, 2, 3, 5)
+_SCORES = ("rmse", "crps", "spread_skill")
+_BANDS = ("k_1_4", "k_5_8", "k_9_12", "k_13_16", "k_17_20", "k_21_24")
+# Columns of the file of each study.
+COLUMNS: dict[str, tuple[str, ...]] = {
+    "samplers": ("case", "trajectory", "members", "evaluations", *_SCORES, "inside_90", "residual", *_BANDS),
+    "methods": ("case", "trajectory", "members", "evaluations", *_SCORES, "inside_90", "residual", *_BANDS),
+    "compositions": (
+        "case", "trajectory", "members", "seconds_per_member", "evaluations", *_SCORES, "residual",
+        "spectrum_low", "spectrum_high",
+    ),
+}  # fmt: skip
 LEVELS = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
 
 
@@ -170,7 +181,9 @@ def study(
             row["evaluations"] = posterior.attrs["evaluations_per_member"]
             row |= scores(posterior, truth) | {"inside_90": inside_90(posterior, truth)}
             row |= {"residual": residual(posterior, observations)} | bands(posterior, truth)
-            rows.append(row)
+            ratio = spectrum(posterior, truth)
+            row |= {"spectrum_low": float(ratio.min()), "spectrum_high": float(ratio.max())}
+            rows.append({column: row[column] for column in COLUMNS[name]})
             logging.info("%s", row)
             pd.DataFrame(rows).to_csv(path, index=False, float_format="%.4f")
     table = pd.DataFrame(rows).drop(columns="trajectory").groupby("case", sort=False).mean()

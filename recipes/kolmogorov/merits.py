@@ -63,13 +63,15 @@ def residual(posterior: xr.Dataset, observations: xr.Dataset) -> float:
 
 def spectrum(posterior: xr.Dataset, truth: xr.Dataset) -> xr.DataArray:
     """Kinetic energy of the members over the truth's, by wavenumber, up to two thirds of the largest on the grid."""
-    energy = sdaxr.verify(posterior, truth, metrics=["spectrum"]).spectrum_kinetic_energy.mean("time")
-    ratio = energy.sel(source="members") / energy.sel(source="truth")
-    return ratio.sel(wavenumber=slice(0, truth.sizes["x"] // 3))
+    return _energy_ratio(posterior, truth).sel(wavenumber=slice(0, truth.sizes["x"] // 3))
 
 
 def bands(posterior: xr.Dataset, truth: xr.Dataset) -> dict[str, float]:
     """Kinetic energy of the members over the truth's, means over four wavenumbers each."""
-    energy = sdaxr.verify(posterior, truth, metrics=["spectrum"]).spectrum_kinetic_energy.mean("time")
-    ratio = energy.sel(source="members") / energy.sel(source="truth")
+    ratio = _energy_ratio(posterior, truth)
     return {f"k_{k}_{k + 3}": float(ratio.sel(wavenumber=slice(k - 0.5, k + 3.5)).mean()) for k in range(1, 25, 4)}
+
+
+def _energy_ratio(posterior: xr.Dataset, truth: xr.Dataset) -> xr.DataArray:
+    energy = sdaxr.verify(posterior, truth, metrics=["spectrum"]).spectrum_kinetic_energy.mean("time")
+    return energy.sel(source="members") / energy.sel(source="truth")
