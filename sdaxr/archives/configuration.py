@@ -7,8 +7,12 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from sdaxr.schema import ArchiveError
+
 CONFIG = "sdaxr_config"
 HASH = "sdaxr_config_sha256"
+# Characters of a difference that is cut.
+_LONGEST = 300
 
 
 def config_attrs(config: Mapping[str, Any]) -> dict[str, str]:
@@ -30,6 +34,19 @@ def difference(there: Mapping[str, Any], here: Mapping[str, Any], prefix: str = 
         elif old != new or (key in there) != (key in here):
             parts.append(f"{prefix}{key}: {_shown(there, key)} -> {_shown(here, key)}")
     return "; ".join(part for part in parts if part)
+
+
+def brief_difference(there: Mapping[str, Any], here: Mapping[str, Any]) -> str:
+    """`difference`, cut where it is long: other data differ in every statistic."""
+    return difference(there, here)[:_LONGEST]
+
+
+def made_otherwise(where: object, changes: str) -> ArchiveError:
+    """The error where something was made with another configuration, with its `difference` from that of this run."""
+    return ArchiveError(
+        f"'{where}' was made with another configuration (there -> in this run): {changes}. Use the same configuration "
+        "to resume or reuse it, choose another store, or pass overwrite=True"
+    )
 
 
 def _shown(config: Mapping[str, Any], key: str) -> str:

@@ -95,7 +95,7 @@ def _find(final: Path) -> Path:
     windows = windows_of(final)
     if windows.exists():
         raise ArchiveError(
-            f"{str(final)!r} is not finished: '{windows.name}' holds the windows of a cycle; run it again to go on"
+            f"{str(final)!r} is not finished: '{windows.name}' holds what is done; run the same job again to go on"
         )
     pattern = "; a pattern is not expanded: join the files, xr.open_mfdataset" if set("*?[") & set(final.name) else ""
     raise ArchiveError(f"there is nothing at {str(final)!r}; expected a Zarr directory or a NetCDF file{pattern}")

@@ -1,4 +1,7 @@
-"""Where the complete windows of a cycle are kept, for a run that resumes and for several that run the same cycle."""
+"""Where the parts of a long job are kept, for a run that resumes and for several runs of the same job.
+
+The parts are the windows of a cycle, or the truths of a calibration.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ from typing import Any, ParamSpec
 import numpy as np
 import xarray as xr
 
-from sdaxr.archives.configuration import difference
+from sdaxr.archives.configuration import CONFIG, difference, made_otherwise
 from sdaxr.archives.finished import locked, remove, windows_of
 from sdaxr.archives.paths import Location, store_path
 from sdaxr.archives.reading import open_archive
@@ -23,27 +26,27 @@ from sdaxr.schema import ArchiveError
 
 P = ParamSpec("P")
 
-# The settings of the cycle, in the folder of its windows. It is the lock of the folder, too.
-_NOTE = "cycle.json"
+# The settings of the job, in the folder of its parts. It is the lock of the folder, too.
+_NOTE = "settings.json"
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where a cycle is written, by one process or by several that run the same cycle.
+    """Where a result is written, by one process or by several that run the same job.
 
-    Processes share the windows. The first one that has all joins them and removes their folder; another one then has
-    its result.
+    Processes share the parts. The first one that has all joins them and removes their folder; another one then has its
+    result.
 
     Attributes
     ----------
     store
         Path or URL of the result; None in memory.
     folder
-        Folder of the windows that are complete; None in memory.
+        Folder of the parts that are complete; None in memory.
     overwrite
         Whether the result replaces another archive.
     about
-        The settings of the cycle.
+        The settings of the job.
     """
 
     store: Location | None
@@ -52,34 +55,47 @@ class Place:
     about: Mapping[str, Any]
 
     @classmethod
-    def open(cls, store: str | Location | None, about: dict[str, Any], overwrite: bool) -> Place | xr.Dataset:
-        """The place of a cycle with the settings ``about``; or its result, where it is there already.
+    def open(
+        cls, store: str | Location | None, about: dict[str, Any], overwrite: bool, *, extend: bool = False
+    ) -> Place | xr.Dataset:
+        """The place of a job with the settings ``about``; or its result, where it is there already.
+
+        Parameters
+        ----------
+        store
+            Path or URL of the result; None for memory.
+        about
+            The settings.
+        overwrite
+            Replace another result, and parts that were made with other settings.
+        extend
+            Replace the result that is there by a larger one.
 
         Raises
         ------
         ArchiveError
-            If there is something else, such as a cycle with other settings.
+            If there is something else, such as a result of other settings.
         """
         if store is None:
             return cls(None, None, overwrite, about)
-        path = store_path(store)
-        if is_there(path) and not overwrite:
+        path, replace = store_path(store), overwrite or extend
+        if is_there(path) and not replace:
             return _finished(path, about)
-        check_free(path, overwrite)
-        place = cls(path, windows_folder(path, about, overwrite), overwrite, about)
-        # Another process may have removed its windows before this one made the folder anew.
-        return _finished(path, about) if is_there(path) and not overwrite else place
+        check_free(path, replace)
+        place = cls(path, windows_folder(path, about, overwrite), replace, about)
+        # Another process may have removed its parts before this one made the folder anew.
+        return _finished(path, about) if is_there(path) and not replace else place
 
     @contextlib.contextmanager
     def in_use(self, *, alone: bool = False) -> Iterator[None]:
-        """Keep other processes from removing the windows; or from using them, too (``alone``).
+        """Keep other processes from removing the parts; or from using them, too (``alone``).
 
-        Object stores have no locks. There what fails because the windows are gone is taken for what it is.
+        Object stores have no locks. There what fails because the parts are gone is taken for what it is.
 
         Raises
         ------
         Overtaken
-            If another process has finished the cycle, or has another one at its place.
+            If another process has finished the job, or has another one at its place.
         """
         if self.store is None or self.folder is None:
             yield
@@ -95,12 +111,12 @@ class Place:
                 raise Overtaken(self) from error
 
     def window(self, name: str) -> Location | None:
-        """Place of the archive of a window; None in memory."""
+        """Place of the archive of a part; None in memory."""
         return None if self.folder is None else self.folder / f"{name}.zarr"
 
 
 class Overtaken(Exception):
-    """Another process has joined the windows and removed them."""
+    """Another process has joined the parts and removed them."""
 
     def __init__(self, place: Place) -> None:
         super().__init__(place)
@@ -108,7 +124,7 @@ class Overtaken(Exception):
 
 
 def shared(function: Callable[P, xr.Dataset]) -> Callable[P, xr.Dataset]:
-    """The result of another process, where one has finished the cycle that ``function`` runs."""
+    """The result of another process, where one has finished the job that ``function`` does."""
 
     @functools.wraps(function)
     def run(*args: P.args, **kwargs: P.kwargs) -> xr.Dataset:
@@ -118,14 +134,14 @@ def shared(function: Callable[P, xr.Dataset]) -> Callable[P, xr.Dataset]:
             place = overtaken.place
         assert place.store is not None
         if not is_there(place.store):
-            raise ArchiveError(f"'{place.folder}' is gone or replaced; run the same cycle again to start anew")
+            raise ArchiveError(f"'{place.folder}' is gone or replaced; run the same job again to start anew")
         return _finished(place.store, place.about)
 
     return run
 
 
 def windows_folder(store: Location, about: dict[str, Any], overwrite: bool) -> Location:
-    """Folder of the windows. The windows of a killed call are kept if the settings are the same."""
+    """Folder of the parts. The parts of a killed call are kept if the settings are the same."""
     folder = windows_of(store)
     recorded = _recorded(folder)
     if recorded is not None and overwrite and difference(recorded, about):
@@ -145,17 +161,22 @@ def windows_folder(store: Location, about: dict[str, Any], overwrite: bool) -> L
 
 
 def _finished(store: Location, about: Mapping[str, Any]) -> xr.Dataset:
-    """The result of a cycle that is finished, without the windows that a call that was killed last may have left."""
+    """The result of a job that is finished, without the parts that a call that was killed last may have left."""
     found = open_archive(store)
-    check_same(store, found.attrs, about)
+    check_same(store, recorded_in(found), about)
     folder = windows_of(store)
     if not difference(_recorded(folder) or about, about):
         _clear(folder)
     return found
 
 
+def recorded_in(result: xr.Dataset) -> dict[Any, Any]:
+    """The settings with which a result was made: its attributes, and its configuration where that is among them."""
+    return {**result.attrs, **json.loads(result.attrs.get(CONFIG, "{}"))}
+
+
 def _recorded(folder: Location) -> dict[str, Any] | None:
-    """The settings of the cycle whose windows are in a folder; None if there is none."""
+    """The settings of the job whose parts are in a folder; None if there is none."""
     try:
         return dict(json.loads((folder / _NOTE).read_text()))
     except FileNotFoundError:
@@ -163,7 +184,7 @@ def _recorded(folder: Location) -> dict[str, Any] | None:
 
 
 def _clear(folder: Location) -> None:
-    """Remove the windows when no process uses them."""
+    """Remove the parts when no process uses them."""
     with _held(folder, fcntl.LOCK_EX):
         remove(folder)
 
@@ -185,7 +206,4 @@ def check_same(where: str | Location, recorded: Mapping[Any, Any], about: Mappin
     known = {key: value.item() if isinstance(value, np.generic) else value for key, value in known.items()}
     changes = difference(known, about)
     if changes:
-        raise ArchiveError(
-            f"'{where}' was made with another configuration (there -> in this run): {changes}. Choose another store, "
-            "or pass overwrite=True"
-        )
+        raise made_otherwise(where, changes)

@@ -18,24 +18,25 @@ import numpy as np
 import xarray as xr
 from tqdm.auto import tqdm
 
-from sdaxr.archives.configuration import CONFIG, config_attrs, difference
+from sdaxr.archives.configuration import CONFIG, config_attrs
 from sdaxr.archives.creation import create_archive
-from sdaxr.archives.finished import remove, windows_of
+from sdaxr.archives.finished import remove
 from sdaxr.archives.format import STATUS
 from sdaxr.archives.paths import Location, store_path, with_storage, with_storage_inside
 from sdaxr.archives.provenance import provenance_attrs
 from sdaxr.archives.reading import open_archive
-from sdaxr.archives.stores import check_free, is_there, save
+from sdaxr.archives.stores import is_there, save
 from sdaxr.archives.workers import active_client
 from sdaxr.inference.assimilate import score_method
 from sdaxr.inference.forecast import refuse_beside_a_system
+from sdaxr.inference.place import Place, check_same, recorded_in, shared
 from sdaxr.observations.provenance import fingerprint
 from sdaxr.operators import Operator
 from sdaxr.posterior.methods import Method, build_method, describe_method
 from sdaxr.posterior.samplers.base import Sampler
 from sdaxr.posterior.samplers.registry import describe_sampler, resolve_sampler
 from sdaxr.prior.files import Prior, open_prior
-from sdaxr.schema import ArchiveError, OptionError, check_least, nearest
+from sdaxr.schema import OptionError, check_least, nearest
 from sdaxr.states.fields import StateLayout
 from sdaxr.states.validation import options_checked
 from sdaxr.systems.base import System
@@ -120,8 +121,9 @@ def calibrate(
         Seed of all random numbers. A truth depends on ``seed`` and its own number only.
     store
         Path or URL of the result, ``.zarr`` or ``.nc``. The truths are units of an archive in ``<store>.windows`` until
-        all are there. A killed run resumes when it is run again. A result of fewer truths is extended: only the others
-        are computed. (Windows of trajectories lie elsewhere where there are more of them, and cannot be extended.)
+        all are there. A killed run resumes when it is run again, and several runs share the truths. A result of fewer
+        truths is extended: only the others are computed. (Windows of trajectories lie elsewhere where there are more of
+        them, and cannot be extended.)
     overwrite
         Replace an existing result when the new one is complete.
     storage_options
@@ -189,12 +191,13 @@ def calibrate(
     bar = partial(tqdm, disable=not progress, desc="calibrating", unit="truth")
     run = partial(trials.run, quantities=chosen)
     if target is not None:
-        return _stored(target, template.assign_attrs(config_attrs(config)), run, bar, overwrite=overwrite)
+        return _stored(target, template.assign_attrs(config_attrs(config)), run, bar, overwrite=overwrite).load()
     ran = [run(number) for number in bar(range(truths))]
     stacked = {n: (v.dims, np.stack([each[str(n)] for each in ran]), v.attrs) for n, v in template.items()}
     return evaluated(template.assign(stacked), members)
 
 
+@shared
 def _stored(
     target: Location,
     template: xr.Dataset,
@@ -208,24 +211,31 @@ def _stored(
     The attributes of the template hold the configuration, by which a run is resumed and a result is known.
     """
     config = json.loads(template.attrs[CONFIG])
-    earlier = _earlier(target, config) if is_there(target) and not overwrite else None
-    there = 0 if earlier is None else earlier.sizes[TRUTH]
-    folder = windows_of(target)
-    if earlier is not None and there == config["truths"]:
-        remove(folder)  # which a call that was killed last may have left
-        return earlier
-    check_free(target, overwrite or there > 0)
-    archive = create_archive(folder / "truths.zarr", template, TRUTH, config, overwrite=overwrite, finite=False)
-    for number in archive.pending():
-        if earlier is not None and number < there:
-            archive.write(number, {str(name): earlier[name].values[number] for name in template.data_vars})
-    for number in bar(archive.pending()):
-        archive.write(number, run(number))
-    complete = open_archive(archive.finalise()).load().drop_vars(STATUS)
-    complete = complete.drop_attrs(deep=False).assign_attrs(template.attrs)
-    save(evaluated(complete, config["members"]), target, overwrite=overwrite or there > 0)
-    remove(folder)
-    return open_archive(target).load()
+    earlier = None if overwrite or not is_there(target) else _fewer(target, config)
+    place = Place.open(target, config, overwrite, extend=earlier is not None)
+    if isinstance(place, xr.Dataset):
+        return place
+    assert place.folder is not None
+    with place.in_use():
+        archive = create_archive(place.window("truths"), template, TRUTH, config, finite=False)
+        if earlier is not None:
+            for number in set(range(earlier.sizes[TRUTH])).intersection(archive.pending()):
+                archive.write(number, {str(name): earlier[name].values[number] for name in template.data_vars})
+        pending = archive.pending()
+        if pending:
+            archive.sign(range(config["truths"]))
+    # In random order, so that two runs on one archive seldom compute the same truth.
+    np.random.default_rng().shuffle(pending)
+    for number in bar(pending):
+        with place.in_use():
+            if not archive.is_complete(number):
+                archive.write(number, run(number))
+    with place.in_use(alone=True):
+        complete = open_archive(archive.finalise()).load().drop_vars(STATUS)
+        complete = complete.drop_attrs(deep=False).assign_attrs(template.attrs)
+        save(evaluated(complete, config["members"]), target, overwrite=place.overwrite)
+        remove(place.folder)
+    return open_archive(target)
 
 
 def _kinds(quantities: Sequence[str] | None, method: str | Method | Mapping[str, Any] | None) -> Sequence[str] | None:
@@ -284,16 +294,11 @@ def _model(
     return opened.layout, tuple(opened.states), opened, about | describe_sampler(resolve_sampler(opened, sampler))
 
 
-def _earlier(target: Location, config: Mapping[str, Any]) -> xr.Dataset:
-    """The result of an earlier call, of as many or of fewer truths; an error if something else was different."""
-    found = open_archive(target).load()
-    there = dict(json.loads(found.attrs.get(CONFIG, "{}")))
-    if there.get("truths", config["truths"]) < config["truths"]:
-        there["truths"] = config["truths"]
-    changes = difference(there, config)
-    if changes:
-        raise ArchiveError(
-            f"'{target}' was made with another configuration (there -> in this run): {changes}. Choose another store, "
-            "or pass overwrite=True"
-        )
-    return found
+def _fewer(target: Location, config: Mapping[str, Any]) -> xr.Dataset | None:
+    """The result of an earlier call that differs in nothing but fewer truths; None where there are as many."""
+    found = open_archive(target)
+    there = recorded_in(found)
+    if not there.get("truths", config["truths"]) < config["truths"]:
+        return None
+    check_same(target, there | {"truths": config["truths"]}, config)
+    return found.load()

@@ -101,7 +101,7 @@ def test_windows_that_another_cycle_is_at_are_not_removed(observations: xr.Datas
     assert isinstance(other, Place)
     xr.testing.assert_identical(_cycle(observations, store, seed=1).load(), old)
     with other.in_use():
-        assert (tmp_path / "c.zarr.windows" / "cycle.json").exists()
+        assert (tmp_path / "c.zarr.windows" / "settings.json").exists()
     _cycle(observations, store, seed=3, overwrite=True)
     with pytest.raises(place.Overtaken), other.in_use():
         pass
@@ -109,5 +109,5 @@ def test_windows_that_another_cycle_is_at_are_not_removed(observations: xr.Datas
     with pytest.raises(ArchiveError, match="another configuration"):
         replaced()
     store.rename(tmp_path / "moved.zarr")
-    with pytest.raises(ArchiveError, match=r"c.zarr.windows' is gone or replaced; run the same cycle again"):
+    with pytest.raises(ArchiveError, match=r"c.zarr.windows' is gone or replaced; run the same job again"):
         replaced()
