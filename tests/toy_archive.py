@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import xarray as xr
 
-from sdaxr.archives.archive import Archive
+from sdaxr.archives.creation import create_archive
 
 CONFIG = {"system": "toy", "options": {"step": 0.1}, "seed": 0}
 
@@ -38,7 +38,7 @@ def values(index):
 
 
 def filled(path, skip=(), **options):
-    archive = Archive.create(path, template(), "member", CONFIG, {"source": "a test"}, **options)
+    archive = create_archive(path, template(), "member", CONFIG, {"source": "a test"}, **options)
     for index in archive.pending():
         if index not in skip:
             archive.write(index, values(index))

@@ -32,7 +32,7 @@ import numpy as np
 import xarray as xr
 
 from sdaxr.archives.chunks import chunk_counts, holds_every_chunk, missing_chunks, missing_error, stored_attr
-from sdaxr.archives.configuration import CONFIG, HASH, config_attrs, difference
+from sdaxr.archives.configuration import CONFIG, HASH, difference, made_otherwise
 from sdaxr.archives.finished import locked, partial_of, publish, remove_leftovers, workspace
 from sdaxr.archives.format import (
     COMPLETE,
@@ -41,7 +41,6 @@ from sdaxr.archives.format import (
     PENDING,
     ROUND,
     STATUS,
-    UNIT,
     VARIABLES,
     is_netcdf,
     open_group,
@@ -50,9 +49,8 @@ from sdaxr.archives.format import (
     storage_errors,
 )
 from sdaxr.archives.netcdf import to_netcdf
-from sdaxr.archives.paths import local_path, store_path
 from sdaxr.archives.reading import open_archive, open_units
-from sdaxr.archives.template import check_template, write_template
+from sdaxr.archives.template import write_template
 from sdaxr.archives.units import check_round, check_unit, complete_units, shortfall, unit_count
 from sdaxr.archives.writers import WRITERS, Writer
 from sdaxr.schema import ArchiveError
@@ -64,7 +62,7 @@ _log = logging.getLogger(__name__)
 class Archive:
     """A Zarr archive in units of work; small enough to travel to the workers.
 
-    Use `Archive.create`; the object holds names only, no open files.
+    Use `sdaxr.archives.creation.create_archive`; the object holds names only, no open files.
 
     Attributes
     ----------
@@ -86,67 +84,23 @@ class Archive:
     finite: bool = True
     round: int = 0
 
-    @classmethod
-    def create(
-        cls,
-        path: str | os.PathLike[str],
-        template: xr.Dataset,
-        unit: str,
-        config: Mapping[str, Any],
-        attrs: Mapping[str, Any] | None = None,
-        *,
-        overwrite: bool = False,
-        finite: bool = True,
-    ) -> Archive:
-        """Create an archive, or resume one that was created with the same configuration.
+    def begin(self, template: xr.Dataset, attrs: Mapping[str, Any], *, overwrite: bool) -> None:
+        """Create the archive, or resume it; parameters and errors are those of `create_archive`.
 
-        Parameters
-        ----------
-        path
-            The finished archive: a Zarr directory (``.zarr``), or a NetCDF file (``.nc``), which is made when all units
-            are complete.
-        template
-            The whole archive: dimensions, coordinates, attributes, dtypes. The values of its data variables are
-            not looked at, so they should be lazy (``dask.array.zeros``).
-        unit
-            Dimension that counts the units, the first one of every data variable.
-        config
-            What determines the values; has to survive JSON. Its hash decides whether a run resumes.
-        attrs
-            Further attributes of the archive, such as its provenance.
-        overwrite
-            Make an archive of sdaxr that is there anew. A finished one stays until the new one is; an unfinished one is
-            resumed if it has the same configuration, else removed.
-        finite
-            Refuse NaN in what is written; pass False where data are masked.
-
-        Raises
-        ------
-        ArchiveError
-            If there is something else at ``path``, an archive with another configuration, no permission to
-            write, or no space.
-        DataError
-            If the template cannot be an archive of this unit (`sdaxr.archives.template.check_template`).
-        OptionError
-            If ``path`` ends neither in ``.zarr`` nor in ``.nc``.
+        ``attrs`` has the configuration, the unit and the names of the variables, too.
         """
-        check_template(template, unit)
-        about = config_attrs(config)
-        archive = cls(os.path.abspath(str(store_path(local_path(path)))), unit, about[HASH], finite)
-        with storage_errors("create", archive.path):
-            if overwrite or not archive.complete:
-                archive._check_config(about, overwrite=overwrite)
-                if not archive._has(archive._partial):
-                    own = {**about, UNIT: unit, VARIABLES: list(map(str, template.data_vars))}
-                    archive._build(template, dict(attrs or {}) | own, overwrite=overwrite)
-            if archive.complete:
-                remove_leftovers(archive._final)
-            archive._resume_damaged()
-            archive._mark_lost()
-        if not (archive._has(archive._partial) or archive._has(archive._final)):
+        with storage_errors("create", self.path):
+            if overwrite or not self.complete:
+                self._check_config(attrs, overwrite=overwrite)
+                if not self._has(self._partial):
+                    self._build(template, attrs, overwrite=overwrite)
+            if self.complete:
+                remove_leftovers(self._final)
+            self._resume_damaged()
+            self._mark_lost()
+        if not (self._has(self._partial) or self._has(self._final)):
             # Another process was faster, with another configuration.
-            archive._check_config(about, overwrite=False)
-        return replace(archive, round=archive.notes().get(ROUND, 0))
+            self._check_config(attrs, overwrite=False)
 
     @property
     def complete(self) -> bool:
@@ -310,7 +264,7 @@ class Archive:
         attrs = own_attrs(where)
         return attrs if attrs is None or where == self._partial or where.is_file() or holds_every_chunk(where) else None
 
-    def _check_config(self, about: Mapping[str, str], *, overwrite: bool) -> None:
+    def _check_config(self, about: Mapping[str, Any], *, overwrite: bool) -> None:
         """Raise `ArchiveError` unless nothing is there, or what is there may be resumed or replaced."""
         for where in (self._partial, self._final):
             attrs = self._attrs_of(where)
@@ -321,13 +275,9 @@ class Archive:
             elif not overwrite:
                 if attrs[HASH] == self.digest:
                     return
-                changes = difference(json.loads(attrs[CONFIG]), json.loads(about[CONFIG]))
-                raise ArchiveError(
-                    f"'{where}' was made with another configuration (there -> in this run): {changes}. Use the same "
-                    "configuration to resume or reuse it, choose another path, or pass overwrite=True"
-                )
+                raise made_otherwise(where, difference(json.loads(attrs[CONFIG]), json.loads(about[CONFIG])))
 
-    def _build(self, template: xr.Dataset, attrs: dict[str, Any], *, overwrite: bool) -> None:
+    def _build(self, template: xr.Dataset, attrs: Mapping[str, Any], *, overwrite: bool) -> None:
         # Built aside and renamed, so that nobody resumes half a template and only one creator wins.
         with workspace(self._final) as own:
             new = own / "template"

@@ -30,9 +30,9 @@ import xarray as xr
 from zarr.storage import MemoryStore
 
 from sdaxr.archives.chunks import consolidated_arrays, counts_of, missing_chunks, missing_error, stored_of
-from sdaxr.archives.configuration import CONFIG, HASH, config_attrs, difference
+from sdaxr.archives.configuration import CONFIG, HASH, difference, made_otherwise
 from sdaxr.archives.finished import partial_of
-from sdaxr.archives.format import COMPLETE, ROUND, STATUS, STORED, UNIT, VARIABLES, is_netcdf, whole_netcdf_attrs
+from sdaxr.archives.format import COMPLETE, ROUND, STATUS, STORED, VARIABLES, is_netcdf, whole_netcdf_attrs
 from sdaxr.archives.netcdf import to_netcdf
 from sdaxr.archives.objects import ROOT, UNFINISHED, WRITER, Objects, UnfinishedStore
 from sdaxr.archives.remote import Remote, local_copy
@@ -49,7 +49,7 @@ from sdaxr.archives.remote_reading import (
     status_from,
     units_of,
 )
-from sdaxr.archives.template import check_template, write_template
+from sdaxr.archives.template import write_template
 from sdaxr.archives.units import check_round, check_unit, shortfall_of, without
 from sdaxr.archives.writers import Writer
 from sdaxr.schema import ArchiveError
@@ -78,37 +78,12 @@ class ObjectArchive:
     finite: bool = True
     round: int = 0
 
-    @classmethod
-    def create(
-        cls,
-        place: Remote,
-        template: xr.Dataset,
-        unit: str,
-        config: Mapping[str, Any],
-        attrs: Mapping[str, Any] | None = None,
-        *,
-        overwrite: bool = False,
-        finite: bool = True,
-    ) -> ObjectArchive:
-        """Create an archive, or resume one; as `sdaxr.archives.archive.Archive.create`.
-
-        Raises
-        ------
-        ArchiveError
-            If there is something else at ``place``, an archive with another configuration, or no permission to write.
-        DataError
-            If the template cannot be an archive of this unit.
-        """
-        check_template(template, unit)
-        place.check_writable()
-        about = config_attrs(config)
-        archive = cls(place, unit, about[HASH], finite)
-        if archive._resumes(about, overwrite=overwrite):
-            archive._mark_lost()
+    def begin(self, template: xr.Dataset, attrs: Mapping[str, Any], *, overwrite: bool) -> None:
+        """Create the archive, or resume it; as `sdaxr.archives.archive.Archive.begin`."""
+        if self._resumes(attrs, overwrite=overwrite):
+            self._mark_lost()
         else:
-            own = {**about, UNIT: unit, VARIABLES: list(map(str, template.data_vars))}
-            archive._build(template, dict(attrs or {}) | own)
-        return replace(archive, round=archive.notes().get(ROUND, 0))
+            self._build(template, attrs)
 
     @property
     def path(self) -> str:
@@ -265,7 +240,7 @@ class ObjectArchive:
     def _digest_of(metadata: Mapping[str, Any] | None) -> str | None:
         return own_attrs_of(metadata).get(HASH)
 
-    def _resumes(self, about: Mapping[str, str], *, overwrite: bool) -> bool:
+    def _resumes(self, about: Mapping[str, Any], *, overwrite: bool) -> bool:
         """Whether there is an archive that is resumed or is finished; else there is nothing left of another one.
 
         Raises
@@ -287,11 +262,7 @@ class ObjectArchive:
         elif attrs[HASH] == self.digest and not (overwrite and found.finished):
             return True
         elif not overwrite:
-            changes = difference(json.loads(attrs[CONFIG]), json.loads(about[CONFIG]))
-            raise ArchiveError(
-                f"'{self.place}' was made with another configuration (there -> in this run): {changes}. Use the same "
-                "configuration to resume or reuse it, choose another path, or pass overwrite=True"
-            )
+            raise made_otherwise(self.place, difference(json.loads(attrs[CONFIG]), json.loads(about[CONFIG])))
         self._objects.take(self.digest.encode())
         return False
 
@@ -304,7 +275,7 @@ class ObjectArchive:
     def _is_object(self) -> bool:
         return self.place.held is None and self.place.is_file()
 
-    def _build(self, template: xr.Dataset, attrs: dict[str, Any]) -> None:
+    def _build(self, template: xr.Dataset, attrs: Mapping[str, Any]) -> None:
         import zarr
 
         memory = MemoryStore()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from sdaxr.archives.object_archive import ObjectArchive
 from sdaxr.archives.objects import Objects
 from sdaxr.archives.paths import Location, located
 from sdaxr.archives.reading import open_archive
-from sdaxr.archives.remote import Remote, remote_errors
+from sdaxr.archives.remote import Remote, local_copy, remote_errors
 from sdaxr.archives.remote_reading import SIGNED, failures_from, look, lost_chunks, own_attrs_of, status_from
 from sdaxr.archives.units import complete_units, failures, without
 from sdaxr.archives.writers import WRITERS, Writer, read_writers
@@ -145,12 +145,10 @@ def _in_store(place: Remote) -> Progress:
     found = look(objects)
     metadata, own = found.current, own_attrs_of(found.current)
     if metadata is None or not own:
-        if is_netcdf(place) and place.exists():
-            with open_archive(place) as data:
-                if {UNIT, STATUS} <= {*data.attrs, *data.coords}:
-                    status = np.asarray(data[STATUS].values)
-                    done = np.flatnonzero(status == COMPLETE).tolist()
-                    return _progress(str(place), data.attrs[UNIT], True, status, done, {}, {}, [])
+        if is_netcdf(place) and place.is_file():
+            with local_copy(place) as file:
+                if own_attrs(file) is not None:
+                    return replace(_on_disk(file), name=str(place))
         raise _none_at(place)
     keys = objects.keys("")
     status = status_from(metadata, keys)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ def check_template(template: xr.Dataset, unit: str) -> None:
             raise DataError(f"'{name}' has the dimensions {variable.dims}, expected {unit!r} to be the first one")
 
 
-def write_template(path: Path | Store, template: xr.Dataset, unit: str, attrs: dict[str, Any]) -> None:
+def write_template(path: Path | Store, template: xr.Dataset, unit: str, attrs: Mapping[str, Any]) -> None:
     """Write coordinates, attributes and the metadata of the variables; no values of variables."""
     import dask.array
 

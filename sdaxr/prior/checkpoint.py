@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_bytes
 
-from sdaxr.archives.configuration import difference
+from sdaxr.archives.configuration import brief_difference
 from sdaxr.archives.finished import PlaceT
 from sdaxr.archives.paths import Location
 from sdaxr.archives.remote import local_copy
@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from sdaxr.prior.run import TrainingRun
 
 _MOMENTS = ("exp_avg", "exp_avg_sq", "step")
-# Characters of the difference in an error; other data differ in every statistic.
-_LONGEST = 300
 
 
 def save(path: Location, run: TrainingRun) -> None:
@@ -117,7 +115,7 @@ def load(path: Location, run: TrainingRun) -> bool:
     differing = _differing(metadata, run)
     if differing:
         raise ArchiveError(
-            f"'{path}' was written by a run with other settings ({differing[:_LONGEST]}); "
+            f"'{path}' was written by a run with other settings ({differing}); "
             "use the same settings to continue it, or remove it to start anew"
         )
     for part in ("model", "averaged"):
@@ -140,7 +138,7 @@ def load(path: Location, run: TrainingRun) -> bool:
 
 
 def _differing(metadata: Mapping[str, str], run: TrainingRun) -> str:
-    return difference(json.loads(metadata["settings"]), json.loads(_identity(run)))
+    return brief_difference(json.loads(metadata["settings"]), json.loads(_identity(run)))
 
 
 def _identity(run: TrainingRun) -> str:

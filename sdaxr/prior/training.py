@@ -16,7 +16,7 @@ import torch
 import xarray as xr
 
 from sdaxr import schema
-from sdaxr.archives.configuration import difference
+from sdaxr.archives.configuration import brief_difference
 from sdaxr.archives.finished import remove, workspace
 from sdaxr.archives.format import storage_errors
 from sdaxr.archives.paths import Location, store_path, with_storage
@@ -51,9 +51,6 @@ from sdaxr.states.names import named_time
 from sdaxr.states.validation import options_checked
 
 _log = logging.getLogger(__name__)
-
-# Characters of the difference in an error; other data differ in every statistic.
-_LONGEST = 300
 
 
 @options_checked
@@ -372,8 +369,8 @@ def _finished(store: Location, about: Mapping[str, Any]) -> Prior:
     except PriorError as error:
         raise ArchiveError(f"'{store}' exists, and is no prior; {remedy}") from error
     asked = json.loads(json.dumps(about, default=np.generic.item))  # as the file holds it
-    changes = difference({key: prior.metadata.get(key) for key in asked}, asked)
+    changes = brief_difference({key: prior.metadata.get(key) for key in asked}, asked)
     if changes:
-        raise ArchiveError(f"'{store}' exists, of a run with other settings ({changes[:_LONGEST]}); {remedy}")
+        raise ArchiveError(f"'{store}' exists, of a run with other settings ({changes}); {remedy}")
     _log.info("'%s' is there already", store)
     return prior

@@ -14,7 +14,7 @@ import pytest
 import xarray as xr
 from toy_archive import CONFIG, filled, template, tree, values
 
-from sdaxr.archives.archive import Archive
+from sdaxr.archives.creation import create_archive
 from sdaxr.archives.format import COMPLETE, FAILED, PENDING, STATUS, open_group
 from sdaxr.archives.reading import open_archive
 from sdaxr.archives.stores import save
@@ -68,7 +68,7 @@ def test_unfinished_archives_are_refused_unless_asked_for(tmp_path):
 def test_resuming_does_only_what_is_missing_and_gives_the_same_bytes(tmp_path):
     filled(tmp_path / "whole.zarr").finalise()
     filled(tmp_path / "resumed.zarr", skip=(0, 2))
-    again = Archive.create(tmp_path / "resumed.zarr", template(), "member", CONFIG)
+    again = create_archive(tmp_path / "resumed.zarr", template(), "member", CONFIG)
     assert again.pending() == [0, 2]
     for index in (2, 0):
         again.write(index, values(index))
@@ -79,7 +79,7 @@ def test_resuming_does_only_what_is_missing_and_gives_the_same_bytes(tmp_path):
 def test_a_complete_archive_of_the_same_configuration_is_kept(tmp_path):
     filled(tmp_path / "a.zarr").finalise()
     before = tree(tmp_path / "a.zarr")
-    archive = Archive.create(tmp_path / "a.zarr", template(), "member", CONFIG)
+    archive = create_archive(tmp_path / "a.zarr", template(), "member", CONFIG)
     assert archive.complete and archive.pending() == [] and archive.is_complete(2)
     archive.write(2, values(3))  # a straggler changes nothing
     archive.fail(2, "late")
@@ -96,8 +96,8 @@ def test_another_configuration_is_refused_with_the_difference(tmp_path, finish):
     other = {"system": "toy", "options": {"step": 0.2}, "seed": 0, "extra": [1]}
     message = r"extra: nothing -> \[1\]; options.step: 0.1 -> 0.2"
     with pytest.raises(ArchiveError, match=message):
-        Archive.create(tmp_path / "a.zarr", template(), "member", other)
-    anew = Archive.create(tmp_path / "a.zarr", template(), "member", other, overwrite=True)
+        create_archive(tmp_path / "a.zarr", template(), "member", other)
+    anew = create_archive(tmp_path / "a.zarr", template(), "member", other, overwrite=True)
     assert anew.pending() == [0, 1, 2, 3]
 
 
@@ -144,7 +144,7 @@ def test_a_finished_archive_that_lost_a_unit_is_refused_and_mended(tmp_path, cap
     with pytest.raises(ArchiveError, match=f"{message}.*Run the same job again to do the others anew, or overwrite"):
         open_archive(tmp_path / "a.zarr")
     assert open_archive(tmp_path / "a.zarr", allow_incomplete=True).member.values.tolist() == [0, 2, 3]
-    again = Archive.create(tmp_path / "a.zarr", template(), "member", CONFIG, {"source": "a test"}, overwrite=overwrite)
+    again = create_archive(tmp_path / "a.zarr", template(), "member", CONFIG, {"source": "a test"}, overwrite=overwrite)
     assert again.pending() == ([0, 1, 2, 3] if overwrite else [1])
     assert ("has lost 1 units" in caplog.text) is not overwrite
     for index in again.pending():
@@ -157,10 +157,10 @@ def test_a_finished_archive_that_lost_a_unit_is_refused_and_mended(tmp_path, cap
 def test_lost_labels_cannot_be_mended(tmp_path):
     filled(tmp_path / "a.zarr").finalise()
     (tmp_path / "a.zarr" / "x" / "c" / "0").unlink()
-    for call in (open_archive, lambda path: Archive.create(path, template(), "member", CONFIG)):
+    for call in (open_archive, lambda path: create_archive(path, template(), "member", CONFIG)):
         with pytest.raises(ArchiveError, match=r"the chunk \(0\) of 'x' is missing.*overwrite"):
             call(tmp_path / "a.zarr")
-    assert Archive.create(tmp_path / "a.zarr", template(), "member", CONFIG, overwrite=True).pending() == [0, 1, 2, 3]
+    assert create_archive(tmp_path / "a.zarr", template(), "member", CONFIG, overwrite=True).pending() == [0, 1, 2, 3]
 
 
 def test_a_chunk_that_was_lost_before_the_end_is_written_again(tmp_path):
@@ -168,20 +168,20 @@ def test_a_chunk_that_was_lost_before_the_end_is_written_again(tmp_path):
     lose_a_chunk(tmp_path / "a.zarr.partial")
     with pytest.raises(ArchiveError, match="3 of 4 units.*1 chunks are missing"):
         archive.finalise()
-    assert Archive.create(tmp_path / "a.zarr", template(), "member", CONFIG).pending() == [1]
+    assert create_archive(tmp_path / "a.zarr", template(), "member", CONFIG).pending() == [1]
 
 
 def test_the_old_archive_stays_until_the_new_one_is_complete(tmp_path):
     filled(tmp_path / "a.zarr").finalise()
     other = CONFIG | {"seed": 1}
-    anew = Archive.create(tmp_path / "a.zarr", template(), "member", other, overwrite=True)
+    anew = create_archive(tmp_path / "a.zarr", template(), "member", other, overwrite=True)
     for index in range(4):
         assert not anew.complete
         assert open_archive(tmp_path / "a.zarr").total.values.tolist() == [0, 15, 30, 45]
         anew.write(index, values(index + 1))
     # A run that was killed is resumed, whether it overwrites or not.
     for overwrite in (False, True):
-        again = Archive.create(tmp_path / "a.zarr", template(), "member", other, overwrite=overwrite)
+        again = create_archive(tmp_path / "a.zarr", template(), "member", other, overwrite=overwrite)
         assert again.pending() == [] and not again.complete
     anew.finalise()
     assert open_archive(tmp_path / "a.zarr").total.values.tolist() == [15, 30, 45, 60]
@@ -190,7 +190,7 @@ def test_the_old_archive_stays_until_the_new_one_is_complete(tmp_path):
 
 def test_writers_of_another_configuration_do_not_write_into_each_others_archive(tmp_path):
     first = filled(tmp_path / "a.zarr", skip=(3,))
-    second = Archive.create(tmp_path / "a.zarr", template(), "member", CONFIG | {"seed": 1}, overwrite=True)
+    second = create_archive(tmp_path / "a.zarr", template(), "member", CONFIG | {"seed": 1}, overwrite=True)
     for late in (
         lambda: first.write(3, values(3)),
         lambda: first.fail(3, "late"),
@@ -218,7 +218,7 @@ def test_a_part_of_an_archive_is_not_the_archive(tmp_path):
     part.to_zarr(tmp_path / "part.zarr", consolidated=False)
     assert open_archive(tmp_path / "part.zarr").sizes["member"] == 2
     with pytest.raises(ArchiveError, match="is no archive of sdaxr"):
-        Archive.create(tmp_path / "part.zarr", template(), "member", CONFIG)
+        create_archive(tmp_path / "part.zarr", template(), "member", CONFIG)
 
 
 # What is refused -----------------------------------------------------------------------------------------------
@@ -238,9 +238,9 @@ def test_foreign_and_missing_paths_are_refused(tmp_path):
         open_archive(tmp_path / "text.nc")
     for name in ("folder.zarr", "text.nc"):
         with pytest.raises(ArchiveError, match="is no archive of sdaxr; choose another path"):
-            Archive.create(tmp_path / name, template(), "member", CONFIG)
+            create_archive(tmp_path / name, template(), "member", CONFIG)
         with pytest.raises(ArchiveError, match="not overwritten"):
-            Archive.create(tmp_path / name, template(), "member", CONFIG, overwrite=True)
+            create_archive(tmp_path / name, template(), "member", CONFIG, overwrite=True)
     assert (tmp_path / "folder.zarr" / "precious.txt").read_text() == "mine"
 
 

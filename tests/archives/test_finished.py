@@ -20,7 +20,7 @@ import json, multiprocessing, os, shutil, signal, sys
 import dask.array, numpy as np, xarray as xr, zarr
 from pathlib import Path
 from sdaxr.archives import finished, reading, stores
-from sdaxr.archives.archive import Archive
+from sdaxr.archives.creation import create_archive
 
 kind, path, context = sys.argv[1], Path(sys.argv[2]), multiprocessing.get_context("fork")
 data = xr.Dataset({"a": (("unit", "x"), np.ones((2, 2)))}, {"unit": np.arange(2)})
@@ -28,7 +28,7 @@ data = xr.Dataset({"a": (("unit", "x"), np.ones((2, 2)))}, {"unit": np.arange(2)
 def write(value):
     if kind != "units":
         return stores.save(data * value, path, overwrite=True)
-    archive = Archive.create(path, data, "unit", {"value": value}, overwrite=True)
+    archive = create_archive(path, data, "unit", {"value": value}, overwrite=True)
     for index in archive.pending():
         archive.write(index, {"a": np.full(2, float(value))})
     archive.finalise()

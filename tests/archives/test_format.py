@@ -8,7 +8,7 @@ import os
 import pytest
 from toy_archive import CONFIG, filled, template, values
 
-from sdaxr.archives.archive import Archive
+from sdaxr.archives.creation import create_archive
 from sdaxr.archives.reading import open_archive
 from sdaxr.schema import ArchiveError
 
@@ -29,7 +29,7 @@ def test_a_full_disk_or_missing_permission_is_said_clearly(tmp_path, monkeypatch
     with monkeypatch.context() as patch:
         patch.setattr("zarr.storage._local._put", refuse)
         with pytest.raises(ArchiveError, match=f"cannot create .*{message}"):
-            Archive.create(tmp_path / "b.zarr", template(), "member", CONFIG)
+            create_archive(tmp_path / "b.zarr", template(), "member", CONFIG)
         with pytest.raises(ArchiveError, match=f"cannot write .*{message}"):
             archive.write(3, values(3))
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a.zarr.partial"]
@@ -47,10 +47,10 @@ def test_a_full_disk_or_missing_permission_is_said_clearly(tmp_path, monkeypatch
 def test_a_folder_without_write_permission(tmp_path):
     (tmp_path / "closed").mkdir(mode=0o500)
     with pytest.raises(ArchiveError, match="Permission denied"):
-        Archive.create(tmp_path / "closed" / "a.zarr", template(), "member", CONFIG)
+        create_archive(tmp_path / "closed" / "a.zarr", template(), "member", CONFIG)
 
 
 def test_a_path_below_a_file(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(ArchiveError, match="cannot create .*a folder of this path is a file, or a link to nothing"):
-        Archive.create(tmp_path / "file" / "a.zarr", template(), "member", CONFIG)
+        create_archive(tmp_path / "file" / "a.zarr", template(), "member", CONFIG)

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from sdaxr.archives.archive import Archive
+from sdaxr.archives.creation import create_archive
 from sdaxr.archives.netcdf import to_netcdf
 from sdaxr.archives.stores import save
 from sdaxr.schema import ArchiveError
@@ -44,7 +44,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 def finished_archive(path: Path) -> None:
-    archive = Archive.create(path, DATA, "unit", {})
+    archive = create_archive(path, DATA, "unit", {})
     for index in range(4):
         archive.write(index, {"a": DATA.a.values[index]})
     archive.finalise()

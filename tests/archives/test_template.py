@@ -5,14 +5,14 @@ from __future__ import annotations
 import pytest
 from toy_archive import CONFIG, filled, template
 
-from sdaxr.archives.archive import Archive
+from sdaxr.archives.creation import create_archive
 from sdaxr.archives.reading import open_archive
 from sdaxr.schema import DataError
 
 
 def test_the_unit_comes_first(tmp_path):
     with pytest.raises(DataError, match=r"'u' has the dimensions .* expected 'member' to be the first"):
-        Archive.create(tmp_path / "a.zarr", template().transpose("x", ...), "member", CONFIG)
+        create_archive(tmp_path / "a.zarr", template().transpose("x", ...), "member", CONFIG)
 
 
 def test_the_zero_unit_is_stored_and_long_units_are_split(tmp_path, monkeypatch):

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from toy_archive import CONFIG, filled, template, values
 
-from sdaxr.archives.archive import Archive
+from sdaxr.archives.creation import create_archive
 from sdaxr.archives.units import shortfall
 from sdaxr.schema import DataError, DivergenceError
 
@@ -27,14 +27,14 @@ from sdaxr.schema import DataError, DivergenceError
     ],
 )
 def test_units_are_checked_before_they_are_written(tmp_path, index, change, error, message):
-    archive = Archive.create(tmp_path / "a.zarr", template(), "member", CONFIG)
+    archive = create_archive(tmp_path / "a.zarr", template(), "member", CONFIG)
     with pytest.raises(error, match=message):
         archive.write(index, values(0) | change)
     assert archive.pending() == [0, 1, 2, 3]
 
 
 def test_masked_data_may_hold_nan_but_no_infinity(tmp_path):
-    archive = Archive.create(tmp_path / "a.zarr", template(), "member", CONFIG, finite=False)
+    archive = create_archive(tmp_path / "a.zarr", template(), "member", CONFIG, finite=False)
     archive.write(0, values(0) | {"total": np.array(np.nan)})
     with pytest.raises(DivergenceError):
         archive.write(1, values(1) | {"total": np.array(np.inf)})

@@ -16,7 +16,7 @@ from click.testing import CliRunner
 from grids import sphere
 
 import sdaxr
-from sdaxr.archives.archive import Archive
+from sdaxr.archives.creation import create_archive
 from sdaxr.archives.stores import save
 from sdaxr.commands import cli, steps, texts
 
@@ -360,7 +360,7 @@ def test_info_knows_each_kind(chain):
 
 def test_an_unfinished_archive_is_not_trained_on(tmp_path, trajectories):
     template = trajectories.isel(trajectory=slice(3)).drop_vars("status")
-    archive = Archive.create(tmp_path / "t.zarr", template, "trajectory", {"seed": 0})
+    archive = create_archive(tmp_path / "t.zarr", template, "trajectory", {"seed": 0})
     archive.write(0, {name: variable[0].values for name, variable in template.data_vars.items()})
     assert "1 of 3 units" in one_line("train", tmp_path / "t.zarr", "--store", tmp_path / "p.safetensors")
     assert "1 of 3 units" in run("info", tmp_path / "t.zarr").stdout

@@ -9,7 +9,7 @@ import pytest
 import xarray as xr
 
 import sdaxr
-from sdaxr.archives.archive import Archive
+from sdaxr.archives.creation import create_archive
 from sdaxr.archives.stores import save
 from sdaxr.commands.info import info
 from sdaxr.schema import ArchiveError, PriorError
@@ -55,7 +55,7 @@ def test_a_prior_with_modes_says_what_they_take() -> None:
 
 def test_an_unfinished_archive_says_how_far_it_is(trajectories: xr.Dataset, tmp_path: Path) -> None:
     template = trajectories.isel(trajectory=slice(3)).drop_vars("status")
-    archive = Archive.create(tmp_path / "t.zarr", template, "trajectory", {"seed": 0})
+    archive = create_archive(tmp_path / "t.zarr", template, "trajectory", {"seed": 0})
     archive.write(0, {name: variable[0].values for name, variable in template.data_vars.items()})
     for path in ("t.zarr", "t.zarr.partial"):
         facts = info(tmp_path / path)

@@ -9,7 +9,7 @@ from click.testing import CliRunner, Result
 from safetensors.numpy import save_file
 from toy_archive import CONFIG, template, values
 
-from sdaxr.archives.archive import Archive
+from sdaxr.archives.creation import create_archive
 from sdaxr.archives.progress import Progress
 from sdaxr.archives.writers import Writer
 from sdaxr.commands.cli import main
@@ -44,7 +44,7 @@ def test_what_is_done_and_by_whom_is_a_table() -> None:
 
 def test_an_archive_is_followed_to_its_end(tmp_path: Path) -> None:
     store = tmp_path / "a.zarr"
-    archive = Archive.create(store, template(), "member", CONFIG)
+    archive = create_archive(store, template(), "member", CONFIG)
     archive.write(0, values(0))
     archive.fail(2, "DivergenceError: too large")
     assert "not finished, 1 of 4 units" in run("status", store).stdout

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from sdaxr.archives.archive import Archive
+from sdaxr.archives.creation import create_archive
 from sdaxr.archives.stores import save
 from tests.recipe_modules import RECIPES, recipe_modules
 
@@ -74,9 +74,9 @@ def test_a_process_dies_at_its_point_and_nowhere_before(tmp_path: Path) -> None:
         os.setpgid(0, 0)
         watch(Log(Path("log"), ("before marker", 3), multiprocessing.Value("i", 0)))
         import numpy as np, xarray as xr
-        from sdaxr.archives.archive import Archive
+        from sdaxr.archives.creation import create_archive
         data = xr.Dataset({{"a": (("member", "x"), np.zeros((3, 4)))}})
-        archive = Archive.create("a.zarr", data, "member", {{}})
+        archive = create_archive("a.zarr", data, "member", {{}})
         for index in range(3):
             archive.write(index, {{"a": np.ones(4)}})
     """
@@ -85,7 +85,7 @@ def test_a_process_dies_at_its_point_and_nowhere_before(tmp_path: Path) -> None:
     result = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], cwd=tmp_path, env=environment, check=False)
     assert result.returncode == -signal.SIGKILL
     template = xr.Dataset({"a": (("member", "x"), np.zeros((3, 4)))})
-    archive = Archive.create(tmp_path / "a.zarr", template, "member", {})
+    archive = create_archive(tmp_path / "a.zarr", template, "member", {})
     assert archive.status().tolist() == [1, 0, 0]
     assert (tmp_path / "a.zarr.partial" / "a" / "c" / "1").exists()
 
@@ -97,7 +97,7 @@ def test_a_product_is_finished_or_nothing(recipe, tmp_path: Path) -> None:
         save(DATA, tmp_path / name)
         save(DATA + 1, tmp_path / f"other-{name}")
         assert content(tmp_path / name) == content(tmp_path / name) != content(tmp_path / f"other-{name}")
-    archive = Archive.create(tmp_path / "u.zarr", DATA, "member", {})
+    archive = create_archive(tmp_path / "u.zarr", DATA, "member", {})
     archive.write(0, {"a": DATA.a.values[0]})
     assert content(tmp_path / "u.zarr") is None
     # What sdaxr refuses, and other software finds, counts.
