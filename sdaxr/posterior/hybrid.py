@@ -27,7 +27,7 @@ from sdaxr.states.geometry import channel_positions
 KNOWN = 0.98
 # No direction is known better than to this part of the climate's variance: members may agree by chance.
 LEAST = 1e-4
-# Shares s, and tapers in units of the largest distance.
+# Shares s, and lengths of the tapers in widths of the domain (`taper_lengths`).
 SHARES, TAPERS = (0.0, 0.2, 0.4, 0.6, 0.8, 0.9, 1.0), (0.06, 0.1, 0.17, 0.3, math.inf)
 # Groups of members that are left out to choose among them.
 _GROUPS = 8
@@ -137,12 +137,20 @@ def left_out(members: int, groups: int) -> Iterator[tuple[Tensor, Tensor]]:
 
 
 def tapers(layout: StateLayout) -> list[Tensor]:
-    """Factors by the distance of two points, for all channels: of each length of `TAPERS`."""
+    """Factors by the distance of two points, for all channels: of each of `taper_lengths`."""
     places = torch.as_tensor(channel_positions(layout)[0])
     distance = torch.cdist(places, places)
-    if not layout.space:
-        return [torch.ones_like(distance)]
-    return [torch.exp(-0.5 * (distance / (length * distance.max())).square()) for length in TAPERS]
+    return [torch.exp(-0.5 * (distance / length).square()) for length in taper_lengths(places)]
+
+
+def taper_lengths(places: Tensor) -> list[float]:
+    """Lengths of the tapers of places (value, d): parts of the width of the domain; no taper within a single point.
+
+    The width is twice the largest distance from the centre: the largest distance of two points of a circle, a sphere or
+    a rectangle. Of other domains it is a bound that costs no pairs of points.
+    """
+    width = 2 * float((places - places.mean(0)).square().sum(1).max().sqrt())
+    return [length * width for length in TAPERS] if width else [math.inf]
 
 
 def by_band(members: Tensor, bands: Tensor) -> Tensor:

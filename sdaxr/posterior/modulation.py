@@ -27,7 +27,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from sdaxr.posterior.hybrid import KNOWN, LEAST, TAPERS, Told, by_band, left_out, mean_of_band, numbered
+from sdaxr.posterior.hybrid import KNOWN, LEAST, Told, by_band, left_out, mean_of_band, numbered, taper_lengths
 from sdaxr.states.fields import StateLayout
 from sdaxr.states.geometry import channel_positions
 
@@ -172,16 +172,12 @@ def likelihoods(plain: Tensor, modulated: Tensor, bands: Tensor) -> list[float]:
 
 
 def taper_columns(layout: StateLayout, members: int) -> list[Tensor]:
-    """Columns (value, k) of each taper of `TAPERS` that has few enough of them for so many members."""
+    """Columns (value, k) of each taper that has few enough of them for so many members."""
     places = torch.as_tensor(channel_positions(layout)[0], dtype=torch.float32)
-    if not layout.space:
-        return [torch.ones(len(places), 1)]
     most = min(_COLUMNS, _NUMBERS // len(places)) // members
-    # Twice the distance from the centre is that of two points of a circle, a sphere or a rectangle.
-    largest = 2 * float((places - places.mean(0)).square().sum(1).max().sqrt())
     found = []
-    for length in TAPERS:
-        columns = columns_of(places, length * largest, most)
+    for length in taper_lengths(places):
+        columns = columns_of(places, length, most)
         found += [] if columns is None else [columns]
     return found
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
+from unknown_offset import OffsetSeries
 
 from sdaxr.posterior import modulation
-from sdaxr.posterior.hybrid import KNOWN
-from sdaxr.posterior.modulation import Downdate, columns_of, likelihoods
+from sdaxr.posterior.hybrid import KNOWN, tapers
+from sdaxr.posterior.modulation import Downdate, columns_of, likelihoods, taper_columns
+from sdaxr.states.coordinates import Coordinate
 
 
 def told(diagonal: torch.Tensor, columns: torch.Tensor, mean: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -51,6 +55,15 @@ def test_columns_are_those_of_the_taper() -> None:
     assert (columns @ columns.T - taper).abs().mean() < 0.03
     assert columns_of(places, 0.3, 10) is None
     torch.testing.assert_close(columns_of(places, np.inf, 10), torch.ones(60, 1))
+
+
+def test_small_and_large_states_have_the_same_tapers() -> None:
+    """On a ring of three sites the largest distance is less than the width."""
+    ring = {"site": Coordinate(np.arange(3.0), {"units": "1", "periodic": 1, "period": 3.0})}
+    layout = replace(OffsetSeries(6, sites=3).layout(), coords=ring)
+    for taper, columns in zip(tapers(layout), taper_columns(layout, 2), strict=True):
+        torch.testing.assert_close(columns @ columns.T, taper.float(), rtol=1e-4, atol=1e-4)
+    assert float(tapers(layout)[3][0, 1]) == pytest.approx(np.exp(-0.5 * (np.sqrt(3) / 2 / 0.3) ** 2))
 
 
 def test_likelihoods_are_those_of_the_matrices() -> None:
