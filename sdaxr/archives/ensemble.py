@@ -92,7 +92,7 @@ class Ensemble:
         if store is None:
             needed = COPIES * template.nbytes * len(own.numbers) / members
             check_room(
-                needed, free_here(), "the ensemble, in memory,",
+                needed, free_here(), "the ensemble, in memory, takes",
                 "give a store= for it, which keeps few members in memory, or take fewer members or steps",
             )  # fmt: skip
             return cls(labelled, None, set(own.numbers), own)

@@ -21,7 +21,9 @@ def taken_here() -> float:
     return float(psutil.Process().memory_info().rss)
 
 
-def check_room(needed: float, free: float | None, what: str, remedy: str) -> None:
+def check_room(
+    needed: float, free: float | None, what: str, remedy: str, *, on: object = None, error: float = 0.0
+) -> None:
     """Raise `OptionError` if fewer bytes are free than are needed; ``free`` is None where there is no limit.
 
     Parameters
@@ -29,9 +31,14 @@ def check_room(needed: float, free: float | None, what: str, remedy: str) -> Non
     needed, free
         Bytes.
     what, remedy
-        What takes them, in the singular, and what to do, for the message.
+        What takes them, up to the verb, and what to do, for the message.
+    on
+        The device whose bytes they are. Default: this machine, which need not be named.
+    error
+        Relative error of what is needed: what may fit is not refused.
     """
-    if free is not None and needed > free:
+    if free is not None and (1 - error) * needed > free:
+        there = "free" if on is None else f"free on {on}"
         raise OptionError(
-            f"{what} takes {needed / 1e9:.2g} GB, found {free / 1e9:.2g} GB free, expected as much; {remedy}"
+            f"{what} {needed / 1e9:.2g} GB, found {free / 1e9:.2g} GB {there}, expected as much; {remedy}"
         )

@@ -158,12 +158,12 @@ class PriorForecast:
 
     def _batch_size(self) -> int:
         length = self.context + self.block
-        likelihood = observe_states(self.known, self.error, self.variance, parameters=self._still)
-        guided = self.method.guide(self._denoiser_at(0, length), [likelihood])
+        likelihood = observe_states(self.known[:1], self.error, self.variance, parameters=self._still)
+        one = self.method.guide(self._denoiser_at(0, length), [likelihood])
         # The states of a part, normalised, as they go on and in physical units.
         held = _HELD * self.steps * self.known[0, 0].nbytes
         shape, device = (length, *self.known.shape[2:]), self.known.device
-        return batch_size(guided, shape, len(self.known), device, asked=self.batch, held=held)
+        return batch_size(one, shape, len(self.known), device, asked=self.batch, held=held)
 
 
 def last_states(prior: Prior, data: xr.Dataset, count: int) -> np.ndarray:

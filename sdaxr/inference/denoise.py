@@ -43,12 +43,14 @@ import xarray as xr
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from sdaxr.archives.ensemble import member_attrs
+from sdaxr.archives.ensemble import COPIES, member_attrs
+from sdaxr.archives.host import check_room, free_here
 from sdaxr.archives.paths import Location
 from sdaxr.archives.provenance import provenance_attrs
 from sdaxr.archives.seeds import unit_seed
 from sdaxr.inference.lead_time import check_times
 from sdaxr.posterior.covariance.variance import Measured
+from sdaxr.posterior.execution import batch_size
 from sdaxr.posterior.guidance.sda import SDA
 from sdaxr.posterior.samplers.base import refuse_together
 from sdaxr.posterior.samplers.levels import karras_levels
@@ -68,8 +70,8 @@ from sdaxr.states.parameters import warn_of_residuals
 from sdaxr.states.validation import options_checked
 
 ROUTES = ("posterior", "langevin")
-# Values of the fields in one batch, where no batch is given: a few hundred megabytes in the network.
-_ELEMENTS = 2**20
+# Copies of a sample while it is drawn, beside what an evaluation of the denoiser takes.
+_HELD = 8
 
 
 @options_checked
@@ -120,7 +122,7 @@ def denoise(
         Seed of the random numbers. A sample depends on ``seed``, the entry of the ensemble dimension and the member
         only.
     batch
-        Number of samples that are drawn at once. Default: as many as have a million values together.
+        Number of samples that are drawn at once. Default: as many as fit in memory.
     device
         Device of the computation, such as ``"cpu"`` or ``"cuda"``; ``"auto"`` is a GPU where there is one.
     storage_options
@@ -138,7 +140,7 @@ def denoise(
         If variables, grid, units or step are not those of the prior, or values are not finite (`sdaxr.assimilate` fills
         gaps).
     OptionError
-        If a number or the method is impossible.
+        If a number or the method is impossible, or the samples do not fit in memory.
     DivergenceError
         If a sample is not finite.
     """
@@ -186,6 +188,10 @@ def denoise(
             sampler.build(**prior.noise_levels(noisy.sizes[TIME])), errors,
             lambda values, e: observe_states(values, e, variance, parameters=still), guidance,
         )  # fmt: skip
+    check_room(
+        COPIES * members * y.nbytes, free_here(), "the denoised fields, in memory, take",
+        "take fewer members, or fewer times or entries at once",
+    )  # fmt: skip
     samples = _sample(route, denoiser, y, members, seed, batch, progress)
     about = provenance_attrs(
         f"fields denoised with the prior {prior.name!r}", f"denoising, {method}", prior=prior.name,
@@ -254,9 +260,13 @@ class GuidedRoute:
         """Number of evaluations of the denoiser for one sample."""
         return self.sampler.evaluations
 
+    def guided(self, denoiser: Denoiser, y: Tensor) -> Denoiser:
+        """E[x | z, y]."""
+        return self.method.guide(denoiser, [self.observe(y, self.errors)])
+
     def __call__(self, denoiser: Denoiser, y: Tensor, noise: Noise) -> Tensor:
         """Sample p(x | y)."""
-        return self.sampler(self.method.guide(denoiser, [self.observe(y, self.errors)]), noise)
+        return self.sampler(self.guided(denoiser, y), noise)
 
 
 @dataclass(frozen=True)
@@ -300,7 +310,8 @@ def _sample(
 ) -> np.ndarray:
     """Samples of every entry of the ensemble dimension, (members, entry, time, channel, *space)."""
     units = [(m, i) for m in range(members) for i in range(len(y))]
-    size = batch or max(1, _ELEMENTS // y[0].numel())
+    one = route.guided(denoiser, y[:1]) if isinstance(route, GuidedRoute) else denoiser
+    size = batch_size(one, y.shape[1:], len(units), y.device, asked=batch, held=_HELD * y[0].nbytes)
     drawn = []
     with tqdm(total=len(units) * route.evaluations, disable=not progress, desc="denoising", unit="evaluation") as bar:
         for first in range(0, len(units), size):

@@ -224,7 +224,8 @@ class _Drawing:
         """Members of a batch that fit in memory, and leave none of the workers idle; or as many as were asked for."""
         problem, client, members = self.problem, active_client(), len(self.ensemble.part.numbers)
         free = None if client is None or problem.target.type == "cuda" else free_on_workers(client)
-        size = batch_size(problem.guided, problem.shape, members, problem.target, asked=asked, free=free)
+        one = problem.guided.select(torch.tensor([0]))
+        size = batch_size(one, problem.shape, members, problem.target, asked=asked, free=free)
         return (
             size
             if client is None or asked is not None

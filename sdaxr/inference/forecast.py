@@ -266,7 +266,7 @@ class _SystemForecast:
         client, run = active_client(), cls(system, states, steps, seed, template, attrs, stored)
         free = free_here() if client is None else free_on_workers(client)
         remedy = "take fewer steps at once: a second forecast goes on from the last state of the first"
-        check_room(_WORK * run._each, free, "the forecast of one member", remedy)
+        check_room(_WORK * run._each, free, "the forecast of one member takes", remedy)
         return run
 
     @property

@@ -9,11 +9,12 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from sdaxr.archives.host import check_room
 from sdaxr.posterior.samplers.noise import member_noise
 from sdaxr.posterior.samplers.predictor_corrector import Algorithm, Noise
 from sdaxr.prior.hardware import free_bytes, taken_bytes
 from sdaxr.prior.memory import peak_bytes
-from sdaxr.schema import DivergenceError, OptionError
+from sdaxr.schema import DivergenceError
 
 _log = logging.getLogger(__name__)
 
@@ -124,7 +125,7 @@ def sample_batch(
 
 
 def batch_size(
-    guided: Guided,
+    one: Callable[[Tensor, float], Tensor],
     shape: Sequence[int],
     members: int,
     device: torch.device,
@@ -139,8 +140,8 @@ def batch_size(
 
     Parameters
     ----------
-    guided
-        Denoiser of the posterior.
+    one
+        Denoiser of one member.
     shape
         Shape of one trajectory, (time, channel, *space).
     members
@@ -160,25 +161,18 @@ def batch_size(
     OptionError
         If not even one member fits, or as many as were asked for.
     """
-    one = guided.select(torch.tensor([0]))
     one(torch.zeros(1, *shape, device=device), 1.0)  # What is computed once is not counted.
     taken = taken_bytes(device)
     each = max(peak_bytes(lambda: one(torch.zeros(1, *shape, device=device), 1.0)), 1) + held / _SPACE
     free = free_bytes(device) if free is None else free
-    if each > free:
-        raise OptionError(
-            f"one member of {shape[0]} states takes {each / 1e9:.2g} GB, found {free / 1e9:.2g} GB free on {device}, "
-            "expected as much; take fewer states at once (cycle), a smaller network, or a machine with more memory"
-        )
+    remedy = "take fewer states at once (cycle), a smaller network, or a machine with more memory"
+    check_room(each, free, f"one member of {shape[0]} states takes", remedy, on=device)
     # A part of the free memory, because other processes need some of it, too.
     room = 0.6 * free if device.type == "cuda" else min(CPU_BUDGET, 0.5 * free)
     size = max(1, min(members, int(room // (_SPACE * each)) if asked is None else asked))
     batch = _SPACE * size * each
-    if size * each > free:
-        raise OptionError(
-            f"a batch of {size} members takes {size * each / 1e9:.2g} GB, found {free / 1e9:.2g} GB free on {device}, "
-            "expected as much; take a smaller batch (batch, --batch), or leave it out: as many as fit are taken"
-        )
+    remedy = "take a smaller batch (batch, --batch), or leave it out: as many as fit are taken"
+    check_room(size * each, free, f"a batch of {size} members takes", remedy, on=device)
     tell = _log.warning if batch > free else _log.info
     tell(
         "%d members a batch, about %.2f GB; about %.3g GB at most, %.2f GB are free",

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 import torch
 
+from sdaxr.archives.host import check_room
 from sdaxr.prior.hardware import free_bytes, taken_bytes
 from sdaxr.prior.settings import Settings
 from sdaxr.prior.sizes import step_bytes
 from sdaxr.prior.windows import Windows
-from sdaxr.schema import OptionError
 from sdaxr.states.fields import StateLayout
 
 _log = logging.getLogger(__name__)
@@ -150,12 +150,8 @@ def check_statistics(needed: float) -> float:
         If they cannot fit.
     """
     host = torch.device("cpu")
-    free = free_bytes(host)
-    if (1 - _ERROR) * needed > free:
-        raise OptionError(
-            f"the statistics of the data take about {needed / 1e9:.2g} GB, found {free / 1e9:.2g} GB free, expected as "
-            "much; store the data in smaller chunks, or read with fewer threads, dask.config.set(num_workers=1)"
-        )
+    remedy = "store the data in smaller chunks, or read with fewer threads, dask.config.set(num_workers=1)"
+    check_room(needed, free_bytes(host), "the statistics of the data take about", remedy, error=_ERROR)
     return taken_bytes(host) + needed
 
 
@@ -168,12 +164,11 @@ def check_memory(needed: TrainingMemory, device: torch.device) -> None:
         If it cannot fit.
     """
     more, free = needed.more, free_bytes(device)
-    if (1 - _ERROR) * more > free:
-        raise OptionError(
-            f"the training takes about {more / 1e9:.2g} GB ({needed}), found {free / 1e9:.2g} GB free on {device}, "
-            "expected as much; take fewer windows in a step, optimisation={'batch': ...}, fewer bytes of data, "
-            "optimisation={'memory': ...}, a smaller network, or patches of the domain, statistics={'patches': ...}"
-        )
+    remedy = (
+        "take fewer windows in a step, optimisation={'batch': ...}, fewer bytes of data, optimisation={'memory': ...}, "
+        "a smaller network, or patches of the domain, statistics={'patches': ...}"
+    )
+    check_room(more, free, f"the training ({needed}) takes about", remedy, on=device, error=_ERROR)
     tell = _log.warning if more > free else _log.info
     tell("about %.2g GB at most, %s; %.3g GB are free", needed.peak / 1e9, needed, free / 1e9)
 

@@ -151,6 +151,23 @@ def test_samples_depend_on_seed_entry_and_member_only(method):
     assert np.abs(other.a - first.a).max() > 1e-2
 
 
+def test_what_cannot_fit_is_refused_before_it_is_taken(monkeypatch, caplog):
+    caplog.set_level("INFO", "sdaxr")
+    data, options = noisy((0.5, 0.5))[0], {"steps": 2, "members": 4, "progress": False}
+    for error in (1.0, {"a": 1.0, "b": 2.0}):
+        denoise(data, PRIOR, error=error, batch=3, **options)
+        assert "3 members a batch" in caplog.messages[-1] and "GB at most" in caplog.messages[-1]
+    with monkeypatch.context() as patch:
+        patch.setattr("sdaxr.posterior.execution.free_bytes", lambda device: 5e3)
+        with pytest.raises(OptionError, match=r"a batch of 4 members takes .* free on cpu.* a smaller batch"):
+            denoise(data, PRIOR, error=1.0, batch=4, **options)
+        assert denoise(data, PRIOR, error=1.0, **options).sizes["member"] == 4
+        assert "1 members a batch" in caplog.messages[-1]
+    monkeypatch.setattr("sdaxr.inference.denoise.free_here", lambda: 100.0)
+    with pytest.raises(OptionError, match=r"the denoised fields, in memory, take .* take fewer members"):
+        denoise(data, PRIOR, error=1.0, **options)
+
+
 def test_any_length_at_least_the_window():
     data, _ = noisy((0.5, 0.5))
     windowed = GaussianChain(3).prior(window=3)

@@ -1,4 +1,4 @@
-"""The memory that an assimilation and a forecast take, against what they said before they took it."""
+"""The memory that an assimilation, a denoising and a forecast take, against what they said before they took it."""
 
 from __future__ import annotations
 
@@ -33,6 +33,12 @@ def _forecast(name: str, length: int, members: int, steps: int) -> None:
     sdaxr.forecast(_states(prior.layout, 4, members), prior, steps=length, progress=False, sampler=sampler)
 
 
+def _denoise(name: str, length: int, members: int, steps: int) -> None:
+    prior = sdaxr.open_prior(name)
+    error = {v: 0.5 * float(np.mean(s)) for v, s in zip(prior.layout.variables, prior.layout.std, strict=True)}
+    sdaxr.denoise(_states(prior.layout, length), prior, error=error, members=members, steps=steps, progress=False)
+
+
 def _first(members: int, sites: int) -> xr.Dataset:
     values = 3.0 + np.random.default_rng(0).standard_normal((members, 1, sites))
     return xr.Dataset({"x": (("member", "time", "site"), values, {"units": "1"})}, {"time": [0.0]})
@@ -51,6 +57,11 @@ def test_the_peak_of_an_assimilation_is_known_within_a_fifth(case: tuple[str, in
 @on_linux
 def test_the_peak_of_a_forecast_by_a_prior_is_known_within_a_fifth() -> None:
     check_footprint(_forecast, "lorenz63", 20, 200, 2)
+
+
+@on_linux
+def test_the_peak_of_a_denoising_is_known_within_a_fifth() -> None:
+    check_footprint(_denoise, "kolmogorov", 9, 6, 2)
 
 
 @on_linux
