@@ -64,8 +64,13 @@ class StateCovariance(Uncertainty):
 
     def slope(self, likelihood: Likelihood, xhat: Tensor, r: float) -> Tensor:
         """H'^T (R + H V H^T)^-1 (y - H(xhat)), of the shape of xhat (batch, time, channel, *space)."""
+        around, weights = self.weights(likelihood, xhat, r)
+        return around.adjoint(weights)
+
+    def weights(self, likelihood: Likelihood, xhat: Tensor, r: float) -> tuple[Linearised, Tensor]:
+        """The residual -e, and w = (I + G V G^T)^-1 e, (batch, n), see `sdaxr.posterior.linear`."""
         around = residual(likelihood.matched(xhat, r), xhat)
-        return around.adjoint(self.solve(likelihood, around, -around.value, r))
+        return around, self.solve(likelihood, around, -around.value, r)
 
     def log_likelihood(self, likelihood: Likelihood, xhat: Tensor, r: float) -> Tensor:
         """-e^T (I + G V G^T)^-1 e / 2, (batch,), with the whitened innovation e and the whitened tangent G."""

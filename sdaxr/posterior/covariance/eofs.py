@@ -22,7 +22,7 @@ from sdaxr.posterior.covariance.base import StateCovariance, given_noise
 from sdaxr.posterior.covariance.statistical import linearise
 from sdaxr.posterior.krylov import conjugate_gradients
 from sdaxr.posterior.likelihood import GaussianObservation, solve_positive
-from sdaxr.posterior.linear import Likelihood, Linearised, residual
+from sdaxr.posterior.linear import Likelihood, Linearised
 from sdaxr.posterior.mixture import MixtureObservation
 from sdaxr.prior.eofs import Eofs
 from sdaxr.prior.modes import cosines
@@ -62,21 +62,16 @@ class EofCovariance(StateCovariance):
         """Cov[x | z] times u (batch, time, channel, *space)."""
         return self.modes.scale(u, self.factors(r, u.shape[1])[None]).to(u.dtype)
 
-    def slope(self, likelihood: Likelihood, xhat: Tensor, r: float) -> Tensor:
-        """H'^T (R + H Cov[x | z] H^T)^-1 (y - H(xhat)), of the shape of xhat (batch, time, channel, *space).
+    def weights(self, likelihood: Likelihood, xhat: Tensor, r: float) -> tuple[Linearised, Tensor]:
+        """The residual -e, and w = (I + G Cov[x | z] G^T)^-1 e, (batch, n), see `sdaxr.posterior.linear`.
 
         Nonlinear operators are linearised statistically (`sdaxr.posterior.covariance.statistical`).
         """
-        around, weights = self.weights(likelihood, xhat, r)
-        return around.adjoint(weights)
-
-    def weights(self, likelihood: Likelihood, xhat: Tensor, r: float) -> tuple[Linearised, Tensor]:
-        """w = (I + G Cov[x | z] G^T)^-1 e, (batch, n), and the residual -e, see `sdaxr.posterior.linear`."""
-        matched, linear = likelihood.matched(xhat, r), likelihood.linear(xhat)
+        linear = likelihood.linear(xhat)
         if all(linear):
-            around = residual(matched, xhat)
-            return around, self.solve(likelihood, around, -around.value, r)
-        around, own = linearise(matched, linear, xhat, self.draw(xhat.shape[1:], r, _PAIRS))
+            return super().weights(likelihood, xhat, r)
+        matched, draws = likelihood.matched(xhat, r), self.draw(xhat.shape[1:], r, _PAIRS)
+        around, own = linearise(matched, linear, xhat, draws)
         return around, self._iterated(around, -around.value, r, own)
 
     def solve(self, likelihood: Likelihood, around: Linearised, e: Tensor, r: float) -> Tensor:

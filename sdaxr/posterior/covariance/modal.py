@@ -116,18 +116,11 @@ class ModalCovariance(StateCovariance):
         ratio, correlation = (torch.stack(row) for row in zip(*rows, strict=True))
         return cls(modes, bands, held_out.levels, ratio, correlation)
 
-    def slope(self, likelihood: Likelihood, xhat: Tensor, r: float) -> Tensor:
-        """H'^T (R + H Cov[x | z] H^T)^-1 (y - H(xhat)), of the shape of xhat (batch, time, channel, *space).
-
-        Nonlinear operators are linearised statistically (`sdaxr.posterior.covariance.statistical`).
-        """
-        around, weights = self.weights(likelihood, xhat, r)
-        return around.adjoint(weights)
-
     def weights(self, likelihood: Likelihood, xhat: Tensor, r: float) -> tuple[Linearised, Tensor]:
-        """The weights w of the analysis step in units of the errors, (batch, n), and the residual that they belong to.
+        """The residual, and the weights w of the analysis step in units of the errors, (batch, n).
 
-        Where the covariance is exact and the system is solved directly, no variance of each observation is treated as
+        Nonlinear operators are linearised statistically (`sdaxr.posterior.covariance.statistical`). Where the
+        covariance is exact and the system is solved directly, no variance of each observation is treated as
         independent; else see `modal_weights`.
         """
         matrix = likelihood.matrix(xhat) if self.exact else None

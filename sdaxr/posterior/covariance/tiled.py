@@ -63,13 +63,8 @@ class TiledCovariance(StateCovariance):
         """Cov[x | z] times u (batch, time, channel, *space), at all times and channels."""
         return self._summed(u, lambda tile: self.patch.product_everywhere(tile, r))
 
-    def slope(self, likelihood: Likelihood, xhat: Tensor, r: float) -> Tensor:
-        """H'^T (R + H Cov[x | z] H^T)^-1 (y - H(xhat)), of the shape of xhat (batch, time, channel, *space)."""
-        around, weights = self.weights(likelihood, xhat, r)
-        return around.adjoint(weights)
-
     def weights(self, likelihood: Likelihood, xhat: Tensor, r: float) -> tuple[Linearised, Tensor]:
-        """The weights of the analysis step, and the residual that they belong to; see `modal_weights`."""
+        """The residual, and the weights of the analysis step; see `modal_weights`."""
         return modal_weights(self, likelihood, xhat, r)
 
     def draw(self, shape: Sequence[int], r: float, count: int) -> Tensor:
