@@ -52,15 +52,11 @@ class EnKF(LocalFilter):
         """Linear combinations of the members; with localisation, a gain for each element of the state."""
         noise = forecast.random.standard_normal(forecast.predicted.shape)
         noise -= noise.mean(0)
-        points, observed = forecast.points, noise.shape[1]
-        if self.localisation is None or points is None:
-            # The smaller of the two systems of equations: that of the observations, or that of the members.
-            if observed > len(noise):
-                return partial(np.matmul, _weights(*forecast.whitened, noise))
-            return _gain_update(forecast, noise, np.ones(()), np.ones(()))
-        places, half = forecast.observation.places, self.localisation
-        taper = points.spread(points.tapers(places, half))
-        return _gain_update(forecast, noise, taper, points.tapers_among(places, half))
+        taper, among = self.tapers(forecast)
+        # The smaller of the two systems of equations: that of the observations, or that of the members.
+        if not taper.ndim and noise.shape[1] > len(noise):
+            return partial(np.matmul, _weights(*forecast.whitened, noise))
+        return _gain_update(forecast, noise, taper, among)
 
 
 def _weights(deviations: np.ndarray, innovation: np.ndarray, noise: np.ndarray) -> np.ndarray:

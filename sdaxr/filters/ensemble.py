@@ -240,6 +240,14 @@ class LocalFilter(EnsembleFilter):
             return super().weights(forecast)
         return forecast.points.tapers(forecast.observation.places, self.localisation)
 
+    def tapers(self, forecast: Forecast) -> tuple[np.ndarray, np.ndarray]:
+        """Tapers of elements of the state and observations, (n, m), and among observations, (m, m); else 1 and 1."""
+        points, half = forecast.points, self.localisation
+        if half is None or points is None:
+            return np.ones(()), np.ones(())
+        places = forecast.observation.places
+        return points.spread(points.tapers(places, half)), points.tapers_among(places, half)
+
     def check(self, model: StateSpaceModel, members: int) -> None:
         """Raise an error if grid or observations have no places, and as the base class."""
         super().check(model, members)

@@ -56,11 +56,7 @@ class EnSRF(LocalFilter):
     def analyse(self, forecast: Forecast) -> Update:
         """Regressions on one predicted quantity after another."""
         deviations, innovation = forecast.whitened
-        taper = among = np.ones(())
-        if self.localisation is not None and forecast.points is not None:
-            places, points = forecast.observation.places, forecast.points
-            taper = points.spread(points.tapers(places, self.localisation))
-            among = points.tapers_among(places, self.localisation)
+        taper, among = self.tapers(forecast)
         steps = []
         predicted, left = deviations.copy(), innovation.copy()
         for number in range(len(left)):
