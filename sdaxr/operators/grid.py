@@ -48,9 +48,20 @@ def region(**bounds: tuple[Any, Any]) -> Operator:
     return Region(bounds)
 
 
+class _Along(Operator):
+    """An operator along ``dims``. None: those of space."""
+
+    dims: tuple[str, ...] | None
+
+    @property
+    def steady(self) -> bool:  # type: ignore[override]
+        """Whether the operator acts along dimensions of space only."""
+        return TIME not in (self.dims or ())
+
+
 @register
 @dataclass(frozen=True, repr=False)
-class Coarsen(Operator):
+class Coarsen(_Along):
     """Block means; see `coarsen`."""
 
     factor: int
@@ -62,11 +73,6 @@ class Coarsen(Operator):
     def __post_init__(self) -> None:
         object.__setattr__(self, "factor", whole("coarsen", "factor", self.factor, 1))
         object.__setattr__(self, "dims", names(self.dims))
-
-    @property
-    def steady(self) -> bool:  # type: ignore[override]
-        """Whether the operator acts along dimensions of space only."""
-        return TIME not in (self.dims or ())
 
     def bind(self, template: Template) -> Bound:
         plan = _plan("coarsen", self.dims, template)
@@ -89,7 +95,7 @@ class Coarsen(Operator):
 
 @register
 @dataclass(frozen=True, repr=False)
-class Subsample(Operator):
+class Subsample(_Along):
     """Every n-th grid point; see `subsample`."""
 
     stride: int
@@ -103,11 +109,6 @@ class Subsample(Operator):
         object.__setattr__(self, "stride", whole("subsample", "stride", self.stride, 1))
         object.__setattr__(self, "offset", whole("subsample", "offset", self.offset, 0))
         object.__setattr__(self, "dims", names(self.dims))
-
-    @property
-    def steady(self) -> bool:  # type: ignore[override]
-        """Whether the operator acts along dimensions of space only."""
-        return TIME not in (self.dims or ())
 
     def bind(self, template: Template) -> Bound:
         plan = _plan("subsample", self.dims, template)
