@@ -34,8 +34,9 @@ import numpy as np
 import xarray as xr
 
 from sdaxr.states.validation import Cells, Number, Points, Positive, SpinUp, Wavenumber
-from sdaxr.systems.base import State, System, require, seed_words
+from sdaxr.systems.base import State, seed_words
 from sdaxr.systems.refinement import refine
+from sdaxr.systems.square import Square
 
 if TYPE_CHECKING:
     from jax import Array
@@ -45,7 +46,7 @@ _UNIT = 2 * math.pi
 
 
 @dataclass(frozen=True)
-class Kolmogorov(System):
+class Kolmogorov(Square):
     """Kolmogorov flow; states are ``u(y, x)`` and ``v(y, x)``.
 
     Parameters
@@ -92,19 +93,6 @@ class Kolmogorov(System):
     cfl_velocity: Positive = 5.0
     extent: Cells = 1
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        require(
-            self.resolution % self.coarsen == 0,
-            f"found resolution={self.resolution} and coarsen={self.coarsen}; expected a resolution that coarsen "
-            "divides, such as 256 and 4",
-        )
-
-    @property
-    def cells(self) -> int:
-        """Cells of a state along each side."""
-        return self.resolution // self.coarsen
-
     @property
     def length(self) -> float:
         """Side of the domain."""
@@ -112,28 +100,13 @@ class Kolmogorov(System):
 
     def template(self) -> xr.Dataset:
         """One state of zeros with its labels."""
-        centres = (np.arange(self.cells) + 0.5) * self.length / self.cells
         zeros = np.zeros((self.cells, self.cells), np.float32)
-        coordinates = {
-            name: (
-                name,
-                centres,
-                {
-                    "units": "1",
-                    "long_name": f"{name} of the cell centre",
-                    "axis": name.upper(),
-                    "periodic": 1,
-                    "period": self.length,
-                },
-            )
-            for name in ("y", "x")
-        }
         return xr.Dataset(
             {
                 "u": (("y", "x"), zeros, {"units": "1", "long_name": "velocity along x"}),
                 "v": (("y", "x"), zeros, {"units": "1", "long_name": "velocity along y"}),
             },
-            coordinates,
+            self.centres(units="1"),
         )
 
     def trajectory(self, steps: int, seed: int) -> State:

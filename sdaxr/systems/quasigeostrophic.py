@@ -32,8 +32,9 @@ import xarray as xr
 from msgspec import Meta
 
 from sdaxr.states.validation import Cells, NotNegative, Number, Points, Positive
-from sdaxr.systems.base import State, System, require, seed_words
+from sdaxr.systems.base import State, require, seed_words
 from sdaxr.systems.refinement import refine
+from sdaxr.systems.square import Square
 
 if TYPE_CHECKING:
     from jax import Array
@@ -46,7 +47,7 @@ DAY = 86400.0
 
 
 @dataclass(frozen=True)
-class QuasiGeostrophic(System):
+class QuasiGeostrophic(Square):
     """Two-layer quasi-geostrophic flow; states are ``q(layer, y, x)``, upper layer first.
 
     Parameters
@@ -103,18 +104,8 @@ class QuasiGeostrophic(System):
     def __post_init__(self) -> None:
         super().__post_init__()
         require(
-            self.resolution % self.coarsen == 0,
-            f"found resolution={self.resolution} and coarsen={self.coarsen}; expected a resolution that coarsen "
-            "divides, such as 128 and 2",
-        )
-        require(
             self.precision in ("single", "double"), f"found precision={self.precision!r}, expected 'single' or 'double'"
         )
-
-    @property
-    def cells(self) -> int:
-        """Cells of a state along each side."""
-        return self.resolution // self.coarsen
 
     @property
     def substeps(self) -> int:
@@ -129,22 +120,7 @@ class QuasiGeostrophic(System):
 
     def template(self) -> xr.Dataset:
         """One state of zeros with its labels."""
-        centres = (np.arange(self.cells) + 0.5) * self.length / self.cells
-        coordinates: dict[str, Any] = {
-            name: (
-                name,
-                centres,
-                {
-                    "units": "m",
-                    "standard_name": f"projection_{name}_coordinate",
-                    "long_name": f"{name} of the cell centre",
-                    "axis": name.upper(),
-                    "periodic": 1,
-                    "period": self.length,
-                },
-            )
-            for name in ("y", "x")
-        }
+        coordinates = self.centres(units="m", standard_name="projection_{}_coordinate")
         coordinates["layer"] = ("layer", np.array([1, 2]), {"units": "1", "long_name": "layer, from above"})
         attrs = {"units": "s-1", "long_name": "anomaly of quasi-geostrophic potential vorticity"}
         zeros = np.zeros((2, self.cells, self.cells), np.float32)
