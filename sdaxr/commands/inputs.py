@@ -100,6 +100,13 @@ def open_for_figure(
     return open_file(data, None if truth is not None else trajectory)
 
 
+def open_options(options: dict[str, Any], background: str | None) -> None:
+    """Open the operator among ``options``, where there is one, and put the background into them."""
+    if options.get("operator") is not None:
+        options["operator"] = read_operator(options["operator"])
+    options["background"] = None if background is None else sdaxr.open_archive(background)
+
+
 def check_reading(
     reading: Mapping[str, Any] | None, observations: str | Location | Iterable[str | Location]
 ) -> dict[str, Mapping[str, Any]]:

@@ -25,6 +25,7 @@ from sdaxr.commands.inputs import (
     open_for_figure,
     open_mask,
     open_networks,
+    open_options,
     paths_of,
     read_file,
     read_operator,
@@ -91,13 +92,11 @@ def assimilate(
     ``reading`` holds options of `sdaxr.read_observations`, or such options for each network, by the name of its file.
     Options that are not parameters of the function are options of the system, such as ``noise=0.5``.
     """
-    if options.get("operator") is not None:
-        options["operator"] = read_operator(options["operator"])
+    open_options(options, background)
     of_system = _take_system_options("assimilate", options, system)
     options |= {
         "prior": _given_prior(prior, domain),
         "system": None if system is None else sdaxr.open_system(system, **of_system),
-        "background": None if background is None else sdaxr.open_archive(background),
     }
     return sdaxr.assimilate(open_networks(observations, reading), store=store, **options)
 
@@ -122,10 +121,7 @@ def report(
     for each in stores.values():
         check_free(each, overwrite)
     networks = open_networks(observations, reading)
-    if options.get("operator") is not None:
-        options["operator"] = read_operator(options["operator"])
-    if background is not None:
-        options["background"] = sdaxr.open_archive(background)
+    open_options(options, background)
     found = sdaxr.report(networks, _prior_on(prior, domain), **options)
     for network, each in stores.items():
         save(found if isinstance(found, xr.Dataset) else found[network].to_dataset(), each, overwrite=overwrite)
@@ -150,14 +146,12 @@ def cycle(
     Options that are parameters neither of the function nor of `assimilate` are options of ``system``, or of the system
     ``carry``.
     """
-    if options.get("operator") is not None:
-        options["operator"] = read_operator(options["operator"])
+    open_options(options, background)
     carrier = carry if system is None and carry in sdaxr.systems.systems() else None
     of_system = _take_system_options("cycle", options, system or carrier)
     options |= {
         "system": None if system is None else sdaxr.open_system(system, **of_system),
         "carry": carry if carrier is None else sdaxr.open_system(carrier, **of_system),
-        "background": None if background is None else sdaxr.open_archive(background),
     }
     given = prior if domain is None else _given_prior(prior, domain)
     return sdaxr.cycle(open_networks(observations, reading), given, store=store, **options)
