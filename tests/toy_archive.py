@@ -37,8 +37,8 @@ def values(index):
     return {"u": np.full((3, 5), index, np.float32), "total": np.array(index * 15.0)}
 
 
-def filled(path, skip=(), **options):
-    archive = create_archive(path, template(), "member", CONFIG, {"source": "a test"}, **options)
+def filled(path, skip=(), config=CONFIG, **options):
+    archive = create_archive(path, template(), "member", config, {"source": "a test"}, **options)
     for index in archive.pending():
         if index not in skip:
             archive.write(index, values(index))

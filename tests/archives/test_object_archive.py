@@ -44,14 +44,6 @@ def place(folder) -> Remote:
     return folder if folder.held is not None else folder / "a.zarr"
 
 
-def filled_at(place, skip=(), config=CONFIG, **options):
-    archive = create_archive(place, template(), "member", config, {"source": "a test"}, **options)
-    for index in archive.pending():
-        if index not in skip:
-            archive.write(index, values(index))
-    return archive
-
-
 def objects_of(place):
     """Every object; metadata as parsed JSON."""
     objects = Objects.of(place)
@@ -61,7 +53,7 @@ def objects_of(place):
 
 def test_it_has_the_same_objects_as_the_files_of_a_directory(place, tmp_path):
     filled(tmp_path / "a.zarr").finalise()
-    assert filled_at(place).finalise() == place
+    assert filled(place).finalise() == place
     assert objects_of(place) == tree(tmp_path / "a.zarr")
     assert create_archive(place, template(), "member", CONFIG).complete
     xr.testing.assert_identical(open_archive(place).load(), open_archive(tmp_path / "a.zarr").load())
@@ -71,7 +63,7 @@ def test_it_has_the_same_objects_as_the_files_of_a_directory(place, tmp_path):
 
 
 def test_nobody_finds_a_group_until_all_units_are_complete(place):
-    archive = filled_at(place, skip=(1, 3))
+    archive = filled(place, skip=(1, 3))
     assert archive.pending() == [1, 3] and not archive.complete and archive.is_complete(0)
     assert archive.status().tolist() == [COMPLETE, PENDING, COMPLETE, PENDING]
     with pytest.raises(ArchiveError, match=r"2 of 4 units \(member\) are complete.*resume it, or pass allow_inc"):
@@ -86,7 +78,7 @@ def test_nobody_finds_a_group_until_all_units_are_complete(place):
 
 
 def test_resuming_does_only_what_is_missing_and_gives_the_same_bytes(place, tmp_path):
-    filled_at(place, skip=(0, 2))
+    filled(place, skip=(0, 2))
     again = create_archive(place, template(), "member", CONFIG)
     assert again.pending() == [0, 2]
     for index in (2, 0):
@@ -101,7 +93,7 @@ def test_resuming_does_only_what_is_missing_and_gives_the_same_bytes(place, tmp_
 
 
 def test_failures_are_marked_listed_and_tried_again(place):
-    archive = filled_at(place, skip=(1,))
+    archive = filled(place, skip=(1,))
     archive.fail(1, "DivergenceError: blew up")
     archive.fail(0, "late")  # complete already
     assert archive.status().tolist() == [COMPLETE, FAILED, COMPLETE, COMPLETE] and archive.pending() == [1]
@@ -113,22 +105,22 @@ def test_failures_are_marked_listed_and_tried_again(place):
 
 
 def test_another_configuration_is_refused_and_replaced_when_asked(place):
-    old = filled_at(place, skip=(1,))
+    old = filled(place, skip=(1,))
     with pytest.raises(ArchiveError, match=r"another configuration \(there -> in this run\): seed: 0 -> 1"):
         create_archive(place, template(), "member", OTHER)
-    new = filled_at(place, config=OTHER, overwrite=True)
+    new = filled(place, config=OTHER, overwrite=True)
     for call in (lambda: old.write(1, values(1)), old.finalise, old.status, lambda: old.fail(1, "no")):
         with pytest.raises(ArchiveError, match="is gone or replaced"):
             call()
     new.finalise()
-    assert filled_at(place, config=OTHER).complete
+    assert filled(place, config=OTHER).complete
     assert not create_archive(place, template(), "member", CONFIG, overwrite=True).complete
 
 
 def test_an_archive_is_no_finished_one_if_its_successor_is_unfinished(place):
-    filled_at(place).finalise()
+    filled(place).finalise()
     root = Objects.of(place).get("zarr.json")
-    filled_at(place, config=OTHER, skip=(0,), overwrite=True)
+    filled(place, config=OTHER, skip=(0,), overwrite=True)
     # The last request of a process of the old archive that was held up.
     Objects.of(place, read_only=False).put({"zarr.json": root})
     with pytest.raises(ArchiveError, match="3 of 4 units"):
@@ -136,16 +128,16 @@ def test_an_archive_is_no_finished_one_if_its_successor_is_unfinished(place):
 
 
 def test_restart_forgets_units_and_keeps_notes(place):
-    archive = filled_at(place)
+    archive = filled(place)
     archive.restart({"why": "modes"})
     assert archive.pending() == [0, 1, 2, 3] and archive.notes()["why"] == "modes"
-    filled_at(place).finalise({"at": "the end"})
+    filled(place).finalise({"at": "the end"})
     assert open_archive(place).attrs["why"] == "modes" and open_archive(place).attrs["at"] == "the end"
 
 
 @pytest.mark.parametrize("finish", [True, False])
 def test_a_lost_chunk_is_found_and_its_unit_is_done_anew(place, tmp_path, finish):
-    archive = filled_at(place)
+    archive = filled(place)
     if finish:
         archive.finalise()
     Objects.of(place, read_only=False).delete("u/c/1/0/0")
@@ -166,7 +158,7 @@ def test_a_lost_chunk_is_found_and_its_unit_is_done_anew(place, tmp_path, finish
 
 
 def test_a_damaged_chunk_is_an_error_and_no_number(place):
-    filled_at(place).finalise()
+    filled(place).finalise()
     objects = Objects.of(place, read_only=False)
     objects.put({"u/c/1/0/0": objects.get("u/c/2/0/0")[:-1] + b"x"})
     with pytest.raises(ArchiveError, match=r"the chunk \(1, 0, 0\) of 'u' is damaged"):
@@ -183,14 +175,14 @@ def test_something_else_is_not_overwritten(place):
 def test_what_a_killed_creation_has_left_is_replaced(place):
     objects = Objects.of(place, read_only=False)
     objects.put({"sdaxr.partial/writer": b"another configuration", "u/c/0/0/0": b"half"})
-    filled_at(place, skip=(0,))
+    filled(place, skip=(0,))
     assert "u/c/0/0/0" not in objects_of(place) and open_archive(place, allow_incomplete=True).sizes["member"] == 3
 
 
 def test_an_archive_travels_without_its_store(folder):
     if folder.held is not None:
         pytest.skip("a store in the memory of a process does not travel")
-    archive = filled_at(folder / "a.zarr", skip=(1,))
+    archive = filled(folder / "a.zarr", skip=(1,))
     again = pickle.loads(pickle.dumps(archive))
     assert again == archive and again.__dict__.keys() == {"place", "unit", "digest", "finite", "round"}
     again.write(1, values(1))
@@ -201,16 +193,16 @@ def test_netcdf_is_written_when_all_units_are_there(folder):
     if folder.held is not None:
         pytest.skip("a store of Zarr holds no NetCDF file")
     place = folder / "a.nc"
-    archive = filled_at(place, skip=(1,))
+    archive = filled(place, skip=(1,))
     assert not archive.complete and not place.exists()
     with pytest.raises(ArchiveError, match="3 of 4 units"):
         open_archive(place)
     assert open_archive(place, allow_incomplete=True).sizes["member"] == 3
-    archive = filled_at(place)
+    archive = filled(place)
     archive.finalise({"at": "the end"})
     assert archive.complete and place.is_file() and not (folder / "a.nc.partial").exists()
     assert open_archive(place).attrs["at"] == "the end"
-    assert filled_at(place).finalise() == place
+    assert filled(place).finalise() == place
 
 
 # A server that fails -------------------------------------------------------------------------------------------
@@ -218,7 +210,7 @@ def test_netcdf_is_written_when_all_units_are_there(folder):
 
 def run_once(place):
     """A run as of `generate`: what is pending is done, then the archive is finished."""
-    filled_at(place).finalise()
+    filled(place).finalise()
 
 
 @pytest.mark.parametrize(
