@@ -32,7 +32,7 @@ from sdaxr.states.fields import StateLayout
 from sdaxr.states.geometry import channel_positions
 
 # Shares s. The diagonal is what keeps P regular where the modulated members do not reach.
-_SHARES = (0.0, 0.1, 0.2, 0.4, 0.6, 0.8, 0.9, 0.95, 0.98)
+SHARES = (0.0, 0.1, 0.2, 0.4, 0.6, 0.8, 0.9, 0.95, 0.98)
 # Modulated members, and the numbers in all of them; a taper that needs more is left out.
 _COLUMNS, _NUMBERS = 2048, 2**24
 # Part of the trace of a taper that its columns may lack.
@@ -72,7 +72,7 @@ def told_of_large(
         # The product with a taper takes variance from scales that are known badly to those that are known well.
         blurred = mean_of_band(parts.square().sum((0, 1)) / (count - 1), bands)
         parts = parts * (by_band(members, bands) / blurred.clamp_min(1e-30)).sqrt()
-        for each, found in zip(_SHARES, likelihoods(members, parts, bands), strict=True):
+        for each, found in zip(SHARES, likelihoods(members, parts, bands), strict=True):
             if found > score:
                 own, share, score = parts.flatten(0, 1) if each else members[:0], each, found
     diagonal = (size * (1 - share) * by_band(members, bands)).clamp_min(LEAST)
@@ -142,7 +142,7 @@ class Downdate:
 
 
 def likelihoods(plain: Tensor, modulated: Tensor, bands: Tensor) -> list[float]:
-    """Logarithms of the likelihood of members that are left out, group by group, for each of `_SHARES`.
+    """Logarithms of the likelihood of members that are left out, group by group, for each of `SHARES`.
 
     Parameters
     ----------
@@ -153,7 +153,7 @@ def likelihoods(plain: Tensor, modulated: Tensor, bands: Tensor) -> list[float]:
     bands
         Band of each coordinate, (n,).
     """
-    found = [0.0] * len(_SHARES)
+    found = [0.0] * len(SHARES)
     for kept, group in left_out(len(plain), _GROUPS):
         mean, size = plain[kept].mean(0), 1 + 1 / len(kept)
         diagonal = by_band(plain[kept] - mean, bands).clamp_min(LEAST)
@@ -163,7 +163,7 @@ def likelihoods(plain: Tensor, modulated: Tensor, bands: Tensor) -> list[float]:
         basis, sizes = _principal(own)
         along, square = (away @ basis.double().T).square(), away.square().sum(1)
         logarithm = float(diagonal.double().log().sum())
-        for number, share in enumerate(_SHARES):
+        for number, share in enumerate(SHARES):
             ratio = share / (1 - share) * sizes.square()
             rest = square - along @ (ratio / (1 + ratio))
             log_size = logarithm + len(diagonal) * math.log(size * (1 - share)) + float(ratio.log1p().sum())

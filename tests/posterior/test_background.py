@@ -136,7 +136,7 @@ def test_what_only_a_part_of_the_domain_knows_is_told_of_this_part(monkeypatch, 
     for change in (False, True):
         if change:
             monkeypatch.setattr(hybrid, "SHARES", (0.0,))
-            monkeypatch.setattr(modulation, "_SHARES", (0.0,))
+            monkeypatch.setattr(modulation, "SHARES", (0.0,))
         _, covariance = conditioned(SPACE, background_observation(drawn, ring_prior(), 8), (1, POINTS))
         losses.append(loss(covariance, spread))
     assert losses[0] < 0.35 * losses[1]

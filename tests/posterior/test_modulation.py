@@ -71,14 +71,14 @@ def test_likelihoods_are_those_of_the_matrices() -> None:
     generator = torch.Generator().manual_seed(1)
     plain, factors = (torch.randn(*shape, generator=generator) for shape in ((9, 6), (3, 6)))
     bands = torch.tensor([0, 0, 1, 1, 2, 2])
-    expected = [0.0] * len(modulation._SHARES)
+    expected = [0.0] * len(modulation.SHARES)
     for group in torch.arange(9).chunk(4):
         kept = plain[~torch.isin(torch.arange(9), group)].double()
         mean, away = kept.mean(0), kept - kept.mean(0)
         sample = away.T @ away / (len(kept) - 1)
         rest = sample.diagonal().unflatten(0, (3, 2)).mean(1).repeat_interleave(2)
         own = (factors.T @ factors).double() * sample
-        for number, share in enumerate(modulation._SHARES):
+        for number, share in enumerate(modulation.SHARES):
             covariance = (1 + 1 / len(kept)) * ((1 - share) * torch.diag(rest) + share * own)
             normal = torch.distributions.MultivariateNormal(mean, covariance)
             expected[number] += float((normal.log_prob(plain[group].double()) + 3 * np.log(2 * np.pi)).sum())
