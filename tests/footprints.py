@@ -2,32 +2,18 @@
 
 from __future__ import annotations
 
-import functools
 import io
 import logging
-import multiprocessing
 import re
 import sys
 import warnings
 from collections.abc import Callable
-from multiprocessing.context import ForkServerContext
 from typing import Any
 
 import pytest
+from processes import forked
 
 on_linux = pytest.mark.skipif(sys.platform != "linux", reason="the peak is read from /proc")
-
-_MODULES = [
-    "footprints", "torch._dynamo", "distributed", "cf_xarray.units", "sdaxr.prior.training",
-    "sdaxr.inference.assimilate", "sdaxr.inference.continuation",
-]  # fmt: skip
-
-
-@functools.cache
-def _server() -> ForkServerContext:
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(_MODULES)
-    return context
 
 
 def check_footprint(compute: Callable[..., Any], *args: Any) -> None:
@@ -35,8 +21,8 @@ def check_footprint(compute: Callable[..., Any], *args: Any) -> None:
 
     Beside other tests, peaks are up to a quarter smaller; never larger.
     """
-    here, there = _server().Pipe(duplex=False)
-    process = _server().Process(target=_measure, args=(there, compute, args))
+    here, there = forked().Pipe(duplex=False)
+    process = forked().Process(target=_measure, args=(there, compute, args))
     process.start()
     there.close()
     before, after, told = here.recv()

@@ -10,7 +10,10 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import dask.config
+import distributed
 import pytest
+from processes import worker_processes
 
 from sdaxr.archives.workers import active_client, free_on_workers, map_units, send, worker_count
 from sdaxr.schema import ArchiveError, ClusterError
@@ -22,7 +25,6 @@ def reciprocal(index, numerator):
 
 @pytest.fixture
 def client():
-    distributed = pytest.importorskip("distributed")
     with (
         distributed.LocalCluster(
             n_workers=2, processes=False, protocol="tcp", host="127.0.0.1", dashboard_address=":0", memory_limit="64GiB"
@@ -60,7 +62,6 @@ def where(index):
 
 
 def test_units_that_need_a_resource_run_where_it_is():
-    distributed = pytest.importorskip("distributed")
     options = {"host": "127.0.0.1", "resources": {"GPU": 1}, "nthreads": 1, "dashboard": False}
     spec = {
         "with": {"cls": distributed.Worker, "options": options},
@@ -140,9 +141,7 @@ def kill_once(index, values, folder):
 
 
 def test_what_is_sent_outlives_the_worker_that_holds_it(tmp_path):
-    distributed = pytest.importorskip("distributed")
-    options = {"n_workers": 1, "threads_per_worker": 1, "dashboard_address": ":0"}
-    with distributed.LocalCluster(**options) as cluster, distributed.Client(cluster) as client:
+    with worker_processes(1) as cluster, distributed.Client(cluster) as client:
         values = send(client, list("abc"))
         distributed.wait(values)
         assert dict(map_units(kill_once, [0, 1, 2], values, tmp_path, progress=False)) == {0: "a", 1: "b", 2: "c"}
@@ -153,12 +152,9 @@ def kill_always(index):
 
 
 def test_units_whose_workers_die_are_done_again_as_long_as_others_get_done(tmp_path):
-    distributed = pytest.importorskip("distributed")
-    dask = pytest.importorskip("dask")
-    options = {"n_workers": 1, "threads_per_worker": 1, "dashboard_address": ":0"}
     with (
         dask.config.set({"distributed.scheduler.allowed-failures": 0}),  # Dask gives up at the first death.
-        distributed.LocalCluster(**options) as cluster,
+        worker_processes(1) as cluster,
         distributed.Client(cluster),
     ):
         found = dict(map_units(kill_once, [0, 1, 2], "abc", tmp_path, progress=False))
@@ -199,7 +195,6 @@ def test_workers_that_are_asked_for_are_counted():
 
 
 def test_a_cluster_that_adapts_grows_for_the_units():
-    distributed = pytest.importorskip("distributed")
     options = {"n_workers": 0, "processes": False, "host": "127.0.0.1", "protocol": "tcp", "dashboard_address": ":0"}
     with distributed.LocalCluster(threads_per_worker=1, **options) as cluster, distributed.Client(cluster) as client:
         assert worker_count(client) == 1

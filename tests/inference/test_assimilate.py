@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import json
-import shutil
 import warnings
-from importlib.resources import files
 from pathlib import Path
 
-import distributed
 import numpy as np
 import pytest
 import xarray as xr
@@ -174,27 +171,6 @@ def test_interrupted_runs_resume_to_the_identical_result(
     assert sorted(written + later) == list(range(6))
     for name in "ab":
         np.testing.assert_array_equal(resumed[name], whole[name])
-
-
-def test_members_are_drawn_by_worker_processes(tmp_path: Path) -> None:
-    chain = sdaxr.generate("lorenz63", tmp_path / "t.zarr", trajectories=1, steps=9, split=(0, 0, 1), progress=False)
-    seen = sdaxr.observe(chain.isel(trajectory=0).load(), op.select("a"), every=4, error=1.0)
-    shutil.copy(str(files("sdaxr.prior") / "shipped" / "lorenz63.safetensors"), tmp_path / "own.safetensors")
-    options = {"members": 5, "batch": 2, "seed": 3, "sampler": {"steps": 4, "corrections": 0}, "progress": False}
-    here = assimilate(seen, "lorenz63", **options)
-    with (
-        distributed.LocalCluster(
-            n_workers=2, threads_per_worker=1, host="127.0.0.1", dashboard_address=":0"
-        ) as cluster,
-        distributed.Client(cluster),
-    ):
-        there = assimilate(seen, tmp_path / "own.safetensors", **options)
-        stored = assimilate(seen, "lorenz63", store=tmp_path / "p.zarr", **options)
-        exact = seen.assign(a_error=(1e-5 * seen.a_error).assign_attrs(seen.a.attrs))
-        with pytest.raises(DivergenceError, match="diverged at noise level"):
-            assimilate(exact, "lorenz63", **(options | {"method": {"variance": 0.0}}))
-    assert_close(there, here)
-    assert_close(stored, here)
 
 
 @pytest.mark.parametrize(

@@ -2,18 +2,10 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import subprocess
-import sys
-import threading
-import time
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import distributed
 import numpy as np
 import pytest
 import xarray as xr
@@ -23,13 +15,12 @@ import sdaxr
 from sdaxr import operators as op
 from sdaxr.archives.archive import Archive
 from sdaxr.archives.progress import finish, progress
-from sdaxr.archives.stores import save
 from sdaxr.inference.assimilate import assimilate
 from sdaxr.inference.drawing import Drawn, draw_batch
 from sdaxr.observations.observe import observe
 from sdaxr.posterior.modes import Agreement
-from sdaxr.prior.files import Prior, open_prior
-from sdaxr.schema import ArchiveError, ClusterError, OptionError
+from sdaxr.prior.files import Prior
+from sdaxr.schema import ArchiveError, OptionError
 
 DISTANCE = op.select("a") >> op.function(lambda fields: {"a": (fields["a"] - 280).abs()})
 TIMES = CHAIN.truth(1).time
@@ -196,25 +187,6 @@ def test_a_run_that_was_killed_after_its_last_member_tells_how_many_are_effectiv
     np.testing.assert_array_equal(resumed.a, whole.a)
 
 
-def test_workers_draw_the_same(tmp_path: Path) -> None:
-    """The third component of Lorenz 1963 does not tell the sign of the others."""
-    chain = sdaxr.generate("lorenz63", tmp_path / "t.zarr", trajectories=1, steps=9, split=(0, 0, 1), progress=False)
-    seen = sdaxr.observe(chain.isel(trajectory=0).load(), op.select("c"), every=2, error=0.5, seed=1)
-    unaware = open_prior("lorenz63").with_symmetries().save(tmp_path / "lorenz63.safetensors")
-    options = {"members": 70, "batch": 32, "sampler": {"steps": 8, "corrections": 1}, "progress": False}
-    here = assimilate(seen, unaware, **options)
-    with (
-        distributed.LocalCluster(
-            n_workers=1, threads_per_worker=1, host="127.0.0.1", dashboard_address=":0"
-        ) as cluster,
-        distributed.Client(cluster),
-    ):
-        there = assimilate(seen, unaware, store=tmp_path / "p.zarr", **options)
-    assert here.attrs["mixing_sampler"] == "twisted"
-    assert {key: there.attrs[key] for key in here.attrs} == here.attrs
-    np.testing.assert_allclose(there.a, here.a, rtol=0, atol=1e-3)
-
-
 @pytest.fixture
 def seen(tmp_path: Path) -> xr.Dataset:
     chain = sdaxr.generate("lorenz63", tmp_path / "t.zarr", trajectories=1, steps=9, split=(0, 0, 1), progress=False)
@@ -222,82 +194,6 @@ def seen(tmp_path: Path) -> xr.Dataset:
 
 
 FEW: dict[str, Any] = {"batch": 2, "sampler": {"steps": 8, "corrections": 0}, "progress": False}
-
-
-def when(there: Callable[[], bool], act: Callable[[], Any]) -> None:
-    """Do something in a thread as soon as something is there."""
-
-    def wait() -> None:
-        while not there():
-            time.sleep(0.02)
-        act()
-
-    threading.Thread(target=wait, daemon=True).start()
-
-
-def test_a_worker_that_is_killed_takes_no_member_with_it(tmp_path: Path, seen: xr.Dataset) -> None:
-    store, options = tmp_path / "p.zarr", {"threads_per_worker": 1, "dashboard_address": ":0", "host": "127.0.0.1"}
-    here = assimilate(seen, "lorenz63", members=16, **FEW)
-    with distributed.LocalCluster(n_workers=2, **options) as cluster, distributed.Client(cluster):
-        first = cluster.workers[0]
-        when(lambda: any(tmp_path.glob("p.zarr.partial/status/c/*")), lambda: os.kill(first.pid, signal.SIGKILL))
-        there = assimilate(seen, "lorenz63", members=16, store=store, **FEW)
-    np.testing.assert_array_equal(there.a, here.a)
-
-
-def test_a_scheduler_that_is_lost_leaves_an_archive_that_resumes(tmp_path: Path, seen: xr.Dataset) -> None:
-    store, where = tmp_path / "p.zarr", str(tmp_path / "scheduler.json")
-    command = [sys.executable, "-m", "distributed.cli.dask_{}", "--scheduler-file", where, "--no-dashboard"]
-    extra = {"scheduler": ["--port", "0", "--host", "127.0.0.1"], "worker": ["--nthreads", "1", "--no-nanny"]}
-    begun = {
-        name: subprocess.Popen([part.format(name) for part in command] + extra[name], stderr=subprocess.DEVNULL)
-        for name in ("scheduler", "worker")
-    }
-    try:
-        with distributed.Client(scheduler_file=where) as client:
-            client.wait_for_workers(1)
-            when(lambda: any(tmp_path.glob("p.zarr.partial/status/c/*")), begun["scheduler"].kill)
-            with pytest.raises(ClusterError, match="^the Dask cluster is gone: .*run the same job again$"):
-                assimilate(seen, "lorenz63", members=64, store=store, **FEW)
-    finally:
-        for process in begun.values():
-            process.kill()
-            process.wait()
-    there = sdaxr.open_archive(store, allow_incomplete=True).sizes["member"]
-    resumed = assimilate(seen, "lorenz63", members=64, store=store, **FEW)
-    assert 0 < there < 64
-    np.testing.assert_array_equal(resumed.a, assimilate(seen, "lorenz63", members=64, **FEW).a)
-
-
-ON_S3 = """
-import distributed, sys, xarray, sdaxr
-from object_stores import BUCKET, S3Server
-
-if __name__ == "__main__":
-    seen = xarray.load_dataset(sys.argv[1])
-    with S3Server().running() as server:
-        # Neither is closed, as in a script that simply ends.
-        cluster = distributed.LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=":0")
-        client = distributed.Client(cluster)
-        options = server.options | {"config_kwargs": {"retries": {"max_attempts": 5}}}
-        found = sdaxr.assimilate(
-            seen, "lorenz63", members=4, batch=2, sampler={"steps": 8, "corrections": 0}, progress=False,
-            store=f"s3://{BUCKET}/p.zarr", storage_options=options,
-        )
-        found.load().to_netcdf(sys.argv[2])
-"""
-
-
-def test_workers_write_to_s3_and_the_process_ends(tmp_path: Path, seen: xr.Dataset) -> None:
-    pytest.importorskip("moto")
-    pytest.importorskip("s3fs")
-    (tmp_path / "script.py").write_text(ON_S3)
-    save(seen, tmp_path / "seen.nc")
-    paths = os.pathsep.join([str(Path(__file__).parents[1]), *filter(None, sys.path)])
-    command = [sys.executable, str(tmp_path / "script.py"), str(tmp_path / "seen.nc"), str(tmp_path / "found.nc")]
-    subprocess.run(command, check=True, timeout=300, env=os.environ | {"PYTHONPATH": paths}, cwd=tmp_path)
-    here = assimilate(seen, "lorenz63", members=4, **FEW)
-    np.testing.assert_array_equal(xr.load_dataset(tmp_path / "found.nc").a, here.a)
 
 
 @pytest.mark.parametrize("ending", ["zarr", "nc"])

@@ -6,12 +6,14 @@ import os
 import stat
 import subprocess
 import sys
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import distributed
 import numpy as np
 import pytest
 import xarray as xr
+from processes import command, forked
 from recipe_modules import RECIPES, recipe_modules
 
 import sdaxr
@@ -46,20 +48,33 @@ def path(tmp_path: Path) -> str:
 def test_an_array_of_jobs_fills_one_archive(tmp_path: Path, observations: xr.Dataset, path: str) -> None:
     """Of three jobs two run at once, and the first one of all comes last."""
     store = tmp_path / "posterior.zarr"
+    # In the place of the command, which is forked: threads and arguments that it is given.
+    executable(tmp_path / "bin" / "sdaxr", '#!/bin/bash\nprintf "%s\\n" "$OMP_NUM_THREADS" "$@"\n')
 
-    def submit(number: int) -> subprocess.Popen[str]:
-        command = ["bash", str(RECIPES / "clusters" / "job_array.sh"), "8", str(tmp_path / "observations.nc")]
+    def submit(number: int) -> BaseProcess:
+        call = ["bash", str(RECIPES / "clusters" / "job_array.sh"), "8", str(tmp_path / "observations.nc")]
         job = {"SLURM_ARRAY_JOB_ID": "7", "SLURM_ARRAY_TASK_ID": str(number + 1), "SLURM_ARRAY_TASK_MIN": "1"}
-        environment = os.environ | job | {"SLURM_ARRAY_TASK_COUNT": "3", "PATH": path}
+        job |= {"SLURM_ARRAY_TASK_COUNT": "3", "SLURM_CPUS_PER_TASK": "1"}
         options = ["--prior", "lorenz63", "--store", str(store), *FEW]
-        return subprocess.Popen([*command, *options], env=environment, stderr=subprocess.PIPE, text=True)
+        said = subprocess.run(
+            [*call, *options], env=os.environ | job | {"PATH": path}, check=True, capture_output=True, text=True
+        )
+        threads, *words = said.stdout.splitlines()
+        assert threads == "1" and said.stderr == ""
+        process = forked().Process(target=command, args=(words, job, tmp_path / f"{number}.log"))
+        process.start()
+        return process
 
-    for process in [submit(2), submit(1)]:
-        assert process.communicate()[1] == "" and process.returncode == 0
+    def ended(*jobs: BaseProcess) -> None:
+        for job in jobs:
+            job.join()
+            assert job.exitcode == 0
+        assert all(log.read_text() == "" for log in tmp_path.glob("*.log"))
+
+    ended(submit(2), submit(1))
     assert progress(store).pending == [0, 1]
     assert sorted((w.job, w.first, w.stop) for w in progress(store).writers) == [("7_2", 2, 5), ("7_3", 5, 8)]
-    last = submit(0)
-    assert last.communicate()[1] == "" and last.returncode == 0
+    ended(submit(0))
     found = sdaxr.open_archive(store)
     sampler = {"steps": 8, "corrections": 0}
     whole = sdaxr.assimilate(observations, "lorenz63", members=8, batch=2, seed=1, sampler=sampler, progress=False)

@@ -9,9 +9,11 @@ import sys
 from dataclasses import dataclass
 from typing import ClassVar
 
+import distributed
 import numpy as np
 import pytest
 import xarray as xr
+from processes import worker_processes
 
 from sdaxr.archives.archive import Archive
 from sdaxr.archives.format import COMPLETE
@@ -139,15 +141,9 @@ def test_batches_hold_every_trajectory_once(batch, tmp_path):
 
 
 def test_worker_processes_give_the_same_numbers_and_may_die(tmp_path):
-    distributed = pytest.importorskip("distributed")
     here = generate("lorenz96", tmp_path / "here.zarr", **SMALL)
     brittle = Brittle(marker=str(tmp_path / "died"))
-    with (
-        distributed.LocalCluster(
-            n_workers=2, threads_per_worker=1, host="127.0.0.1", dashboard_address=":0"
-        ) as cluster,
-        distributed.Client(cluster),
-    ):
+    with worker_processes(2) as cluster, distributed.Client(cluster):
         there = generate("lorenz96", tmp_path / "there.zarr", **SMALL)
         xr.testing.assert_identical(there.load(), here.load())
         survived = generate(brittle, tmp_path / "brittle.zarr", trajectories=4, steps=2, progress=False)
