@@ -24,7 +24,7 @@ from sdaxr.schema import SdaxrError
 Call = Callable[[], Any]
 _MOST = 100e6
 QUIET: dict[str, Any] = {"progress": False}
-DRAWN: dict[str, Any] = {"members": 2, "sampler": {"steps": 2, "attempts": 1}, **QUIET}
+DRAWN: dict[str, Any] = {"members": 2, "sampler": {"steps": 2, "attempts": 1, "mixing": False}, **QUIET}
 
 
 @functools.cache

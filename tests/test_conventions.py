@@ -26,7 +26,7 @@ CheckSuite.load_all_available_checkers()
 output = {"output_filename": "report.json", "output_format": "json_new"}
 ComplianceChecker.run_checker(sys.argv[1:], ["cf:1.11"], 0, "normal", **output)
 """
-DRAWN: dict[str, Any] = {"sampler": {"steps": 2, "attempts": 1}, "progress": False}
+DRAWN: dict[str, Any] = {"sampler": {"steps": 2, "attempts": 1, "mixing": False}, "progress": False}
 
 
 def weather() -> xr.Dataset:

@@ -260,7 +260,7 @@ def test_windows_that_no_observations_have(ends: list[float]) -> None:
         values, {"time": ("time", [0.0], {"units": "1"})}, {"operator": '{"op": "select", "names": ["a"]}'}
     )
     data = data.assign_coords(window=("bound", np.array(ends, float), {"units": "1"}))
-    how: dict[str, Any] = {"members": 1, "sampler": {"steps": 2}, "progress": False}
+    how: dict[str, Any] = {"members": 1, "sampler": {"steps": 2, "mixing": False}, "progress": False}
     refused(lambda: sdaxr.assimilate(data, "lorenz63", **how))
 
 

@@ -51,7 +51,7 @@ SMALLER: dict[str, Callable[[re.Match[str]], str]] = {
     r"members=(\d+)": lambda found: f"members={min(2, int(found[1]))}",
     r"steps=\d+(,\s+optimisation=)": lambda found: f"steps=20{found[1]}",
     r"(\.assimilate\([^()]*)(members=)": lambda found: (
-        f"{found[1]}sampler={{'steps': 4, 'corrections': 0}}, {found[2]}"
+        f"{found[1]}sampler={{'steps': 4, 'corrections': 0, 'mixing': False}}, {found[2]}"
     ),
     r"spin_up=[\d.]+": lambda found: "spin_up=0.1",
     r"(forecast\(\"quasigeostrophic\", steps=)\d+": lambda found: f"{found[1]}9",
@@ -68,7 +68,7 @@ def smaller(source: str) -> str:
 def test_cells_are_made_smaller():
     assert smaller("a(members=12, steps=200,\n  optimisation={})") == "a(members=2, steps=20,\n  optimisation={})"
     assert smaller("plot(members=1, steps=9)") == "plot(members=1, steps=9)"
-    drawn = "o.sda.assimilate(prior, members=2, sampler={'steps': 4, 'corrections': 0})"
+    drawn = "o.sda.assimilate(prior, members=2, sampler={'steps': 4, 'corrections': 0, 'mixing': False})"
     assert smaller("o.sda.assimilate(prior, members=2)") == drawn
 
 

@@ -164,7 +164,7 @@ def test_a_prior_of_patches_is_put_on_the_domain_of_a_file(tmp_path) -> None:
     observations = sdaxr.observe(large, sdaxr.operators.subsample(4), error=0.1, seed=0)
     save(observations, tmp_path / "o.nc")
     files = {"observations": str(tmp_path / "o.nc"), "prior": str(tmp_path / "p.safetensors")}
-    how = {"members": 2, "sampler": {"steps": 2}, "progress": False}
+    how = {"members": 2, "sampler": {"steps": 2, "mixing": False}, "progress": False}
     domain = str(tmp_path / "grid.nc")
     found = steps.assimilate(**files, store=str(tmp_path / "a.zarr"), domain=domain, **how)
     expected = sdaxr.assimilate(observations, prior.on(large), **how)

@@ -29,7 +29,8 @@ from sdaxr.inference.assimilate import assimilate
 from sdaxr.prior.files import open_prior
 from sdaxr.schema import ClusterError, DivergenceError
 
-FEW: dict[str, Any] = {"batch": 2, "sampler": {"steps": 8, "corrections": 0}, "progress": False}
+SAMPLER: dict[str, Any] = {"steps": 8, "corrections": 0, "mixing": False}
+FEW: dict[str, Any] = {"batch": 2, "sampler": SAMPLER, "progress": False}
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +61,7 @@ def test_members_are_drawn_by_worker_processes(
     cluster: distributed.LocalCluster, seen: xr.Dataset, tmp_path: Path
 ) -> None:
     shutil.copy(str(files("sdaxr.prior") / "shipped" / "lorenz63.safetensors"), tmp_path / "own.safetensors")
-    options = {"members": 5, "batch": 2, "seed": 3, "sampler": {"steps": 4, "corrections": 0}, "progress": False}
+    options = {"members": 5, "batch": 2, "seed": 3, "sampler": SAMPLER, "progress": False}
     here = assimilate(seen, "lorenz63", **options)
     with distributed.Client(cluster):
         there = assimilate(seen, tmp_path / "own.safetensors", **options)
@@ -140,7 +141,7 @@ if __name__ == "__main__":
     cluster = distributed.LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=":0")
     client = distributed.Client(cluster)
     found = sdaxr.assimilate(
-        seen, "lorenz63", members=4, batch=2, sampler={"steps": 8, "corrections": 0}, progress=False,
+        seen, "lorenz63", members=4, batch=2, sampler={"steps": 8, "corrections": 0, "mixing": False}, progress=False,
         store=store, storage_options=options,
     )
 """

@@ -210,7 +210,7 @@ def test_options_of_a_system_and_a_system_as_an_object() -> None:
 def test_members_run_on_the_workers_of_a_client() -> None:
     distributed = pytest.importorskip("distributed")
     prior = {"prior": "lorenz63", "error": 1.0, "every": 8, "steps": 32, "truths": 2, "members": 4, "progress": False}
-    prior |= {"sampler": {"steps": 4, "corrections": 0, "attempts": 1}, "batch": 2}
+    prior |= {"sampler": {"steps": 4, "corrections": 0, "attempts": 1, "mixing": False}, "batch": 2}
     expected = sdaxr.calibrate("lorenz63", op.select("a"), **prior)
     options = {"n_workers": 2, "processes": False, "protocol": "tcp", "host": "127.0.0.1", "dashboard_address": ":0"}
     with distributed.LocalCluster(**options) as cluster, distributed.Client(cluster):
