@@ -55,7 +55,7 @@ def workflow(folder: Path) -> list[np.ndarray]:
         truth, folder / "p.safetensors", window=5, steps=2, network=network, optimisation={"batch": 4}, progress=False
     )
     observations = sdaxr.observe(truth.isel(time=slice(6)), op.identity(), every=2, error=0.1)
-    drawn: dict[str, Any] = {"sampler": {"steps": 4, "attempts": 1, "mixing": False}, "progress": False}
+    drawn: dict[str, Any] = {"sampler": {"steps": 4, "attempts": 1}, "progress": False}
     posterior = sdaxr.assimilate(observations, folder / "p.safetensors", members=2, **drawn)
     ahead = sdaxr.forecast(posterior, prior, steps=2, **drawn)
     clean = sdaxr.denoise(truth.isel(time=slice(6)), prior, error=0.1, steps=4, progress=False)
