@@ -30,7 +30,7 @@ from sdaxr.prior.constants import unlearnt
 from sdaxr.prior.eofs import Eofs
 from sdaxr.prior.hardware import choose_precision
 from sdaxr.prior.header import checksum
-from sdaxr.prior.held_out import HeldOut
+from sdaxr.prior.held_out import HeldOut, known_of
 from sdaxr.prior.modes import Modes
 from sdaxr.prior.packing import packed, unpacked
 from sdaxr.prior.patches import Patches
@@ -140,7 +140,7 @@ class Prior:
         return found if self.patches is None else None
 
     def held_out(self, device: torch.device) -> HeldOut:
-        """The reference windows after denoising, on the whole domain; computed once for each device."""
+        """The reference windows after denoising, on the whole domain; once a device, also if a file is opened again."""
         known: dict[str, HeldOut] = self.__dict__.setdefault("_held_out", {})
         if str(device) not in known:
             found = self.held_out_windows(device)
@@ -373,7 +373,7 @@ def open_prior(prior: str | Location | Prior, *, storage_options: Mapping[str, A
         ) from error
     _check_format(path, metadata.get("sdaxr"))
     # A file without a checksum is taken as it is.
-    if metadata.get(_CHECKSUM) not in (None, checksum(tensors)):
+    if metadata.get(_CHECKSUM) not in (None, digest := checksum(tensors)):
         raise PriorError(
             f"'{path}' has weights that are not those which were saved, by their checksum: it is damaged or has been "
             "altered; copy the file again, or train anew with sdaxr.train"
@@ -382,6 +382,7 @@ def open_prior(prior: str | Location | Prior, *, storage_options: Mapping[str, A
         about = json.loads(metadata["about"])
         found = Prior(*unpacked(tensors, about), about)
         _ = found.augmentation, found.symmetries  # read, so that what cannot be read is known here
+        found.__dict__["_held_out"] = known_of(digest, metadata["about"])
         return found
     except _ALTERED as error:
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:_LONGEST]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -65,3 +66,9 @@ class HeldOut:
         """The same with ``function`` of all windows (sample, time, channel, *space), those of each level in turn."""
         denoised = torch.stack([function(windows) for windows in self.denoised])
         return HeldOut(function(self.states), self.levels, denoised, function(self.noise))
+
+
+@lru_cache(maxsize=1)  # What is denoised is 14 times as large as the windows.
+def known_of(*_content: str) -> dict[str, HeldOut]:
+    """Windows after denoising, by device, which all priors share that are opened of files of the same content."""
+    return {}

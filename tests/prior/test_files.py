@@ -274,3 +274,18 @@ def weights_of(prior: Prior) -> list[torch.Tensor]:
 def test_impossible_parameters_are_refused(names: tuple[str, ...], expected: str) -> None:
     with pytest.raises(OptionError, match=expected):
         OffsetSeries(5, 3).prior().with_parameters(*names)
+
+
+
+def test_held_out_windows_are_denoised_once_for_what_is_opened_again(prior: Prior, tmp_path: Path) -> None:
+    """And anew where tensors or header are others, and for a prior that is derived from one."""
+    cpu = torch.device("cpu")
+    first, again = (open_prior(prior.save(tmp_path / f"{name}.safetensors")) for name in ("one", "two"))
+    assert again.held_out(cpu) is first.held_out(cpu)
+    doubled = replace(first, reference=(2 * first.reference[0], first.reference[1]))
+    torch.testing.assert_close(doubled.held_out(cpu).states, 2 * first.held_out(cpu).states)
+    header = prior.metadata | {"optimisation": {"levels": [0.1, 50.0]}}
+    for other in (doubled, replace(prior, metadata=header)):
+        opened = open_prior(other.save(tmp_path / "other.safetensors")).held_out(cpu)
+        torch.testing.assert_close(opened.states, other.held_out(cpu).states)
+        assert opened.levels[0] == pytest.approx(other.metadata["optimisation"]["levels"][0])
