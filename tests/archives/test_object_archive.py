@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 import pickle
 import uuid
 
@@ -12,6 +11,7 @@ import pytest
 import xarray as xr
 from click.testing import CliRunner
 from object_stores import BUCKET, FORBIDDEN, LOST, REPORTED, SLOW, UNAVAILABLE, failing
+from processes import forked
 from toy_archive import CONFIG, filled, template, tree, values
 from zarr.storage import MemoryStore
 
@@ -270,8 +270,7 @@ def write_some(url, options, indices):
 def test_processes_fill_one_archive_together(server, tmp_path):
     server.fault = lambda method, path: None
     url = f"s3://{BUCKET}/{uuid.uuid4().hex}.zarr"
-    context = multiprocessing.get_context("spawn")
-    workers = [context.Process(target=write_some, args=(url, server.options, part)) for part in ([0, 1], [2, 3])]
+    workers = [forked().Process(target=write_some, args=(url, server.options, part)) for part in ([0, 1], [2, 3])]
     for worker in workers:
         worker.start()
     for worker in workers:

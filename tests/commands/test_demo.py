@@ -15,7 +15,7 @@ from PIL import Image
 import sdaxr
 from sdaxr.commands import cli
 
-STATES, MEMBERS = 9, 2
+STATES, MEMBERS = 5, 2
 POSTERIOR, INTERPOLATED, CLIMATOLOGY = "posterior (sdaxr)", "interpolated observations", "climatology"
 
 
@@ -73,7 +73,7 @@ def test_archives_hold_what_was_asked_for(demo: Demo) -> None:
     np.testing.assert_allclose(posterior.time, demo.truth.time)
     assert all(bool(np.isfinite(posterior[name]).all()) for name in "uv")
     with xr.open_dataset(demo.folder / "observations.nc") as observations:
-        assert dict(observations.sizes) == {"time": 3, "y": 8, "x": 8, "bound": 2}
+        assert dict(observations.sizes) == {"time": 2, "y": 8, "x": 8, "bound": 2}
         means = demo.truth.coarsen(y=8, x=8).mean().sel(time=observations.time, method="nearest")
         for name in "uv":
             innovation = observations[name].values - means[name].values
@@ -104,7 +104,7 @@ def test_the_table_is_said_and_where_everything_is(demo: Demo) -> None:
     [
         (("--states", "0"), "found steps=0, expected a whole number of at least 1"),
         (("--states", "few"), "'few' is not a valid integer"),
-        (("--states", "5"), "steps: 9 -> 5"),
+        (("--states", "9"), "steps: 5 -> 9"),
     ],
 )
 def test_impossible_settings_are_one_line(demo: Demo, flags: tuple[str, ...], message: str) -> None:

@@ -173,7 +173,9 @@ def test_a_prior_of_patches_is_put_on_the_domain_of_a_file(tmp_path) -> None:
     assert cycled.sizes["y"] == 24 and cycled.sizes["time"] == 2
     report = steps.report(**files, domain=domain)
     assert report.attrs["observations_used"] == observations.a.size
-    ahead = steps.forecast(str(tmp_path / "a.zarr"), files["prior"], str(tmp_path / "f.zarr"), domain=domain, steps=1)
+    ahead = steps.forecast(
+        str(tmp_path / "a.zarr"), files["prior"], str(tmp_path / "f.zarr"), domain=domain, steps=1, sampler={"steps": 2}
+    )
     assert ahead.sizes["y"] == 24
     fields = steps.denoise(domain, files["prior"], str(tmp_path / "d.nc"), domain=domain, error=0.3, steps=2)
     assert fields.sizes["y"] == 24

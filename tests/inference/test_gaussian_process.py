@@ -132,9 +132,9 @@ def test_soad_without_its_corrector_samples_it(prior: Prior, truth: xr.Dataset) 
 
 @pytest.mark.parametrize("sampler", SAMPLERS.names())
 def test_every_sampler_samples_it(prior: Prior, observations: xr.Dataset, truth: xr.Dataset, sampler: str) -> None:
+    how = {"name": sampler, "steps": 96, "corrections": 0} | ({"candidates": 4} if sampler == "twisted" else {})
     posterior = sdaxr.assimilate(
-        observations, prior, times=truth.time, members=300, sampler={"name": sampler, "steps": 96, "corrections": 0},
-        progress=False,
+        observations, prior, times=truth.time, members=300, sampler=how, progress=False
     )  # fmt: skip
     adapted = _posed(prior, observations, truth, "sda").adapted
     check(prior, posterior, *closed_form(adapted, observations, truth), slack=1.5)

@@ -83,11 +83,11 @@ def test_forecasts_and_denoised_fields_are_on_the_domain(prior: Any) -> None:
     truth, _ = truth_and_observations()
     noisy = truth + 0.5 * np.random.default_rng(0).normal(size=truth.a.shape).astype(np.float32)
     noisy["a"].attrs = truth.a.attrs
-    found = sdaxr.denoise(noisy, prior.on(truth), error=0.5, members=8, progress=False).mean("member")
+    found = sdaxr.denoise(noisy, prior.on(truth), error=0.5, members=4, steps=8, progress=False).mean("member")
     assert found.a.sizes["y"] == 40
     after, before = (float(((a - truth.a) ** 2).mean()) for a in (found.a, noisy.a))
     assert after < before
-    ahead = sdaxr.forecast(truth, prior.on(truth), steps=1, seed=0, progress=False)
+    ahead = sdaxr.forecast(truth, prior.on(truth), steps=1, seed=0, sampler={"steps": 4}, progress=False)
     assert ahead.a.sizes["x"] == 40 and bool(np.isfinite(ahead.a).all())
 
 

@@ -276,7 +276,6 @@ def test_impossible_parameters_are_refused(names: tuple[str, ...], expected: str
         OffsetSeries(5, 3).prior().with_parameters(*names)
 
 
-
 def test_held_out_windows_are_denoised_once_for_what_is_opened_again(prior: Prior, tmp_path: Path) -> None:
     """And anew where tensors or header are others, and for a prior that is derived from one."""
     cpu = torch.device("cpu")

@@ -39,7 +39,7 @@ def data(recipe) -> xr.Dataset:
 
 @pytest.fixture(scope="module")
 def prior(recipe, data, tmp_path_factory):
-    small = {"network": {"patch": 4, "widths": (16, 32), "blocks": 1}, "window": 4, "steps": 20}
+    small = {"network": {"patch": 4, "widths": (16, 32), "blocks": 1}, "window": 4, "steps": 3}
     path = tmp_path_factory.mktemp("era5") / "prior.safetensors"
     return sdaxr.train(recipe.training_data(data), path, progress=False, **{**recipe.TRAINING, **small})
 

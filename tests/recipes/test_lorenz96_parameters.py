@@ -56,8 +56,8 @@ def test_an_ensemble_and_a_prior_estimate_the_forcing(recipe, tmp_path: Path) ->
     method, members = recipe.ENSEMBLES[1]
     rows = [
         recipe.estimate(case, method, members, None, system, None, None),
-        recipe.estimate(case, "sda", 3, prior, system, None, 4),
-        recipe.estimate(case, "sda", 3, prior, system, 4, 4),
+        recipe.estimate(case, "sda", 2, prior, system, None, 2),
+        recipe.estimate(case, "sda", 2, prior, system, 4, 2),
     ]
     assert all(np.isfinite(list(row.values())).all() for row in rows)
     # The model and all sites tell of the forcing within eight states.

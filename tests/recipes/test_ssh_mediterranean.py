@@ -120,7 +120,7 @@ def test_a_file_without_a_sea_level_is_refused(challenge) -> None:
 
 @needs_data
 def test_maps_of_a_small_sea_beat_the_mean(recipe, modules, tmp_path: Path) -> None:
-    data = recipe.load(4).sel(longitude=slice(10, 25))
+    data = recipe.load(6).sel(longitude=slice(10, 25))
     truth = data.isel(time=slice(71, 81))
     observations = modules["tracks"].altimetry(truth, averaged=8)
     again = modules["tracks"].altimetry(truth.isel(time=slice(3, None)), averaged=8)
