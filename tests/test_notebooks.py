@@ -46,14 +46,17 @@ def directories(notebook: Any) -> list[str]:
     return [match.group() for text in texts(notebook) for match in PATHS.finditer(text)]
 
 
+SAMPLER = {"steps": 16, "corrections": 1, "mixing": False}
 # What the stored outputs show with more of it: members, and steps of a training, a sampler, and a spin-up.
 SMALLER: dict[str, Callable[[re.Match[str]], str]] = {
     r"members=(\d+)": lambda found: f"members={min(2, int(found[1]))}",
     r"steps=\d+(,\s+optimisation=)": lambda found: f"steps=20{found[1]}",
-    r"(\.assimilate\([^()]*)(members=)": lambda found: (
-        f"{found[1]}sampler={{'steps': 4, 'corrections': 0, 'mixing': False}}, {found[2]}"
+    r"(\.assimilate\([^()]*|\.forecast\(\s*prior)": lambda found: f"{found[1]}, sampler={SAMPLER}",
+    r"generate\(\s+\"kolmogorov\", ([^=]*)trajectories": lambda found: (
+        f'generate("kolmogorov", {found[1]}resolution=128, coarsen=2, spin_up=16, trajectories'
     ),
-    r"spin_up=[\d.]+": lambda found: "spin_up=0.1",
+    r"forecast\(\"kolmogorov\"": lambda found: f"{found[0]}, resolution=128, coarsen=2",
+    r"spin_up=3\.0": lambda found: "spin_up=0.1",
     r"(forecast\(\"quasigeostrophic\", steps=)\d+": lambda found: f"{found[1]}9",
 }
 
@@ -68,7 +71,7 @@ def smaller(source: str) -> str:
 def test_cells_are_made_smaller():
     assert smaller("a(members=12, steps=200,\n  optimisation={})") == "a(members=2, steps=20,\n  optimisation={})"
     assert smaller("plot(members=1, steps=9)") == "plot(members=1, steps=9)"
-    drawn = "o.sda.assimilate(prior, members=2, sampler={'steps': 4, 'corrections': 0, 'mixing': False})"
+    drawn = "o.sda.assimilate(prior, members=2, sampler={'steps': 16, 'corrections': 1, 'mixing': False})"
     assert smaller("o.sda.assimilate(prior, members=2)") == drawn
 
 

@@ -32,6 +32,8 @@ from sdaxr.prior.modes import cosines
 LEAST = 12
 # A pattern of unit length is spanned by modes that leave no more of it.
 _SPANNED = 1e-3
+# Shares of a cosine in the variance of another one that are rounding.
+_ROUNDING = 1e-28
 
 
 class Eofs(nn.Module):
@@ -210,8 +212,9 @@ def spectrum(variances: Tensor, length: int, usual: Tensor | None = None) -> Ten
     known, whole = len(variances), cosines(len(variances)).to(variances.device)
     if length <= known:
         basis, starts = cosines(length).to(variances.device), range(known - length + 1)
-        shares = torch.stack([(basis @ whole[:, first : first + length].T).square() for first in starts])
-        return (shares.mean(0) @ variances.double()).float()
+        shares = torch.stack([(basis @ whole[:, first : first + length].T).square() for first in starts]).mean(0)
+        # Where cosines are orthogonal, rounding would give variances whose products are subnormal, and slow.
+        return (shares.where(shares > _ROUNDING, 0.0) @ variances.double()).float()
     place = torch.arange(length, dtype=torch.float64, device=variances.device) * (known / length)
     lower = place.long().clamp_max(known - 1)
     upper, share = (lower + 1).clamp_max(known - 1), (place - lower)[:, None]

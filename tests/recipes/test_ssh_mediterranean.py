@@ -120,14 +120,14 @@ def test_a_file_without_a_sea_level_is_refused(challenge) -> None:
 
 @needs_data
 def test_maps_of_a_small_sea_beat_the_mean(recipe, modules, tmp_path: Path) -> None:
-    data = recipe.load(6).sel(longitude=slice(10, 25))
+    data = recipe.load(4).sel(longitude=slice(13, 22))
     truth = data.isel(time=slice(71, 81))
     observations = modules["tracks"].altimetry(truth, averaged=8)
     again = modules["tracks"].altimetry(truth.isel(time=slice(3, None)), averaged=8)
     last = observations.isel(obs=slice(-again.sizes["obs"], None))
     np.testing.assert_array_equal(last.adt, again.adt)
     assert observations.adt_error.attrs["bias"] == 0.02
-    methods = recipe.methods(data, tmp_path, 8, minutes=0)
+    methods = recipe.methods(data, tmp_path, 4, minutes=0)
     maps = {n: methods[n](truth, observations) for n in ("climatology", "interpolation", "oi")}
     rows = {n: recipe.score(estimate, truth)[0] for n, estimate in maps.items()}
     assert recipe.histogram(maps["oi"], truth).sum() == pytest.approx(1)
