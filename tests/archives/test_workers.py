@@ -173,9 +173,9 @@ from sdaxr.schema import ClusterError
 how = {"processes": False, "host": "127.0.0.1", "protocol": "tcp", "dashboard_address": ":0"}
 cluster = distributed.LocalCluster(n_workers=1, **how)
 client = distributed.Client(cluster.scheduler_address)
-threading.Timer(1.0, cluster.close).start()
+threading.Timer(0.5, cluster.close).start()
 with pytest.raises(ClusterError, match="^the Dask cluster is gone: .*run the same job again$"):
-    list(map_units(lambda index: time.sleep(60), range(4), progress=False))
+    list(map_units(lambda index: time.sleep(8), range(4), progress=False))
 with pytest.raises(ClusterError):
     send(client, 1)
     active_client()

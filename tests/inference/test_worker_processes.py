@@ -30,7 +30,8 @@ from sdaxr.prior.files import open_prior
 from sdaxr.schema import ClusterError, DivergenceError
 
 SAMPLER: dict[str, Any] = {"steps": 8, "corrections": 0, "mixing": False}
-FEW: dict[str, Any] = {"batch": 2, "sampler": SAMPLER, "progress": False}
+# With a variance that is given, no process has to measure one.
+FEW: dict[str, Any] = {"batch": 2, "sampler": SAMPLER, "method": {"variance": 0.1}, "progress": False}
 
 
 @pytest.fixture(scope="module")
@@ -141,8 +142,7 @@ if __name__ == "__main__":
     cluster = distributed.LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=":0")
     client = distributed.Client(cluster)
     found = sdaxr.assimilate(
-        seen, "lorenz63", members=4, batch=2, sampler={"steps": 8, "corrections": 0, "mixing": False}, progress=False,
-        store=store, storage_options=options,
+        seen, "lorenz63", members=4, store=store, storage_options=options, **json.loads(sys.argv[4])
     )
 """
 
@@ -151,7 +151,14 @@ def test_workers_write_to_s3_and_the_process_ends(tmp_path: Path, seen: xr.Datas
     (tmp_path / "script.py").write_text(ON_S3)
     save(seen, tmp_path / "seen.nc")
     store, options = f"s3://{BUCKET}/p.zarr", server.options | {"config_kwargs": {"retries": {"max_attempts": 5}}}
-    command = [sys.executable, str(tmp_path / "script.py"), str(tmp_path / "seen.nc"), store, json.dumps(options)]
+    command = [
+        sys.executable,
+        str(tmp_path / "script.py"),
+        str(tmp_path / "seen.nc"),
+        store,
+        json.dumps(options),
+        json.dumps(FEW),
+    ]
     paths = os.pathsep.join(filter(None, sys.path))
     subprocess.run(command, check=True, timeout=300, env=os.environ | {"PYTHONPATH": paths}, cwd=tmp_path)
     there = sdaxr.open_archive(store, storage_options=options)

@@ -23,7 +23,11 @@ from sdaxr.archives.progress import progress
 from sdaxr.archives.stores import save
 
 SAMPLER = {"steps": 8, "corrections": 0, "mixing": False}
-FEW = [f"--sampler-option={key}={json.dumps(value)}" for key, value in SAMPLER.items()] + ["--batch=2", "--seed=1"]
+FEW = [f"--sampler-option={key}={json.dumps(value)}" for key, value in SAMPLER.items()] + [
+    "--method-option=variance=0.1",
+    "--batch=2",
+    "--seed=1",
+]
 
 
 @pytest.fixture
@@ -78,7 +82,9 @@ def test_an_array_of_jobs_fills_one_archive(tmp_path: Path, observations: xr.Dat
     assert sorted((w.job, w.first, w.stop) for w in progress(store).writers) == [("7_2", 2, 5), ("7_3", 5, 8)]
     ended(submit(0))
     found = sdaxr.open_archive(store)
-    whole = sdaxr.assimilate(observations, "lorenz63", members=8, batch=2, seed=1, sampler=SAMPLER, progress=False)
+    whole = sdaxr.assimilate(
+        observations, "lorenz63", members=8, batch=2, seed=1, sampler=SAMPLER, method={"variance": 0.1}, progress=False
+    )
     # A batch in two jobs is smaller, which changes rounding.
     np.testing.assert_allclose(found.a, whole.a, rtol=0, atol=1e-3)
 
@@ -111,7 +117,7 @@ def test_dask_workers_are_jobs(
         script = cluster.job_script()
         cluster.adapt(minimum=0, maximum_jobs=1, interval="200ms")
         found = sdaxr.assimilate(
-            observations, "lorenz63", members=4, batch=2, seed=1, sampler=SAMPLER,
+            observations, "lorenz63", members=4, batch=2, seed=1, sampler=SAMPLER, method={"variance": 0.1},
             store=tmp_path / "posterior.zarr", progress=False, device="cpu",
         )  # fmt: skip
     lines = ("#SBATCH -p short", "#SBATCH --cpus-per-task=4", "#SBATCH --gpus=1", "export OMP_NUM_THREADS=4")
