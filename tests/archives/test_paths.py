@@ -56,7 +56,9 @@ WINDS = xr.Dataset({"a": ("time", np.arange(40.0), {"units": "1"})}, {"time": 0.
 OBSERVED = sdaxr.observe(
     WINDS.assign(b=WINDS.a, c=WINDS.a), sdaxr.operators.identity(), every=8, error=1.0
 ).assign_attrs(sdaxr_kind="observations")
-TINY: dict[str, Any] = {"members": 2, "sampler": {"steps": 2, "mixing": False}, "progress": False}
+TINY: dict[str, Any] = {
+    "members": 2, "sampler": {"steps": 2, "mixing": False}, "method": {"variance": 0.1}, "progress": False,
+}  # fmt: skip
 WRITERS: dict[str, Callable[[str], Any]] = {
     "generate": lambda p: sdaxr.generate("lorenz63", p, trajectories=1, steps=2, progress=False),
     "train": lambda p: sdaxr.train(WINDS, p, window=3, steps=1, progress=False),

@@ -90,7 +90,7 @@ def test_a_wrong_spread_is_found_with_the_coverage_of_theory(ratio: float, shift
 def test_a_prior_is_consistent_with_itself() -> None:
     """Truths are drawn of the prior; with its covariance, the method is exact for a Gaussian prior."""
     prior = GaussianChain(6).prior(samples=400)
-    how = {"error": 1.0, "every": 2, "truths": 60, "members": 19, "sampler": {"steps": 48, "corrections": 0}}
+    how = {"error": 1.0, "every": 2, "truths": 60, "members": 19, "sampler": {"steps": 32, "corrections": 0}}
     result = sdaxr.calibrate(
         "prior", op.select("a"), prior, method={"name": "sda", "variance": "covariance"}, progress=False, **how
     )
