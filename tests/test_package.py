@@ -131,6 +131,11 @@ def test_import_is_light():
     assert set(python(code).split()) & set(HEAVY) == set()
 
 
+def test_the_help_of_a_command_needs_no_library_of_the_computation():
+    code = "import sys; from sdaxr.commands.cli import main; print(*sys.modules)"
+    assert set(python(code).split()) & (set(HEAVY) - {"click"}) == set()
+
+
 def test_import_takes_at_most_300_ms_on_top_of_xarray():
     code = "import time, xarray; t = time.perf_counter(); import sdaxr; print(time.perf_counter() - t)"
     assert min(float(python(code)) for _ in range(3)) < 0.3

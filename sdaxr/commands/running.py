@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from sdaxr.commands import steps
 from sdaxr.schema import OptionError
 
 
@@ -13,6 +12,9 @@ def run_step(name: str, quiet: bool, values: dict[str, Any], of_system: dict[str
 
     ``of_system`` holds the options of the system, whose names are none of the step's parameters.
     """
+    # With the libraries of the computation, which the help does not need.
+    from sdaxr.commands import steps
+
     for key in of_system or {}:
         if key in steps.parameters(name):
             raise OptionError(
