@@ -29,6 +29,7 @@ import sdaxr
 from sdaxr import operators as op
 from sdaxr.filters.enks import EnKS
 from sdaxr.filters.ensf import EnSF
+from sdaxr.filters.latent import Latent
 from sdaxr.filters.letkf import LETKF
 from sdaxr.posterior.methods import Method
 from sdaxr.systems.base import System
@@ -37,6 +38,8 @@ HERE = Path(__file__).parent
 KEYS = ["flow", "method", "model", "members", "truth"]
 # Points of a prior's state along each side.
 CELLS = 64
+# States of the climate, shifted at random, of which the patterns of latent assimilation are; and their seed.
+LIBRARY, LIBRARY_SEED = 400, 77
 # Parts of a window: quarters, and the last observed state.
 PARTS = {"1": "first quarter", "2": "second", "3": "third", "4": "fourth", "last": "last observed"}
 
@@ -237,11 +240,13 @@ def draw_members(flow: Flow, run: Run, climate: Climate, number: int) -> tuple[x
     if run.method is None:
         how["prior"] = sdaxr.open_prior(flow.prior)
     else:
-        system = flow.models[run.model]
+        system, method = flow.models[run.model], run.method
+        if isinstance(method, Latent):
+            method = replace(method, trajectories=climate.ensemble(system, LIBRARY, LIBRARY_SEED))
         first = climate.ensemble(system, run.members, number)
         factor = system.template().sizes["x"] // CELLS
         seeing = flow.operator if factor == 1 else op.coarsen(factor, ("y", "x")) >> flow.operator
-        how |= {"system": system, "method": run.method, "background": first, "operator": seeing}
+        how |= {"system": system, "method": method, "background": first, "operator": seeing}
         states = system.to_vectors({str(n): v.values for n, v in first.items()})
         system.advance_ensemble(states, 1, np.random.default_rng(0))
     begun = time.process_time()
