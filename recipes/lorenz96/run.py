@@ -192,6 +192,7 @@ SETTINGS = {
             Run(EnKF(inflation=1.1, localisation=HALF), 40),
             Run(EnSRF(inflation=1.1, localisation=HALF), 40),
             Run(EnKS(filter=LETKF(inflation=1.1, localisation=HALF), lag=2), 40),
+            Run(PATTERNS, 40),
             Run(Latent(filter=ETKF(inflation=1.1)), 100),
             Run(PFF(localisation=HALF), 40),
             Run(EnSF(steps=50), 40),
