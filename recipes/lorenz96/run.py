@@ -98,7 +98,7 @@ LORENZ_96 = Setting(Lorenz96(), 1, op.identity(), 1.0, 1.0, 200, 500)
 HALF_OBSERVED = replace(LORENZ_96, operator=op.subsample(2), error=1.5)
 SPANTINI = Setting(Lorenz96(step=0.4, substeps=20), 1, op.subsample(2), 0.5**0.5, 0.1**0.5, 50, 300)
 
-# Methods of which DAPPER lists no errors. Options are the best of a few tries on the truth of the seed 100. The patterns
+# Methods of which DAPPER lists no errors. Options are the best of tries on the truth of the seed 100. The patterns
 # of 40 members leave one direction of 40 without a correction; those of 50 are all.
 PATTERNS = Latent(filter=ETKF(inflation=1.02, rotation=True))
 

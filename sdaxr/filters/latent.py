@@ -41,7 +41,7 @@ from sdaxr.filters.ensemble import EnsembleFilter, EnsembleMethod, Forecast, Upd
 from sdaxr.filters.etkf import ETKF
 from sdaxr.filters.state_space import StateObservation, StateSpaceModel
 from sdaxr.posterior.methods import METHODS, Method
-from sdaxr.schema import OptionError
+from sdaxr.schema import TIME, OptionError
 from sdaxr.states.validation import Count
 from sdaxr.systems.layout import channels_of, system_layout
 
@@ -124,7 +124,7 @@ class Latent(EnsembleMethod):
                     f"trajectories= of latent are for fields alone, found the scalars {list(layout.scalars)} beside "
                     "them in the state; leave trajectories= out for patterns of the first ensemble"
                 )
-            states = layout.to_array(data).reshape(-1, model.system.size).astype(float)
+            states = layout.to_array(_listed(data, layout.sizes)).reshape(-1, model.system.size).astype(float)
         else:
             whose, states = "first ensemble", first_of(model)
         found = Patterns.of(states, channels_of(model.system))
@@ -134,6 +134,13 @@ class Latent(EnsembleMethod):
                 f"{len(states)} states of the {whose}; ask for fewer, or give more states as trajectories="
             )
         return found.leading(self.modes)
+
+
+def _listed(data: xr.Dataset, space: Mapping[str, int]) -> xr.Dataset:
+    """States on any dimensions but those of ``space`` as states of different times, which need no labels."""
+    more = [dim for dim in data.dims if dim not in space]
+    unlabelled = data.drop_vars([name for name, coord in data.coords.items() if not set(more).isdisjoint(coord.dims)])
+    return unlabelled.stack(listed=more, create_index=False).rename(listed=TIME) if more else data
 
 
 @dataclass(frozen=True)

@@ -75,6 +75,10 @@ def test_patterns_of_trajectories_from_a_file(tmp_path: Path) -> None:
         smooth(seen, RING, method=method | {"trajectories": t}, **options) for t in (library, tmp_path / "library.nc")
     )
     xr.testing.assert_identical(one, other)
+    states = library.rename(time="state").drop_vars("state")
+    pairs = states.coarsen(state=2).construct(state=("pair", "of_pair"))
+    for listed in (states, pairs.transpose("site", ...)):
+        assert one.x.equals(smooth(seen, RING, method=method | {"trajectories": listed}, **options).x)
     assert not one.x.equals(smooth(seen, RING, method=method | {"modes": 5, "trajectories": library}, **options).x)
     assert one.attrs["members_distribution"] == "filtering"
 
