@@ -17,9 +17,9 @@ from sdaxr.schema import OptionError
 from sdaxr.systems.lorenz96 import Lorenz96
 
 
-def gaussian_moments(method: EnSF, kappa: float, innovation: float) -> tuple[float, float]:
-    """Mean and variance that the steps of the method give for the exact score of N(0, 1)."""
-    mean, variance, step = 0.0, method.epsilon_alpha**2 + 1, 1 / method.steps
+def gaussian_moments(method: EnSF, kappa: float, innovation: float, prior: float = 1.0) -> tuple[float, float]:
+    """Mean and variance that the steps of the method give for the exact score of N(0, prior)."""
+    mean, variance, step = 0.0, method.epsilon_alpha**2 * prior + 1, 1 / method.steps
     for number in range(method.steps):
         time = 1 - number * step
         alpha = 1 - time * (1 - method.epsilon_alpha)
@@ -28,7 +28,7 @@ def gaussian_moments(method: EnSF, kappa: float, innovation: float) -> tuple[flo
         diffusion = (1 - method.epsilon_beta) - 2 * rate * noise
         length = step * diffusion * (1 - time)
         gain = length * kappa / (1 + length * kappa)
-        factor = 1 - step * rate - step * diffusion / (alpha**2 + noise) - gain
+        factor = 1 - step * rate - step * diffusion / (alpha**2 * prior + noise) - gain
         mean, variance = factor * mean + gain * innovation, factor**2 * variance + step * diffusion
     return mean, variance
 
@@ -70,6 +70,17 @@ def test_a_large_ensemble_knows_the_score_of_a_gaussian(kappa: float) -> None:
     error = 5 / np.sqrt(len(drawn))
     assert drawn.mean() == pytest.approx(7 + 2 * mean, abs=2 * error * variance**0.5)
     assert drawn.var() == pytest.approx(4 * variance, rel=error * np.sqrt(2))
+
+
+def test_a_mean_over_elements_is_met_by_white_noise_only() -> None:
+    method, size = EnSF(scale=2.0, batch=1, steps=50), 16
+    members = np.full((500, size), 3.0)
+    drawn = analysed(method, members, seen(lambda x: x.mean(-1, keepdim=True), [4.0], 0.1)).mean(1)
+    # Noise of a mean has the scale 2 / 4, five times the error.
+    mean, variance = gaussian_moments(method, 25.0, 1.0 / 0.5, prior=0.0)
+    error = 5 / np.sqrt(len(drawn))
+    assert drawn.mean() == pytest.approx(3 + 0.5 * mean, abs=error * 0.5 * variance**0.5)
+    assert drawn.var() == pytest.approx(0.25 * variance, rel=error * np.sqrt(2))
 
 
 @pytest.mark.parametrize("batch", [None, 1, 2])
