@@ -15,7 +15,7 @@ from sdaxr.prior.files import Prior
 from sdaxr.states.time import TimeAxis
 
 CHAIN = GaussianChain(6)
-SAMPLER = SDEDPMSolver(steps=48, corrections=1, smallest=0.01)
+SAMPLER = SDEDPMSolver(steps=48, corrections=3, smallest=0.01)
 
 
 def test_samples_have_the_moments_of_the_prior() -> None:
