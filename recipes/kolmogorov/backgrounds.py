@@ -6,7 +6,7 @@ that `assimilate` chooses by likelihood (`sdaxr.posterior.hybrid`). Observed are
 fourth state, with errors of 0.1; in the second window those of the whole domain, or of a quarter of it.
 
     python recipes/kolmogorov/backgrounds.py --truths 2      # eight minutes a truth and core; no data
-    python recipes/kolmogorov/backgrounds.py --truths 2 --observed quarter
+    python recipes/kolmogorov/backgrounds.py --truths 1 --observed quarter
 
 backgrounds.csv has a row for each truth, observed part and background. A row that is there is not computed again.
 """
