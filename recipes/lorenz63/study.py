@@ -148,7 +148,8 @@ def report(output: Path) -> None:
         gone = f", {row.diverged:.0f} diverged" if row.diverged else ""
         size = "" if members == 256 else f", {members} members"
         error = f" ± {row.error:.2f}" if row.observations > 1 else ""
-        numbers = f"{row.evaluations:.0f} | {row.seconds:.0f} | {row.w1:.2f} | {row.ratio:.2f}{error} "
+        seconds = "" if np.isnan(row.seconds) else f"{row.seconds:.0f}"
+        numbers = f"{row.evaluations:.0f} | {seconds} | {row.w1:.2f} | {row.ratio:.2f}{error} "
         numbers += f"| {row.log_prior:+.1f} | {row.log_likelihood:+.1f} | {row.crps:.3f} "
         numbers += f"| {row.cover_50:.1%} | {row.cover_90:.1%} | {row.observations:.0f}{gone}"
         lines.append(f"| {scenario} | {case}{size} | {numbers} |")
