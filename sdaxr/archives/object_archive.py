@@ -248,14 +248,17 @@ class ObjectArchive:
         ArchiveError
             If there is something that may not be replaced.
         """
-        found = look(self._objects)
-        if self._netcdf and self.place.is_file():
-            found = Found(self._netcdf_metadata(), found.unfinished)
+        found, keys, writer = self._look(), set[str](), None
+        if not own_attrs_of(found.current):
+            # Another process may create it, too. Its note is the first object there and the last to go: what is listed
+            # before the note is looked for has a note, or is an archive by now.
+            keys, writer = self._objects.keys(""), self._objects.get(WRITER)
+            found = self._look()
         attrs = own_attrs_of(found.current)
         if not attrs:
-            writer = self._objects.get(WRITER)
-            if writer is None:
-                self._check_free(found, overwrite=overwrite)
+            if writer is None and (found.root is not None or keys or self._is_object()):
+                refused = "not overwritten, remove it" if overwrite else "choose another path, or remove it"
+                raise ArchiveError(f"'{self.place}' exists and is no archive of sdaxr; {refused}")
             if writer is None or writer.decode() == self.digest:
                 # Another process may be about to create the same archive, of the same objects.
                 return False
@@ -266,11 +269,10 @@ class ObjectArchive:
         self._objects.take(self.digest.encode())
         return False
 
-    def _check_free(self, found: Found, *, overwrite: bool) -> None:
-        """Raise `ArchiveError` if something else has the place."""
-        if found.root is not None or self._objects.keys("") or self._is_object():
-            refused = "not overwritten, remove it" if overwrite else "choose another path, or remove it"
-            raise ArchiveError(f"'{self.place}' exists and is no archive of sdaxr; {refused}")
+    def _look(self) -> Found:
+        """What is there, the finished NetCDF file in the place of the finished group."""
+        found = look(self._objects)
+        return Found(self._netcdf_metadata(), found.unfinished) if self._netcdf and self.place.is_file() else found
 
     def _is_object(self) -> bool:
         return self.place.held is None and self.place.is_file()

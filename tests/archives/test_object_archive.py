@@ -127,6 +127,31 @@ def test_an_archive_is_no_finished_one_if_its_successor_is_unfinished(place):
         open_archive(place)
 
 
+@pytest.mark.parametrize("whole", [False, True])
+@pytest.mark.parametrize("moment", range(6))
+def test_another_process_may_create_the_archive_at_any_moment(monkeypatch, moment, whole):
+    place = located(f"memory://{uuid.uuid4().hex}/a.zarr")
+    asked = []
+
+    def between(function):
+        def ask(*args):
+            found = function(*args)
+            asked.append(args)
+            if len(asked) == moment + 1:
+                other = filled(place, skip=() if whole else (1, 2))
+                if whole:
+                    other.finalise()
+            return found
+
+        return ask
+
+    for name in ("get", "keys"):
+        monkeypatch.setattr(Objects, name, between(getattr(Objects, name)))
+    filled(place).finalise()
+    assert len(asked) > moment
+    np.testing.assert_array_equal(open_archive(place).u[:, 0, 0], range(4))
+
+
 def test_restart_forgets_units_and_keeps_notes(place):
     archive = filled(place)
     archive.restart({"why": "modes"})
