@@ -279,7 +279,7 @@ class _Series:
                 options["operator"] = None
         return assimilate(
             seen, self.prior, times=times, members=self.members, seed=seed, background=background,
-            store=self.place.window(name), progress=self.progress, **options,
+            store=self.place.part(name), progress=self.progress, **options,
         )  # fmt: skip
 
 

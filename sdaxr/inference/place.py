@@ -82,7 +82,7 @@ class Place:
         if is_there(path) and not replace:
             return _finished(path, about)
         check_free(path, replace)
-        place = cls(path, windows_folder(path, about, overwrite), replace, about)
+        place = cls(path, parts_folder(path, about, overwrite), replace, about)
         # Another process may have removed its parts before this one made the folder anew.
         return _finished(path, about) if is_there(path) and not replace else place
 
@@ -110,7 +110,7 @@ class Place:
                     raise
                 raise Overtaken(self) from error
 
-    def window(self, name: str) -> Location | None:
+    def part(self, name: str) -> Location | None:
         """Place of the archive of a part; None in memory."""
         return None if self.folder is None else self.folder / f"{name}.zarr"
 
@@ -140,7 +140,7 @@ def shared(function: Callable[P, xr.Dataset]) -> Callable[P, xr.Dataset]:
     return run
 
 
-def windows_folder(store: Location, about: dict[str, Any], overwrite: bool) -> Location:
+def parts_folder(store: Location, about: dict[str, Any], overwrite: bool) -> Location:
     """Folder of the parts. The parts of a killed call are kept if the settings are the same."""
     folder = windows_of(store)
     recorded = _recorded(folder)

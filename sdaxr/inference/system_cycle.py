@@ -104,7 +104,7 @@ def cycle_system(
             analysis = smooth(
                 seen, model, method=chosen, members=members, seed=unit_seed(seed, number), operator=operator,
                 times=axis[first:end], background=background, outside=outside, units=units, screening=how,
-                store=place.window(f"{number:05d}"), overwrite=False, progress=progress,
+                store=place.part(f"{number:05d}"), overwrite=False, progress=progress,
             )  # fmt: skip
             analyses.append(analysis)
             if end < axis.size:

@@ -120,7 +120,7 @@ class QuasiGeostrophic(Square):
 
     def template(self) -> xr.Dataset:
         """One state of zeros with its labels."""
-        coordinates = self.centres(units="m", standard_name="projection_{}_coordinate")
+        coordinates = self.centres(units="m")
         coordinates["layer"] = ("layer", np.array([1, 2]), {"units": "1", "long_name": "layer, from above"})
         attrs = {"units": "s-1", "long_name": "anomaly of quasi-geostrophic potential vorticity"}
         zeros = np.zeros((2, self.cells, self.cells), np.float32)

@@ -42,16 +42,13 @@ class Square(System):
         """Cells of a state along each side."""
         return self.resolution // self.coarsen
 
-    def centres(self, **attrs: str) -> dict[str, Any]:
-        """The coordinates ``y`` and ``x`` of the centres of the cells; ``{}`` in a text of ``attrs`` is their name."""
+    def centres(self, units: str) -> dict[str, Any]:
+        """The coordinates ``y`` and ``x`` of the centres of the cells; those with a length are a projection's."""
         places = (np.arange(self.cells) + 0.5) * self.length / self.cells
-        grid = {"periodic": 1, "period": self.length}
-        named = {"long_name": "{} of the cell centre"} | attrs
-        return {
-            name: (
-                name,
-                places,
-                {key: text.format(name) for key, text in named.items()} | {"axis": name.upper()} | grid,
-            )
-            for name in ("y", "x")
-        }
+        found = {}
+        for name in ("y", "x"):
+            attrs = {"units": units, "long_name": f"{name} of the cell centre", "axis": name.upper()}
+            if units == "m":
+                attrs["standard_name"] = f"projection_{name}_coordinate"
+            found[name] = (name, places, attrs | {"periodic": 1, "period": self.length})
+        return found

@@ -217,7 +217,7 @@ def _stored(
         return place
     assert place.folder is not None
     with place.in_use():
-        archive = create_archive(place.window("truths"), template, TRUTH, config, finite=False)
+        archive = create_archive(place.part("truths"), template, TRUTH, config, finite=False)
         if earlier is not None:
             for number in set(range(earlier.sizes[TRUTH])).intersection(archive.pending()):
                 archive.write(number, {str(name): earlier[name].values[number] for name in template.data_vars})

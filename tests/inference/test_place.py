@@ -82,7 +82,7 @@ def test_a_cycle_that_another_process_finishes_first_has_its_result(
         monkeypatch.setattr(owner, name, first_the_other)
 
     before(*{
-        "the folder": (place, "windows_folder", 1),
+        "the folder": (place, "parts_folder", 1),
         "a window": (Place, "in_use", 2),
         "the middle of a window": (ETKF, "draw", 2),
         "the end": (Place, "in_use", 3),

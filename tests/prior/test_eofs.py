@@ -25,6 +25,12 @@ def test_the_spectrum_of_a_part_is_its_mean_over_all_parts(length: int) -> None:
         np.testing.assert_allclose(spectrum(variances, length)[:, number], exact, rtol=1e-4)
 
 
+def test_cosines_have_no_part_in_one_another_by_rounding() -> None:
+    only = torch.zeros(24, 2)
+    only[5] = 3.0
+    assert spectrum(only, 24).nonzero()[:, 0].tolist() == [5, 5]
+
+
 def test_the_spectrum_of_a_longer_series_has_the_same_power_at_the_same_frequency() -> None:
     decay = torch.tensor([0.6, 0.3])
     found, exact = spectrum(3 * cosine_variances(decay, 16), 64), 3 * cosine_variances(decay, 64)
