@@ -106,9 +106,15 @@ def test_a_worker_that_is_killed_takes_no_member_with_it(
     store = tmp_path / "p.zarr"
     here = assimilate(seen, "lorenz63", members=16, **FEW)
     with distributed.Client(cluster):
-        first = cluster.workers[0]
-        when(lambda: any(tmp_path.glob("p.zarr.partial/status/c/*")), lambda: os.kill(first.pid, signal.SIGKILL))
+        first, killed = cluster.workers[0].pid, list[int]()
+
+        def kill() -> None:
+            os.kill(first, signal.SIGKILL)
+            killed.append(first)
+
+        when(lambda: any(tmp_path.glob("p.zarr.partial/status/c/*")), kill)
         there = assimilate(seen, "lorenz63", members=16, store=store, **FEW)
+    assert killed
     np.testing.assert_array_equal(there.a, here.a)
 
 
