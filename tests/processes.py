@@ -7,7 +7,6 @@ import contextlib
 import functools
 import multiprocessing
 import os
-import sys
 from collections.abc import Iterator
 from multiprocessing import forkserver
 from multiprocessing.context import ForkServerContext
@@ -63,5 +62,5 @@ def command(words: list[str], environment: dict[str, str], log: Path) -> None:
     from sdaxr.commands.cli import main
 
     os.environ.update(environment)
-    with open(log, "w") as sys.stderr:
+    with open(log, "w") as said, contextlib.redirect_stderr(said):
         main(words)

@@ -49,7 +49,7 @@ from sdaxr.archives.format import (
     storage_errors,
 )
 from sdaxr.archives.netcdf import to_netcdf
-from sdaxr.archives.reading import open_archive, open_units
+from sdaxr.archives.reading import open_archive, open_every_unit, open_units
 from sdaxr.archives.template import write_template
 from sdaxr.archives.units import check_round, check_unit, complete_units, shortfall, unit_count
 from sdaxr.archives.writers import WRITERS, Writer
@@ -159,9 +159,8 @@ class Archive:
         with self._shared() as writable:
             if not writable:
                 return open_archive(self._final).isel({self.unit: list(numbers)}).load()
-            data = open_units(self._partial, self.unit, allow_incomplete=True)
-            done = complete_units(self._partial, status_of(self._partial))
-            return data.isel({self.unit: [done.index(number) for number in numbers]}).load()
+            # Of all units: which others are complete may change at any moment.
+            return open_every_unit(self._partial).isel({self.unit: list(numbers)}).load()
 
     def is_complete(self, index: int) -> bool:
         """Whether one unit is done, by this process or another one."""

@@ -110,16 +110,21 @@ def _left_behind(path: Path) -> ArchiveError:
 
 def open_units(path: Path, unit: str, *, allow_incomplete: bool = False) -> xr.Dataset:
     """An archive of sdaxr in units of work: all of them, or those that are complete."""
-    with warnings.catch_warnings():
-        # The reasons of failed units lie beside the arrays.
-        warnings.filterwarnings("ignore", message=".*not recognized as a component")
-        data = opened(path, _open_checked, "a Zarr archive")
+    data = open_every_unit(path)
     done = complete_units(path, data[STATUS].values)
     if len(done) == data.sizes[unit]:
         return data
     if not allow_incomplete:
         raise ArchiveError(f"{shortfall(path)}, or pass allow_incomplete=True")
     return data.isel({unit: done})
+
+
+def open_every_unit(path: Path) -> xr.Dataset:
+    """An archive of sdaxr in units of work, with those that are not complete, whose values cannot be read."""
+    with warnings.catch_warnings():
+        # The reasons of failed units lie beside the arrays.
+        warnings.filterwarnings("ignore", message=".*not recognized as a component")
+        return opened(path, _open_checked, "a Zarr archive")
 
 
 def _open_zarr(path: Path) -> xr.Dataset:

@@ -14,6 +14,7 @@ import pytest
 import xarray as xr
 from toy_archive import CONFIG, filled, template, tree, values
 
+from sdaxr.archives import reading
 from sdaxr.archives.creation import create_archive
 from sdaxr.archives.format import COMPLETE, FAILED, PENDING, STATUS, open_group
 from sdaxr.archives.reading import open_archive
@@ -74,6 +75,23 @@ def test_resuming_does_only_what_is_missing_and_gives_the_same_bytes(tmp_path):
         again.write(index, values(index))
     again.finalise()
     assert tree(tmp_path / "whole.zarr") == tree(tmp_path / "resumed.zarr")
+
+
+def test_units_are_those_of_their_numbers_while_others_are_written(tmp_path, monkeypatch):
+    archive = filled(tmp_path / "a.zarr", skip=(0, 3))
+
+    def opened(*args):
+        data = reading_opened(*args)
+        archive.write(0, values(0))
+        return data
+
+    reading_opened = reading.opened
+    monkeypatch.setattr(reading, "opened", opened)
+    found = archive.units([1, 2])
+    assert found.member.values.tolist() == [1, 2]
+    np.testing.assert_array_equal(found.total, [values(1)["total"], values(2)["total"]])
+    with pytest.raises(ArchiveError, match="chunk"):
+        archive.units([3])
 
 
 def test_a_complete_archive_of_the_same_configuration_is_kept(tmp_path):
