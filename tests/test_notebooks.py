@@ -46,7 +46,7 @@ def directories(notebook: Any) -> list[str]:
     return [match.group() for text in texts(notebook) for match in PATHS.finditer(text)]
 
 
-SAMPLER = {"steps": 16, "corrections": 1, "mixing": False}
+SAMPLER = {"steps": 16, "corrections": 0, "mixing": False}
 # What the stored outputs show with more of it: members, and steps of a training, a sampler, and a spin-up.
 SMALLER: dict[str, Callable[[re.Match[str]], str]] = {
     r"members=(\d+)": lambda found: f"members={min(2, int(found[1]))}",
@@ -71,7 +71,7 @@ def smaller(source: str) -> str:
 def test_cells_are_made_smaller():
     assert smaller("a(members=12, steps=200,\n  optimisation={})") == "a(members=2, steps=20,\n  optimisation={})"
     assert smaller("plot(members=1, steps=9)") == "plot(members=1, steps=9)"
-    drawn = "o.sda.assimilate(prior, members=2, sampler={'steps': 16, 'corrections': 1, 'mixing': False})"
+    drawn = "o.sda.assimilate(prior, members=2, sampler={'steps': 16, 'corrections': 0, 'mixing': False})"
     assert smaller("o.sda.assimilate(prior, members=2)") == drawn
 
 
