@@ -72,7 +72,7 @@ CASES: dict[str, tuple[Any, dict[str, Any], dict[str, int]]] = {
         methods.EnKS(filter=methods.ETKF(rotation=True)), ENSEMBLE,
         {"linear": 48, "nonlinear": 48, "dense": 48, "sites": 48},
     ),
-    "pff": ("pff", ENSEMBLE, {"linear": 48, "nonlinear": 16, "dense": 48}),
+    "pff": ("pff", ENSEMBLE, {"linear": 48, "nonlinear": 16, "dense": 16}),
     "ensf": ("ensf", ENSEMBLE, {"linear": 48, "nonlinear": 48, "dense": 48}),
     "enff": ("enff", ENSEMBLE, {"linear": 48, "nonlinear": 48, "dense": 48}),
     "letkf": (LOCAL, ENSEMBLE, {"sites": 48}),

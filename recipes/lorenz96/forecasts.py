@@ -17,26 +17,30 @@ import numpy as np
 import torch
 from rows import save
 from run import batch_means, score
-from windows import SCENARIOS
+from windows import MOMENTS, SCENARIOS
 
 import sdaxr
 from sdaxr.systems.lorenz96 import Lorenz96
 
 HERE = Path(__file__).parent
 # States of a window, and states after it whose observations it knows. A window holds whole cycles of observations.
-LENGTHS = {"sakov2008": (32, 24), "half-observed": (32, 24), "spantini2019": (96, 0)}
+LENGTHS = {"sakov2008": (32, 24), "bocquet2010": (32, 24), "spantini2019": (96, 0)}
 # A background that knows some directions much better than others needs corrections down to small noise levels.
 SAMPLER = {"steps": 64, "corrections": 6, "above": 0.1, "below": 3.0}
+METHODS = {"sda": "sda", "mmps": MOMENTS}
 
 
 @click.command()
 @click.option("--scenario", "scenarios", multiple=True, type=click.Choice(list(LENGTHS)), default=["sakov2008"])
+@click.option("--method", type=click.Choice(list(METHODS)), default="mmps", show_default=True)
 @click.option("--prior", default="lorenz96", show_default=True)
 @click.option("--windows", default=6, show_default=True)
 @click.option("--members", default=8, show_default=True)
 @click.option("--seed", default=0, show_default=True, help="Of truth, observations and samples.")
 @click.option("--output", type=Path, default=HERE / "forecasts.csv", show_default=True)
-def main(scenarios: tuple[str, ...], prior: str, windows: int, members: int, seed: int, output: Path) -> None:
+def main(
+    scenarios: tuple[str, ...], method: str, prior: str, windows: int, members: int, seed: int, output: Path
+) -> None:
     """Cycle, and print means over all windows but the first."""
     torch.set_num_threads(1)
     for scenario in scenarios:
@@ -46,8 +50,8 @@ def main(scenarios: tuple[str, ...], prior: str, windows: int, members: int, see
         observations = task.observe(truth, 500 + seed)
         begun = time.process_time()
         posterior = sdaxr.cycle(
-            observations, prior, window=width, lag=lag, carry=Lorenz96(), members=members, seed=seed, times=truth.time,
-            sampler=SAMPLER, progress=False,
+            observations, prior, method=METHODS[method], window=width, lag=lag, carry=Lorenz96(), members=members,
+            seed=seed, times=truth.time, sampler=SAMPLER, progress=False,
         )  # fmt: skip
         seconds = (time.process_time() - begun) / windows
         at = slice(None, None, task.every)
@@ -55,11 +59,11 @@ def main(scenarios: tuple[str, ...], prior: str, windows: int, members: int, see
         per_window = {key.removesuffix("_filter"): values.reshape(windows, -1) for key, values in found.items()}
         for number in range(windows):
             scores = {key: float(values[number].mean()) for key, values in per_window.items()}
-            key = {"scenario": scenario, "seed": seed, "members": members, "window": number}
+            key = {"scenario": scenario, "method": method, "seed": seed, "members": members, "window": number}
             save(key | scores | {"cycles": per_window["rmse"].shape[1], "seconds": seconds}, list(key), output)
         for key, values in per_window.items():
             mean, error = batch_means([np.ravel(values[1:])])
-            print(f"{scenario}: {key} {mean:.3f} ± {error:.3f}, {seconds:.0f} s a window", flush=True)
+            print(f"{scenario}, {method}: {key} {mean:.3f} ± {error:.3f}, {seconds:.0f} s a window", flush=True)
 
 
 if __name__ == "__main__":

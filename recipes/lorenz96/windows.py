@@ -39,6 +39,8 @@ HERE = Path(__file__).parent
 INFLATIONS = (1.0, 1.05, 1.1, 1.2)
 # The defaults of the package, a third of the evaluations of what the file of the prior records.
 QUICK = {"mixing": False, "name": "sde-dpm++", "steps": 32, "corrections": 3, "above": 0.1, "below": 3.0}
+# What the file of the prior records: the covariance of the network's Jacobian, but where the mode is chosen.
+MOMENTS = sdaxr.methods.MMPS(iterations=2, below=1.0)
 KEYS = ["scenario", "method", "members", "window"]
 
 
@@ -68,7 +70,7 @@ class Scenario:
 
 SCENARIOS = {
     "sakov2008": Scenario(op.identity(), 1.0),
-    "half-observed": Scenario(op.subsample(2), 1.5**0.5),
+    "bocquet2010": Scenario(op.subsample(2), 1.5),
     "spantini2019": Scenario(op.subsample(2), 0.5**0.5, states=97, every=8),
     "forcing": Scenario(op.identity(), 1.0, forcing=8.5),
     "sparse-forcing": Scenario(op.subsample(2), 0.5**0.5, states=97, every=8, forcing=8.5),
@@ -102,8 +104,10 @@ def with_model(method: Any) -> Callable[..., xr.Dataset]:
 def methods(prior: str, unknown: str) -> dict[str, tuple[Callable[..., xr.Dataset], int]]:
     """Each method with its number of members; ``unknown`` is the prior whose forcing is unknown."""
     found = {
-        "sda": (with_prior(prior, sampler={"mixing": False}), 16),
-        "sda, 32 levels": (with_prior(prior, sampler=QUICK), 16),
+        "sda": (with_prior(prior, method="sda", sampler={"mixing": False}), 16),
+        "sda, 32 levels": (with_prior(prior, method="sda", sampler=QUICK), 16),
+        "mmps": (with_prior(prior, method=MOMENTS, sampler={"mixing": False}), 16),
+        "mmps, 32 levels": (with_prior(prior, method=MOMENTS, sampler=QUICK), 16),
         "sda, unknown forcing": (with_prior(unknown, method="sda", sampler=QUICK), 16),
         "mmps, unknown forcing": (with_prior(unknown, method="mmps", sampler=QUICK), 16),
     }

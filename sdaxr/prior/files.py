@@ -365,7 +365,8 @@ def open_prior(prior: str | Location | Prior, *, storage_options: Mapping[str, A
     try:
         with local_copy(path) as copy, safe_open(copy, framework="pt") as file:
             metadata: Mapping[str, str] = file.metadata() or {}
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (a safetensors handle)
+            # Copies: the file is mapped to memory, and may be written over while the prior is in use.
+            tensors = {key: file.get_tensor(key).clone() for key in file.keys()}  # noqa: SIM118 (a safetensors handle)
     except (OSError, SafetensorError) as error:
         raise PriorError(
             f"'{path}' cannot be read as a prior ({error}): it is truncated or no .safetensors file; "

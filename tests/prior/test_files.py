@@ -65,6 +65,14 @@ def test_a_prior_comes_back_unchanged(prior: Prior, trajectories: xr.Dataset, tm
     assert twice.sha256 == prior.sha256 and twice.metadata == prior.metadata
 
 
+def test_a_file_that_is_written_over_does_not_change_a_prior_in_use(prior: Prior, tmp_path: Path) -> None:
+    path = prior.save(tmp_path / "waves.safetensors")
+    opened = open_prior(path)
+    with path.open("r+b") as file:
+        file.write(b"\1" * path.stat().st_size)
+    assert open_prior(opened.save(tmp_path / "again.safetensors")).sha256 == prior.sha256
+
+
 def test_half_precision_halves_the_weights(prior: Prior, tmp_path: Path) -> None:
     whole, half = prior.save(tmp_path / "a.safetensors"), prior.save(tmp_path / "b.safetensors", dtype=torch.float16)
     assert half.stat().st_size < 0.75 * whole.stat().st_size

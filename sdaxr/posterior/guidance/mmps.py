@@ -10,22 +10,28 @@ different eigenvalues.
 
 The Jacobian of a trained network is not exactly symmetric or positive, in particular where a score is composed of
 windows. Conjugate gradients can then diverge; `sdaxr.posterior.krylov.gmres` does not.
+
+At noise levels where several modes are open, the covariance of a mixture says little of the modes that observations
+tell apart. Above the level ``below`` the covariance is that of `SDA`.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, ClassVar
 
 import torch
 import xarray as xr
 from torch import Tensor
 
+from sdaxr.posterior.covariance.base import Uncertainty
+from sdaxr.posterior.covariance.registry import UNCERTAINTIES
+from sdaxr.posterior.covariance.variance import Measured
 from sdaxr.posterior.guidance.base import GuidedDenoiser, ScoreMethod
 from sdaxr.posterior.guidance.sda import SDA
 from sdaxr.posterior.krylov import gmres
 from sdaxr.posterior.linear import residual
-from sdaxr.states.validation import Steps
+from sdaxr.states.validation import Positive, Steps
 
 if TYPE_CHECKING:
     from sdaxr.prior.files import Prior
@@ -41,9 +47,15 @@ class MMPS(ScoreMethod):
     ----------
     iterations
         Number of steps of GMRES, at least 1. Each step takes one product with the network's Jacobian.
+    below
+        Largest noise level r at which the covariance is V. Default: all levels.
+    variance
+        U of `SDA`, in the place of H V H^T above that level.
     """
 
     iterations: Steps = 3
+    below: Positive | None = None
+    variance: Uncertainty = field(default_factory=Measured, metadata={"registry": UNCERTAINTIES})
 
     name: ClassVar[str] = "mmps"
     remedy: ClassVar[str] = (
@@ -53,16 +65,24 @@ class MMPS(ScoreMethod):
 
     @property
     def cost(self) -> float:
-        """1 for the forward pass and the first product, and a third for each further product."""
+        """1 for the forward pass and the first product, and a third for each further product (``below`` its level)."""
         return 1 + (self.iterations - 1) / 3
 
+    @property
+    def measured(self) -> bool:
+        """Whether the variance of each observed quantity has to be measured: for the levels above ``below``."""
+        return self.below is not None and self.variance.measured
+
     def resolve(self, prior: Prior, times: xr.DataArray, device: torch.device) -> ScoreMethod:
-        """The method; for a prior that is a Gaussian process, `SDA` with its V, which is the same and exact."""
-        network = prior.network
-        return SDA().resolve(prior, times, device) if network.modes is not None and network.silent else self
+        """The method with U; for a prior that is a Gaussian process, `SDA` with its V, which is the same and exact."""
+        if prior.network.modes is not None and prior.network.silent:
+            return SDA().resolve(prior, times, device)
+        return self if self.below is None else replace(self, variance=self.variance.resolve(prior, times, device))
 
     def mean(self, posterior: GuidedDenoiser, z: Tensor, r: float) -> Tensor:
         """E[x | z, y], of the shape of z (batch, time, channel, *space)."""
+        if self.below is not None and r > self.below:
+            return SDA(self.variance).mean(posterior, z, r)
         with torch.enable_grad():
             z = z.detach().requires_grad_()
             xhat = posterior.denoiser(z, r)

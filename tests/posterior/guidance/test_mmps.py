@@ -7,7 +7,10 @@ import pytest
 import torch
 from scenarios import CHAIN, draws, exact_mean, matrix_observation, scenario
 
+from sdaxr.posterior.covariance.variance import Scalar
+from sdaxr.posterior.guidance.base import ScoreMethod
 from sdaxr.posterior.guidance.mmps import MMPS
+from sdaxr.posterior.guidance.sda import SDA
 from sdaxr.schema import OptionError
 
 
@@ -53,6 +56,16 @@ def test_its_cost_is_counted_in_products() -> None:
         products.clear()
         guided(draws(1, members=1)(), 1.0)
         assert len(products) == steps and guided.method.cost == 1 + (steps - 1) / 3
+
+
+@pytest.mark.parametrize(("r", "method"), [(0.5, MMPS(iterations=2)), (2.0, SDA(variance=0.3))])
+def test_above_a_level_it_is_sda(r: float, method: ScoreMethod) -> None:
+    matrix, y, error, _ = scenario("partial")
+    z, observed = 3 * draws(7, members=5)(), [matrix_observation(matrix, y, error)]
+    both = MMPS(iterations=2, below=0.5, variance=Scalar(0.3)).guide(CHAIN.denoise, observed)
+    torch.testing.assert_close(both(z, r), method.guide(CHAIN.denoise, observed)(z, r), rtol=0, atol=0)
+    other = MMPS(iterations=2).guide(CHAIN.denoise, observed)(z, 2.0)
+    assert float((both(z, 2.0) - other).abs().max()) > 1e-3
 
 
 def test_no_step_is_refused() -> None:
