@@ -23,7 +23,8 @@ TASKS = (
     ("sda, unknown forcing", "forcing", 8), ("sda, unknown forcing", "sparse-forcing", 8),
     ("mmps, unknown forcing", "forcing", 4), ("mmps, unknown forcing", "sparse-forcing", 4),
     ("sda", "spantini2019", 8), ("sda, 32 levels", "sparse-forcing", 8), ("sda, 32 levels", "forcing", 8),
-    ("sda, 32 levels", "sakov2008", 16), ("sda", "half-observed", 16), ("sda", "spantini2019", 77),
+    ("mmps below 1, 32 levels", "sakov2008", 16), ("mmps below 1, 32 levels", "bocquet2010", 16),
+    ("sda, 32 levels", "sakov2008", 16), ("sda, 32 levels", "bocquet2010", 16), ("mmps below 1", "spantini2019", 77),
 )  # fmt: skip
 
 

@@ -106,8 +106,8 @@ def methods(prior: str, unknown: str) -> dict[str, tuple[Callable[..., xr.Datase
     found = {
         "sda": (with_prior(prior, method="sda", sampler={"mixing": False}), 16),
         "sda, 32 levels": (with_prior(prior, method="sda", sampler=QUICK), 16),
-        "mmps": (with_prior(prior, method=MOMENTS, sampler={"mixing": False}), 16),
-        "mmps, 32 levels": (with_prior(prior, method=MOMENTS, sampler=QUICK), 16),
+        "mmps below 1": (with_prior(prior, method=MOMENTS, sampler={"mixing": False}), 16),
+        "mmps below 1, 32 levels": (with_prior(prior, method=MOMENTS, sampler=QUICK), 16),
         "sda, unknown forcing": (with_prior(unknown, method="sda", sampler=QUICK), 16),
         "mmps, unknown forcing": (with_prior(unknown, method="mmps", sampler=QUICK), 16),
     }
@@ -153,7 +153,7 @@ def main(
 ) -> None:  # fmt: skip
     """Measure, and print the means with their standard errors."""
     for line in map(json.loads, take.read_text().splitlines()) if take else ():
-        if line.pop("what") == "window":
+        if line.pop("what") == "window" and line["scenario"] in SCENARIOS:
             save({key: value for key, value in line.items() if key != "at"}, KEYS, output)
     torch.set_num_threads(1)
     for scenario in scenarios or SCENARIOS:
