@@ -30,6 +30,8 @@ OPTIONS: dict[str, Any] = {
     "progress": False,
     "sampler": {"steps": 20, "corrections": 1},
 }
+# Where it does not matter how good the draws are.
+ROUGH: dict[str, Any] = OPTIONS | {"sampler": {"steps": 10, "corrections": 0}}
 
 
 @pytest.fixture(scope="module")
@@ -149,7 +151,7 @@ def test_members_in_one_mode_are_left_as_they_are(prior: Prior, seen: op.Operato
 def test_a_killed_run_resumes_to_the_identical_result(
     prior: Prior, distances: xr.Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ending: str, killed_at: int
 ) -> None:
-    options = OPTIONS | {"members": 20, "batch": 8, "seed": 2, "store": tmp_path / f"p.{ending}"}
+    options = ROUGH | {"members": 20, "batch": 8, "seed": 2, "store": tmp_path / f"p.{ending}"}
     whole = assimilate(distances, prior, **options | {"store": None})
     original, written = Archive.write, []
 
@@ -182,7 +184,7 @@ def test_a_run_that_was_killed_after_its_last_member_tells_how_many_are_effectiv
     def stop(*_: Any) -> None:
         raise KeyboardInterrupt
 
-    options = OPTIONS | {"members": 20, "seed": 2, "store": tmp_path / "p.zarr"}
+    options = ROUGH | {"members": 20, "seed": 2, "store": tmp_path / "p.zarr"}
     with monkeypatch.context() as patch:
         patch.setattr(Archive, "finalise", stop)
         with pytest.raises(KeyboardInterrupt):
@@ -242,7 +244,7 @@ def test_parts_in_any_order_are_the_members_of_the_whole(
 def test_parts_whose_members_disagree_about_the_mode_are_not_finished(
     prior: Prior, distances: xr.Dataset, tmp_path: Path
 ) -> None:
-    options = OPTIONS | {"seed": 2, "batch": 10}
+    options = ROUGH | {"seed": 2, "batch": 10}
     store = tmp_path / "p.zarr"
     assimilate(distances, prior, members="0:10/40", store=store, **options)
     with pytest.raises(ArchiveError, match="has all members, which disagree about the mode .* in one process"):
@@ -292,7 +294,7 @@ def test_members_that_still_disagree_are_told(
     prior: Prior, distances: xr.Dataset, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr("sdaxr.inference.drawing.agreement", lambda *_: Agreement(20, 15, 0.0))
-    found = assimilate(distances, prior, members=20, **OPTIONS)
+    found = assimilate(distances, prior, members=20, **ROUGH)
     assert found.attrs["mode_test"].startswith("15 of 20 members without weight")
     assert "members disagree about the mode even where they are drawn together" in caplog.text
 
@@ -310,9 +312,9 @@ def test_members_of_one_particle_are_not_kept(
         return Drawn(drawn.fields, {"effective_members": 1.0}) if how[1].sampler.together else drawn
 
     monkeypatch.setattr("sdaxr.inference.drawing.draw_batch", collapsed)
-    options = OPTIONS | {"members": 20, "store": ending and tmp_path / f"p.{ending}"}
+    options = ROUGH | {"members": 20, "store": ending and tmp_path / f"p.{ending}"}
     found = assimilate(distances, prior, **options)
-    alone = assimilate(distances, prior, members=20, **OPTIONS | {"sampler": OPTIONS["sampler"] | {"mixing": False}})
+    alone = assimilate(distances, prior, members=20, **ROUGH | {"sampler": ROUGH["sampler"] | {"mixing": False}})
     np.testing.assert_allclose(found.a, alone.a, rtol=0, atol=1e-3)
     assert found.attrs["mixing_failed"] == "1.0 of 20 members effective" and "effective_members" not in found.attrs
     assert found.attrs["evaluations_per_member"] > 3 * alone.attrs["evaluations_per_member"]
@@ -320,5 +322,5 @@ def test_members_of_one_particle_are_not_kept(
 
 
 def test_a_method_without_a_likelihood_is_not_tested(prior: Prior, distances: xr.Dataset) -> None:
-    found = assimilate(distances, prior, members=20, method="dps", **OPTIONS)
+    found = assimilate(distances, prior, members=20, method="dps", **ROUGH)
     assert "mode_test" not in found.attrs
