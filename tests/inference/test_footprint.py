@@ -21,7 +21,8 @@ def _states(layout: StateLayout, length: int, members: int | None = None) -> xr.
 
 
 def _assimilate(name: str, length: int, members: int, steps: int) -> None:
-    prior, sampler = sdaxr.open_prior(name), sdaxr.samplers.Ancestral(steps=steps)
+    # What is drawn again takes no more memory than what was drawn first.
+    prior, sampler = sdaxr.open_prior(name), sdaxr.samplers.Ancestral(steps=steps, attempts=1, mixing=False)
     layout, states = prior.layout, _states(prior.layout, length)
     operator = sdaxr.operators.subsample(4, dims=layout.space) if layout.space else sdaxr.operators.identity()
     observations = sdaxr.observe(states, operator, error=3 * float(np.mean(layout.std)))
