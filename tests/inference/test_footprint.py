@@ -50,7 +50,7 @@ def _integrate(steps: int, members: int, sites: int, store: str | None) -> None:
 
 
 @on_linux
-@pytest.mark.parametrize("case", [("lorenz63", 256, 48, 2), ("kolmogorov", 9, 6, 2)], ids=str)
+@pytest.mark.parametrize("case", [("lorenz63", 256, 32, 1), ("kolmogorov", 9, 6, 1)], ids=str)
 def test_the_peak_of_an_assimilation_is_known_within_a_fifth(case: tuple[str, int, int, int]) -> None:
     check_footprint(_assimilate, *case)
 
