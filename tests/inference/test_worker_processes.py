@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -11,7 +14,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import dask.config
 import distributed
 import numpy as np
 import pytest
@@ -21,6 +23,7 @@ from processes import forked, serve, worker_processes
 
 import sdaxr
 from sdaxr import operators as op
+from sdaxr.archives.stores import save
 from sdaxr.inference.assimilate import assimilate
 from sdaxr.prior.files import open_prior
 from sdaxr.schema import ClusterError, DivergenceError
@@ -146,22 +149,33 @@ def test_a_scheduler_that_is_lost_leaves_an_archive_that_resumes(tmp_path: Path,
     np.testing.assert_array_equal(resumed.a, assimilate(seen, "lorenz63", members=64, **FEW).a)
 
 
-def write_to_s3(seen: xr.Dataset, store: str, options: dict[str, Any]) -> None:
-    """A script that simply ends: neither cluster nor client is closed."""
-    dask.config.set({"distributed.worker.multiprocessing-method": "forkserver"})
-    cluster = distributed.LocalCluster(n_workers=1, threads_per_worker=1, host="127.0.0.1", dashboard_address=":0")
-    kept.append((cluster, distributed.Client(cluster)))
-    assimilate(seen, "lorenz63", members=4, store=store, storage_options=options, **FEW)
+ON_S3 = """
+import distributed, json, sys, xarray, sdaxr
+
+if __name__ == "__main__":
+    seen, store, options = xarray.load_dataset(sys.argv[1]), sys.argv[2], json.loads(sys.argv[3])
+    # Neither is closed, as in a script that simply ends.
+    cluster = distributed.LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=":0")
+    client = distributed.Client(cluster)
+    found = sdaxr.assimilate(
+        seen, "lorenz63", members=4, store=store, storage_options=options, **json.loads(sys.argv[4])
+    )
+"""
 
 
-kept: list[Any] = []
-
-
-def test_workers_write_to_s3_and_the_process_ends(seen: xr.Dataset, server: S3Server) -> None:
+def test_workers_write_to_s3_and_the_process_ends(tmp_path: Path, seen: xr.Dataset, server: S3Server) -> None:
+    (tmp_path / "script.py").write_text(ON_S3)
+    save(seen, tmp_path / "seen.nc")
     store, options = f"s3://{BUCKET}/p.zarr", server.options | {"config_kwargs": {"retries": {"max_attempts": 5}}}
-    script = forked().Process(target=write_to_s3, args=(seen, store, options))
-    script.start()
-    script.join(300)
-    assert script.exitcode == 0
+    command = [
+        sys.executable,
+        str(tmp_path / "script.py"),
+        str(tmp_path / "seen.nc"),
+        store,
+        json.dumps(options),
+        json.dumps(FEW),
+    ]
+    paths = os.pathsep.join(filter(None, sys.path))
+    subprocess.run(command, check=True, timeout=300, env=os.environ | {"PYTHONPATH": paths}, cwd=tmp_path)
     there = sdaxr.open_archive(store, storage_options=options)
     np.testing.assert_array_equal(there.a, assimilate(seen, "lorenz63", members=4, **FEW).a)
