@@ -6,7 +6,6 @@ import contextlib
 import logging
 import threading
 import time
-import urllib.request
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
@@ -29,13 +28,16 @@ class S3Server:
     """
 
     def __init__(self) -> None:
-        from moto.server import DomainDispatcherApplication, create_backend_app
-        from werkzeug.serving import make_server
+        from moto.server import create_backend_app
+        from werkzeug.serving import WSGIRequestHandler, make_server
+
+        class Handler(WSGIRequestHandler):
+            protocol_version = "HTTP/1.1"  # A connection is for many requests.
 
         self.fault: Callable[[str, str], str | None] = lambda method, path: None
         self.requests: Counter[str] = Counter()
-        self._app = DomainDispatcherApplication(create_backend_app)
-        self._server = make_server("127.0.0.1", 0, self._answer, threaded=True)
+        self._app = create_backend_app("s3")
+        self._server = make_server("127.0.0.1", 0, self._answer, threaded=True, request_handler=Handler)
         self.url = f"http://127.0.0.1:{self._server.server_port}"
         self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
 
@@ -65,12 +67,13 @@ class S3Server:
     def running(self) -> Iterator[S3Server]:
         """The server, with an empty bucket."""
         import s3fs
+        from moto.backends import get_backend
 
         logging.getLogger("werkzeug").setLevel(logging.ERROR)
         self._thread.start()
         try:
             # Servers of one process share what they hold.
-            urllib.request.urlopen(f"{self.url}/moto-api/reset", data=b"").close()
+            get_backend("s3").reset()
             s3fs.S3FileSystem(**self.options).mkdir(BUCKET)
             yield self
         finally:

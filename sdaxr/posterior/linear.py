@@ -20,7 +20,7 @@ from functools import cached_property
 from typing import Any, TypeVar
 
 import torch
-from scipy.stats import chi2
+from scipy.special import chdtri
 from torch import Tensor
 
 from sdaxr.posterior.krylov import conjugate_gradients
@@ -130,7 +130,7 @@ class Likelihood:
         least 4 n: samples still count as near where the given errors are too small by a factor of up to about two.
         """
         count = sum(o.values.shape[-1] for o in self.networks)
-        return self.deviance(x) / max(4.0 * count, float(chi2.isf(1e-6, count)))
+        return self.deviance(x) / max(4.0 * count, float(chdtri(count, 1e-6)))
 
     def deviance(self, x: Tensor) -> Tensor:
         """Sum of the squared innovations of all networks in units of the errors, (batch,)."""

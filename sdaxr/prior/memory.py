@@ -29,6 +29,10 @@ class _Peak(TorchDispatchMode):
         super().__init__()  # type: ignore[no-untyped-call]
         self.held: dict[int, int] = {}
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # Nothing is compiled, and to skip it would import the compiler, which takes seconds.
+
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))
         for tensor in tree_leaves(out):

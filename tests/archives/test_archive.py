@@ -274,7 +274,7 @@ def test_other_peoples_zarr_opens_as_it_is(tmp_path):
 # everything but started no thread, so that a generation of writers costs milliseconds.
 DRIVER = """
 import multiprocessing, random, signal, sys, time
-import dask.array, distributed, xarray, zarr
+import cf_xarray.units, dask.array, distributed, tqdm.auto, xarray, zarr
 from pathlib import Path
 from sdaxr.systems.generation import generate
 

@@ -17,7 +17,7 @@ from sdaxr.schema import ArchiveError
 # comes through. All is forked from a process that has imported everything, but started no thread.
 DRIVER = """
 import json, multiprocessing, os, shutil, signal, sys
-import dask.array, numpy as np, xarray as xr, zarr
+import dask.array, distributed, numpy as np, xarray as xr, zarr
 from pathlib import Path
 from sdaxr.archives import finished, reading, stores
 from sdaxr.archives.creation import create_archive

@@ -175,7 +175,7 @@ cluster = distributed.LocalCluster(n_workers=1, **how)
 client = distributed.Client(cluster.scheduler_address)
 threading.Timer(0.5, cluster.close).start()
 with pytest.raises(ClusterError, match="^the Dask cluster is gone: .*run the same job again$"):
-    list(map_units(lambda index: time.sleep(8), range(4), progress=False))
+    list(map_units(lambda index: time.sleep(3), range(4), progress=False))
 with pytest.raises(ClusterError):
     send(client, 1)
     active_client()

@@ -461,6 +461,7 @@ def test_a_table_of_stations_is_assimilated_and_verified(tmp_path):
     fields["t2m"] = fields.t2m.astype("float32")
     save(fields, tmp_path / "era.nc")
     prior = ("--store", tmp_path / "prior.safetensors", "--window", 3, "--steps", 2, "--quiet", "--device", "cpu")
+    prior += ("--network-option", "widths=[8]", "--network-option", "blocks=1", "--optimisation", "batch=4")
     run("train", tmp_path / "era.nc", *prior)
     rows = [f"2019-03-01T{hour:02d}:00,{lat},{lon},280.5\n" for hour in range(4) for lat, lon in ((50, 0), (41, 7))]
     (tmp_path / "stations.csv").write_text("time,latitude,longitude,t2m\n" + "".join(rows))

@@ -114,7 +114,7 @@ def test_commands_run_in_any_thread():
 
 
 def test_what_is_done_before_sigterm_stays_and_the_same_command_goes_on(tmp_path):
-    words = ("generate", "lorenz96", "--trajectories", "12", "--steps", "3000", "--batch", "1", "--quiet")
+    words = ("generate", "lorenz96", "--trajectories", "12", "--steps", "1500", "--batch", "1", "--quiet")
     command = [sys.executable, "-m", "sdaxr.commands", *words, "--store"]
     store = tmp_path / "a.zarr"
     process = subprocess.Popen([*command, store], stderr=subprocess.PIPE, text=True)

@@ -156,6 +156,8 @@ def test_a_prior_of_patches_is_put_on_the_domain_of_a_file(tmp_path) -> None:
         tmp_path / "p.safetensors",
         window=1,
         steps=0,
+        network={"widths": (4, 8), "blocks": 1},
+        optimisation={"batch": 4},
         statistics={"patches": {"y": 8, "x": 8}},
         progress=False,
         context=(),

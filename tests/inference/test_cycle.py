@@ -24,7 +24,9 @@ from sdaxr.schema import ArchiveError, DataError, OptionError, PriorError
 from sdaxr.systems.base import System
 
 CHAIN = GaussianChain(60, damping=0.98)
-QUICK = {"method": {"variance": "covariance"}, "sampler": {"steps": 30, "corrections": 0}, "progress": False}
+QUICK = {"method": {"variance": "covariance"}, "sampler": {"steps": 8, "corrections": 0}, "progress": False}
+# With which ensembles have the spread of their errors.
+FINE = QUICK | {"sampler": {"steps": 16, "corrections": 0}}
 
 
 @dataclass(frozen=True)
@@ -95,10 +97,10 @@ def test_the_past_helps_and_the_ensemble_knows_its_error(prior: Prior):
     for seed in range(3):
         truth = CHAIN.truth(seed)
         observations = sdaxr.observe(truth, op.select("a"), every=3, start=2, error=0.4, seed=seed)
-        cycled = sdaxr.cycle(observations, prior, window=6, members=40, times=truth.time, **QUICK)
+        cycled = sdaxr.cycle(observations, prior, window=6, members=24, times=truth.time, **FINE)
         parts = [observations.isel(time=slice(i, i + 2)).drop_vars("window") for i in range(0, 20, 2)]
         alone = [
-            sdaxr.assimilate(part, prior, times=truth.time[6 * i : 6 * i + 6], members=40, seed=i, **QUICK)
+            sdaxr.assimilate(part, prior, times=truth.time[6 * i : 6 * i + 6], members=24, seed=i, **FINE)
             for i, part in enumerate(parts)
         ]
         errors = [f.mean("member") - truth for f in (cycled, xr.concat(alone, "time"))]
@@ -165,7 +167,7 @@ def test_a_lag_is_a_fixed_lag_smoother_of_what_is_carried_on_without_it():
     chain, steps, window = GaussianChain(12, damping=0.95), 12, 3
     prior, truth = GaussianChain(window, damping=0.95).prior(samples=3000), chain.truth(7)
     seen = sdaxr.observe(truth, op.select("a"), every=2, start=1, error=0.6, seed=3)
-    how = {"window": window, "times": truth.time, "carry": Turn(), "members": 3000, "method": "oi", "progress": False}
+    how = {"window": window, "times": truth.time, "carry": Turn(), "members": 1500, "method": "oi", "progress": False}
     y = np.full((steps, 1), np.nan)
     y[1::2, 0] = (seen.a.values - 280) / 2
     for lag in (0, 2):
@@ -185,7 +187,7 @@ def test_a_lag_is_a_fixed_lag_smoother_of_what_is_carried_on_without_it():
 def test_windows_without_observations_follow_the_background(prior: Prior, truth: xr.Dataset, operator):
     of_all = op.identity() if operator is None else op.scale(0.5)
     observations = sdaxr.observe(truth.isel(time=slice(0, 6)), of_all, error=0.1, seed=3)
-    how = QUICK | {"operator": operator}
+    how = FINE | {"operator": operator}
     found = sdaxr.cycle(observations, prior, window=6, members=40, times=truth.time[:12], **how)
     error = abs(found.mean("member").a - truth.a[:12])
     assert float(error[6]) < 1.5 and float(found.a[:, 11].std()) > 2 * float(found.a[:, 5].std())
@@ -200,7 +202,7 @@ def test_windows_without_observations_follow_the_background(prior: Prior, truth:
 def test_carried_by_a_model(prior: Prior, truth: xr.Dataset):
     """Without observations the first state of the next window is drawn around what the model makes of the last one."""
     observations = sdaxr.observe(truth.isel(time=slice(0, 6)), op.identity(), error=0.1, seed=3)
-    found = sdaxr.cycle(observations, prior, window=6, carry=Swap(), members=60, times=truth.time[:7], **QUICK)
+    found = sdaxr.cycle(observations, prior, window=6, carry=Swap(), members=60, times=truth.time[:7], **FINE)
     last, first = (found.isel(time=i).mean("member") for i in (5, 6))
     np.testing.assert_allclose([first.a, first.b], [last.b, last.a], atol=0.1)
 
@@ -241,14 +243,14 @@ def test_a_killed_cycle_goes_on_and_leaves_one_archive(
     assert (tmp_path / "c.zarr.windows").exists()  # as a call leaves it that is killed last
     xr.testing.assert_identical(whole, sdaxr.cycle(observations, prior, store=store, **options).load())
     assert not (tmp_path / "c.zarr.windows").exists()
-    same = {"sampler": {"name": "sde-dpm++", "steps": "30", "corrections": 0.0}, "batch": 1, "device": "cpu"}
+    same = {"sampler": {"name": "sde-dpm++", "steps": "8", "corrections": 0.0}, "batch": 1, "device": "cpu"}
     xr.testing.assert_identical(whole, sdaxr.cycle(observations, prior, store=store, **(options | same)).load())
     for change, message in [
         ({"seed": 2}, "seed: 1 -> 2"),
         ({"carry": Swap()}, "cycle_carry: .*-> 'swap"),
         ({"operator": op.scale(0.5)}, "cycle_operators: .*-> .*scale"),
         ({"method": "dps"}, "method: 'sda' -> 'dps'"),
-        ({"sampler": {"steps": 31, "corrections": 0}}, "sampler_options: "),
+        ({"sampler": {"steps": 9, "corrections": 0}}, "sampler_options: "),
         ({"precision": "bfloat16"}, "precision: 'auto' -> 'bfloat16'"),
         ({"outside": "drop"}, "outside: 'error' -> 'drop'"),
     ]:

@@ -30,6 +30,8 @@ OPTIONS: dict[str, Any] = {
     "progress": False,
     "sampler": {"steps": 20, "corrections": 1},
 }
+# Where it does not matter how good the draws are.
+ROUGH: dict[str, Any] = OPTIONS | {"sampler": {"steps": 10, "corrections": 0}}
 
 
 @pytest.fixture(scope="module")
@@ -103,6 +105,12 @@ def test_what_a_background_tells_of_the_sign_counts(symmetric: Prior, ensemble: 
     assert float((found.a.isel(time=0) < 0).mean()) == 1.0
 
 
+@pytest.fixture
+def few_are_tested(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So few as the test of modes can be made with, so that an ensemble with others is quickly drawn."""
+    monkeypatch.setattr("sdaxr.inference.drawing.ENOUGH", 16)
+
+
 def share(posterior: xr.Dataset, middle: float = 280.0) -> float:
     return float((posterior.a.isel(time=4) > middle).mean())
 
@@ -138,11 +146,12 @@ def test_members_in_one_mode_are_left_as_they_are(prior: Prior, seen: op.Operato
     np.testing.assert_allclose(found.a, alone.a, rtol=0, atol=1e-3)
 
 
-@pytest.mark.parametrize(("ending", "killed_at"), [("zarr", 10), ("zarr", 64 + 10), ("nc", 64 + 10)])
+@pytest.mark.usefixtures("few_are_tested")
+@pytest.mark.parametrize(("ending", "killed_at"), [("zarr", 4), ("zarr", 16 + 3), ("nc", 16 + 3)])
 def test_a_killed_run_resumes_to_the_identical_result(
     prior: Prior, distances: xr.Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ending: str, killed_at: int
 ) -> None:
-    options = OPTIONS | {"members": 80, "batch": 32, "seed": 2, "store": tmp_path / f"p.{ending}"}
+    options = ROUGH | {"members": 20, "batch": 8, "seed": 2, "store": tmp_path / f"p.{ending}"}
     whole = assimilate(distances, prior, **options | {"store": None})
     original, written = Archive.write, []
 
@@ -160,7 +169,7 @@ def test_a_killed_run_resumes_to_the_identical_result(
     monkeypatch.setattr("sdaxr.inference.drawing.draw_batch", lambda *a: (drawn.append(a[0]), draw_batch(*a))[1])
     resumed = assimilate(distances, prior, **options)
     # The members that were tested are not drawn once more after the test.
-    assert len(drawn) == (3 if killed_at < 64 else 1)
+    assert len(drawn) == (3 if killed_at < 16 else 1)
     xr.testing.assert_identical(
         resumed.drop_vars("status", errors="ignore").drop_attrs(deep=False).load(), whole.drop_attrs(deep=False)
     )
@@ -175,7 +184,7 @@ def test_a_run_that_was_killed_after_its_last_member_tells_how_many_are_effectiv
     def stop(*_: Any) -> None:
         raise KeyboardInterrupt
 
-    options = OPTIONS | {"members": 20, "seed": 2, "store": tmp_path / "p.zarr"}
+    options = ROUGH | {"members": 20, "seed": 2, "store": tmp_path / "p.zarr"}
     with monkeypatch.context() as patch:
         patch.setattr(Archive, "finalise", stop)
         with pytest.raises(KeyboardInterrupt):
@@ -186,16 +195,18 @@ def test_a_run_that_was_killed_after_its_last_member_tells_how_many_are_effectiv
     np.testing.assert_array_equal(resumed.a, whole.a)
 
 
-@pytest.fixture
-def seen(tmp_path: Path) -> xr.Dataset:
-    chain = sdaxr.generate("lorenz63", tmp_path / "t.zarr", trajectories=1, steps=9, split=(0, 0, 1), progress=False)
-    return sdaxr.observe(chain.isel(trajectory=0).load(), op.select("a"), every=4, error=1.0, seed=1)
+@pytest.fixture(scope="module")
+def seen(tmp_path_factory: pytest.TempPathFactory) -> xr.Dataset:
+    store = tmp_path_factory.mktemp("chain") / "t.zarr"
+    chain = sdaxr.generate("lorenz63", store, trajectories=1, steps=9, split=(0, 0, 1), progress=False)
+    return sdaxr.observe(chain.isel(trajectory=0).load(), op.select("a"), every=2, error=1.0, seed=1)
 
 
 FEW: dict[str, Any] = {"batch": 2, "sampler": {"steps": 8, "corrections": 0}, "progress": False}
 
 
-@pytest.mark.parametrize(("ending", "members", "mixing"), [("zarr", 70, True), ("nc", 22, False)])
+@pytest.mark.usefixtures("few_are_tested")
+@pytest.mark.parametrize(("ending", "members", "mixing"), [("zarr", 22, True), ("nc", 22, False)])
 def test_parts_in_any_order_are_the_members_of_the_whole(
     tmp_path: Path, seen: xr.Dataset, ending: str, members: int, mixing: bool
 ) -> None:
@@ -233,7 +244,7 @@ def test_parts_in_any_order_are_the_members_of_the_whole(
 def test_parts_whose_members_disagree_about_the_mode_are_not_finished(
     prior: Prior, distances: xr.Dataset, tmp_path: Path
 ) -> None:
-    options = OPTIONS | {"seed": 2, "batch": 10}
+    options = ROUGH | {"seed": 2, "batch": 10}
     store = tmp_path / "p.zarr"
     assimilate(distances, prior, members="0:10/40", store=store, **options)
     with pytest.raises(ArchiveError, match="has all members, which disagree about the mode .* in one process"):
@@ -283,11 +294,12 @@ def test_members_that_still_disagree_are_told(
     prior: Prior, distances: xr.Dataset, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr("sdaxr.inference.drawing.agreement", lambda *_: Agreement(20, 15, 0.0))
-    found = assimilate(distances, prior, members=20, **OPTIONS)
+    found = assimilate(distances, prior, members=20, **ROUGH)
     assert found.attrs["mode_test"].startswith("15 of 20 members without weight")
     assert "members disagree about the mode even where they are drawn together" in caplog.text
 
 
+@pytest.mark.usefixtures("few_are_tested")
 @pytest.mark.parametrize("ending", [None, "zarr"])
 def test_members_of_one_particle_are_not_kept(
     prior: Prior, distances: xr.Dataset, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture,
@@ -300,15 +312,15 @@ def test_members_of_one_particle_are_not_kept(
         return Drawn(drawn.fields, {"effective_members": 1.0}) if how[1].sampler.together else drawn
 
     monkeypatch.setattr("sdaxr.inference.drawing.draw_batch", collapsed)
-    options = OPTIONS | {"members": 80, "store": ending and tmp_path / f"p.{ending}"}
+    options = ROUGH | {"members": 20, "store": ending and tmp_path / f"p.{ending}"}
     found = assimilate(distances, prior, **options)
-    alone = assimilate(distances, prior, members=80, **OPTIONS | {"sampler": OPTIONS["sampler"] | {"mixing": False}})
+    alone = assimilate(distances, prior, members=20, **ROUGH | {"sampler": ROUGH["sampler"] | {"mixing": False}})
     np.testing.assert_allclose(found.a, alone.a, rtol=0, atol=1e-3)
-    assert found.attrs["mixing_failed"] == "1.0 of 80 members effective" and "effective_members" not in found.attrs
+    assert found.attrs["mixing_failed"] == "1.0 of 20 members effective" and "effective_members" not in found.attrs
     assert found.attrs["evaluations_per_member"] > 3 * alone.attrs["evaluations_per_member"]
     assert "drawing them together leaves one of them" in caplog.text
 
 
 def test_a_method_without_a_likelihood_is_not_tested(prior: Prior, distances: xr.Dataset) -> None:
-    found = assimilate(distances, prior, members=20, method="dps", **OPTIONS)
+    found = assimilate(distances, prior, members=20, method="dps", **ROUGH)
     assert "mode_test" not in found.attrs

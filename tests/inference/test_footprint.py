@@ -21,7 +21,8 @@ def _states(layout: StateLayout, length: int, members: int | None = None) -> xr.
 
 
 def _assimilate(name: str, length: int, members: int, steps: int) -> None:
-    prior, sampler = sdaxr.open_prior(name), sdaxr.samplers.Ancestral(steps=steps)
+    # What is drawn again takes no more memory than what was drawn first.
+    prior, sampler = sdaxr.open_prior(name), sdaxr.samplers.Ancestral(steps=steps, attempts=1, mixing=False)
     layout, states = prior.layout, _states(prior.layout, length)
     operator = sdaxr.operators.subsample(4, dims=layout.space) if layout.space else sdaxr.operators.identity()
     observations = sdaxr.observe(states, operator, error=3 * float(np.mean(layout.std)))
@@ -49,7 +50,7 @@ def _integrate(steps: int, members: int, sites: int, store: str | None) -> None:
 
 
 @on_linux
-@pytest.mark.parametrize("case", [("lorenz63", 256, 48, 2), ("kolmogorov", 9, 6, 2)], ids=str)
+@pytest.mark.parametrize("case", [("lorenz63", 256, 32, 1), ("kolmogorov", 9, 6, 1)], ids=str)
 def test_the_peak_of_an_assimilation_is_known_within_a_fifth(case: tuple[str, int, int, int]) -> None:
     check_footprint(_assimilate, *case)
 

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import runpy
+import sys
+
 import pytest
 import torch
 
+from sdaxr.prior import memory
 from sdaxr.prior.memory import peak_bytes
 
 NUMBER = 4 * 1000  # bytes of one float32 tensor of a thousand numbers
@@ -39,3 +43,10 @@ def test_what_is_kept_for_gradients_counts() -> None:
 
     few, many = (peak_bytes(lambda depth=depth: gradient(depth)) for depth in (4, 12))
     assert many - few == pytest.approx(8 * NUMBER, abs=NUMBER)
+
+
+def test_the_compiler_is_not_imported(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It takes seconds, in every process that assimilates."""
+    monkeypatch.setitem(sys.modules, "torch._dynamo", None)
+    anew = runpy.run_path(memory.__file__)  # A module that was used before may have imported it already.
+    assert anew["peak_bytes"](lambda: chain(1)) == 2 * NUMBER

@@ -18,7 +18,6 @@ import math
 
 import numpy as np
 import torch
-from scipy.optimize import minimize
 from torch import Tensor
 
 from sdaxr.posterior.covariance.eofs import System
@@ -122,6 +121,8 @@ def _octaves(length: int) -> Tensor:
 
 def _most_likely(parts: Tensor, e: Tensor, means: np.ndarray, deviations: np.ndarray) -> Tensor:
     """Logarithms of the factors (g,) for innovations e (n,) with the covariance I + sum of factors times parts."""
+    from scipy.optimize import minimize
+
     identity = torch.eye(len(e), dtype=torch.float64)
 
     def cost(logarithms: np.ndarray) -> tuple[float, np.ndarray]:
