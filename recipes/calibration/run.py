@@ -62,7 +62,7 @@ CASES: dict[str, tuple[Any, dict[str, Any], dict[str, int]]] = {
     ),
     "soad": (methods.SOAD(variance="bounded"), {}, {"linear": 48, "dense": 48}),
     "jacobian_free": ("jacobian_free", {}, {"linear": 48, "nonlinear": 48}),
-    "dps": ("dps", {}, {"linear": 48, "nonlinear": 48}),
+    "dps": ("dps", {}, {"linear": 32, "nonlinear": 32}),
     "dmps": ("dmps", {}, {"linear": 48}),
     "ffbs": (methods.FFBS(particles=4096), {}, {"linear": 64, "nonlinear": 64, "dense": 64}),
     "bpf": (methods.BPF(particles=4096), {}, {"linear": 64, "nonlinear": 64}),
