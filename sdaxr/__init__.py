@@ -92,7 +92,8 @@ if TYPE_CHECKING:
     from sdaxr.posterior.samplers import registry as samplers
     from sdaxr.prior import networks
     from sdaxr.prior.catalogue import priors
-    from sdaxr.prior.files import Prior, open_prior
+    from sdaxr.prior.files import Prior
+    from sdaxr.prior.opening import open_prior
     from sdaxr.prior.settings import Optimisation, Statistics
     from sdaxr.prior.training import train
     from sdaxr.systems.generation import generate
@@ -147,7 +148,7 @@ _HOMES = {
     "train": "sdaxr.prior.training",
     "Statistics": "sdaxr.prior.settings",
     "Optimisation": "sdaxr.prior.settings",
-    "open_prior": "sdaxr.prior.files",
+    "open_prior": "sdaxr.prior.opening",
     "priors": "sdaxr.prior.catalogue",
     "Prior": "sdaxr.prior.files",
     "observe": "sdaxr.observations.observe",

@@ -17,8 +17,9 @@ from sdaxr.observations.innovations import innovations
 from sdaxr.observations.observe import observe
 from sdaxr.plotting.animate import animate
 from sdaxr.plotting.plot import plot
-from sdaxr.prior.files import Prior, open_prior
+from sdaxr.prior.files import Prior
 from sdaxr.prior.hardware import choose_device
+from sdaxr.prior.opening import open_prior
 from sdaxr.schema import TIME
 from sdaxr.systems.generation import generate
 from sdaxr.verification import baselines

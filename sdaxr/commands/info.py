@@ -75,7 +75,7 @@ def _is_name(path: Location) -> bool:
 
 def _prior_info(name: Location) -> dict[str, str]:
     from sdaxr.prior.catalogue import prior_path
-    from sdaxr.prior.files import open_prior
+    from sdaxr.prior.opening import open_prior
 
     path = prior_path(name)
     prior = open_prior(path)

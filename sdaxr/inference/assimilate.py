@@ -34,7 +34,8 @@ from sdaxr.posterior.methods import Method, build_method, describe_method, names
 from sdaxr.posterior.samplers.base import Sampler
 from sdaxr.posterior.samplers.registry import describe_sampler, resolve_sampler
 from sdaxr.prior.catalogue import priors
-from sdaxr.prior.files import Prior, open_prior
+from sdaxr.prior.files import Prior
+from sdaxr.prior.opening import open_prior
 from sdaxr.schema import OptionError, check_least
 from sdaxr.states.isolation import isolated
 from sdaxr.states.validation import options_checked

@@ -44,7 +44,8 @@ from sdaxr.observations.window import (
 )
 from sdaxr.posterior.methods import describe_method
 from sdaxr.posterior.samplers.registry import describe_sampler, resolve_sampler
-from sdaxr.prior.files import Prior, open_prior
+from sdaxr.prior.files import Prior
+from sdaxr.prior.opening import open_prior
 from sdaxr.schema import (
     MEMBER,
     TIME,

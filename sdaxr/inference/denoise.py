@@ -58,8 +58,9 @@ from sdaxr.posterior.samplers.noise import member_noise
 from sdaxr.posterior.samplers.predictor_corrector import Algorithm, Denoiser, Noise
 from sdaxr.posterior.samplers.registry import resolve_sampler
 from sdaxr.posterior.states import channel_variance, observe_states
-from sdaxr.prior.files import Prior, open_prior
+from sdaxr.prior.files import Prior
 from sdaxr.prior.hardware import choose_device
+from sdaxr.prior.opening import open_prior
 from sdaxr.schema import MEMBER, TIME, DataError, DivergenceError, OptionError, check_least, check_positive, nearest
 from sdaxr.states.axes import ensemble_dimension
 from sdaxr.states.fields import StateLayout

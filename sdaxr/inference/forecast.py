@@ -323,7 +323,7 @@ def _resolve(model: Any, options: Mapping[str, Any], data: xr.Dataset) -> System
             recorded = json.loads(data.attrs.get("sdaxr_options", "{}"))
         return open_system(model, **(recorded | dict(options)))
     from sdaxr.prior.catalogue import priors
-    from sdaxr.prior.files import open_prior
+    from sdaxr.prior.opening import open_prior
 
     if isinstance(model, str) and not located(model).exists() and model not in priors() and not Path(model).suffix:
         raise OptionError(f"model={nearest(model, {*systems(), *priors()})} (or the path of a prior)")

@@ -30,8 +30,9 @@ from sdaxr.posterior.samplers.registry import resolve_sampler
 from sdaxr.posterior.samplers.twisted import Twisted
 from sdaxr.posterior.tempering import Tempering
 from sdaxr.prior.eofs import Eofs
-from sdaxr.prior.files import Prior, open_prior
+from sdaxr.prior.files import Prior
 from sdaxr.prior.hardware import choose_device
+from sdaxr.prior.opening import open_prior
 from sdaxr.states.fields import StateLayout
 
 

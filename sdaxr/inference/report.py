@@ -26,7 +26,8 @@ from sdaxr.observations.window import (
     operator_of,
     window_times,
 )
-from sdaxr.prior.files import Prior, open_prior
+from sdaxr.prior.files import Prior
+from sdaxr.prior.opening import open_prior
 from sdaxr.states.validation import options_checked
 
 

@@ -1,7 +1,7 @@
-"""Priors and their files.
+"""Priors, and how they are saved.
 
 A prior is one ``.safetensors`` file: weights and arrays of the layout as tensors, everything else as JSON metadata
-(`sdaxr.prior.header`), with a checksum of the tensors. No code runs when the file is opened.
+(`sdaxr.prior.header`), with a checksum of the tensors. `sdaxr.prior.opening` opens it.
 """
 
 from __future__ import annotations
@@ -17,37 +17,30 @@ from typing import Any
 import numpy as np
 import torch
 import xarray as xr
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_bytes
 
-from sdaxr.archives.paths import Location, located, with_storage
-from sdaxr.archives.remote import local_copy
+from sdaxr.archives.paths import Location, located
 from sdaxr.archives.stores import written_whole
 from sdaxr.prior.augmentation import Augmentation
 from sdaxr.prior.blanket import TrajectoryDenoiser, beyond_window
-from sdaxr.prior.catalogue import prior_path
 from sdaxr.prior.constants import unlearnt
 from sdaxr.prior.eofs import Eofs
 from sdaxr.prior.hardware import choose_precision
 from sdaxr.prior.header import checksum
-from sdaxr.prior.held_out import HeldOut, known_of
+from sdaxr.prior.held_out import HeldOut
 from sdaxr.prior.modes import Modes
-from sdaxr.prior.packing import packed, unpacked
+from sdaxr.prior.packing import packed
 from sdaxr.prior.patches import Patches
 from sdaxr.prior.preconditioning import DenoisingNetwork
 from sdaxr.prior.symmetries import Symmetry, bind_symmetries
 from sdaxr.prior.tiles import OVERLAP, PatchDenoiser, mosaic, tiled_axes
-from sdaxr.schema import OptionError, PriorError, SdaxrError, nearest
+from sdaxr.schema import OptionError, nearest
 from sdaxr.states.fields import StateLayout
-from sdaxr.states.isolation import isolated
 
 _log = logging.getLogger(__name__)
 
 FORMAT = "sdaxr prior 2"
-_CHECKSUM = "tensors_sha256"
-# What Python and torch raise on metadata that are not those of a prior.
-_ALTERED = (KeyError, TypeError, ValueError, AttributeError, IndexError, RuntimeError, RecursionError, SdaxrError)
-_LONGEST = 200
+CHECKSUM = "tensors_sha256"
 
 
 @dataclass(frozen=True)
@@ -325,7 +318,7 @@ class Prior:
             self.layout, self.network, self.reference, dtype, augmented=bool(self.augmentation.operators)
         )
         metadata = {"sdaxr": FORMAT, "about": json.dumps(self.metadata | {"layout": layout})}
-        metadata[_CHECKSUM] = checksum(tensors)
+        metadata[CHECKSUM] = checksum(tensors)
         with written_whole(path, overwrite=True) as unfinished:
             # Not by save_file, whose files nobody else may read.
             unfinished.write_bytes(to_bytes(tensors, metadata))
@@ -339,63 +332,3 @@ class Prior:
             f"<sdaxr.Prior {self.name!r}: {', '.join(self.layout.variables)} on {grid}, step {self.layout.time}, "
             f"window {self.window}, {about['network']['name']} with {count:,} parameters>"
         )
-
-
-@isolated()
-def open_prior(prior: str | Location | Prior, *, storage_options: Mapping[str, Any] | None = None) -> Prior:
-    """Open a prior.
-
-    Parameters
-    ----------
-    prior
-        Name of a shipped prior (see `priors`), or path or URL of a ``.safetensors`` file; a `Prior` is returned as it
-        is.
-    storage_options
-        Options of the file system of a URL (fsspec), such as ``{"anon": True}``.
-
-    Raises
-    ------
-    PriorError
-        If there is no such prior; if the file is truncated, was not written by sdaxr, or has been altered: its header
-        and its tensors do not describe a prior, or the tensors do not have the checksum that the file declares.
-    """
-    if isinstance(prior, Prior):
-        return prior
-    path = prior_path(with_storage(prior, storage_options))
-    try:
-        with local_copy(path) as copy, safe_open(copy, framework="pt") as file:
-            metadata: Mapping[str, str] = file.metadata() or {}
-            # Copies: the file is mapped to memory, and may be written over while the prior is in use.
-            tensors = {key: file.get_tensor(key).clone() for key in file.keys()}  # noqa: SIM118 (a safetensors handle)
-    except (OSError, SafetensorError) as error:
-        raise PriorError(
-            f"'{path}' cannot be read as a prior ({error}): it is truncated or no .safetensors file; "
-            "copy it again, or train anew with sdaxr.train"
-        ) from error
-    _check_format(path, metadata.get("sdaxr"))
-    # A file without a checksum is taken as it is.
-    if metadata.get(_CHECKSUM) not in (None, digest := checksum(tensors)):
-        raise PriorError(
-            f"'{path}' has weights that are not those which were saved, by their checksum: it is damaged or has been "
-            "altered; copy the file again, or train anew with sdaxr.train"
-        )
-    try:
-        about = json.loads(metadata["about"])
-        found = Prior(*unpacked(tensors, about), about)
-        _ = found.augmentation, found.symmetries  # read, so that what cannot be read is known here
-        found.__dict__["_held_out"] = known_of(digest, metadata["about"])
-        return found
-    except _ALTERED as error:
-        reason = " ".join(f"{type(error).__name__}: {error}".split())[:_LONGEST]
-        raise PriorError(
-            f"'{path}' has a header that does not describe a prior ({reason}): it has been altered; copy the file "
-            "again, or train anew with sdaxr.train"
-        ) from error
-
-
-def _check_format(path: Location, found: str | None) -> None:
-    if found == FORMAT:
-        return
-    if found is not None and found.startswith("sdaxr prior"):
-        raise PriorError(f"'{path}' has the format {found!r}, expected {FORMAT!r}; train the prior with this version")
-    raise PriorError(f"'{path}' is a .safetensors file of another program, expected one written by sdaxr.train")

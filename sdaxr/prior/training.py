@@ -29,12 +29,13 @@ from sdaxr.prior.blocks import needed_bytes, stretches
 from sdaxr.prior.budget import TrainingMemory, check_memory, check_statistics, data_budget
 from sdaxr.prior.checkpoint import belongs, checkpoint_of, recorded
 from sdaxr.prior.eofs import Eofs
-from sdaxr.prior.files import Prior, open_prior
+from sdaxr.prior.files import Prior
 from sdaxr.prior.gaps import filled
 from sdaxr.prior.hardware import choose_device
 from sdaxr.prior.localisation import measured_eofs
 from sdaxr.prior.modes import Modes
 from sdaxr.prior.networks.base import Network
+from sdaxr.prior.opening import open_prior
 from sdaxr.prior.patches import Patches
 from sdaxr.prior.preconditioning import WITH_MODES, DenoisingNetwork
 from sdaxr.prior.run import TrainingRun

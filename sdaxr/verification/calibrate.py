@@ -35,7 +35,8 @@ from sdaxr.operators import Operator
 from sdaxr.posterior.methods import Method, build_method, describe_method
 from sdaxr.posterior.samplers.base import Sampler
 from sdaxr.posterior.samplers.registry import describe_sampler, resolve_sampler
-from sdaxr.prior.files import Prior, open_prior
+from sdaxr.prior.files import Prior
+from sdaxr.prior.opening import open_prior
 from sdaxr.schema import OptionError, check_least, nearest
 from sdaxr.states.fields import StateLayout
 from sdaxr.states.validation import options_checked

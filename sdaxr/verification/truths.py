@@ -14,7 +14,8 @@ from sdaxr.archives.configuration import HASH
 from sdaxr.archives.paths import Location
 from sdaxr.inference.unconditional import draw_prior
 from sdaxr.posterior.samplers.base import Sampler
-from sdaxr.prior.files import Prior, open_prior
+from sdaxr.prior.files import Prior
+from sdaxr.prior.opening import open_prior
 from sdaxr.schema import TIME, DataError, OptionError, check_least, nearest
 from sdaxr.states.axes import ensemble_dimension
 from sdaxr.states.inputs import as_dataset

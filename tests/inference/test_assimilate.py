@@ -18,7 +18,7 @@ from sdaxr.archives.reading import open_archive
 from sdaxr.inference.assimilate import assimilate
 from sdaxr.observations.innovations import innovations
 from sdaxr.observations.observe import observe
-from sdaxr.prior import files as prior_files
+from sdaxr.prior import opening
 from sdaxr.prior.files import Prior
 from sdaxr.schema import ArchiveError, DataError, DivergenceError, OptionError, PriorError, UnitsError
 
@@ -102,8 +102,8 @@ def test_a_second_run_returns_the_archive(
 
 def test_the_file_of_a_prior_is_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
     seen = observe(sdaxr.open_system("lorenz63").template().expand_dims(time=[0.0, 0.025]), op.identity(), error=0.5)
-    read, real = [], prior_files.safe_open
-    monkeypatch.setattr(prior_files, "safe_open", lambda path, **how: (read.append(path), real(path, **how))[1])
+    read, real = [], opening.safe_open
+    monkeypatch.setattr(opening, "safe_open", lambda path, **how: (read.append(path), real(path, **how))[1])
     assimilate(seen, "lorenz63", members=1, **QUICK)
     assert len(read) == 1
 

@@ -25,7 +25,8 @@ from sdaxr.observations.screening import Screening
 from sdaxr.posterior.covariance.trajectory import TrajectoryCovariance
 from sdaxr.posterior.methods import METHODS, Bounded, Independent, Measured, Method, Scalar, names
 from sdaxr.posterior.samplers.registry import resolve_sampler
-from sdaxr.prior.files import Prior, open_prior
+from sdaxr.prior.files import Prior
+from sdaxr.prior.opening import open_prior
 from sdaxr.schema import OptionError
 
 

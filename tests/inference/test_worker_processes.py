@@ -25,7 +25,7 @@ import sdaxr
 from sdaxr import operators as op
 from sdaxr.archives.stores import save
 from sdaxr.inference.assimilate import assimilate
-from sdaxr.prior.files import open_prior
+from sdaxr.prior.opening import open_prior
 from sdaxr.schema import ClusterError, DivergenceError
 
 SAMPLER: dict[str, Any] = {"steps": 8, "corrections": 0, "mixing": False}

@@ -14,7 +14,8 @@ from small_training import trained
 import sdaxr
 from sdaxr import operators as op
 from sdaxr.commands.info import info
-from sdaxr.prior.files import Prior, open_prior
+from sdaxr.prior.files import Prior
+from sdaxr.prior.opening import open_prior
 from sdaxr.schema import OptionError
 
 SMALL: dict[str, Any] = {"network": {"widths": (4,), "blocks": 1, "patch": 1}, "steps": 2}

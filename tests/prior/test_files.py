@@ -19,7 +19,8 @@ from unknown_offset import OffsetSeries
 from sdaxr import operators as op
 from sdaxr.prior.assembly import assemble
 from sdaxr.prior.catalogue import priors
-from sdaxr.prior.files import Prior, open_prior
+from sdaxr.prior.files import Prior
+from sdaxr.prior.opening import open_prior
 from sdaxr.prior.training import train
 from sdaxr.schema import ArchiveError, OptionError, PriorError
 from sdaxr.states.infer import infer_layout

@@ -13,8 +13,9 @@ from gaussian_fields import covariance_of, process, sampled
 from small_training import trained
 
 from sdaxr.prior import gaps
-from sdaxr.prior.files import Prior, open_prior
+from sdaxr.prior.files import Prior
 from sdaxr.prior.localisation import measured_eofs
+from sdaxr.prior.opening import open_prior
 from sdaxr.prior.preconditioning import DenoisingNetwork
 from sdaxr.prior.windows import Windows
 from sdaxr.schema import DataError, OptionError

@@ -12,7 +12,7 @@ import xarray as xr
 from short_fields import ShortFields
 from small_training import trained
 
-from sdaxr.prior.files import open_prior
+from sdaxr.prior.opening import open_prior
 from sdaxr.prior.patches import Patches
 from sdaxr.prior.training import train
 from sdaxr.prior.windows import Windows

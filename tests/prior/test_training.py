@@ -14,8 +14,8 @@ from small_training import TINY, assert_same, autoregressive, killed_training, t
 from unknown_offset import OffsetSeries
 
 from sdaxr.prior import training
-from sdaxr.prior.files import open_prior
 from sdaxr.prior.networks.base import NETWORKS
+from sdaxr.prior.opening import open_prior
 from sdaxr.prior.training import train
 from sdaxr.schema import ArchiveError, DataError, OptionError, UnitsError
 
