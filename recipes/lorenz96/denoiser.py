@@ -6,7 +6,7 @@
 E[x | z] of a noised window z = x + r eps is what an ensemble Kalman smoother of the model gives that takes z for
 observations; with many members its error is the smallest possible one. Of ever shorter windows it tells what a network
 can know that reaches so far in time. Writes denoiser.csv, a row for each level and estimate; those of a prior that is
-measured again are replaced.
+measured again are replaced. Of a prior it has the error that its Jacobian says, too (Tweedie's second-order formula).
 """
 
 from __future__ import annotations
@@ -31,6 +31,9 @@ HERE = Path(__file__).parent
 LEVELS = (0.01, 0.03, 0.1, 0.275, 1.0, 3.0)
 DEVIATION = 3.64
 STATES, SHORTER = 97, (9, 17, 33, 65)
+MIDDLE = slice(3 * STATES // 8, STATES - 3 * STATES // 8)
+# Random signs that estimate the trace of a Jacobian.
+SIGNS = 8
 MEMBERS = 200
 SMOOTHER = EnKS(filter=ETKF(inflation=1.01, rotation=True))
 
@@ -47,11 +50,14 @@ def main(prior: str, name: str | None, exact: bool, truths: int, output: Path) -
     opened, rows = sdaxr.open_prior(prior), []
     for r in LEVELS:
         squares: dict[str, list[np.ndarray]] = {}
+        said: list[float] = []
         task = Scenario(op.identity(), r * DEVIATION, states=STATES)
         for number in range(truths):
             truth = task.truth(number)
             z = task.observe(truth, number)
-            found = {name or opened.name: denoised(opened, z, r)}
+            states, variance = denoised(opened, z, r)
+            found = {name or opened.name: states}
+            said.append(variance)
             if exact:
                 found |= {f"exact, {width} states": smoothed(z, width) for width in SHORTER}
                 found["exact"] = smoothed(z, STATES)
@@ -62,8 +68,9 @@ def main(prior: str, name: str | None, exact: bool, truths: int, output: Path) -
         for key, found_squares in squares.items():
             mean = np.mean(found_squares, 0)
             whole = len(mean) == STATES
-            quarter = mean[3 * STATES // 8 : STATES - 3 * STATES // 8] if whole else mean[len(mean) // 2]
-            rows.append({"r": r, "estimate": key, "middle": np.sqrt(np.mean(quarter)), "all": np.sqrt(mean.mean())})
+            quarter = mean[MIDDLE] if whole else mean[len(mean) // 2]
+            row = {"r": r, "estimate": key, "middle": np.sqrt(np.mean(quarter)), "all": np.sqrt(mean.mean())}
+            rows.append(row | ({"said": np.mean(said) ** 0.5} if key == (name or opened.name) else {}))
         print(pd.DataFrame(rows[-len(squares) :]).round(4).to_string(header=r == LEVELS[0]), flush=True)
     new = pd.DataFrame(rows)
     if output.exists():
@@ -82,13 +89,19 @@ def smoothed(z: xr.Dataset, width: int) -> np.ndarray:
     return found.x.mean("member").transpose("time", "site").values
 
 
-def denoised(prior: sdaxr.Prior, z: xr.Dataset, r: float) -> np.ndarray:
-    """The prior's E[x | z], (time, site)."""
+def denoised(prior: sdaxr.Prior, z: xr.Dataset, r: float) -> tuple[np.ndarray, float]:
+    """The prior's E[x | z], (time, site), and the mean variance in the middle that its Jacobian says."""
     mean, std = float(prior.layout.mean.ravel()[0]), float(prior.layout.std.ravel()[0])
     normalised = torch.as_tensor((z.x.transpose("time", "site").values - mean) / std, dtype=torch.float32)
-    with torch.no_grad():
-        found = prior.denoiser(z.time, precision="float32")(normalised[None, :, None], r * DEVIATION / std)[0, :, 0]
-    return found.numpy() * std + mean
+    noised, level = normalised[None, :, None].requires_grad_(), r * DEVIATION / std
+    found, random = prior.denoiser(z.time, precision="float32")(noised, level), torch.Generator().manual_seed(0)
+    traces = []
+    for _ in range(SIGNS):
+        signs = torch.zeros_like(found)
+        signs[:, MIDDLE] = 2.0 * torch.randint(0, 2, found[:, MIDDLE].shape, generator=random) - 1
+        (product,) = torch.autograd.grad(found, noised, signs, retain_graph=True)
+        traces.append(float((product * signs).sum() / signs.abs().sum()))
+    return found[0, :, 0].detach().numpy() * std + mean, np.mean(traces) * (level * std) ** 2
 
 
 if __name__ == "__main__":

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,19 @@ from sdaxr.prior.training import train
 from sdaxr.schema import OptionError
 
 SMALL, USUAL = ({"name": "space-time-unet", "widths": widths} for widths in ((8, 16), (16, 32)))
+
+
+@pytest.fixture(scope="module")
+def stored(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """Where so many states of a size are in chunks of so many, written once; read only."""
+
+    @functools.cache
+    def written(states: int, size: int, chunk: int) -> Path:
+        store = tmp_path_factory.mktemp("data") / "data.zarr"
+        _fields(states, size).chunk(trajectory=1, time=chunk).to_zarr(store, consolidated=False)
+        return store
+
+    return written
 
 
 @on_linux
@@ -31,13 +46,11 @@ SMALL, USUAL = ({"name": "space-time-unet", "widths": widths} for widths in ((8,
     ids=["step", "data", "streamed", "chunks", "whole", "eofs"],
 )
 def test_the_peak_is_known_within_a_fifth(
-    states: int, size: int, chunk: int | None, options: dict[str, Any], tmp_path: Path
+    states: int, size: int, chunk: int | None, options: dict[str, Any], stored: Callable[..., Path], tmp_path: Path
 ) -> None:
     optimisation = {"precision": "float32"} | {k: v for k, v in options.items() if k in ("batch", "memory")}
     chosen = {k: v for k, v in options.items() if k not in optimisation} | {"optimisation": optimisation}
-    if chunk is not None:
-        _fields(states, size).chunk(trajectory=1, time=chunk).to_zarr(tmp_path / "data.zarr", consolidated=False)
-    data = _fields(states, size) if chunk is None else tmp_path / "data.zarr"
+    data = _fields(states, size) if chunk is None else stored(states, size, chunk)
     check_footprint(_train, data, tmp_path / "p.safetensors", chosen)
 
 

@@ -134,19 +134,21 @@ def test_rows_of_a_gpu_are_taken_over(windows, tmp_path: Path) -> None:
         ("| EnKS | 200 |", "enks, inflation"),
         ("| EnKS of the LETKF | 100 |", "enks of letkf"),
         ("| iEnKS, lag 8 | 60 |", "ienks"),
-        ("| prior, 32 levels and 3 corrections | 16 |", "sda, 32 levels"),
-        ("| prior, the sampler of its file | 16 |", "sda"),
+        ("| prior, `sda`, 32 levels and 3 corrections | 16 |", "sda, 32 levels"),
+        ("| prior, `sda`, the sampler of its file | 16 |", "sda"),
+        ("| prior, `mmps` below 1, 32 levels | 16 |", "mmps below 1, 32 levels"),
+        ("| prior, method and sampler of its file | 4 |", "mmps below 1"),
     ],
 )
 def test_the_page_has_the_figures_of_the_results(windows, line: str, methods: str) -> None:
     table = windows.summary(pd.read_csv(windows.HERE / "windows.csv"))
     page = (windows.HERE / "prior.md").read_text().splitlines()
     cells = next(each for each in page if each.startswith(line))[len(line) :].split("|")[:3]
-    for cell, scenario in zip(cells, ("sakov2008", "half-observed", "spantini2019"), strict=True):
+    for cell, scenario in zip(cells, ("sakov2008", "bocquet2010", "spantini2019"), strict=True):
         if not cell.strip():
             continue
         named = table.loc[scenario].index.get_level_values("method")
-        chosen = table.loc[scenario][named == methods if methods == "sda" else named.str.startswith(methods)]
+        chosen = table.loc[scenario][named == methods if methods[0] in "sm" else named.str.startswith(methods)]
         best = chosen.loc[chosen.rmse.idxmin()]
         said, error = map(float, cell.split("(")[0].split("±"))
         assert said == pytest.approx(best.rmse, abs=0.006) and error == pytest.approx(best.rmse_se, abs=0.006)

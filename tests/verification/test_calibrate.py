@@ -28,6 +28,12 @@ LINEAR: dict[str, Any] = {
 FEW: dict[str, Any] = LINEAR | {"truths": 4, "members": 3}
 
 
+@pytest.fixture(scope="module")
+def few() -> xr.Dataset:
+    """What a calibration by `FEW` finds; read only."""
+    return sdaxr.calibrate("linear", **FEW)
+
+
 @dataclass(frozen=True)
 class Scaled(Kalman):
     """Exact draws whose distance from their mean, or whose mean, is wrong."""
@@ -56,7 +62,7 @@ class Deaf(Kalman):
 
 def test_only_quantities_of_the_data_tell_that_data_were_ignored() -> None:
     """Modrák et al. (2023): the prior passes for every quantity of the state, and fails for the likelihood."""
-    result = sdaxr.calibrate("linear", members=19, seed=3, **LINEAR | {"method": Deaf()})
+    result = sdaxr.calibrate("linear", members=19, seed=3, **LINEAR | {"method": Deaf(), "truths": 32})
     rejected = result["quantity"].values[result["verdict"].values != "calibrated"]
     assert rejected.tolist() == ["log-likelihood"] and result.attrs["verdict"].startswith("biased (1 of")
     assert result["bias"].sel(quantity="log-likelihood") > 8  # the truth fits the data better than the members
@@ -76,7 +82,7 @@ def test_exact_draws_are_calibrated() -> None:
     ("ratio", "shift", "expected"), [(0.5, 0.0, "too narrow"), (2.0, 0.0, "too wide"), (1.0, 0.4, "biased")]
 )
 def test_a_wrong_spread_is_found_with_the_coverage_of_theory(ratio: float, shift: float, expected: str) -> None:
-    how = LINEAR | {"method": Scaled(ratio, shift), "truths": 48, "quantities": ["state", "mean"]}
+    how = LINEAR | {"method": Scaled(ratio, shift), "truths": 32, "quantities": ["state", "mean"]}
     result = sdaxr.calibrate("linear", members=19, seed=2, **how)
     assert result.attrs["verdict"].split(" (")[0] == expected
     if not shift:
@@ -110,8 +116,7 @@ def test_windows_of_an_archive_are_truths(tmp_path) -> None:
 
 
 @pytest.mark.parametrize("suffix", [".nc", ".zarr"])
-def test_a_killed_run_goes_on(tmp_path, monkeypatch, suffix: str) -> None:
-    expected = sdaxr.calibrate("linear", **FEW)
+def test_a_killed_run_goes_on(few: xr.Dataset, tmp_path, monkeypatch, suffix: str) -> None:
     store, ran, whole = tmp_path / f"c{suffix}", [], trials.Trials.run
 
     def die_after_two(self: trials.Trials, number: int, quantities: Any) -> Any:
@@ -132,8 +137,8 @@ def test_a_killed_run_goes_on(tmp_path, monkeypatch, suffix: str) -> None:
         patch.setattr(trials.Trials, "run", lambda self, n, quantities: ran.append(n) or whole(self, n, quantities))
         found = sdaxr.calibrate("linear", store=store, **FEW)
     assert sorted(ran) == [0, 1, 2, 3] and [p.name for p in tmp_path.iterdir()] == [store.name]
-    xr.testing.assert_allclose(found.drop_attrs(), expected.drop_attrs())
-    assert found.attrs["verdict"] == expected.attrs["verdict"]
+    xr.testing.assert_allclose(found.drop_attrs(), few.drop_attrs())
+    assert found.attrs["verdict"] == few.attrs["verdict"]
     # A finished result is returned as it is.
     monkeypatch.setattr(trials.Trials, "run", lambda self, n, quantities: pytest.fail("computed again"))
     (tmp_path / f"c{suffix}.windows").mkdir()  # as a call leaves it that is killed last
@@ -158,12 +163,13 @@ def test_a_result_of_fewer_truths_is_extended(tmp_path, monkeypatch) -> None:
 
 
 @pytest.mark.parametrize(("at", "scheme", "overwrite"), [(2, "", True), (1, "memory:/", True), (4, "memory:/", False)])
-def test_two_runs_share_the_truths(tmp_path, monkeypatch, at: int, overwrite: bool, scheme: str) -> None:
+def test_two_runs_share_the_truths(
+    few: xr.Dataset, tmp_path, monkeypatch, at: int, overwrite: bool, scheme: str
+) -> None:
     """Another run of the same calibration does the rest while this one is at a truth."""
-    expected = sdaxr.calibrate("linear", **FEW)
     store, whole, calls, others = f"{scheme}{tmp_path}/c.zarr", trials.Trials.run, list[int](), list[threading.Thread]()
     if overwrite:
-        sdaxr.calibrate("linear", store=store, **FEW | {"seed": 1})
+        sdaxr.calibrate("linear", store=store, **FEW | {"seed": 1, "truths": 2})
 
     def other() -> None:
         sdaxr.calibrate("linear", store=store, overwrite=overwrite, **FEW)
@@ -180,8 +186,8 @@ def test_two_runs_share_the_truths(tmp_path, monkeypatch, at: int, overwrite: bo
     monkeypatch.setattr(trials.Trials, "run", started)
     found = sdaxr.calibrate("linear", store=store, overwrite=overwrite, **FEW)
     others[0].join()
-    xr.testing.assert_allclose(found.drop_attrs(), expected.drop_attrs())
-    xr.testing.assert_allclose(sdaxr.open_archive(store).drop_attrs(), expected.drop_attrs())
+    xr.testing.assert_allclose(found.drop_attrs(), few.drop_attrs())
+    xr.testing.assert_allclose(sdaxr.open_archive(store).drop_attrs(), few.drop_attrs())
     assert not located(f"{store}.windows").exists()
     # No truth is drawn twice, but for the one that this run was at. With threads, both may be at several.
     assert len(calls) == 5 or not scheme
@@ -194,23 +200,23 @@ def test_a_filter_is_asked_for_quantities_of_one_time() -> None:
     assert set(whole["quantity_kind"].values) == {"state", "mean", "energy", "observed", "log_likelihood"}
 
 
-def test_a_result_is_replaced_where_this_is_asked_for(tmp_path) -> None:
+def test_a_result_is_replaced_where_this_is_asked_for(few: xr.Dataset, tmp_path) -> None:
     store = tmp_path / "c.nc"
-    sdaxr.calibrate("linear", store=store, **FEW)
-    found = sdaxr.calibrate("linear", store=store, overwrite=True, **FEW | {"seed": 5})
-    xr.testing.assert_allclose(found.drop_attrs(), sdaxr.calibrate("linear", **FEW | {"seed": 5}).drop_attrs())
+    sdaxr.calibrate("linear", store=store, **FEW | {"seed": 5, "truths": 2})
+    found = sdaxr.calibrate("linear", store=store, overwrite=True, **FEW)
+    xr.testing.assert_allclose(found.drop_attrs(), few.drop_attrs())
 
 
 def test_options_of_a_system_and_a_system_as_an_object() -> None:
     calm = Linear(noise=((0.1, 0.0), (0.0, 0.1)))
-    found = sdaxr.calibrate(calm, **FEW | {"system": calm})
+    found = sdaxr.calibrate(calm, **FEW | {"system": calm, "truths": 2})
     assert '"noise": [[0.1, 0.0], [0.0, 0.1]]' in found.attrs["sdaxr_options"]
 
 
 def test_members_run_on_the_workers_of_a_client() -> None:
     distributed = pytest.importorskip("distributed")
-    prior = {"prior": "lorenz63", "error": 1.0, "every": 8, "steps": 32, "truths": 2, "members": 4, "progress": False}
-    prior |= {"sampler": {"steps": 4, "corrections": 0, "attempts": 1, "mixing": False}, "batch": 2}
+    prior = {"prior": "lorenz63", "error": 1.0, "every": 8, "steps": 16, "truths": 2, "members": 4, "progress": False}
+    prior |= {"sampler": {"steps": 2, "corrections": 0, "attempts": 1, "mixing": False}, "batch": 2}
     expected = sdaxr.calibrate("lorenz63", op.select("a"), **prior)
     options = {"n_workers": 2, "processes": False, "protocol": "tcp", "host": "127.0.0.1", "dashboard_address": ":0"}
     with distributed.LocalCluster(**options) as cluster, distributed.Client(cluster):
