@@ -33,8 +33,7 @@ def trained_with(phase: Phase, name: str, forcing: tuple[float, float]) -> None:
     begin = time.monotonic()
     data = recipe.trajectories(forcing, **sizes)
     phase.record("trajectories", prior=name, sizes=dict(data.sizes), seconds=round(time.monotonic() - begin, 1))
-    method = recipe.METHOD if forcing[0] == forcing[1] else None
-    design = Design(name, options, optimisation, recipe.SAMPLER, batch=optimisation.batch, method=method)
+    design = Design(name, options, optimisation, recipe.SAMPLER, batch=optimisation.batch)
     prior = trained(phase, data, design, phase.left - 10)
     test = recipe.trajectories(forcing, count=0, validation=32, states=options["window"], seed=1)
     denoised(phase, prior, test)

@@ -29,7 +29,7 @@ AGAIN = 3e-4
 
 @dataclass(frozen=True)
 class Design:
-    """A prior to train: its name, the options of `sdaxr.train`, and the sampler and method that its file asks for.
+    """A prior to train: its name, the options of `sdaxr.train`, and the sampler that its file asks for.
 
     ``batch`` is the number of windows of a step on a GPU.
     """
@@ -39,7 +39,6 @@ class Design:
     optimisation: sdaxr.Optimisation
     sampler: Mapping[str, Any]
     batch: int = BATCH
-    method: Mapping[str, Any] | None = None
 
 
 def neighbour(recipe: str, script: str) -> ModuleType:
@@ -75,7 +74,7 @@ def trained(phase: Phase, data: xr.Dataset, design: Design, seconds: float) -> s
         data, store, **options, optimisation=optimisation, minutes=seconds / 60, name=design.name, seed=0,
         device=str(phase.device), overwrite=True, progress=False,
     )  # fmt: skip
-    prior = prior.with_sampling(sampler=design.sampler, method=design.method)
+    prior = prior.with_sampling(sampler=design.sampler)
     prior.save(final, dtype=torch.float16)
     done = prior.metadata["training"]
     phase.record(

@@ -1,6 +1,6 @@
 """A prior that is cycled: each window has a forecast by the model as background, and knows all the past.
 
-    python recipes/lorenz96/forecasts.py --scenario sakov2008 --windows 6       # 20 minutes of one core
+    python recipes/lorenz96/forecasts.py --scenario sakov2008 --windows 6       # ten minutes of one core
     python recipes/lorenz96/forecasts.py --scenario sakov2008 --method enks     # a smoother with the same model
 
 Observations and scores are those of windows.py, of one long series. With a lag, each state also knows what is observed
@@ -44,7 +44,7 @@ SMOOTHERS = {
 
 @click.command()
 @click.option("--scenario", "scenarios", multiple=True, type=click.Choice(list(LENGTHS)), default=["sakov2008"])
-@click.option("--method", type=click.Choice([*METHODS, *SMOOTHERS]), default="mmps", show_default=True)
+@click.option("--method", type=click.Choice([*METHODS, *SMOOTHERS]), default="sda", show_default=True)
 @click.option("--prior", default="lorenz96", show_default=True)
 @click.option("--windows", default=6, show_default=True)
 @click.option("--members", type=int, help="Default: 8, or those of the smoother.")

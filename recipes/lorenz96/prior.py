@@ -26,8 +26,6 @@ TRAJECTORIES, VALIDATION, STATES = 2048, 64, 384
 LEVELS = (5e-3, 30.0)
 # Corrections up to ten standard deviations: there samples of sparse observations choose their mode (README.md).
 SAMPLER = {"name": "sde-dpm++", "steps": 64, "corrections": 6, "above": 0.3, "below": 10.0}
-# The covariance of the network's Jacobian, but where the mode is chosen; for the prior of one forcing.
-METHOD = {"name": "mmps", "iterations": 2, "below": 1.0}
 
 
 def design(
@@ -102,8 +100,7 @@ def main(prior: str, forcing: tuple[float, float], minutes: float, width: int, b
         trajectories(forcing), prior, **design(width, batch=batch, unknown=forcing[0] < forcing[1]), minutes=minutes,
         device=device, progress=False, overwrite=True,
     )  # fmt: skip
-    method = METHOD if forcing[0] == forcing[1] else None
-    trained.with_sampling(sampler=SAMPLER, method=method).save(prior, dtype=torch.float16)
+    trained.with_sampling(sampler=SAMPLER).save(prior, dtype=torch.float16)
 
 
 if __name__ == "__main__":

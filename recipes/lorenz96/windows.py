@@ -39,7 +39,7 @@ HERE = Path(__file__).parent
 INFLATIONS = (1.0, 1.05, 1.1, 1.2)
 # The defaults of the package, a third of the evaluations of what the file of the prior records.
 QUICK = {"mixing": False, "name": "sde-dpm++", "steps": 32, "corrections": 3, "above": 0.1, "below": 3.0}
-# What the file of the prior records: the covariance of the network's Jacobian, but where the mode is chosen.
+# The covariance of the network's Jacobian, but where the mode is chosen.
 MOMENTS = sdaxr.methods.MMPS(iterations=2, below=1.0)
 KEYS = ["scenario", "method", "members", "window"]
 

@@ -137,7 +137,7 @@ def test_rows_of_a_gpu_are_taken_over(windows, tmp_path: Path) -> None:
         ("| prior, `sda`, 32 levels and 3 corrections | 16 |", "sda, 32 levels"),
         ("| prior, `sda`, the sampler of its file | 16 |", "sda"),
         ("| prior, `mmps` below 1, 32 levels | 16 |", "mmps below 1, 32 levels"),
-        ("| prior, method and sampler of its file | 4 |", "mmps below 1"),
+        ("| prior, `mmps` below 1, the sampler of its file | 4 |", "mmps below 1"),
     ],
 )
 def test_the_page_has_the_figures_of_the_results(windows, line: str, methods: str) -> None:
