@@ -65,8 +65,8 @@ def test_options_are_those_of_the_method_that_the_file_of_the_prior_records(
     recorded = sdaxr.open_prior("lorenz63").with_sampling(method={"name": "mmps"}, sampler={"name": "ddim"})
     monkeypatch.setattr(sdaxr, "open_prior", lambda prior, **how: recorded)
     check_drawing("assimilate", WITH_PRIOR | {"method": {"iterations": 2}, "sampler": {"eta": 0.5}})
-    with pytest.raises(OptionError, match="unknown option of mmps: 'variance'"):
-        check_drawing("assimilate", WITH_PRIOR | {"method": {"variance": 0.1}})
+    with pytest.raises(OptionError, match="unknown option of mmps: 'corrector'"):
+        check_drawing("assimilate", WITH_PRIOR | {"method": {"corrector": False}})
     # Known states guide a forecast by the default method, whatever the file of the prior records.
     check_drawing("forecast", {"model": "mine.safetensors", "method": {"variance": 0.1}})
 
