@@ -48,6 +48,7 @@ def main(prior: str, name: str | None, exact: bool, truths: int, output: Path) -
     """Measure, and print errors in units of the model."""
     torch.set_num_threads(1)
     opened, rows = sdaxr.open_prior(prior), []
+    label = name or opened.name
     for r in LEVELS:
         squares: dict[str, list[np.ndarray]] = {}
         said: list[float] = []
@@ -56,7 +57,7 @@ def main(prior: str, name: str | None, exact: bool, truths: int, output: Path) -
             truth = task.truth(number)
             z = task.observe(truth, number)
             states, variance = denoised(opened, z, r)
-            found = {name or opened.name: states}
+            found = {label: states}
             said.append(variance)
             if exact:
                 found |= {f"exact, {width} states": smoothed(z, width) for width in SHORTER}
@@ -70,7 +71,7 @@ def main(prior: str, name: str | None, exact: bool, truths: int, output: Path) -
             whole = len(mean) == STATES
             quarter = mean[MIDDLE] if whole else mean[len(mean) // 2]
             row = {"r": r, "estimate": key, "middle": np.sqrt(np.mean(quarter)), "all": np.sqrt(mean.mean())}
-            rows.append(row | ({"said": np.mean(said) ** 0.5} if key == (name or opened.name) else {}))
+            rows.append(row | ({"said": np.mean(said) ** 0.5} if key == label else {}))
         print(pd.DataFrame(rows[-len(squares) :]).round(4).to_string(header=r == LEVELS[0]), flush=True)
     new = pd.DataFrame(rows)
     if output.exists():

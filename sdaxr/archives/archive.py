@@ -155,12 +155,15 @@ class Archive:
             group[STATUS][index] = COMPLETE
 
     def units(self, numbers: Sequence[int]) -> xr.Dataset:
-        """Units that are complete, given by their numbers."""
+        """Units that are complete, given by their numbers; an `ArchiveError` where one is not."""
         with self._shared() as writable:
             if not writable:
                 return open_archive(self._final).isel({self.unit: list(numbers)}).load()
             # Of all units: which others are complete may change at any moment.
-            return open_every_unit(self._partial).isel({self.unit: list(numbers)}).load()
+            found = open_every_unit(self._partial).isel({self.unit: list(numbers)}).load()
+        if (found[STATUS] != COMPLETE).any():
+            raise ArchiveError(f"{shortfall(self._partial)}; units {list(numbers)} were asked for")
+        return found
 
     def is_complete(self, index: int) -> bool:
         """Whether one unit is done, by this process or another one."""

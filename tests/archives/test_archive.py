@@ -92,6 +92,11 @@ def test_units_are_those_of_their_numbers_while_others_are_written(tmp_path, mon
     np.testing.assert_array_equal(found.total, [values(1)["total"], values(2)["total"]])
     with pytest.raises(ArchiveError, match="chunk"):
         archive.units([3])
+    # One that was complete, and is not any more.
+    monkeypatch.undo()
+    again = archive.restart({})
+    with pytest.raises(ArchiveError, match=r"units \[1\] were asked for"):
+        again.units([1])
 
 
 def test_a_complete_archive_of_the_same_configuration_is_kept(tmp_path):

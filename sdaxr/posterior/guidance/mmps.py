@@ -31,6 +31,7 @@ from sdaxr.posterior.guidance.base import GuidedDenoiser, ScoreMethod
 from sdaxr.posterior.guidance.sda import SDA
 from sdaxr.posterior.krylov import gmres
 from sdaxr.posterior.linear import residual
+from sdaxr.schema import OptionError
 from sdaxr.states.validation import Positive, Steps
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ class MMPS(ScoreMethod):
     below
         Largest noise level r at which the covariance is V. Default: all levels.
     variance
-        U of `SDA`, in the place of H V H^T above that level.
+        U of `SDA`, in the place of H V H^T above that level; a number is the gamma of `Scalar`.
     """
 
     iterations: Steps = 3
@@ -63,9 +64,15 @@ class MMPS(ScoreMethod):
         "prior with EDM preconditioning, or method='sda'"
     )
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.below is None and self.variance != Measured():
+            raise OptionError(f"found variance={self.variance} without below=, the noise level above which it is used")
+        object.__setattr__(self, "variance", SDA(self.variance).variance)  # as it is read there
+
     @property
     def cost(self) -> float:
-        """1 for the forward pass and the first product, and a third for each further product (``below`` its level)."""
+        """1 for the forward pass and the first product, a third for each further product; 1 above ``below``."""
         return 1 + (self.iterations - 1) / 3
 
     @property

@@ -62,7 +62,7 @@ def test_its_cost_is_counted_in_products() -> None:
 def test_above_a_level_it_is_sda(r: float, method: ScoreMethod) -> None:
     matrix, y, error, _ = scenario("partial")
     z, observed = 3 * draws(7, members=5)(), [matrix_observation(matrix, y, error)]
-    both = MMPS(iterations=2, below=0.5, variance=Scalar(0.3)).guide(CHAIN.denoise, observed)
+    both = MMPS(iterations=2, below=0.5, variance=0.3).guide(CHAIN.denoise, observed)
     torch.testing.assert_close(both(z, r), method.guide(CHAIN.denoise, observed)(z, r), rtol=0, atol=0)
     other = MMPS(iterations=2).guide(CHAIN.denoise, observed)(z, 2.0)
     assert float((both(z, 2.0) - other).abs().max()) > 1e-3
@@ -72,3 +72,8 @@ def test_no_step_is_refused() -> None:
     matrix, y, error, _ = scenario("full")
     with pytest.raises(OptionError, match="iterations=0 for MMPS, expected a whole number of at least 1"):
         MMPS(iterations=0).guide(CHAIN.denoise, [matrix_observation(matrix, y, error)])
+
+
+def test_a_variance_that_no_level_has_is_refused() -> None:
+    with pytest.raises(OptionError, match="found variance=Scalar.* without below="):
+        MMPS(variance=Scalar(0.3))
